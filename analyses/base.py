@@ -1,0 +1,155 @@
+"""What an analysis is given, what it yields, and the protocol between them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from settings import setting
+
+
+class Images(Protocol):
+    """A split of a data set, map-style.
+
+    Optional: `batch(indices) -> (images, labels)` draws many at once; `masks(indices) -> {name: bool [N, H, W]}`
+    says where things are ("sign", "sticker").
+    """
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """The image ([C, H, W], float in [0, 1] or uint8) and its label."""
+        ...
+
+
+@dataclass(frozen=True)
+class Probes:
+    """A fixed small batch that is looked at again and again.
+
+    Attributes:
+        images: float in [0, 1], [N, C, H, W].
+        labels: int64, [N].
+        indices: where each is in the data set, int64, [N].
+        masks: where things are, by name, bool [N, H, W] each; None where the data set does not know.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    masks: Mapping[str, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One picture.
+
+    Attributes:
+        key: path-like, and the same at every checkpoint: "layer3/unit-017", "probe-004/cat".
+        image: uint8, [H, W, 3].
+        caption: one line a person can read.
+        layer, unit, probe, label: what it is of; None where they do not apply. `label` is a class index.
+        values: what the picture cannot say (activation, confidence, ...).
+    """
+
+    key: str
+    image: Tensor
+    caption: str
+    layer: str | None = None
+    unit: int | None = None
+    probe: int | None = None
+    label: int | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """One point of a curve over checkpoints; `key` as in "dead_units/layer3"."""
+
+    key: str
+    value: float
+    layer: str | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network at a step, and what it is looked at with.
+
+    Attributes:
+        network: in eval mode, parameters frozen; takes float images in [0, 1], [N, C, H, W], gives logits [N, K].
+        probes: a fixed small batch.
+        dataset: the split that dataset examples are picked from.
+        classes: class names.
+        units: the layers to look at, shallow to deep, each with the channels to show.
+        step: optimizer steps taken.
+        seed: everything random in an analysis comes from it.
+        device: where network and probes are.
+        batch_size: images a batch, for passes over the data set.
+        previous: what each analysis yielded at the checkpoint before, by analysis name; empty where there is none.
+        progress: wraps an iterable with a bar, `progress(iterable, description, total)`.
+    """
+
+    network: nn.Module
+    probes: Probes
+    dataset: Images
+    classes: Sequence[str]
+    units: Mapping[str, Sequence[int]]
+    step: int = 0
+    seed: int = 0
+    device: torch.device = torch.device("cpu")
+    batch_size: int = 256
+    previous: Mapping[str, Sequence[Figure]] = field(default_factory=dict)
+    progress: Callable[..., Any] = lambda iterable, *_, **__: iterable
+    _memo: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def layers(self) -> list[str]:
+        """Dotted names of the modules to look at, shallow to deep."""
+        return list(self.units)
+
+    def once(self, key: Any, compute: Callable[[], Any]) -> Any:
+        """The result of `compute()`, worked out the first time `key` is asked for and shared by all analyses."""
+        if key not in self._memo:
+            self._memo[key] = compute()
+        return self._memo[key]
+
+    def images(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+        """The images (float in [0, 1], [N, C, H, W], on the device) and labels ([N]) of the data set at `indices`."""
+        indices = [int(i) for i in indices]
+        if hasattr(self.dataset, "batch"):
+            images, labels = self.dataset.batch(torch.tensor(indices, dtype=torch.int64))
+        else:
+            pairs = [self.dataset[i] for i in indices]
+            images, labels = torch.stack([p[0] for p in pairs]), torch.tensor([int(p[1]) for p in pairs])
+        return as_float(images.to(self.device)), labels.to(self.device)
+
+    def batches(self, description: str = "data set") -> Iterator[tuple[Tensor, Tensor]]:
+        """The whole data set in order, in batches as `images` gives them."""
+        starts = range(0, len(self.dataset), self.batch_size)
+        for start in self.progress(starts, description, len(starts)):
+            yield self.images(range(start, min(start + self.batch_size, len(self.dataset))))
+
+    def with_network(self, network: nn.Module) -> Subject:
+        """The same subject with another network and nothing remembered."""
+        return dataclasses.replace(self, network=network, _memo={})
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A technique with its settings. Calling it on a Subject yields Figures and Scalars as it goes."""
+
+    enabled: bool = setting(True, "make these pictures at every checkpoint")
+
+    def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
+        raise TypeError(f"{type(self).__name__} does not say what it yields")
+
+
+def as_float(images: Tensor) -> Tensor:
+    """Images as float32 in [0, 1]: uint8 is divided by 255, float is taken as it is."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images.float()

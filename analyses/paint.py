@@ -1,0 +1,115 @@
+"""Tensors into pictures: uint8 [H, W, 3], and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+GAP = 2  # pixels between the pictures of a sheet
+PAPER = 255  # what shows between them
+
+
+@cache
+def _colours(name: str) -> Tensor:
+    from matplotlib import colormaps  # a third of a second, paid by who paints
+
+    return torch.tensor(colormaps[name](range(256)))[:, :3].mul(255).round().to(torch.uint8)
+
+
+def picture(image: Tensor) -> Tensor:
+    """An image [C, H, W] with C = 1 or 3, float in [0, 1], as uint8 [H, W, 3]."""
+    image = image.detach().float().cpu().clamp(0, 1).mul(255).round().to(torch.uint8)
+    return image.expand(3, -1, -1).permute(1, 2, 0).contiguous()
+
+
+def signed(values: Tensor, scale: float | None = None) -> Tensor:
+    """Signed values as a picture in which zero is mid-grey: [1 or 3, H, W] in its own colours, symmetric.
+
+    Args:
+        values: [C, H, W] with C = 1 or 3.
+        scale: what becomes full brightness; the largest magnitude unless given.
+    """
+    scale = values.abs().max().item() if scale is None else scale
+    return picture(values.detach() / (2 * scale if scale > 0 else 1) + 0.5)
+
+
+def coloured(values: Tensor, colours: str = "inferno") -> Tensor:
+    """A map [H, W] in [0, 1] through one of matplotlib's colour maps, as uint8 [H, W, 3]."""
+    levels = values.detach().float().cpu().nan_to_num(0).clamp(0, 1).mul(255).round().long()
+    return _colours(colours)[levels]
+
+
+def heat(values: Tensor, over: Tensor, opacity: float = 0.6, colours: str = "inferno") -> Tensor:
+    """A map [h, w] with values >= 0, divided by its maximum and laid over an image [C, H, W] made grey.
+
+    The map is upsampled bilinearly to the image; its minimum is not subtracted, so that nothing stays nothing.
+    """
+    values = values.detach().float().cpu()
+    peak = values.max().item()
+    values = upsampled(values / peak if peak > 0 else values * 0, over.shape[-2:])
+    grey = picture(over.float().mean(0, keepdim=True)).float()
+    mixed = grey * (1 - opacity) + coloured(values, colours).float() * opacity
+    return mixed.round().to(torch.uint8)
+
+
+def upsampled(values: Tensor, size: Sequence[int]) -> Tensor:
+    """Maps [..., h, w] upsampled bilinearly to [..., H, W]."""
+    flat = values.reshape(1, -1, *values.shape[-2:])
+    return F.interpolate(flat, tuple(size), mode="bilinear", align_corners=False).reshape(
+        *values.shape[:-2], *size
+    )
+
+
+def enlarged(image: Tensor, side: int) -> Tensor:
+    """A picture [H, W, 3] scaled so that its longer side is `side` pixels: small ones by whole pixels, unsmoothed
+    where `side` is a multiple, others bilinearly."""
+    height, width = image.shape[:2]
+    size = (max(1, round(height * side / max(height, width))), max(1, round(width * side / max(height, width))))
+    exact = size[0] % height == 0 and size[1] % width == 0
+    flat = image.permute(2, 0, 1)[None].float()
+    if exact:
+        scaled = F.interpolate(flat, size, mode="nearest")
+    else:
+        scaled = F.interpolate(flat, size, mode="bilinear", antialias=True, align_corners=False)
+    return scaled[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8)
+
+
+def boxed(image: Tensor, box: Sequence[int], colour: Sequence[int] = (255, 45, 85)) -> Tensor:
+    """A copy of a picture [H, W, 3] with a one-pixel frame just inside box (top, left, bottom, right; half-open)."""
+    image, paint = image.clone(), torch.tensor(colour, dtype=torch.uint8)
+    top, left, bottom, right = (int(b) for b in box)
+    image[top, left:right] = image[bottom - 1, left:right] = paint
+    image[top:bottom, left] = image[top:bottom, right - 1] = paint
+    return image
+
+
+def squared(image: Tensor, side: int) -> Tensor:
+    """A picture enlarged to fit, and centred on paper, in a square of `side` pixels."""
+    image = enlarged(image, side)
+    square = torch.full((side, side, 3), PAPER, dtype=torch.uint8)
+    top, left = (side - image.shape[0]) // 2, (side - image.shape[1]) // 2
+    square[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return square
+
+
+def grid(images: Sequence[Tensor], columns: int, gap: int = GAP) -> Tensor:
+    """Pictures of one size laid out row by row, `columns` a row, with a gap of paper between them."""
+    height, width = images[0].shape[:2]
+    rows = -(-len(images) // columns)
+    columns = min(columns, len(images))
+    sheet = torch.full(
+        (rows * (height + gap) - gap, columns * (width + gap) - gap, 3), PAPER, dtype=torch.uint8
+    )
+    for i, image in enumerate(images):
+        top, left = i // columns * (height + gap), i % columns * (width + gap)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def row(images: Sequence[Tensor], gap: int = GAP) -> Tensor:
+    """Pictures of one size side by side."""
+    return grid(images, len(images), gap)

@@ -1,0 +1,1 @@
+"""Adversarial attacks: dataclasses called on (network, images, labels), images in [0, 1]."""

@@ -1,0 +1,1 @@
+"""When things happen during training: analyses at checkpoints, exact resume."""

@@ -1,0 +1,61 @@
+"""Things by name: a table of names to places, and a good answer to a name that is not in it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+
+class UnknownName(ValueError):
+    """A name that is not known: says which kind of thing it was to be, the nearest names and the known ones."""
+
+    def __init__(self, kind: str, name: object, known: Iterable[str]):
+        self.kind, self.name, self.known = kind, name, list(known)
+        self.nearest = nearest(str(name), self.known)
+        if self.nearest:
+            hint = f"did you mean {' or '.join(self.nearest)}?"
+            if len(self.known) <= 40:
+                hint += f" Known: {', '.join(self.known)}"
+        else:
+            shown = self.known[:40]
+            hint = f"known: {', '.join(shown)}{', ...' if len(self.known) > len(shown) else ''}"
+        super().__init__(f"unknown {kind} {name!r}: {hint}")
+
+
+def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """The known names closest to a mistyped one, best first: by spelling, then by a shared part."""
+    known = list(known)
+    by_case = {k.lower(): k for k in known}
+    close = [by_case[k] for k in difflib.get_close_matches(name.lower(), list(by_case), n=most, cutoff=0.6)]
+    if close:
+        return close
+    return [k for k in known if len(name) > 2 and (name.lower() in k.lower() or k.lower() in name.lower())][:most]
+
+
+class Registry:
+    """Names to objects, each imported when it is asked for, so that naming a thing costs nothing.
+
+    Args:
+        kind: what the things are, for messages ("data set", "analysis").
+        places: name -> "module:attribute".
+    """
+
+    def __init__(self, kind: str, places: dict[str, str]):
+        self.kind, self.places = kind, places
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.places:
+            raise UnknownName(self.kind, name, self.places)
+        module, attribute = self.places[name].split(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.places
+
+    def __len__(self) -> int:
+        return len(self.places)

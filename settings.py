@@ -1,0 +1,60 @@
+"""A setting is declared once: its type, its default, one line that says what it means, and its range."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+
+class SettingError(ValueError):
+    """A setting that cannot be: names the key, what came and what was expected."""
+
+    def __init__(self, key: str, problem: str):
+        super().__init__(f"{key}: {problem}")
+        self.key = key
+        self.problem = problem
+
+
+def setting(
+    default: Any = dataclasses.MISSING,
+    meaning: str = "",
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    choices: tuple[Any, ...] | None = None,
+) -> Any:
+    """A dataclass field that knows what it means and which values are possible.
+
+    Args:
+        default: the default; lists and dicts are copied for every instance.
+        meaning: one line for `--help`, units included.
+        least, above, most: the value is >= least, > above, <= most. None (where the type allows it) is exempt.
+        choices: the values allowed, where they are few.
+    """
+    metadata = {"meaning": meaning, "least": least, "above": above, "most": most, "choices": choices}
+    if isinstance(default, (list, dict)):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def check(settings: Any, path: str = "") -> None:
+    """Raise SettingError for the first field of a settings dataclass (nested ones included) out of its range."""
+    for field in dataclasses.fields(settings):
+        value, key = getattr(settings, field.name), f"{path}.{field.name}" if path else field.name
+        if dataclasses.is_dataclass(value):
+            check(value, key)
+            continue
+        limits = field.metadata
+        if value is None or not limits:
+            continue
+        if limits["choices"] is not None and value not in limits["choices"]:
+            raise SettingError(key, f"is {value!r}, expected one of {', '.join(map(str, limits['choices']))}")
+        for name, bad, words in (
+            ("least", lambda v, bound: not v >= bound, "at least"),
+            ("above", lambda v, bound: not v > bound, "more than"),
+            ("most", lambda v, bound: not v <= bound, "at most"),
+        ):
+            bound = limits[name]
+            if bound is not None and isinstance(value, (int, float)) and bad(value, bound):
+                raise SettingError(key, f"is {value}, expected {words} {bound}")

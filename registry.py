@@ -9,7 +9,7 @@ from typing import Any
 
 
 class UnknownName(ValueError):
-    """A name that is not known: says which kind of thing it was to be, the nearest names and the known ones."""
+    """A name that is not known: says of which kind, the nearest names and the known ones."""
 
     def __init__(self, kind: str, name: object, known: Iterable[str]):
         self.kind, self.name, self.known = kind, name, list(known)
@@ -31,7 +31,8 @@ def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
     close = [by_case[k] for k in difflib.get_close_matches(name.lower(), list(by_case), n=most, cutoff=0.6)]
     if close:
         return close
-    return [k for k in known if len(name) > 2 and (name.lower() in k.lower() or k.lower() in name.lower())][:most]
+    part = name.lower()
+    return [k for k in known if len(part) > 2 and (part in k.lower() or k.lower() in part)][:most]
 
 
 class Registry:
@@ -45,9 +46,13 @@ class Registry:
     def __init__(self, kind: str, places: dict[str, str]):
         self.kind, self.places = kind, places
 
-    def __getitem__(self, name: str) -> Any:
-        if name not in self.places:
+    def check(self, name: str) -> None:
+        """Raise UnknownName unless there is a thing of this name."""
+        if name not in self:
             raise UnknownName(self.kind, name, self.places)
+
+    def __getitem__(self, name: str) -> Any:
+        self.check(name)
         module, attribute = self.places[name].split(":")
         return getattr(importlib.import_module(module), attribute)
 

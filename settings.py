@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import types
+import typing
 from typing import Any
 
 
@@ -29,7 +31,7 @@ def setting(
     Args:
         default: the default; lists and dicts are copied for every instance.
         meaning: one line for `--help`, units included.
-        least, above, most: the value is >= least, > above, <= most. None (where the type allows it) is exempt.
+        least, above, most: the value is >= least, > above, <= most; None is exempt where the type allows it.
         choices: the values allowed, where they are few.
     """
     metadata = {"meaning": meaning, "least": least, "above": above, "most": most, "choices": choices}
@@ -39,7 +41,7 @@ def setting(
 
 
 def check(settings: Any, path: str = "") -> None:
-    """Raise SettingError for the first field of a settings dataclass (nested ones included) out of its range."""
+    """Raise SettingError for the first field of a settings dataclass, nested ones included, out of its range."""
     for field in dataclasses.fields(settings):
         value, key = getattr(settings, field.name), f"{path}.{field.name}" if path else field.name
         if dataclasses.is_dataclass(value):
@@ -58,3 +60,24 @@ def check(settings: Any, path: str = "") -> None:
             bound = limits[name]
             if bound is not None and isinstance(value, (int, float)) and bad(value, bound):
                 raise SettingError(key, f"is {value}, expected {words} {bound}")
+
+
+def alternatives(hint: Any) -> tuple[Any, ...]:
+    """The members of a union type, or the type alone."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def in_words(hint: Any) -> str:
+    """A type as a person would write it in a recipe; types that no recipe can hold are left out."""
+    words = []
+    for member in alternatives(hint):
+        kind = typing.get_origin(member) or member
+        if kind is typing.Literal:
+            words += [str(value) for value in typing.get_args(member)]
+        elif member is type(None):
+            words.append("null")
+        elif kind in (list, dict):
+            words.append(str(member) if typing.get_args(member) else kind.__name__)
+        elif kind in (int, float, str, bool):
+            words.append(kind.__name__)
+    return " or ".join(dict.fromkeys(words)) or "any"

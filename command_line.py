@@ -1,0 +1,96 @@
+"""What the programs say: their help, and one message with exit status 2 for wrong input."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import typing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import config
+import trainer_arguments
+from settings import SettingError, in_words
+
+
+def answered(main: Callable[[list[str]], None]) -> None:
+    """Run a program's main; wrong input ends it with exit status 2 and one message on stderr."""
+    try:
+        main(sys.argv[1:])
+    except SettingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+@contextmanager
+def blaming(key: str) -> Iterator[None]:
+    """Within the scope things are built from settings: what is wrong with one is a SettingError of `key`."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        yield
+    except SettingError:
+        raise
+    except (ValueError, TypeError, FileNotFoundError, NotADirectoryError, MisconfigurationException) as error:
+        raise SettingError(key, " ".join(str(error).split())) from error
+
+
+def settings_help(section: str | None = None) -> str:
+    """Every setting of a section (all of them unless given) with its type, default and meaning."""
+    lines: list[str] = []
+    for name, schema in config.sections().items():
+        if section in (None, name):
+            lines += ["", f"{name}:"]
+            if isinstance(schema, type):
+                lines += _fields(schema, name)
+            else:
+                lines += _variants(schema, name)
+    if section in (None, "trainer"):
+        lines += ["", "trainer: handed to lightning.Trainer"]
+        for name, hint in trainer_arguments.parameters().items():
+            default = trainer_arguments.default(name)
+            lines.append(_line(f"trainer.{name}", in_words(hint), default, ""))
+    return "\n".join(lines[1:])
+
+
+def _variants(schema: Any, section: str) -> list[str]:
+    """What all variants share once, then each one's own."""
+    names = list(schema.names)
+    fields = {name: {f.name: f for f in dataclasses.fields(schema(name))} for name in names}
+    shared = [key for key in fields[schema.default] if all(key in fields[name] for name in names)]
+    shown = ", ".join(names)
+    lines = [_line(f"{section}.name", "str", schema.default, f"one of {shown}")]
+    lines += _fields(schema(schema.default), section, only=[key for key in shared if key != "name"])
+    for name in names:
+        own = [key for key in fields[name] if key not in shared]
+        if own:
+            lines += [f"  with {section}.name={name}:", *_fields(schema(name), section, only=own)]
+    return lines
+
+
+def _fields(schema: type, path: str, only: list[str] | None = None) -> list[str]:
+    lines = []
+    hints = typing.get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        if only is not None and field.name not in only:
+            continue
+        key, hint = f"{path}.{field.name}", hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            lines += _fields(hint, key)
+            continue
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        choices = field.metadata.get("choices")
+        kind = "|".join(map(str, choices)) if choices else in_words(hint)
+        lines.append(_line(key, kind, default, field.metadata.get("meaning", "")))
+    return lines
+
+
+def _line(key: str, kind: str, default: Any, meaning: str) -> str:
+    if default is dataclasses.MISSING:
+        value = "(needed)"
+    elif default is None:
+        value = "null"
+    else:
+        value = str(default).lower() if isinstance(default, bool) else str(default)
+    return f"  {key + '=' + value:<44} {meaning}{' ' if meaning else ''}[{kind}]"

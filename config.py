@@ -1,0 +1,319 @@
+"""Settings: typed defaults, recipes, the command line; merged in that order, checked, and answered kindly.
+
+    python train.py [RECIPE.yaml ...] [key=value ...]
+
+Every setting is declared once, in the dataclass that uses it. What a name chooses (`data.name=folder`,
+`objective.name=pgd`) also chooses which settings its section has.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import re
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import trainer_arguments
+from registry import UnknownName, nearest
+from settings import SettingError, alternatives, check, in_words, setting
+
+FRACTION = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
+KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*")
+
+
+@dataclass
+class RunSettings:
+    name: str | None = setting(None, "folder of the run below run.root; data-model-time unless given")
+    root: str = setting("runs", "where runs are kept")
+    seed: int = setting(0, "everything random comes from it", least=0, most=2**31 - 1)
+    resume: bool = setting(False, "go on with the run of this name from its last good checkpoint")
+
+
+@dataclass
+class ModelSettings:
+    weights: str | None = setting(None, "a file (.pt, .safetensors, .ckpt) or a torchvision weights name")
+    compile: bool = setting(False, "torch.compile the network in place")
+    options: dict[str, Any] = setting({}, "handed to the network's builder, e.g. {stem: small, width: 32}")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The resolved settings: one object a section, and the tree they came from, which can be saved."""
+
+    run: RunSettings
+    data: Any
+    model: Any
+    objective: Any
+    optimizer: Any
+    trainer: dict[str, Any]
+    checkpoint: Any
+    analysis: Any
+    logging: Any
+    tree: DictConfig = dataclasses.field(repr=False)
+
+    @property
+    def folder(self) -> Path:
+        """The run's directory."""
+        return Path(self.run.root) / str(self.run.name)
+
+    def save(self) -> None:
+        """Write config.yaml into the run's directory; loading it gives the same settings."""
+        from gallery.store import write_atomically
+
+        write_atomically(self.folder / "config.yaml", OmegaConf.to_yaml(self.tree).encode())
+
+
+# what each section is made of ------------------------------------------------------------------------------
+
+
+def _named(kind: Callable[[str], type], names: Sequence[str], default: str, meaning: str) -> Any:
+    """A section whose settings depend on its `name`: the class that `kind(name)` gives, with `name` added."""
+
+    def schema(name: str) -> type:
+        base = kind(name)
+        field = ("name", str, setting(default, meaning))
+        frozen = base.__dataclass_params__.frozen
+        return dataclasses.make_dataclass(base.__name__, [field], bases=(base,), frozen=frozen)
+
+    schema.names, schema.default = names, default
+    return schema
+
+
+@functools.cache
+def sections() -> dict[str, Any]:
+    """Section -> its dataclass, or a function from the section's `name` to it."""
+    from analyses import ANALYSES
+    from callbacks.checkpoints import CheckpointSettings
+    from callbacks.examine import AnalysisSettings
+    from datamodules import DATA
+    from gallery.wandb_run import WandbSettings
+    from modules import NETWORKS, OBJECTIVES
+    from modules.optimizers import OptimizerSettings
+
+    def network(name: str) -> type:
+        NETWORKS.check(name)
+        return ModelSettings
+
+    techniques = [
+        (name, ANALYSES[name], dataclasses.field(default_factory=ANALYSES[name])) for name in ANALYSES
+    ]
+    return {
+        "run": RunSettings,
+        "data": _named(lambda n: DATA[n].Settings, list(DATA), "signs", "where images come from"),
+        "model": _named(network, list(NETWORKS), "convnet", "the network; any torchvision classifier too"),
+        "objective": _named(lambda n: OBJECTIVES[n], list(OBJECTIVES), "standard", "what is minimised"),
+        "optimizer": OptimizerSettings,
+        "checkpoint": CheckpointSettings,
+        "analysis": dataclasses.make_dataclass("Analyses", techniques, bases=(AnalysisSettings,)),
+        "logging": dataclasses.make_dataclass(
+            "LoggingSettings",
+            [
+                ("wandb", WandbSettings, dataclasses.field(default_factory=WandbSettings)),
+                ("tensorboard", bool, setting(False, "log to TensorBoard too, into the run's folder")),
+            ],
+        ),
+    }
+
+
+# loading ---------------------------------------------------------------------------------------------------
+
+
+def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
+    """The settings that recipes and `key=value` arguments give, later ones winning over earlier ones.
+
+    Args:
+        arguments: recipe files (.yaml, .yml) and `key=value`, as on the command line.
+        base: recipes that come before all of these.
+
+    Raises:
+        SettingError: names the key, what came, what was expected and the likely intention.
+    """
+    recipes = [_recipe(Path(a)) for a in [*base, *[a for a in arguments if "=" not in a]]]
+    overrides = [_override(a) for a in arguments if "=" in a]
+    raw: dict[str, Any] = {}
+    for source in [*recipes, *overrides]:
+        _merge(raw, source)
+
+    schemas = {name: _section(name, schema, raw) for name, schema in sections().items()}
+    tree = OmegaConf.create({"trainer": {**trainer_arguments.DEFAULTS, **_mapping(raw, "trainer")}})
+    for name, schema in schemas.items():
+        tree[name] = _open(OmegaConf.structured(schema))
+    for key, value in raw.items():
+        if key == "trainer":
+            continue
+        if key not in schemas:
+            raise _unknown(key, tree)
+        _assign(tree, key, value, key, tree)
+    try:
+        OmegaConf.resolve(tree)
+        values = {name: OmegaConf.to_object(tree[name]) for name in [*schemas, "trainer"]}
+    except OmegaConfBaseException as error:
+        raise SettingError(error.full_key or "settings", str(error.msg or error).splitlines()[0]) from None
+    for name in schemas:
+        check(values[name], name)
+    trainer_arguments.check(values["trainer"])
+    if values["run"].name is None:
+        values["run"].name = tree.run.name = _default_name(values)
+    _check_name(values["run"])
+    return Settings(**values, tree=tree)
+
+
+def _recipe(path: Path) -> dict[str, Any]:
+    if path.suffix not in (".yaml", ".yml"):
+        hint = f"; did you mean {path}=...?" if KEY.fullmatch(str(path)) else ""
+        raise SettingError(str(path), f"is neither a recipe (.yaml) nor key=value{hint}")
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.load(path))
+    except FileNotFoundError:
+        others = sorted(str(p) for p in {*path.parent.glob("*.yaml"), *Path("configs").glob("*.yaml")})
+        close = difflib.get_close_matches(str(path), others, n=1) or nearest(path.stem, [*others])[:1]
+        hint = f"; did you mean {close[0]}?" if close else f"; recipes here: {', '.join(others) or 'none'}"
+        raise SettingError(str(path), f"there is no such recipe{hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(str(path), f"cannot be read: {error}") from None
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+        raise SettingError(str(path), f"is not YAML: {' '.join(str(error).split())}") from None
+    if loaded is not None and not isinstance(loaded, dict):
+        raise SettingError(str(path), f"holds a {type(loaded).__name__}, expected sections such as `data:`")
+    return loaded or {}
+
+
+def _override(argument: str) -> dict[str, Any]:
+    key, _, text = argument.partition("=")
+    if not KEY.fullmatch(key):
+        hint = f"; write {key.lstrip('-')}=... without dashes" if key.startswith("-") else ""
+        raise SettingError(argument, f"is not of the form key=value, e.g. data.batch_size=64{hint}")
+    try:
+        value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+        raise SettingError(key, f"{text!r} cannot be read: {' '.join(str(error).split())}") from None
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def _merge(into: dict[str, Any], source: dict[str, Any]) -> None:
+    for key, value in source.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _mapping(raw: dict[str, Any], key: str) -> dict[str, Any]:
+    value = raw.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise SettingError(key, f"is {value!r}, expected settings below it, e.g. {key}.name=...")
+    return {str(k): v for k, v in (value or {}).items()}
+
+
+def _section(name: str, schema: Any, raw: dict[str, Any]) -> type:
+    if isinstance(schema, type):
+        return schema
+    chosen = _mapping(raw, name).get("name", schema.default)
+    try:
+        return schema(str(chosen))
+    except UnknownName as error:
+        raise SettingError(f"{name}.name", str(error)) from None
+
+
+def _open(node: DictConfig) -> DictConfig:
+    """Writable, although the dataclasses are frozen."""
+    OmegaConf.set_readonly(node, False)
+    for key in node:
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none():
+            _open(child)
+    return node
+
+
+def _assign(node: DictConfig, key: str, value: Any, path: str, tree: DictConfig) -> None:
+    """Put `value` at `key`, going down into settings below it, or say what is wrong with it."""
+    child = node._get_node(key)
+    if isinstance(child, DictConfig) and dataclasses.is_dataclass(OmegaConf.get_type(child)):
+        if value is None:
+            return
+        if not isinstance(value, dict):
+            below = ", ".join(map(str, child))
+            raise SettingError(path, f"is {value!r}, expected settings below it: {below}")
+        for inner, v in value.items():
+            inner = str(inner)
+            if inner not in child:
+                raise _unknown(f"{path}.{inner}", tree)
+            _assign(child, inner, v, f"{path}.{inner}", tree)
+        return
+    owner = OmegaConf.get_type(node)
+    hint = typing.get_type_hints(owner).get(key, Any) if dataclasses.is_dataclass(owner) else Any
+    if isinstance(value, str) and float in alternatives(hint) and (ratio := FRACTION.fullmatch(value)):
+        if float(ratio[2]) == 0:
+            raise SettingError(path, f"is {value!r}, a division by zero")
+        value = float(ratio[1]) / float(ratio[2])
+    if hint in (str, str | None) and isinstance(value, (bool, dict, list)):
+        raise SettingError(path, f"is {value!r}, expected {in_words(hint)}")
+    try:
+        node[key] = value
+    except (OmegaConfBaseException, TypeError, ValueError):
+        raise SettingError(path, f"is {value!r}, expected {in_words(hint)}{_meaning(owner, key)}") from None
+
+
+def _meaning(owner: type, key: str) -> str:
+    field = {f.name: f for f in dataclasses.fields(owner)}.get(key)
+    return f" ({field.metadata['meaning']})" if field and field.metadata.get("meaning") else ""
+
+
+def _unknown(key: str, tree: DictConfig) -> SettingError:
+    """There is no such setting: say where it does exist, or what was probably meant."""
+    section, _, rest = key.partition(".")
+    schema = sections().get(section)
+    if rest and schema and not isinstance(schema, type):
+        field = rest.split(".")[0]
+        owners = [n for n in schema.names if any(f.name == field for f in dataclasses.fields(schema(n)))]
+        if owners:
+            chosen, some = tree[section].name, ", ".join(owners[:6])
+            return SettingError(key, f"is a setting of {section}.name={some}, not of {section}.name={chosen}")
+    known = list(_leaves(tree)) + [f"trainer.{name}" for name in trainer_arguments.parameters()]
+    same = [k for k in known if k.endswith(f".{key.split('.')[-1]}")]
+    close = difflib.get_close_matches(key, known, n=2, cutoff=0.75)
+    tail = difflib.get_close_matches(key.split(".")[-1], [k.split(".")[-1] for k in known], n=1, cutoff=0.75)
+    close = close or same[:3] or [k for k in known if tail and k.endswith(f".{tail[0]}")][:3]
+    hint = f"did you mean {' or '.join(close)}?" if close else "`--help` lists them all"
+    return SettingError(key, f"there is no such setting; {hint}")
+
+
+def _leaves(node: DictConfig, path: str = "") -> Iterator[str]:
+    for key in node:
+        child, inner = node._get_node(key), f"{path}.{key}" if path else str(key)
+        yield inner
+        if isinstance(child, DictConfig) and not child._is_none():
+            yield from _leaves(child, inner)
+
+
+# names of runs ---------------------------------------------------------------------------------------------
+
+
+def _default_name(values: dict[str, Any]) -> str:
+    import datetime
+
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return f"{values['data'].name}-{values['model'].name}-{now}"
+
+
+def _check_name(run: RunSettings) -> None:
+    root = Path(run.root).resolve()
+    try:
+        folder = (root / run.name).resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SettingError("run.name", f"is {run.name!r}, which is no folder name: {error}") from None
+    if not run.name.strip() or folder == root or root not in folder.parents:
+        raise SettingError("run.name", f"is {run.name!r}, expected a folder inside run.root={run.root!r}")
+    if len(run.name.encode()) > 200 or any(ord(c) < 32 for c in run.name):
+        raise SettingError("run.name", "is too long or holds control characters, expected a folder name")

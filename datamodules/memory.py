@@ -1,0 +1,41 @@
+"""Images held in memory as uint8."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class InMemory:
+    """A split whose images are one uint8 tensor.
+
+    Args:
+        images: uint8, [N, C, H, W].
+        labels: int64, [N].
+
+    Raises:
+        ValueError: they are of another type or do not belong together.
+    """
+
+    in_memory = True
+
+    def __init__(self, images: Tensor, labels: Tensor):
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            raise ValueError(f"images: {images.dtype} {tuple(images.shape)}, expected uint8 [N, C, H, W]")
+        if labels.shape != images.shape[:1]:
+            raise ValueError(f"labels: shape {tuple(labels.shape)}, expected one for each of {len(images)}")
+        self.images, self.labels = images, labels.long()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index], int(self.labels[index])
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The images, uint8 [n, C, H, W], and labels, int64 [n], at `indices`."""
+        return self.images.index_select(0, indices), self.labels.index_select(0, indices)
+
+    @property
+    def where(self) -> str:
+        return f"{self.images.nbytes / 2**20:,.0f} MiB in memory"

@@ -1,0 +1,51 @@
+"""Files that appear whole or not at all, and stay when the power fails."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def write_text(path: Path, text: str) -> None:
+    """Put `text` (UTF-8) in a file: a reader finds the old content or the new one, never part of either.
+
+    Raises:
+        OSError: the disk refused; the old content stands and nothing is left beside it.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(aside, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """`write_text` of JSON as every parser reads it (NaN and infinities are refused with ValueError)."""
+    write_text(path, json.dumps(content, allow_nan=False, indent=1) + "\n")
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or a directory's names, reach the disk."""
+    if os.name != "posix" and path.is_dir():
+        return  # Windows opens no directories
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """`sync` a folder and all that is in it."""
+    for parent, _, files in os.walk(folder, topdown=False):
+        for file in files:
+            sync(Path(parent, file))
+        sync(Path(parent))

@@ -50,8 +50,8 @@ def compare(
 ) -> list[Timing]:
     """Time each contestant once a round, in turn; the first is what the others are held against.
 
-    The order turns round by round, so that no one always runs after the same neighbour. On a GPU the clock waits for
-    the work to be done.
+    The order turns round by round, so that no one always runs after the same neighbour. On a GPU the clock
+    waits for the work to be done.
 
     Args:
         contestants: name -> what is timed, called without arguments.

@@ -12,6 +12,7 @@ from torch import Tensor
 from datamodules.draws import uniform
 from settings import setting
 
+MEANING = {"meaning": "how training images are varied"}
 _DRAWS = 16  # uniform numbers an image; each use has its own column, so that one setting never shifts another
 
 

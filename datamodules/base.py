@@ -9,9 +9,10 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import lightning
 from torch import Tensor
 
-from datamodules.augment import Augment, augmented
+from datamodules.augment import MEANING, Augment, augmented
 from datamodules.loader import Loader
 from datamodules.order import Order
+from datamodules.statistics import imagenet_statistics
 from settings import check, setting
 
 
@@ -54,7 +55,7 @@ class Split(Protocol):
 class DataSettings:
     """What every source understands; a source adds its own in a subclass."""
 
-    image_size: int = setting(32, "pixels a side images are resized to; 0 keeps the size they have", least=0)
+    image_size: int = setting(0, "pixels a side, images are resized to it; 0: the size they have", least=0)
     batch_size: int = setting(128, "images a training step, on each device", least=1)
     workers: int | None = setting(
         None, "processes that load images too many for memory; null: one a core, at most 16", least=0
@@ -64,9 +65,12 @@ class DataSettings:
         "hold decoded images in memory: auto (up to 2 GiB), always, never",
         choices=("auto", "always", "never"),
     )
-    augment: Augment = dataclasses.field(
-        default_factory=Augment, metadata={"meaning": "how training images are varied"}
+    normalize: str = setting(
+        "data",
+        "whose mean and standard deviation the network normalises by: data, or imagenet (pretrained weights)",
+        choices=("data", "imagenet"),
     )
+    augment: Augment = dataclasses.field(default_factory=Augment, metadata=MEANING)
 
 
 class ImageData(lightning.LightningDataModule):
@@ -115,6 +119,8 @@ class ImageData(lightning.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         if self.train is None:
             self.train, self.val = self.load()
+            if self.settings.normalize == "imagenet":
+                self.mean, self.std = imagenet_statistics(self.channels)
 
     def train_dataloader(self) -> Loader:
         return self._loader(self.train, train=True)
@@ -151,11 +157,9 @@ class ImageData(lightning.LightningDataModule):
             self.settings.batch_size,
             seed=self.seed,
             train=train,
+            repeat=bool(trainer and trainer.overfit_batches),
             rank=trainer.global_rank if trainer else 0,
             world=trainer.world_size if trainer else 1,
         )
-        trained = None
-        if train and trainer:
-            # A batch that was fetched when the run broke off has not been trained on.
-            trained = lambda: trainer.fit_loop.epoch_loop.batch_progress.current.processed  # noqa: E731
-        return Loader(split, order, make=Batch, workers=self.settings.workers, trained=trained)
+        progress = (lambda: trainer.fit_loop.epoch_loop.batch_progress.current) if train and trainer else None
+        return Loader(split, order, make=Batch, workers=self.settings.workers, progress=progress)

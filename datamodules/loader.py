@@ -23,8 +23,11 @@ class Loader:
         order: which images make up which batch.
         make: the batch type.
         workers: processes for a split that is not in memory; None: one a core, at most 16.
-        trained: how many batches of the epoch the reader has done with; what was yielded, unless given.
+        progress: Lightning's count of this epoch's batches (`ready`, `processed`), when asked; without it
+            every batch yielded counts as trained on.
     """
+
+    batch_sampler = None  # Lightning asks; it says the epoch to `sampler.set_epoch`
 
     def __init__(
         self,
@@ -33,12 +36,12 @@ class Loader:
         *,
         make: Callable[..., Any],
         workers: int | None = None,
-        trained: Callable[[], int] | None = None,
+        progress: Callable[[], Any] | None = None,
     ):
-        self.dataset, self.sampler, self.make = split, order, make
+        self.split, self.sampler, self.make = split, order, make
         self.workers = min(16, os.cpu_count() or 1) if workers is None else workers
-        self.trained = trained
-        self._epoch, self._yielded = 0, 0
+        self.progress = progress
+        self._epoch, self._yielded, self._shift = 0, 0, 0
         self._resume: tuple[int, int] | None = None
 
     def __len__(self) -> int:
@@ -47,10 +50,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[Any]:
         # A generator: Lightning makes the iterator before it says which epoch it is for.
-        epoch, start = self.sampler.epoch, 0
-        if self._resume is not None and self._resume[0] == epoch:
-            start = self._resume[1]
-        self._resume = None
+        epoch, start = self._begin()
         self._epoch, self._yielded = epoch, start
         seed = torch.tensor(self.sampler.key(epoch))
         batches = self.sampler.batches(epoch)[start:]
@@ -62,20 +62,35 @@ class Loader:
         """Where in which epoch: plain numbers."""
         if self._resume is not None:
             return {"epoch": self._resume[0], "batches": self._resume[1]}
-        done = self._yielded if self.trained is None else min(self._yielded, self.trained())
+        done = self._yielded
+        if self.progress is not None:  # a batch that was fetched when the run broke off is not done with
+            done = min(done, self.progress().processed)
         return {"epoch": self._epoch, "batches": done}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Begin `state["epoch"]`, when it comes, after its first `state["batches"]` batches."""
+        """Go on after the first `state["batches"]` batches of `state["epoch"]`, or with the next epoch."""
         self._resume = state["epoch"], state["batches"]
 
+    def _begin(self) -> tuple[int, int]:
+        """The epoch that begins now, and how many of its batches have been."""
+        epoch = self.sampler.epoch + self._shift
+        if self._resume is None:
+            return epoch, 0
+        (saved, done), self._resume = self._resume, None
+        # Resumed where an epoch ended, Lightning may or may not go on within it; and under max_steps it
+        # counts that epoch twice (2.6), so that from here on its epochs are not ours.
+        over = done >= len(self) or (done > 0 and self.progress is not None and self.progress().ready == 0)
+        begun, start = (saved + 1, 0) if over else (saved, done)
+        self._shift += begun - epoch
+        return begun, start
+
     def _read(self, batches: list[Tensor], seed: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        if self.dataset.in_memory:
-            return (self.dataset.batch(indices) for indices in batches)
+        if self.split.in_memory:
+            return (self.split.batch(indices) for indices in batches)
         draw = int(seed) if self.sampler.train else None
         return iter(
             DataLoader(
-                _Keyed(self.dataset),
+                _Keyed(self.split),
                 batch_sampler=[[(int(i), draw) for i in indices] for indices in batches],
                 num_workers=self.workers,
                 pin_memory=torch.cuda.is_available(),

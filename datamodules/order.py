@@ -20,6 +20,7 @@ class Order:
         batch_size: images a batch, on each rank.
         seed: what the order is drawn from.
         train: shuffled and of constant size, or in order and complete.
+        repeat: shuffled alike in all epochs (for overfitting a few batches on purpose).
         rank, world: which share of how many.
 
     Raises:
@@ -33,12 +34,14 @@ class Order:
         *,
         seed: int = 0,
         train: bool = True,
+        repeat: bool = False,
         rank: int = 0,
         world: int = 1,
     ):
         if length < world:
             raise ValueError(f"length: {length} images cannot be shared among {world} ranks")
-        self.length, self.seed, self.train, self.rank, self.world = length, seed, train, rank, world
+        self.length, self.rank, self.world = length, rank, world
+        self.seed, self.train, self.repeat = seed, train, repeat
         self.batch_size = min(batch_size, length // world) if train else batch_size
         self.epoch = 0
 
@@ -59,7 +62,7 @@ class Order:
         """The epoch's batches of this rank, int64 indices each."""
         if not self.train:
             return self._in_order()
-        generator = torch.Generator().manual_seed(self.key(epoch))
+        generator = torch.Generator().manual_seed(self.key(0 if self.repeat else epoch))
         shuffled = torch.randperm(self.length, generator=generator)
         shared = shuffled[: len(self) * self.batch_size * self.world]
         return list(shared.view(len(self), self.batch_size, self.world)[:, :, self.rank])

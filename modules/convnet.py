@@ -1,0 +1,39 @@
+"""The small network of the default run: five convolutions, global average pooling, one linear layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+
+class ConvNet(nn.Module):
+    """Convolution, batch norm and ReLU, five times; strided where that keeps two CPU cores quick.
+
+    The first layer is 7x7 so that its filters are pictures; the last map is an eighth of the image's side,
+    and global average pooling with a linear layer after it is what CAM (Zhou 2016) asks for.
+
+    Args:
+        num_classes: logits.
+        channels: of the images.
+        widths: channels after each convolution. The first two, then every second one, halve the side.
+    """
+
+    def __init__(self, num_classes: int, channels: int = 3, widths: Sequence[int] = (24, 48, 64, 96, 96)):
+        super().__init__()
+        if len(widths) < 1 or any(w < 1 for w in widths):
+            raise ValueError(f"widths is {list(widths)}, expected one positive number a convolution")
+        strides = [2, 2] + [1 + i % 2 for i in range(len(widths))]
+        layers: list[nn.Module] = []
+        for i, (width, stride) in enumerate(zip(widths, strides)):
+            kernel = 7 if i == 0 else 3
+            before = widths[i - 1] if i else channels
+            conv = nn.Conv2d(before, width, kernel, stride, kernel // 2, bias=False)
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+            layers.append(nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU()))
+        self.features = nn.Sequential(*layers)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(widths[-1], num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.pool(self.features(images)).flatten(1))

@@ -1,0 +1,1 @@
+"""Training objectives: `objective(network, images, labels) -> (loss, logits)`."""

@@ -1,0 +1,23 @@
+"""Plain training: the cross-entropy of the images as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from settings import setting
+
+
+@dataclass(frozen=True)
+class Standard:
+    """Cross-entropy, with label smoothing (Szegedy 2016) if asked for."""
+
+    label_smoothing: float = setting(
+        0.0, "share of the target spread evenly over all classes", least=0, most=1
+    )
+
+    def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = network(images)
+        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing), logits

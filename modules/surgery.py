@@ -1,0 +1,90 @@
+"""Changes to a torchvision network that its builder has no option for: stem, input channels, head."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def first_convolution(network: nn.Module) -> str:
+    """Dotted name of the convolution that sees the image: the first one in order of definition."""
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            return name
+    raise ValueError(f"{type(network).__name__} has no convolution")
+
+
+def head_layer(network: nn.Module, classes: int) -> str:
+    """Dotted name of the last linear layer or convolution with one output a class.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = None
+    for name, module in network.named_modules():
+        outputs = getattr(module, "out_features", getattr(module, "out_channels", None))
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and outputs == classes:
+            found = name
+    if found is None:
+        raise ValueError(f"{type(network).__name__} has no last layer with {classes} outputs")
+    return found
+
+
+def small_stem(network: nn.Module) -> None:
+    """Turn a stem made for 224 pixels into one for small images, in place.
+
+    The first convolution becomes 3x3 with stride 1, and the max-pool of the stem, if any, falls away.
+
+    Raises:
+        ValueError: the network cuts the image into patches, or its stem does not reduce the image.
+    """
+    kind = type(network).__name__
+    if kind == "MaxVit":
+        raise ValueError("stem=small: MaxViT's windows are tied to its stem; give image_size=SIDE instead")
+    name = first_convolution(network)
+    conv = network.get_submodule(name)
+    if conv.stride == (1, 1):
+        raise ValueError(f"stem=small: {kind} begins with a convolution of stride 1 already")
+    if conv.kernel_size == conv.stride:
+        patch = "x".join(map(str, conv.kernel_size))
+        raise ValueError(
+            f"stem=small: {kind} cuts the image into patches of {patch}, there is no stem to shrink"
+        )
+    _replace(network, name, _like(conv, conv.in_channels, kernel=3))
+    pool = _stem_pool(network)
+    if pool is not None:
+        _replace(network, pool, nn.Identity())
+
+
+def input_channels(network: nn.Module, channels: int) -> None:
+    """Give the first convolution another number of input channels, in place."""
+    name = first_convolution(network)
+    conv = network.get_submodule(name)
+    if conv.in_channels != channels:
+        _replace(network, name, _like(conv, channels))
+
+
+def _stem_pool(network: nn.Module) -> str | None:
+    """The first max-pool that reduces the image and is no branch of a block (those have stride 1)."""
+    for name, module in network.named_modules():
+        if isinstance(module, nn.MaxPool2d) and module.stride in (2, (2, 2)):
+            return name
+    return None
+
+
+def _like(conv: nn.Conv2d, channels: int, kernel: int | None = None) -> nn.Conv2d:
+    """A new convolution like `conv` for `channels` inputs; with `kernel`, of that size and stride 1."""
+    size, stride, padding = conv.kernel_size, conv.stride, conv.padding
+    if kernel is not None:
+        size, stride, padding = (kernel, kernel), (1, 1), (kernel // 2, kernel // 2)
+    new = nn.Conv2d(channels, conv.out_channels, size, stride, padding, bias=conv.bias is not None)
+    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+    if new.bias is not None:
+        with torch.no_grad():
+            new.bias.zero_()
+    return new
+
+
+def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, module)

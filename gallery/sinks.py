@@ -26,7 +26,7 @@ SECTIONS = {
 
 
 class Sink(Protocol):
-    """Takes the results of one checkpoint at a time. Never raises: a sink that fails logs why, and goes on."""
+    """Takes the results of one checkpoint at a time. Never raises: one that fails says why and goes on."""
 
     def log(self, step: int, results: Results, folder: Path) -> None:
         """Show what the analyses yielded at `step`; `folder` is the step's directory, whole by now."""

@@ -1,0 +1,40 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gallery.sheet import sheet
+from gallery.tensorboard_sink import TensorBoardSink
+
+
+def test_curves_and_sheets_arrive_at_their_steps(tmp_path, results):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(tmp_path))
+    sink = TensorBoardSink(writer)
+    for step in (500, 1000):
+        sink.log(step, results(step), tmp_path)
+    sink.close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    curve = events.Scalars("Examples/dead_units/layer1")
+    assert [(point.step, point.value) for point in curve] == [(500, 0.5), (1000, 1.0)]
+    images = events.Images("Examples/examples/layer2")
+    assert [image.step for image in images] == [500, 1000]
+    shown = np.array(Image.open(io.BytesIO(images[1].encoded_image_string)).convert("RGB"))
+    wanted = sheet([f.image for f in results(1000)["examples"][0] if f.layer == "layer2"])
+    assert np.array_equal(shown, wanted.numpy())
+
+
+def test_a_log_that_fails_costs_the_run_nothing(tmp_path, results, caplog):
+    class Broken:
+        def __getattr__(self, name):
+            raise OSError("gone")
+
+    sink = TensorBoardSink(Broken())
+    sink.log(500, results(500), tmp_path)
+    sink.close()
+    assert "step 500 did not reach TensorBoard" in caplog.text

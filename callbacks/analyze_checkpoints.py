@@ -1,0 +1,165 @@
+"""Analyses at every checkpoint of a training run, exactly once, whatever wrote it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import nn
+
+from analyses.base import Analysis
+from callbacks.examine import AnalysisSettings, Report, examine, missing, weights_hash
+from callbacks.isolation import isolated
+from callbacks.resume import checkpoint_files, damage_of
+from callbacks.subject import check_layers, make_subject
+from gallery.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class AnalyzeCheckpoints(Checkpoint):
+    """Looks at each checkpoint as soon as its file is written. List it after the callbacks that write them.
+
+    Lightning has no hook for that: `on_save_checkpoint` comes before the file, and twice where a step has two
+    files. So the step is noted there, and looked at in the next hook, from the file: averaged weights are seen
+    as they were saved, and `analyze.py` sees the same.
+
+    What was saved by an interrupt (Ctrl-C, SIGTERM) is left for the next start, as is what a kill cut off: a
+    resumed run first catches up on the checkpoints that lie in `folder`.
+
+    Args:
+        run_dir: the run; checkpoints are looked for in `run_dir/checkpoints`.
+        analyses: by name, as registered.
+        sinks: where pictures go beside the store (gallery.sinks.Sink).
+        load: a checkpoint file to its network, in eval mode; `modules.load_checkpoint` unless given.
+
+    Attributes:
+        reports: one for each checkpoint looked at, in order.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | Path,
+        analyses: Mapping[str, Analysis],
+        settings: AnalysisSettings,
+        sinks: Iterable[Any] = (),
+        load: Callable[[Path], nn.Module] | None = None,
+    ):
+        self.folder = Path(run_dir) / "checkpoints"
+        self.store = Store(run_dir)
+        self.analyses, self.settings, self.sinks = dict(analyses), settings, list(sinks)
+        self.load = load or _load_checkpoint
+        self.reports: list[Report] = []
+        self._noted: int | None = None
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        check_layers(getattr(pl_module, "network", pl_module), self.settings.layers)
+        if not trainer.ckpt_path:
+            return  # what may lie here is not of this training
+        for step, file in checkpoint_files(self.folder):
+            outcomes = self.store.outcomes(step)
+            if all(name in outcomes for name, analysis in self.analyses.items() if analysis.enabled):
+                continue
+            if damage := damage_of(file):
+                log.warning("passed over %s: %s", file, damage)
+                continue
+            log.info("catching up on the analyses of step %d", step)
+            self._look(trainer, step, file)
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if not trainer.sanity_checking:
+            self._noted = checkpoint["global_step"]
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._look_at_noted(trainer)
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        self._look_at_noted(trainer)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._look_at_noted(trainer)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._look_at_noted(trainer)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._look_at_noted(trainer)
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        if isinstance(exception, Exception):  # whoever interrupts does not want to wait for pictures
+            self._look_at_noted(trainer, strict=False)
+        rank_zero_info(self.summary())
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        rank_zero_info(self.summary())
+
+    def summary(self) -> str:
+        """What was made, how long it took and what failed, in a line and one more for each failure."""
+        ran = sum(len(report.seconds) for report in self.reports)
+        figures = sum(report.figures for report in self.reports)
+        seconds = sum(sum(report.seconds.values()) for report in self.reports)
+        failures = [(name, r.step, e) for r in self.reports for name, e in r.errors.items()]
+        lines = [
+            f"{ran} analyses of {len(self.reports)} checkpoints gave {figures} pictures in {seconds:.1f} s, "
+            + (f"{len(failures)} failed:" if failures else "none failed.")
+        ]
+        return "\n".join(lines + [f"  {name} at step {step}: {error}" for name, step, error in failures])
+
+    def _look_at_noted(self, trainer: lightning.Trainer, strict: bool | None = None) -> None:
+        if self._noted is None or trainer.sanity_checking:
+            return
+        step, self._noted = self._noted, None
+        file = next((file for s, file in checkpoint_files(self.folder, newest_first=True) if s == step), None)
+        if file is None:
+            log.warning(
+                "the checkpoint of step %d is not in %s: its analyses are left out", step, self.folder
+            )
+            return
+        self._look(trainer, step, file, strict)
+
+    def _look(self, trainer: lightning.Trainer, step: int, file: Path, strict: bool | None = None) -> None:
+        """Examine a checkpoint file; whatever goes wrong is logged and counted, or raised where strict."""
+        strict = self.settings.strict if strict is None else strict
+        if trainer.is_global_zero:
+            report = Report(step)
+            try:
+                with isolated():  # building a network draws random numbers, and so may a sink
+                    report = self._examine(trainer, step, file, strict) or report
+            except Exception as error:
+                if strict:
+                    raise
+                log.exception("the checkpoint of step %d could not be looked at", step)
+                report.errors["checkpoint"] = f"{type(error).__name__}: {error}"
+            if report.seconds or report.errors:
+                self.reports.append(report)
+        trainer.strategy.barrier("analyses")
+
+    def _examine(self, trainer: lightning.Trainer, step: int, file: Path, strict: bool) -> Report | None:
+        network = self.load(file)
+        weights = weights_hash(network)
+        if not missing(self.store, step, self.analyses, weights):
+            return None
+        subject = make_subject(
+            network,
+            trainer.datamodule,
+            self.settings,
+            step,
+            previous=self.store.previous(step),
+            device=trainer.strategy.root_device,
+        )
+        return examine(subject, self.analyses, self.store, self.sinks, weights=weights, strict=strict)
+
+
+def _load_checkpoint(file: Path) -> nn.Module:
+    from modules import load_checkpoint
+
+    return load_checkpoint(file)

@@ -1,0 +1,174 @@
+"""Run the analyses of one checkpoint: each isolated, failures contained, everything kept and logged."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+import time
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from analyses.base import Analysis, Figure, Scalar, Subject
+from callbacks.isolation import isolated
+from gallery.store import Store, Writer
+from settings import setting
+
+log = logging.getLogger(__name__)
+
+Results = dict[str, tuple[list[Figure], list[Scalar]]]
+
+
+@dataclass
+class AnalysisSettings:
+    """What holds for all analyses; each technique's own settings stand beside these under its name."""
+
+    layers: Any = setting(
+        "auto", "layers to look at: auto (the last at each resolution) or a list of dotted names"
+    )
+    units: Any = setting(12, "channels to show of each layer: how many, evenly spaced, or a list of channels")
+    probes: int = setting(
+        8, "fixed images that are looked at at every checkpoint, spread over the classes", least=1
+    )
+    split: str = setting("val", "the images that examples and probes come from", choices=("val", "train"))
+    seed: int = setting(0, "everything random in the analyses comes from it", least=0)
+    batch_size: int = setting(256, "images a batch in passes over the data set", least=1)
+    device: str = setting("auto", "where analyses run: auto (where training does), cpu, cuda, cuda:1, ...")
+    strict: bool = setting(False, "an analysis that fails ends the training")
+
+
+@dataclass
+class Report:
+    """What came of examining one checkpoint.
+
+    Attributes:
+        step: optimizer steps taken.
+        seconds: by analysis, of those that ran.
+        figures: how many pictures were made.
+        errors: what failed, in one line each: by analysis, "store", or the sink's class.
+    """
+
+    step: int
+    seconds: dict[str, float] = field(default_factory=dict)
+    figures: int = 0
+    errors: dict[str, str] = field(default_factory=dict)
+
+
+def examine(
+    subject: Subject,
+    analyses: Mapping[str, Analysis],
+    store: Store,
+    sinks: Iterable[Any] = (),
+    *,
+    weights: str,
+    strict: bool = False,
+    again: bool = False,
+) -> Report:
+    """Run what is `missing` at the subject's step, keep it in the store and hand it to the sinks.
+
+    An analysis that fails is logged with its traceback, recorded with what it had yielded so far, and the next
+    one runs. A store that cannot be written to (OSError) ends the examination, and the step stays missing: it is
+    made up for at the next start. A sink that fails is passed over. An interrupt is never contained.
+
+    Args:
+        analyses: by name, as registered; those not `enabled` are passed over.
+        sinks: each gets one `log(step, {name: (figures, scalars)}, folder)`, and only what was made now.
+        weights: `weights_hash` of the network.
+        strict: the first failure is raised, once it is recorded beside what was made before it.
+        again: analyses that failed here before run again.
+    """
+    report = Report(subject.step)
+    names = missing(store, subject.step, analyses, weights, again)
+    results: Results = {}
+    failure: Exception | None = None
+    try:
+        if names:
+            with store.writing(subject.step, weights=weights) as writer:
+                for name in subject.progress(names, f"analyses at step {subject.step}", len(names)):
+                    failure = _run(name, analyses[name], subject, writer, results, report)
+                    if failure and strict:
+                        break
+    except OSError as error:
+        log.exception(
+            "the analyses of step %d could not be kept; they are missing until the next start", subject.step
+        )
+        report.errors["store"] = _line(error)
+        if strict:
+            raise
+    if failure and strict:
+        raise RuntimeError(f"an analysis failed at step {subject.step}: {_line(failure)}") from failure
+    if results and "store" not in report.errors:
+        _tell(sinks, subject.step, results, store, report, strict)
+    return report
+
+
+def missing(
+    store: Store, step: int, analyses: Mapping[str, Analysis], weights: str, again: bool = False
+) -> list[str]:
+    """The enabled analyses that a step of these weights has not had; with `again`, those that failed too."""
+    had = store.outcomes(step) if store.weights(step) == weights else {}
+    done = {name for name, outcome in had.items() if not (again and outcome.error)}
+    return [name for name, analysis in analyses.items() if analysis.enabled and name not in done]
+
+
+def weights_hash(network: nn.Module) -> str:
+    """The SHA-256 of a network's parameters and buffers with their names, in hex."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _run(
+    name: str, analysis: Analysis, subject: Subject, writer: Writer, results: Results, report: Report
+) -> Exception | None:
+    """Run one analysis and write what it yielded; its failure, where it failed. OSError: the store's."""
+    figures: list[Figure] = []
+    scalars: list[Scalar] = []
+    failure, trace = None, None
+    settings = dataclasses.asdict(analysis)
+    start = time.perf_counter()
+    try:
+        with isolated(subject.network):
+            for yielded in analysis(subject):
+                (figures if isinstance(yielded, Figure) else scalars).append(yielded)
+    except Exception as error:
+        failure, trace = error, traceback.format_exc()
+    seconds = time.perf_counter() - start
+    try:
+        writer.write(name, figures, scalars, seconds, trace, settings)
+    except (ValueError, TypeError) as error:  # pictures that cannot be kept are the analysis' failure as well
+        failure, trace = failure or error, trace or traceback.format_exc()
+        figures, scalars = [], []
+        writer.write(name, figures, scalars, seconds, trace)
+    report.seconds[name] = seconds
+    report.figures += len(figures)
+    results[name] = (figures, scalars)
+    if failure:
+        report.errors[name] = _line(failure)
+        log.error("analysis %r failed at step %d:\n%s", name, subject.step, trace)
+    return failure
+
+
+def _tell(
+    sinks: Iterable[Any], step: int, results: Results, store: Store, report: Report, strict: bool
+) -> None:
+    for sink in sinks:
+        try:
+            sink.log(step, results, store.step_folder(step))
+        except Exception as error:
+            if strict:
+                raise
+            name = type(sink).__name__
+            log.exception("%s could not log the analyses of step %d", name, step)
+            report.errors[name] = _line(error)
+
+
+def _line(error: Exception) -> str:
+    return traceback.format_exception_only(error)[-1].strip()

@@ -16,8 +16,8 @@ from settings import setting
 class Images(Protocol):
     """A split of a data set, map-style.
 
-    Optional: `batch(indices) -> (images, labels)` draws many at once; `masks(indices) -> {name: bool [N, H, W]}`
-    says where things are ("sign", "sticker").
+    Optional: `batch(indices) -> (images, labels)` draws many at once;
+    `masks(indices) -> {name: bool [N, H, W]}` says where things are ("sign", "sticker").
     """
 
     def __len__(self) -> int: ...
@@ -82,7 +82,7 @@ class Subject:
     """A network at a step, and what it is looked at with.
 
     Attributes:
-        network: in eval mode, parameters frozen; takes float images in [0, 1], [N, C, H, W], gives logits [N, K].
+        network: in eval mode, parameters frozen; [N, C, H, W] in [0, 1] in, logits [N, K] out.
         probes: a fixed small batch.
         dataset: the split that dataset examples are picked from.
         classes: class names.
@@ -91,7 +91,7 @@ class Subject:
         seed: everything random in an analysis comes from it.
         device: where network and probes are.
         batch_size: images a batch, for passes over the data set.
-        previous: what each analysis yielded at the checkpoint before, by analysis name; empty where there is none.
+        previous: what each analysis yielded at the checkpoint before, by name; empty where there is none.
         progress: wraps an iterable with a bar, `progress(iterable, description, total)`.
     """
 
@@ -102,7 +102,7 @@ class Subject:
     units: Mapping[str, Sequence[int]]
     step: int = 0
     seed: int = 0
-    device: torch.device = torch.device("cpu")
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 (immutable)
     batch_size: int = 256
     previous: Mapping[str, Sequence[Figure]] = field(default_factory=dict)
     progress: Callable[..., Any] = lambda iterable, *_, **__: iterable
@@ -114,13 +114,13 @@ class Subject:
         return list(self.units)
 
     def once(self, key: Any, compute: Callable[[], Any]) -> Any:
-        """The result of `compute()`, worked out the first time `key` is asked for and shared by all analyses."""
+        """The result of `compute()`, worked out when `key` is first asked for and shared by all analyses."""
         if key not in self._memo:
             self._memo[key] = compute()
         return self._memo[key]
 
     def images(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
-        """The images (float in [0, 1], [N, C, H, W], on the device) and labels ([N]) of the data set at `indices`."""
+        """The images (float [N, C, H, W] in [0, 1]) and labels ([N]) at `indices`, on the device."""
         indices = [int(i) for i in indices]
         if hasattr(self.dataset, "batch"):
             images, labels = self.dataset.batch(torch.tensor(indices, dtype=torch.int64))

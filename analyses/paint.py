@@ -46,7 +46,7 @@ def coloured(values: Tensor, colours: str = "inferno") -> Tensor:
 def heat(values: Tensor, over: Tensor, opacity: float = 0.6, colours: str = "inferno") -> Tensor:
     """A map [h, w] with values >= 0, divided by its maximum and laid over an image [C, H, W] made grey.
 
-    The map is upsampled bilinearly to the image; its minimum is not subtracted, so that nothing stays nothing.
+    The map is upsampled bilinearly; its minimum is not subtracted, so that nothing stays nothing.
     """
     values = values.detach().float().cpu()
     peak = values.max().item()
@@ -65,10 +65,11 @@ def upsampled(values: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def enlarged(image: Tensor, side: int) -> Tensor:
-    """A picture [H, W, 3] scaled so that its longer side is `side` pixels: small ones by whole pixels, unsmoothed
-    where `side` is a multiple, others bilinearly."""
+    """A picture [H, W, 3] scaled so that its longer side is `side` pixels: by whole pixels, unsmoothed, where
+    `side` is a multiple of it, otherwise bilinearly."""
     height, width = image.shape[:2]
-    size = (max(1, round(height * side / max(height, width))), max(1, round(width * side / max(height, width))))
+    scale = side / max(height, width)
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
     exact = size[0] % height == 0 and size[1] % width == 0
     flat = image.permute(2, 0, 1)[None].float()
     if exact:
@@ -78,8 +79,19 @@ def enlarged(image: Tensor, side: int) -> Tensor:
     return scaled[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8)
 
 
+def magnified(image: Tensor, least: int) -> Tensor:
+    """A picture [H, W, 3] scaled by the smallest whole number that makes its longer side at least `least`."""
+    return enlarged(image, magnification(image.shape[:2], least) * max(image.shape[:2]))
+
+
+def magnification(size: Sequence[int], least: int) -> int:
+    """The smallest whole number by which the longer of height and width becomes at least `least` pixels."""
+    return max(1, -(-least // max(size)))
+
+
 def boxed(image: Tensor, box: Sequence[int], colour: Sequence[int] = (255, 45, 85)) -> Tensor:
-    """A copy of a picture [H, W, 3] with a one-pixel frame just inside box (top, left, bottom, right; half-open)."""
+    """A copy of a picture [H, W, 3] with a one-pixel frame just inside a box: top, left, bottom, right;
+    half-open."""
     image, paint = image.clone(), torch.tensor(colour, dtype=torch.uint8)
     top, left, bottom, right = (int(b) for b in box)
     image[top, left:right] = image[bottom - 1, left:right] = paint

@@ -17,17 +17,47 @@ class _Reached(Exception):
 
 def module_at(network: nn.Module, layer: str) -> nn.Module:
     """The submodule under a dotted name; UnknownName with the nearest names where there is none."""
-    modules = dict(network.named_modules())
-    if not layer or layer not in modules:
-        raise UnknownName("layer", layer, [name for name in modules if name])
-    return modules[layer]
+    return modules_at(network, [layer])[layer]
+
+
+def modules_at(network: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]:
+    """The submodules under dotted names; UnknownName with the nearest names for the first that is none."""
+    modules = dict(network.named_modules(remove_duplicate=False))  # a shared module answers to all its names
+    for layer in layers:
+        if not layer or layer not in modules:
+            raise UnknownName("layer", layer, [name for name in modules if name])
+    return {layer: modules[layer] for layer in layers}
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Within the scope the network is in eval mode; every submodule's own mode returns afterwards."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def input_channels(network: nn.Module, size: Sequence[int]) -> int:
+    """How many channels a network's images [B, C, H, W] have, as its first layer tells; `size` is H, W."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            return module.in_channels
+        if isinstance(module, nn.Linear) and module.in_features % math.prod(size) == 0:
+            return module.in_features // math.prod(size)
+    raise ValueError(
+        f"no convolution or dense layer of the network takes images of {size[0]} x {size[1]} pixels"
+    )
 
 
 def as_maps(output: Tensor) -> Tensor:
     """A module's output as [B, C, h, w].
 
-    Token grids [B, T, C] lose their class token, where they have one; channels-last maps [B, h, w, C] (Swin) are
-    turned; vectors [B, C] become 1 x 1 maps.
+    Token grids [B, T, C] lose their class token, where they have one; channels-last maps [B, h, w, C] (Swin)
+    are turned; vectors [B, C] become 1 x 1 maps.
 
     Raises:
         ValueError: the output is no map, token grid or vector.
@@ -52,24 +82,27 @@ def as_maps(output: Tensor) -> Tensor:
 def tapped(
     network: nn.Module, layers: Sequence[str], see: Callable[[str, Tensor], Tensor | None], stop: bool = False
 ) -> Iterator[None]:
-    """Within the scope, `see(layer, output)` is called with the raw output of each named module as it is computed.
+    """Within the scope, `see(layer, output)` is called with each named module's raw output.
 
-    What `see` returns, unless None, takes the output's place. With `stop`, the scope ends (one forward pass, then)
-    as soon as every layer has been seen.
+    What `see` returns, unless None, takes the output's place. With `stop`, the scope ends (one forward pass,
+    then) as soon as every layer has been seen.
     """
     seen: set[str] = set()
 
     def hook(layer: str):
         def on_forward(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor | None:
+            if not isinstance(output, Tensor):
+                raise ValueError(f"layer {layer!r} gives a {type(output).__name__}, expected a tensor")
             replaced = see(layer, output)
             seen.add(layer)
-            if stop and len(seen) == len(set(layers)):
+            if stop and len(seen) == len(wanted):
                 raise _Reached
             return replaced
 
         return on_forward
 
-    handles = [module_at(network, layer).register_forward_hook(hook(layer)) for layer in layers]
+    wanted = modules_at(network, layers)
+    handles = [module.register_forward_hook(hook(layer)) for layer, module in wanted.items()]
     try:
         yield
     except _Reached:
@@ -82,7 +115,7 @@ def tapped(
 def forward_to(network: nn.Module, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
     """The maps [B, C, h, w] of the named layers on images [B, C, H, W]; nothing deeper is computed.
 
-    Gradients flow as grad mode and the images ask. A layer used several times in a pass gives its first output.
+    Gradients flow as grad mode and the images ask. A layer used several times gives its first output.
 
     Raises:
         UnknownName: there is no such layer.

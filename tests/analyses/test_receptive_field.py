@@ -1,0 +1,195 @@
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torchvision.models.vgg import cfgs, make_layers
+
+from analyses.receptive_field import effective_field, hull, receptive_field, receptive_fields
+from analyses.tap import forward_to
+from registry import UnknownName
+
+NAN = float("nan")
+
+
+def build(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    # A float64 convolution is a matrix product: Winograd's tiles would carry a NaN further than it reaches.
+    return torchvision.models.get_model(name, weights=None, **options).double().eval()
+
+
+def activation_is_nan(network, layer, position, images, unit=None):
+    """Whether the layer (or its unit) is touched at the position by the NaNs in each image."""
+    with torch.no_grad():
+        maps = forward_to(network, images, [layer])[layer][:, :, position[0], position[1]]
+    return maps.isnan().any(1) if unit is None else maps[:, unit].isnan()
+
+
+def assert_exact(network, layer, position, size, unit=None):
+    """NaNs spread to all that depends on them: none outside the box does harm, each of its edges does."""
+    top, left, bottom, right = receptive_field(network, layer, position, size, unit=unit).tolist()
+    images = torch.rand(5, 3, size, size, dtype=torch.float64)
+    outside = torch.ones(size, size, dtype=torch.bool)
+    outside[top:bottom, left:right] = False
+    images[0, :, outside] = NAN
+    images[1, :, top, left:right] = NAN
+    images[2, :, bottom - 1, left:right] = NAN
+    images[3, :, top:bottom, left] = NAN
+    images[4, :, top:bottom, right - 1] = NAN
+    touched = activation_is_nan(network, layer, position, images, unit)
+    assert touched.tolist() == [False, True, True, True, True], (layer, position, (top, left, bottom, right))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "places"),
+    [
+        ("resnet18", 96, {"layer1": [(0, 0), (12, 7)], "layer2.1.conv1": [(5, 11)], "layer2": [(6, 6)]}),
+        ("squeezenet1_0", 97, {"features.4": [(10, 0)], "features.6": [(4, 4)]}),  # pools that round up
+        ("densenet121", 96, {"features.denseblock1": [(12, 12)], "features.transition1": [(3, 9)]}),
+        ("googlenet", 96, {"conv3": [(10, 10)], "inception3a": [(5, 6)]}),
+        ("inception_v3", 111, {"Mixed_5b": [(5, 4)]}),
+        ("mobilenet_v2", 96, {"features.3": [(12, 20)], "features.6": [(5, 5)]}),
+        ("shufflenet_v2_x0_5", 96, {"stage2.0": [(6, 6)], "stage2": [(6, 6)]}),
+        ("mnasnet0_5", 96, {"layers.8": [(12, 3)]}),
+        ("regnet_x_400mf", 96, {"trunk_output.block2": [(6, 6)]}),
+        ("convnext_tiny", 96, {"features.1.0": [(12, 12)], "features.2": [(5, 5)]}),
+        (
+            "swin_t",
+            112,
+            {"features.1.0": [(8, 13)], "features.1": [(8, 13)]},
+        ),  # windows, then shifted windows
+        ("vit_b_32", 224, {"conv_proj": [(2, 3)]}),
+    ],
+)
+def test_no_pixel_outside_the_box_matters_and_each_edge_does(name, size, places):
+    network = build(name)
+    for layer, positions in places.items():
+        for position in positions:
+            assert_exact(network, layer, position, size)
+
+
+def test_a_channel_of_a_concatenation_sees_what_its_own_branch_sees():
+    network = build("googlenet")
+    boxes = receptive_fields(network, ["inception3a"], 96)["inception3a"]
+    sizes = {(b - t).item() for t, _, b, _ in boxes[:, 6, 6]}
+    assert len(sizes) > 1  # the 1 x 1 branch sees less than the 3 x 3 one
+    for unit in (0, 100, 255):
+        assert_exact(network, "inception3a", (6, 6), 96, unit)
+    assert receptive_field(network, "inception3a", (6, 6), 96).tolist() == hull(boxes[:, 6, 6]).tolist()
+
+
+class Oddities(nn.Module):
+    """Groups, dilation, ceil mode, adaptive pools, in-place sums: what torchvision's networks leave out."""
+
+    def __init__(self):
+        super().__init__()
+        self.dilated = nn.Conv2d(3, 4, 3, dilation=3, padding=2)
+        self.strip = nn.Conv2d(3, 4, (1, 5), stride=(2, 3), padding=(0, 1))
+        self.pool = nn.MaxPool2d(3, 2, 1, ceil_mode=True)
+        self.average = nn.AvgPool2d((2, 3), ceil_mode=True)
+        self.grouped = nn.Conv2d(8, 4, 3, groups=2)
+        self.adaptive = nn.AdaptiveAvgPool2d(5)
+        self.up = nn.Upsample(scale_factor=2)
+        self.last = nn.Identity()
+
+    def forward(self, x):
+        a = self.adaptive(self.pool(self.dilated(x)))
+        b = self.adaptive(self.average(self.strip(x)))
+        x = self.up(self.grouped(torch.cat([a, b], 1)))
+        y = x[:, 2:] * 1
+        y += x[:, :2].flip(-1)
+        return self.last(y)
+
+
+def test_dilation_groups_ceil_mode_adaptive_pools_and_in_place_sums_are_exact():
+    torch.manual_seed(0)
+    network = Oddities().double()
+    for layer in ("dilated", "strip", "pool", "average", "grouped", "last"):
+        height, width = receptive_fields(network, [layer], 32)[layer].shape[1:3]
+        for position in {(0, 0), (height // 2, width // 2), (height - 1, width - 1)}:
+            assert_exact(network, layer, position, 32)
+
+
+def test_vgg_has_the_closed_form():
+    network = make_layers(cfgs["D"], batch_norm=False)  # VGG-16 without its 120 million dense weights
+    reach, jump, start = 1, 1, 0.5  # pixels a unit sees, pixels between units, centre of the first
+    for i, module in enumerate(network):
+        if isinstance(module, (nn.Conv2d, nn.MaxPool2d)):
+            kernel, stride, padding = (3, 1, 1) if isinstance(module, nn.Conv2d) else (2, 2, 0)
+            reach, start = reach + (kernel - 1) * jump, start + ((kernel - 1) / 2 - padding) * jump
+            jump *= stride
+        if i in (4, 9, 16):
+            row, column = 3, 1
+            low = [start + at * jump - reach / 2 for at in (row, column)]
+            box = [max(0, v) for v in low] + [min(64, v + reach) for v in low]
+            assert receptive_field(network, str(i), (row, column), 64).tolist() == box
+    assert receptive_field(network, "30", (3, 3), 224).tolist() == [
+        6,
+        6,
+        218,
+        218,
+    ]  # 212, as is known
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("resnet18", "avgpool"),
+        ("resnet18", "fc"),
+        ("efficientnet_b0", "features.1"),
+        ("vit_b_32", "encoder.ln"),
+    ],
+)
+def test_global_pooling_dense_layers_attention_and_squeeze_excitation_see_the_whole_image(name, layer):
+    size = 224 if name.startswith("vit") else 64
+    network = torchvision.models.get_model(name, weights=None)
+    assert receptive_field(network, layer, (0, 0), size).tolist() == [0, 0, size, size]
+
+
+def test_positions_may_have_any_shape_and_images_any_aspect():
+    network = torchvision.models.resnet18(weights=None)
+    positions = torch.tensor([[[0, 0], [1, 2]], [[11, 15], [5, 8]]])
+    boxes = receptive_field(network, "maxpool", positions, (48, 64))
+    assert boxes.shape == (2, 2, 4)
+    assert boxes[1, 0].tolist() == [39, 55, 48, 64]
+    for i, j in ((0, 1), (1, 1)):
+        assert boxes[i, j].tolist() == receptive_field(network, "maxpool", positions[i, j], (48, 64)).tolist()
+
+
+def test_a_unit_that_sees_only_padding_sees_nothing():
+    network = nn.Sequential(nn.Conv2d(3, 1, 1, padding=2))
+    assert receptive_field(network, "0", (0, 0), 8).tolist() == [0, 0, 0, 0]
+    assert receptive_field(network, "0", (2, 3), 8).tolist() == [0, 1, 1, 2]
+
+
+def test_the_network_is_left_as_it_was_and_inference_mode_is_no_obstacle():
+    network = torchvision.models.resnet18(weights=None)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network.layer1.eval()
+    modes = [module.training for module in network.modules()]
+    with torch.inference_mode():
+        receptive_field(network, "layer2", (0, 0), 64)
+    assert [module.training for module in network.modules()] == modes
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_the_effective_field_lies_inside_the_theoretical_one():
+    network = build("resnet18")
+    image = torch.rand(3, 96, 96, dtype=torch.float64)
+    top, left, bottom, right = receptive_field(network, "layer1", (12, 7), 96).tolist()
+    field = effective_field(network, "layer1", 3, image, (12, 7))
+    assert field.shape == (96, 96) and field.any()
+    field[top:bottom, left:right] = False
+    assert not field.any()
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_wrong_layers_positions_and_units_are_named():
+    network = torchvision.models.resnet18(weights=None)
+    with pytest.raises(UnknownName, match="layer4"):
+        receptive_field(network, "layer5", (0, 0), 64)
+    with pytest.raises(ValueError, match="16 x 16 map of layer 'layer1'"):
+        receptive_field(network, "layer1", (16, 0), 64)
+    with pytest.raises(ValueError, match="unit 64 is not among the 64 channels"):
+        receptive_field(network, "layer1", (0, 0), 64, unit=64)

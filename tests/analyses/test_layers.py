@@ -1,0 +1,115 @@
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torchvision.models.vgg import cfgs, make_layers
+
+import modules
+from analyses.layers import auto_layers, choose_units
+from registry import UnknownName
+
+
+def build(name):
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    return torchvision.models.get_model(name, weights=None, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "layers"),
+    [
+        ("resnet18", 64, "relu layer1 layer2 layer3 layer4"),
+        ("resnet50", 64, "relu layer1 layer2 layer3 layer4"),
+        ("squeezenet1_0", 127, "features.1 features.5 features.10 features.12"),
+        (
+            "densenet121",
+            64,
+            "features.relu0 features.denseblock1 features.denseblock2 features.denseblock3 "
+            "features.denseblock4",
+        ),
+        ("googlenet", 64, "conv1 conv3 inception3b inception4e inception5b"),
+        ("mobilenet_v2", 64, "features.1 features.3 features.6 features.13 features.18"),
+        ("shufflenet_v2_x0_5", 64, "conv1 maxpool stage2 stage3 conv5"),
+        ("efficientnet_b0", 64, "features.1 features.2 features.3 features.5 features.8"),
+        (
+            "regnet_x_400mf",
+            64,
+            "stem trunk_output.block1 trunk_output.block2 trunk_output.block3 trunk_output.block4",
+        ),
+        ("convnext_tiny", 64, "features.1 features.3 features.5 features.7"),
+        ("swin_t", 112, "features.1 features.3 features.5 features.7"),
+    ],
+)
+def test_the_last_block_at_each_resolution_is_found_whatever_the_architecture(name, size, layers):
+    assert auto_layers(build(name), torch.rand(1, 3, size, size)) == layers.split()
+
+
+def test_of_a_transformer_the_last_block_is_taken():
+    network = torchvision.models.VisionTransformer(32, 8, 3, 2, 16, 32, num_classes=5)
+    assert auto_layers(network, torch.rand(1, 3, 32, 32)) == ["encoder.layers.encoder_layer_2"]
+
+
+def test_a_chain_of_single_layers_is_cut_before_each_pool():
+    network = nn.Sequential(make_layers(cfgs["D"]), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 5))
+    assert auto_layers(network, torch.rand(1, 3, 64, 64)) == ["0.3", "0.8", "0.15", "0.22", "0.29", "0.30"]
+
+
+class Wrapped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.normalize, self.network = nn.BatchNorm2d(3, affine=False), build("resnet18")
+
+    def forward(self, x):
+        return self.network(self.normalize(x))
+
+
+def test_wrappers_and_normalisation_are_seen_through():
+    layers = [f"network.{name}" for name in ("relu", "layer1", "layer2", "layer3", "layer4")]
+    assert auto_layers(Wrapped(), torch.rand(1, 3, 64, 64)) == layers
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("convnet", ["features.0", "features.2", "features.4"]),
+        ("resnet20", ["layer1", "layer2", "layer3"]),
+        ("perceptron", ["linear"]),
+    ],
+)
+def test_our_own_networks_have_layers_to_look_at(name, layers):
+    options = {"image_size": 32} if name == "perceptron" else {}
+    network = modules.load_network(name, classes=5, **options)
+    assert auto_layers(network, torch.rand(2, 3, 32, 32)) == layers
+
+
+def test_the_network_is_left_as_it_was():
+    network = build("resnet18").train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with torch.inference_mode():
+        choose_units(network, torch.rand(1, 3, 64, 64))
+    assert all(module.training and not module._forward_hooks for module in network.modules())
+    assert not any(module._forward_pre_hooks for module in network.modules())
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_units_are_evenly_spaced_channels_and_all_where_there_are_fewer():
+    network = nn.Sequential(nn.Conv2d(3, 64, 3, 2), nn.Conv2d(64, 6, 3, 2))
+    assert choose_units(network, torch.rand(1, 3, 16, 16), units=8) == {
+        "0": (0, 8, 16, 24, 32, 40, 48, 56),
+        "1": (0, 1, 2, 3, 4, 5),
+    }
+
+
+def test_named_layers_come_shallow_to_deep_with_the_units_named():
+    network = build("resnet18")
+    chosen = choose_units(network, torch.rand(1, 3, 64, 64), ["layer4", "layer1.0.conv1"], [3, 60])
+    assert list(chosen.items()) == [("layer1.0.conv1", (3, 60)), ("layer4", (3, 60))]
+
+
+def test_wrong_names_and_units_are_answered_with_what_is_right():
+    network, images = build("resnet18"), torch.rand(1, 3, 64, 64)
+    with pytest.raises(UnknownName, match="did you mean layer3"):
+        choose_units(network, images, ["layer33"])
+    with pytest.raises(ValueError, match=r"unit 64 .* layer 'layer1' has channels 0 to 63"):
+        choose_units(network, images, ["layer1"], [64])
+    with pytest.raises(ValueError, match="units is 0"):
+        choose_units(network, images, ["layer1"], 0)

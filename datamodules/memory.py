@@ -38,4 +38,4 @@ class InMemory:
 
     @property
     def where(self) -> str:
-        return f"{self.images.nbytes / 2**20:,.0f} MiB in memory"
+        return f"{self.images.nbytes / 2**20:,.1f} MiB in memory"

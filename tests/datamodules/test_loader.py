@@ -120,6 +120,20 @@ def test_a_run_counted_in_steps_resumes_alike(straight, tmp_path, step):
         assert resumed == {later: seen[later] for later in range(step, 3 * STEPS - 2)}
 
 
+@pytest.mark.parametrize(
+    "how", [{"max_epochs": 3}, {"max_steps": 9, "max_epochs": -1}], ids=["epochs", "steps"]
+)
+def test_shortened_epochs_resume_alike(tmp_path, how):
+    every = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    ends = ModelCheckpoint(tmp_path / "ends", filename="{step}", save_top_k=-1, save_on_train_epoch_end=True)
+    seen = fit(Squares, tmp_path, [every, ends], limit_train_batches=3, **how)
+    assert sorted(seen) == list(range(9))
+    for file in [tmp_path / "step=2.ckpt", *tmp_path.glob("**/step=3.ckpt"), tmp_path / "step=4.ckpt"]:
+        step = int(file.stem.removeprefix("step="))
+        resumed = fit(Squares, tmp_path, ckpt=file, limit_train_batches=3, **how)
+        assert resumed == {later: seen[later] for later in range(step, 9)}
+
+
 def test_a_run_resumed_twice_in_an_epoch_goes_on(straight, tmp_path):
     data, seen, folder = straight
     every = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)

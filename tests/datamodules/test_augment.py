@@ -1,0 +1,120 @@
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as F
+
+from datamodules.augment import Augment, augmented
+from datamodules.draws import key, uniform
+
+SEED = torch.tensor(key(11))
+
+
+@pytest.fixture
+def photos():
+    """Smooth pictures, so that resampling them means something."""
+    noise = torch.rand(64, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    images = torch.nn.functional.interpolate(noise, (20, 20), mode="bicubic").clamp(0, 1)
+    return images.mul(255).round().to(torch.uint8)
+
+
+def varied(images, **how):
+    return augmented(images, torch.arange(len(images)), SEED, Augment(**how))
+
+
+def test_nothing_asked_for_nothing_changed(photos):
+    assert torch.equal(varied(photos), photos / 255)
+    assert torch.equal(varied(photos / 255), photos / 255)
+
+
+ALL = {"crop": 3, "flip": True, "zoom": 0.5, "rotate": 20.0, "jitter": 0.4, "cutout": 5}
+
+
+@pytest.mark.parametrize("how", [{name: value} for name, value in ALL.items()] + [ALL], ids=str)
+def test_an_image_is_varied_by_its_own_draws_alone(photos, how):
+    together = varied(photos, **how)
+    assert together.dtype == torch.float32 and together.min() >= 0 and together.max() <= 1
+    some = torch.tensor([40, 3, 17])
+    apart = augmented(photos[some], some, SEED, Augment(**how))
+    torch.testing.assert_close(apart, together[some], rtol=0, atol=1e-6)
+    assert not torch.equal(
+        augmented(photos, torch.arange(64), torch.tensor(key(12)), Augment(**how)), together
+    )
+
+
+def test_no_global_random_number_is_drawn(photos):
+    before = torch.get_rng_state()
+    varied(photos, **ALL)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_crop_is_one_of_the_shifted_windows_of_the_padded_image(photos):
+    padded = torch.nn.functional.pad(photos / 255, (2, 2, 2, 2), mode="replicate")
+    windows = torch.stack([padded[:, :, y : y + 20, x : x + 20] for y in range(5) for x in range(5)])
+    same = (varied(photos, crop=2) == windows).flatten(2).all(2)  # [25, N]
+    assert same.any(0).all()
+    assert same.any(1).sum() > 20  # of 25 places, 64 images come to nearly all
+
+
+def test_about_half_are_mirrored_and_the_others_are_left(photos):
+    images, flipped = photos / 255, varied(photos, flip=True)
+    mirrored = (flipped == images.flip(3)).flatten(1).all(1)
+    assert torch.equal(mirrored, ~(flipped == images).flatten(1).all(1))
+    assert 20 < mirrored.sum() < 44
+
+
+def test_one_setting_does_not_shift_anothers_draws(photos):
+    mirrored = varied(photos, flip=True)
+    both = varied(photos, flip=True, cutout=4)
+    untouched = both != 0.5
+    assert torch.equal(both[untouched], mirrored[untouched])
+
+
+def test_a_cutout_is_a_grey_square(photos):
+    changed = (varied(photos, cutout=6) != photos / 255).any(1)
+    for mask in changed:
+        rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
+        assert 1 <= len(rows) <= 6 and 1 <= len(columns) <= 6
+    area = changed.sum((1, 2)).float()
+    assert area.max() == 36 and area.mean() > 20
+
+
+def test_a_rotation_is_torchvisions(photos):
+    angle = {}
+    turned = varied(photos, rotate=30.0)
+    for i in range(5):
+        candidates = torch.linspace(-30, 30, 61)
+        shown = torch.stack(
+            [
+                F.rotate(photos[i] / 255, a.item(), interpolation=F.InterpolationMode.BILINEAR)
+                for a in candidates
+            ]
+        )
+        inner = slice(6, 14)  # what a turn does not bring in from outside
+        error = (shown - turned[i])[:, :, inner, inner].abs().mean((1, 2, 3))
+        angle[i] = candidates[error.argmin()].item()
+        assert error.min() < 0.015
+    assert len(set(angle.values())) > 3
+
+
+def test_a_zoom_shows_a_part_of_the_image_of_at_least_that_share():
+    ramp = torch.linspace(0, 1, 200)
+    across, down = ramp.expand(200, 1, 1, 40, 200), ramp[:, None].expand(200, 1, 1, 200, 40)
+    widths = varied(across[:, 0], zoom=0.25)[:, 0, 20].diff(dim=1).median(1).values * 199
+    heights = varied(down[:, 0], zoom=0.25)[:, 0, :, 20].diff(dim=1).median(1).values * 199
+    area, aspect = widths * heights, widths / heights
+    assert area.min() > 0.2 and area.max() <= 1.001
+    assert max(aspect.max(), 1 / aspect.min()) < 4 / 3 * 1.01
+
+
+def test_jitter_agrees_with_torchvisions_for_the_factors_drawn(photos):
+    factors = 1 + (uniform(SEED, torch.arange(4), 16)[:, 8:11] * 2 - 1) * 0.1
+    dim = photos[:4] / 255 * 0.5 + 0.2  # nothing is clipped
+    for image, result, (brightness, contrast, saturation) in zip(
+        dim, varied(dim, jitter=0.1), factors.tolist()
+    ):
+        expected = F.adjust_brightness(image, brightness)
+        expected = F.adjust_saturation(F.adjust_contrast(expected, contrast), saturation)
+        torch.testing.assert_close(result, expected, rtol=0, atol=2e-3)  # its grey has rounded weights
+
+
+def test_grayscale_stays_grayscale(photos):
+    assert varied(photos[:, :1], **ALL).shape == (64, 1, 20, 20)

@@ -1,0 +1,170 @@
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from datamodules.augment import Augment
+from datamodules.base import Batch, DataSettings, ImageData
+from datamodules.memory import InMemory
+from datamodules.statistics import statistics
+from settings import SettingError
+
+AUGMENT = Augment(crop=2, flip=True, jitter=0.2)
+
+
+class OneByOne(InMemory):
+    in_memory = False
+
+    def keyed(self, index, seed):
+        return self.images[index] // 2, int(self.labels[index])  # told apart from [index]
+
+
+class Noise(ImageData):
+    split = InMemory
+
+    def load(self):
+        self.classes, self.channels, self.image_size = ["a", "b", "c"], 3, 8
+        self.mean = self.std = (0.5,) * 3
+        draw = torch.Generator().manual_seed(0)
+        images = torch.randint(0, 256, (53, 3, 8, 8), dtype=torch.uint8, generator=draw)
+        return self.split(images, torch.arange(53) % 3), self.split(images[:11], torch.arange(11) % 3)
+
+
+class NoiseFromWorkers(Noise):
+    split = OneByOne
+
+
+def data(kind=Noise, seed=3, **settings):
+    module = kind(DataSettings(**{"batch_size": 10, "workers": 0, "augment": AUGMENT} | settings), seed=seed)
+    module.setup()
+    return module
+
+
+def as_rank(module, rank, world):
+    """The module as it is in a training run on several devices."""
+    epoch_loop = SimpleNamespace(
+        batch_progress=SimpleNamespace(current=SimpleNamespace(ready=0, processed=0))
+    )
+    module.trainer = SimpleNamespace(
+        global_rank=rank,
+        world_size=world,
+        overfit_batches=0,
+        training=True,
+        fit_loop=SimpleNamespace(epoch_loop=epoch_loop),
+    )
+    return module
+
+
+def epoch(module, number=0):
+    loader = module.train_dataloader()
+    loader.sampler.set_epoch(number)
+    return [module.prepared(batch, train=True) for batch in loader]
+
+
+def test_constructing_costs_nothing_and_setup_loads_once():
+    module = Noise()
+    assert module.train is None
+    module.setup()
+    split = module.train
+    module.setup("fit")
+    assert module.train is split
+
+
+def test_impossible_settings_are_refused():
+    with pytest.raises(SettingError, match=r"data.batch_size: is 0, expected at least 1"):
+        Noise(DataSettings(batch_size=0))
+    with pytest.raises(SettingError, match=r"data.augment.zoom"):
+        Noise(DataSettings(augment=Augment(zoom=0.0)))
+
+
+@pytest.mark.parametrize("kind", [Noise, NoiseFromWorkers])
+def test_batches_are_as_promised(kind):
+    module = data(kind)
+    for batch, raw in zip(epoch(module), module.train_dataloader()):
+        assert isinstance(batch, Batch) and raw.images.dtype == torch.uint8
+        assert batch.images.shape == (10, 3, 8, 8) and batch.images.dtype == torch.float32
+        assert batch.images.min() >= 0 and batch.images.max() <= 1
+        assert batch.labels.tolist() == (batch.indices % 3).tolist()
+        assert batch.seed.shape == () and batch.seed.dtype == torch.int64
+
+
+@pytest.mark.parametrize("kind", [Noise, NoiseFromWorkers])
+def test_validation_is_every_image_in_order_as_it_is(kind):
+    module = data(kind)
+    batches = [module.prepared(batch, train=False) for batch in module.val_dataloader()]
+    assert torch.equal(torch.cat([batch.images for batch in batches]), module.val.images / 255)
+    assert torch.cat([batch.indices for batch in batches]).tolist() == list(range(11))
+
+
+def test_only_a_training_trainer_augments():
+    module = as_rank(data(), 0, 1)
+    batch = next(iter(module.train_dataloader()))
+    trained = module.on_after_batch_transfer(batch)
+    assert torch.equal(trained.images, module.prepared(batch, train=True).images)
+    module.trainer.training = False
+    assert torch.equal(module.on_after_batch_transfer(batch).images, batch.images / 255)
+    assert module.on_after_batch_transfer("something else") == "something else"
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_workers_change_nothing_and_no_global_random_number_is_drawn(workers):
+    expected = epoch(data(NoiseFromWorkers), 4)
+    before = torch.get_rng_state()
+    got = epoch(data(NoiseFromWorkers, workers=workers), 4)
+    assert torch.equal(torch.get_rng_state(), before)
+    for a, b in zip(got, expected, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b))
+
+
+def test_an_image_is_varied_alike_whatever_the_batch_size_and_anew_each_epoch():
+    small, large, later = (
+        epoch(data(batch_size=1), 2),
+        epoch(data(batch_size=53), 2),
+        epoch(data(batch_size=53), 3),
+    )
+    by_index = {batch.indices.item(): batch.images[0] for batch in small}
+    torch.testing.assert_close(torch.stack([by_index[i.item()] for i in large[0].indices]), large[0].images)
+    by_index = {i.item(): image for i, image in zip(later[0].indices, later[0].images)}
+    same = [torch.equal(by_index[i.item()], image) for i, image in zip(large[0].indices, large[0].images)]
+    assert not any(same)
+
+
+def test_seeds_differ():
+    assert not torch.equal(epoch(data(seed=1))[0].indices, epoch(data(seed=2))[0].indices)
+
+
+def test_ranks_share_an_epoch_and_validation():
+    world = 3
+    modules = [as_rank(data(batch_size=5), rank, world) for rank in range(world)]
+    train = [i for module in modules for batch in module.train_dataloader() for i in batch.indices.tolist()]
+    assert len(train) == len(set(train)) == 45
+    val = [i for module in modules for batch in module.val_dataloader() for i in batch.indices.tolist()]
+    assert sorted(val) == list(range(11))
+
+
+def test_the_network_may_be_normalised_as_on_imagenet():
+    assert data(normalize="imagenet").mean == (0.485, 0.456, 0.406)
+    assert data().mean == (0.5,) * 3
+
+
+def test_it_describes_itself_in_a_line():
+    assert data().describe() == (
+        "Noise: 53 training and 11 validation images of 3 x 8 x 8, 3 classes, 0.0 MiB in memory"
+    )
+
+
+def test_statistics_are_those_of_the_pixels():
+    split = data().train
+    mean, std = statistics(split)
+    pixels = split.images.numpy().transpose(1, 0, 2, 3).reshape(3, -1) / 255
+    for channel in range(3):
+        assert math.isclose(mean[channel], pixels[channel].mean(), rel_tol=1e-9)
+        assert math.isclose(std[channel], pixels[channel].std(), rel_tol=1e-9)
+
+
+def test_wrong_tensors_are_refused():
+    with pytest.raises(ValueError, match=r"images: torch.float32 \(2, 3, 4, 4\), expected uint8"):
+        InMemory(torch.rand(2, 3, 4, 4), torch.zeros(2))
+    with pytest.raises(ValueError, match="labels"):
+        InMemory(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(3))

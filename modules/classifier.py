@@ -81,6 +81,7 @@ class Classifier(LightningModule):
         self._loss = MeanMetric(nan_strategy="disable")
         self._extra: dict[str, MeanMetric] = {}
         self._sums: list[Tensor | int] = [0, 0, 0]  # loss times images, correct ones, images
+        self._logged = 0  # the step at which the sums were logged
         self._unseen: list[tuple[int, Tensor, Tensor | None]] = []
 
     def forward(self, images: Tensor) -> Tensor:
@@ -100,13 +101,16 @@ class Classifier(LightningModule):
             self._sums[0] += loss.detach() * len(labels)
             self._sums[1] += (logits.detach().argmax(1) == labels).sum()
             self._sums[2] += len(labels)
-        # self.log costs as much as a small network's step, so it is called where its value is used
-        if self.trainer.log_every_n_steps and (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
-            images_seen = self._sums[2]
-            self.log("train/loss", self._sums[0] / images_seen, prog_bar=True, batch_size=images_seen)
-            self.log("train/accuracy", self._sums[1] / images_seen, prog_bar=True, batch_size=images_seen)
-            self._sums = [0, 0, 0]
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        # self.log costs as much as a small network's step, so it is called where Lightning uses its value
+        every = self.trainer.log_every_n_steps
+        if not every or self.global_step % every or self.global_step == self._logged:
+            return
+        loss, correct, images = self._sums
+        self._sums, self._logged = [0, 0, 0], self.global_step
+        self.log_dict({"train/loss": loss / images, "train/accuracy": correct / images}, prog_bar=True)
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None

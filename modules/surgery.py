@@ -40,7 +40,7 @@ def small_stem(network: nn.Module) -> None:
     """
     kind = type(network).__name__
     if kind == "MaxVit":
-        raise ValueError("stem=small: MaxViT's windows are tied to its stem; give image_size=SIDE instead")
+        raise ValueError("stem=small: MaxViT's windows are tied to its stem and its image size")
     name = first_convolution(network)
     conv = network.get_submodule(name)
     if conv.stride == (1, 1):

@@ -62,19 +62,20 @@ def read(file: str | Path) -> Any:
         if file.suffix == ".safetensors":
             return load_file(file)
         return torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
+    except PermissionError as error:
         raise WeightsError(file, f"cannot be read: {error}") from error
     except pickle.UnpicklingError as error:
         named = re.search(r"(?:GLOBAL|global:?) (?:GLOBAL )?([\w.]+\.\w+)", str(error))
         what = f"asks for {named[1]} to be run" if named else "holds more than tensors and plain containers"
         raise WeightsError(file, f"{what}, or is no PyTorch file; it was not loaded") from error
+    # torch's reader meets broken bytes with any of these
     except (
+        OSError,
         RuntimeError,
         EOFError,
         SafetensorError,
         ValueError,
-        KeyError,
-        IndexError,
+        LookupError,
         AttributeError,
     ) as error:
         reason = str(error).strip().split("\n")[0]

@@ -1,0 +1,208 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
+from torch.utils.data import DataLoader, Dataset
+
+from modules import Classifier, OptimizerSettings, load_network
+from modules.classifier import NonFiniteLoss
+from modules.objectives.standard import Standard
+from settings import SettingError
+
+NAMES = ["zero", "one", "two", "three"]
+SETTINGS = OptimizerSettings(lr=0.05, schedule="constant")
+
+
+class Squares(Dataset):
+    """Noise that is brighter the higher its label."""
+
+    def __init__(self, count, classes=4, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        self.labels = torch.randint(classes, (count,), generator=generator)
+        light = self.labels.view(-1, 1, 1, 1) / classes
+        self.images = (torch.rand(count, 3, 8, 8, generator=generator) + light) / 2
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        return self.images[index], self.labels[index], index, 0
+
+
+def loader(dataset, batch_size=8):
+    return DataLoader(dataset, batch_size, generator=torch.Generator())
+
+
+def small(classes=NAMES, objective=None, optimizer=SETTINGS, **options):
+    torch.manual_seed(0)
+    network = load_network("convnet", classes=classes, widths=[4, 8])
+    return Classifier(network, objective or Standard(), optimizer, network.classes, **options)
+
+
+def trainer(tmp_path, **options):
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    options = {"logger": False, "max_epochs": 1, "num_sanity_val_steps": 0} | quiet | options
+    return Trainer(default_root_dir=tmp_path, accelerator="cpu", devices=1, **options)
+
+
+def by_hand(classifier, dataset, steps=None, smoothing=0.0, replays=1, batch_size=8):
+    """The weights after a plain loop with SGD, Nesterov momentum and weight decay on matrices."""
+    network = copy.deepcopy(classifier.network).train()
+    matrices = [p for p in network.parameters() if p.ndim > 1]
+    vectors = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": 5e-4}, {"params": vectors}]
+    optimizer = torch.optim.SGD(groups, 0.05, momentum=0.9, nesterov=True)
+    for images, labels in zip(dataset.images.split(batch_size), dataset.labels.split(batch_size)):
+        for _ in range(replays):
+            optimizer.zero_grad()
+            F.cross_entropy(network(images), labels, label_smoothing=smoothing).backward()
+            optimizer.step()
+    return network.state_dict()
+
+
+def assert_same(state, other):
+    for key, value in state.items():
+        assert torch.equal(value, other[key]), key
+
+
+def test_a_trained_classifier_is_bit_for_bit_that_of_a_plain_loop(tmp_path):
+    dataset = Squares(40)
+    classifier = small(objective=Standard(label_smoothing=0.1))
+    expected = by_hand(classifier, dataset, smoothing=0.1)
+    trainer(tmp_path).fit(classifier, loader(dataset), loader(dataset))
+    assert_same(classifier.network.state_dict(), expected)
+
+
+def test_the_scalars_of_a_validation_are_those_of_a_brute_force(tmp_path):
+    dataset = Squares(50)
+    classifier = small()
+    run = trainer(tmp_path)
+    run.fit(classifier, loader(dataset), loader(dataset))
+    network = classifier.network.eval()
+    with torch.no_grad():
+        logits = network(dataset.images)
+    guesses, probabilities = logits.argmax(1).tolist(), logits.softmax(1).max(1).values.tolist()
+    labels = dataset.labels.tolist()
+    found = {key: float(value) for key, value in run.callback_metrics.items()}
+    right = [g == t for g, t in zip(guesses, labels)]
+    assert found["val/accuracy"] == pytest.approx(sum(right) / 50)
+    assert found["val/loss"] == pytest.approx(F.cross_entropy(logits, dataset.labels).item(), rel=1e-5)
+    for k, name in enumerate(NAMES):
+        mine = [r for r, t in zip(right, labels) if t == k]
+        assert found[f"val/accuracy_class/{name}"] == pytest.approx(sum(mine) / len(mine))
+    matrix = [[sum(t == i and g == j for g, t in zip(guesses, labels)) for j in range(4)] for i in range(4)]
+    assert classifier.confusion.tolist() == matrix
+    gap = 0.0
+    for b in range(15):
+        inside = [i for i, p in enumerate(probabilities) if b / 15 < p <= (b + 1) / 15]
+        if inside:
+            gap += abs(sum(right[i] for i in inside) - sum(probabilities[i] for i in inside)) / 50
+    assert found["val/ece"] == pytest.approx(gap, rel=1e-4)
+
+
+@pytest.mark.parametrize("classes", [2, 1000])
+def test_few_and_many_classes(tmp_path, classes):
+    dataset = Squares(24, classes)
+    classifier = small(classes=classes)
+    run = trainer(tmp_path, limit_train_batches=1)
+    run.fit(classifier, loader(dataset), loader(dataset))
+    assert classifier.confusion.shape == (classes, classes) and classifier.confusion.sum() == 24
+    logged = [key for key in run.callback_metrics if key.startswith("val/accuracy_class/")]
+    assert len(logged) == len(dataset.labels.unique())  # a class that does not occur has no accuracy
+
+
+def test_training_logs_the_mean_since_it_logged_last(tmp_path):
+    class Listener(Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            losses.append(float(outputs["loss"]))
+
+        def on_train_batch_start(self, trainer, *_):
+            if "train/loss" in trainer.callback_metrics:
+                logged[trainer.global_step] = float(trainer.callback_metrics["train/loss"])
+
+    losses, logged = [], {}
+    dataset = Squares(56)
+    run = trainer(tmp_path, log_every_n_steps=3, callbacks=[Listener()])
+    run.fit(small(), loader(dataset))
+    assert logged[3] == pytest.approx(sum(losses[:3]) / 3)
+    assert logged[6] == pytest.approx(sum(losses[3:6]) / 3)
+
+
+def test_a_loss_that_is_not_finite_names_step_and_images(tmp_path):
+    dataset = Squares(24)
+    dataset.images[13] = float("nan")
+    classifier = small()
+    with pytest.raises(
+        NonFiniteLoss, match="the loss is nan at step 1 on the batch of images 8, 9"
+    ) as caught:
+        trainer(tmp_path).fit(classifier, loader(dataset))
+    assert caught.value.step == 1 and caught.value.indices == list(range(8, 16))
+    assert all(p.isfinite().all() for p in classifier.network.parameters())
+
+
+class Replayed(Standard):
+    """An objective with all that the protocol offers, to see that Classifier takes it up."""
+
+    replays = 3
+
+    def __call__(self, network, images, labels):
+        seen.append("loss")
+        return super().__call__(network, images, labels)
+
+    def after_backward(self, network):
+        assert all(p.grad is not None for p in network.parameters())
+        seen.append("after_backward")
+
+    def validate(self, network, images, labels):
+        assert not network.training
+        images = images.requires_grad_()
+        (gradient,) = torch.autograd.grad(network(images).sum(), images)
+        return {"gradient": gradient.flatten(1).norm(dim=1), "ones": torch.ones(len(labels))}
+
+    def state_dict(self):
+        return {"calls": len(seen)}
+
+    def load_state_dict(self, state):
+        restored.update(state)
+
+
+seen: list[str] = []
+restored: dict[str, int] = {}
+
+
+def test_an_objective_may_replay_batches_act_after_backward_and_validate(tmp_path):
+    seen.clear()
+    dataset = Squares(16)
+    classifier = small(objective=Replayed())
+    expected = by_hand(classifier, dataset, replays=3)
+    run = trainer(tmp_path)
+    run.fit(classifier, loader(dataset), loader(dataset))
+    assert seen == ["loss", "after_backward"] * 6
+    assert run.callback_metrics["val/ones"] == 1 and run.callback_metrics["val/gradient"] > 0
+    assert run.global_step == 2  # batches, as schedules count them
+    assert_same(classifier.network.state_dict(), expected)
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    trainer(tmp_path, max_epochs=2).fit(
+        classifier, loader(dataset), ckpt_path=tmp_path / "a.ckpt", weights_only=True
+    )
+    assert restored["calls"] == 12
+    run.validate(classifier, loader(dataset), verbose=False)  # in inference mode
+    assert run.callback_metrics["val/ones"] == 1
+
+
+def test_a_compiled_network_trains_and_keeps_its_names(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
+    compiled = []
+    classifier = small(compile=True)
+    assert compiled == [classifier.network]
+
+
+def test_what_cannot_be_is_refused_by_name():
+    network = load_network("convnet", classes=4, widths=[4])
+    with pytest.raises(ValueError, match="classes: 2 came, the network has 4"):
+        Classifier(network, Standard(), SETTINGS, ["a", "b"])
+    with pytest.raises(SettingError, match=r"optimizer\.lr: is -1"):
+        Classifier(network, Standard(), OptimizerSettings(lr=-1), NAMES)

@@ -8,5 +8,8 @@ ANALYSES = Registry(
         "weights": "analyses.weights:Weights",
         "examples": "analyses.examples:Examples",
         "cam": "analyses.cam:ClassMaps",
+        "features": "analyses.features:Features",
+        "dream": "analyses.dream:Dream",
+        "style": "analyses.style:Style",
     },
 )

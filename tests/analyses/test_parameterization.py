@@ -1,0 +1,103 @@
+"""Pictures come from Fourier coefficients, phases or pixels, in the colours of natural images."""
+
+import pytest
+import torch
+from torchvision.io import decode_jpeg, read_file
+
+from analyses.parameterization import (
+    Fourier,
+    Phases,
+    Pixels,
+    colour_matrix,
+    imagenet_colours,
+    mean_magnitude,
+    mixed,
+)
+
+
+def generators(*seeds):
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+@pytest.mark.parametrize("size", [32, 33])
+@pytest.mark.parametrize("kind", [Fourier, Pixels])
+@pytest.mark.parametrize("colours", [imagenet_colours(), torch.ones(1, 1)])
+def test_variables_found_for_a_picture_give_the_picture(kind, colours, size):
+    made = kind(size, colours)
+    variables = made.start(generators(0, 1)) * 60
+    pictures = made.pictures(variables)
+    assert pictures.shape == (2, len(colours), size, size)
+    assert pictures.min() > 0 and pictures.max() < 1 and pictures.std() > 0.05
+    again = made.pictures(made.invert(pictures.clamp(0.01, 0.99)))
+    assert torch.allclose(again, pictures.clamp(0.01, 0.99), atol=1e-4)
+
+
+def test_the_fourier_picture_is_the_formula():
+    """By definition, wave by wave: scaled by sqrt(h w) / max(f, 1 / max(h, w)), summed, divided by 4."""
+    size = 8
+    kind = Fourier(size, torch.ones(1, 1))
+    z = torch.randn(1, 1, size, 5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    full = torch.zeros(size, size, dtype=torch.complex128)
+    for row in range(size):
+        for column in range(size):
+            fy, fx = (f - size if f > size // 2 else f for f in (row, column))
+            mirrored = column > size // 2
+            r, c = ((-row) % size, size - column) if mirrored else (row, column)
+            value = complex(*z[0, 0, r, c]) * size / max((fy**2 + fx**2) ** 0.5 / size, 1 / size)
+            full[row, column] = value.conjugate() if mirrored else value
+    # the waves along the edges of the half grid have no partner in it: irfft2 takes them as hermitian
+    for c in (0, size // 2):
+        column = full[:, c].clone()
+        full[:, c] = (column + column.roll(-1).flip(0).conj()) / 2
+    y = torch.arange(size, dtype=torch.float64)
+    waves = torch.exp(2j * torch.pi * torch.outer(y, y) / size)
+    image = torch.sigmoid((waves @ full @ waves.T).real / size**2 / 4)
+    assert torch.allclose(kind.pictures(z.float())[0, 0].double(), image, atol=1e-5)
+
+
+def test_phases_keep_the_magnitudes_of_the_images():
+    generator = torch.Generator().manual_seed(3)
+    images = torch.rand(20, 3, 16, 16, generator=generator)
+    colours = colour_matrix(images)
+    magnitude = mean_magnitude(images, 16, colours)
+    kind = Phases(16, colours, magnitude)
+    pictures = kind.pictures(kind.start(generators(0)))
+    values = mixed(torch.logit(pictures), torch.linalg.inv(colours))
+    found = torch.fft.rfft2(values).abs()[0, :, 1:8, 1:8]  # away from where a real image has no free phase
+    ratio = found / magnitude[:, 1:8, 1:8]
+    assert ratio.std() / ratio.mean() < 1e-3
+
+
+def test_the_colour_matrix_gives_independent_values_the_images_covariance():
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.tensor([[0.3, 0.1, 0.0], [0.3, 0.0, 0.05], [0.2, -0.1, 0.05]])
+    images = 0.5 + mixed(torch.randn(8, 3, 32, 32, generator=generator), mixing)
+    matrix = colour_matrix(images)
+    covariance = torch.cov(images.transpose(0, 1).flatten(1))
+    scale = covariance.trace() / (matrix @ matrix.T).trace()
+    assert torch.allclose(matrix @ matrix.T * scale, covariance, atol=1e-4)
+    assert matrix.norm(dim=0).max().item() == pytest.approx(1)
+    assert torch.equal(colour_matrix(images[:, :1]), torch.ones(1, 1))
+
+
+def test_a_data_set_without_colour_still_gives_a_matrix_that_can_be_inverted():
+    grey = torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(0)).expand(-1, 3, -1, -1)
+    matrix = colour_matrix(grey)
+    assert torch.isfinite(torch.linalg.inv(matrix)).all()
+    assert torch.isfinite(colour_matrix(torch.full((2, 3, 8, 8), 0.5))).all()
+
+
+def test_fitted_to_photographs_it_is_the_known_matrix(shared, tmp_path):
+    import tarfile
+
+    with tarfile.open(shared / "data" / "imagenet-sample.tar") as archive:
+        photographs = [member for member in archive.getmembers() if member.isfile()][::25]
+        archive.extractall(tmp_path, photographs, filter="data")
+    pixels = []
+    for member in photographs:
+        image = decode_jpeg(read_file(str(tmp_path / member.name))).float() / 255
+        if len(image) == 3:
+            pixels.append(image.flatten(1)[:, ::97])
+    fitted, known = colour_matrix(torch.cat(pixels, 1)[None, :, None]), imagenet_colours()
+    cosines = torch.nn.functional.cosine_similarity(fitted, known, dim=0)
+    assert cosines[0] > 0.99 and cosines[1] > 0.95

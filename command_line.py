@@ -23,6 +23,21 @@ def answered(main: Callable[[list[str]], None]) -> None:
         raise SystemExit(2) from None
 
 
+def helped(arguments: list[str], about: str) -> bool:
+    """Whether help was asked for, in which case it is printed: `--help`, or `--help SECTION` for a part."""
+    if not {"-h", "--help"} & set(arguments):
+        return False
+    wanted = [a for a in arguments if not a.startswith("-")]
+    names = [*config.sections(), "trainer"]
+    for name in wanted:
+        if name not in names:
+            raise SettingError(f"--help {name}", f"there is no such section; there are {', '.join(names)}")
+    print(about.strip() + "\n\nSettings: key=default   meaning [type]")
+    for name in wanted or [None]:
+        print("\n" + settings_help(name))
+    return True
+
+
 @contextmanager
 def blaming(key: str) -> Iterator[None]:
     """Within the scope things are built from settings: what is wrong with one is a SettingError of `key`."""

@@ -22,6 +22,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import runs
 import trainer_arguments
 from registry import UnknownName, nearest
 from settings import SettingError, alternatives, check, in_words, setting
@@ -41,8 +42,20 @@ class RunSettings:
 @dataclass
 class ModelSettings:
     weights: str | None = setting(None, "a file (.pt, .safetensors, .ckpt) or a torchvision weights name")
+    stem: str = setting(
+        "standard", "small: stride 1 and no max-pool first, for small images", choices=("standard", "small")
+    )
+    head: str = setting(
+        "weights",
+        "new: start the last layer afresh (weights of other classes)",
+        choices=("weights", "new"),
+    )
+    mean: list[float] | None = setting(
+        None, "normalisation, per channel of [0, 1] pixels; the weights' own, or the data's, unless given"
+    )
+    std: list[float] | None = setting(None, "goes with mean")
     compile: bool = setting(False, "torch.compile the network in place")
-    options: dict[str, Any] = setting({}, "handed to the network's builder, e.g. {stem: small, width: 32}")
+    options: dict[str, Any] = setting({}, "handed to the network's builder, e.g. {width: 32}")
 
 
 @dataclass(frozen=True)
@@ -67,9 +80,9 @@ class Settings:
 
     def save(self) -> None:
         """Write config.yaml into the run's directory; loading it gives the same settings."""
-        from gallery.store import write_atomically
+        from gallery import atomic
 
-        write_atomically(self.folder / "config.yaml", OmegaConf.to_yaml(self.tree).encode())
+        atomic.write_text(self.folder / "config.yaml", OmegaConf.to_yaml(self.tree))
 
 
 # what each section is made of ------------------------------------------------------------------------------
@@ -78,6 +91,7 @@ class Settings:
 def _named(kind: Callable[[str], type], names: Sequence[str], default: str, meaning: str) -> Any:
     """A section whose settings depend on its `name`: the class that `kind(name)` gives, with `name` added."""
 
+    @functools.cache
     def schema(name: str) -> type:
         base = kind(name)
         field = ("name", str, setting(default, meaning))
@@ -137,12 +151,7 @@ def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
     Raises:
         SettingError: names the key, what came, what was expected and the likely intention.
     """
-    recipes = [_recipe(Path(a)) for a in [*base, *[a for a in arguments if "=" not in a]]]
-    overrides = [_override(a) for a in arguments if "=" in a]
-    raw: dict[str, Any] = {}
-    for source in [*recipes, *overrides]:
-        _merge(raw, source)
-
+    raw = merged(arguments, base)
     schemas = {name: _section(name, schema, raw) for name, schema in sections().items()}
     tree = OmegaConf.create({"trainer": {**trainer_arguments.DEFAULTS, **_mapping(raw, "trainer")}})
     for name, schema in schemas.items():
@@ -162,9 +171,18 @@ def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
         check(values[name], name)
     trainer_arguments.check(values["trainer"])
     if values["run"].name is None:
-        values["run"].name = tree.run.name = _default_name(values)
-    _check_name(values["run"])
+        values["run"].name = tree.run.name = runs.default_name(values["data"].name, values["model"].name)
+    runs.check_name(values["run"].name, values["run"].root)
     return Settings(**values, tree=tree)
+
+
+def merged(arguments: Sequence[str], base: Sequence[Path] = ()) -> dict[str, Any]:
+    """Everything that was said, as plain nested dicts, unchecked."""
+    recipes = [_recipe(Path(a)) for a in [*base, *[a for a in arguments if "=" not in a]]]
+    raw: dict[str, Any] = {}
+    for source in [*recipes, *[_override(a) for a in arguments if "=" in a]]:
+        _merge(raw, source)
+    return raw
 
 
 def _recipe(path: Path) -> dict[str, Any]:
@@ -278,9 +296,9 @@ def _unknown(key: str, tree: DictConfig) -> SettingError:
         field = rest.split(".")[0]
         owners = [n for n in schema.names if any(f.name == field for f in dataclasses.fields(schema(n)))]
         if owners:
-            chosen, some = tree[section].name, ", ".join(owners[:6])
+            chosen, some = tree[section].name, ", ".join(owners[:12])
             return SettingError(key, f"is a setting of {section}.name={some}, not of {section}.name={chosen}")
-    known = list(_leaves(tree)) + [f"trainer.{name}" for name in trainer_arguments.parameters()]
+    known = list(leaves(tree)) + [f"trainer.{name}" for name in trainer_arguments.parameters()]
     same = [k for k in known if k.endswith(f".{key.split('.')[-1]}")]
     close = difflib.get_close_matches(key, known, n=2, cutoff=0.75)
     tail = difflib.get_close_matches(key.split(".")[-1], [k.split(".")[-1] for k in known], n=1, cutoff=0.75)
@@ -289,31 +307,31 @@ def _unknown(key: str, tree: DictConfig) -> SettingError:
     return SettingError(key, f"there is no such setting; {hint}")
 
 
-def _leaves(node: DictConfig, path: str = "") -> Iterator[str]:
+def leaves(node: DictConfig, path: str = "") -> Iterator[str]:
+    """Every dotted key of a tree of settings."""
     for key in node:
         child, inner = node._get_node(key), f"{path}.{key}" if path else str(key)
         yield inner
         if isinstance(child, DictConfig) and not child._is_none():
-            yield from _leaves(child, inner)
+            yield from leaves(child, inner)
 
 
-# names of runs ---------------------------------------------------------------------------------------------
+def load_run(arguments: Sequence[str]) -> Settings:
+    """The settings of a run about to start or to go on.
 
+    With `run.resume`, the run's own config.yaml comes before everything else that was said; a run that is not
+    there yet starts, so that one command serves for both.
 
-def _default_name(values: dict[str, Any]) -> str:
-    import datetime
-
-    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return f"{values['data'].name}-{values['model'].name}-{now}"
-
-
-def _check_name(run: RunSettings) -> None:
-    root = Path(run.root).resolve()
-    try:
-        folder = (root / run.name).resolve()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise SettingError("run.name", f"is {run.name!r}, which is no folder name: {error}") from None
-    if not run.name.strip() or folder == root or root not in folder.parents:
-        raise SettingError("run.name", f"is {run.name!r}, expected a folder inside run.root={run.root!r}")
-    if len(run.name.encode()) > 200 or any(ord(c) < 32 for c in run.name):
-        raise SettingError("run.name", "is too long or holds control characters, expected a folder name")
+    Raises:
+        SettingError: as `load`; and a run of this name is there already, or it is not said which to resume.
+    """
+    settings = load(arguments)
+    if not settings.run.resume:
+        if settings.folder.exists():
+            problem = f"{settings.folder} is there already; run.resume=true goes on with it"
+            raise SettingError("run.name", f"{problem}, another name starts another")
+        return settings
+    if merged(arguments)["run"].get("name") is None:
+        raise SettingError("run.resume", f"needs run.name=NAME; {runs.listed(settings.run.root)}")
+    saved = settings.folder / "config.yaml"
+    return load(arguments, base=[saved]) if saved.exists() else settings

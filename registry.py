@@ -49,7 +49,7 @@ class Registry:
     def check(self, name: str) -> None:
         """Raise UnknownName unless there is a thing of this name."""
         if name not in self:
-            raise UnknownName(self.kind, name, self.places)
+            raise UnknownName(self.kind, name, self)
 
     def __getitem__(self, name: str) -> Any:
         self.check(name)

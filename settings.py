@@ -41,7 +41,7 @@ def setting(
 
 
 def check(settings: Any, path: str = "") -> None:
-    """Raise SettingError for the first field of a settings dataclass, nested ones included, out of its range."""
+    """Raise SettingError for the first field out of its range, nested dataclasses included."""
     for field in dataclasses.fields(settings):
         value, key = getattr(settings, field.name), f"{path}.{field.name}" if path else field.name
         if dataclasses.is_dataclass(value):

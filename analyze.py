@@ -1,0 +1,148 @@
+"""Look inside networks that exist already: the same pictures as training gives for the same weights.
+
+    python analyze.py RUN                            whatever is missing at the checkpoints of a run
+    python analyze.py CKPT [CKPT ...]                these checkpoints only
+    python analyze.py RUN features.steps=512         with other settings (analysis.features.steps)
+    python analyze.py model.name=squeezenet1_0 model.weights=FILE data.name=folder data.root=DIR
+                                                     a network that was never trained here
+
+`--help` lists every setting, `--help SECTION` some.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import config
+import runs
+from analyses import ANALYSES
+from command_line import answered, helped
+from settings import SettingError
+
+
+def main(arguments: list[str]) -> None:
+    if helped(arguments, __doc__):
+        return
+    started = time.monotonic()
+    arguments = [_spelled_out(a) for a in arguments]
+    words = [a for a in arguments if "=" not in a and Path(a).suffix not in (".yaml", ".yml")]
+    said = [a for a in arguments if a not in words]
+    folders = {_run_of(word): None for word in words}
+    if not words:
+        look_at_weights(said, started)
+    for folder in folders:
+        files = [Path(w).resolve() for w in words if Path(w).is_file() and _run_of(w) == folder]
+        look_at_run(folder, files, said, started)
+
+
+def look_at_run(folder: Path, files: list[Path], said: list[str], started: float) -> None:
+    """Make what is missing at a run's checkpoints, or at some of them."""
+    placed = [f"run.root={folder.parent}", f"run.name={folder.name}"]
+    settings = config.load([*said, *placed], base=[folder / "config.yaml"])
+
+    from callbacks.resume import checkpoint_files
+
+    found = list(checkpoint_files(folder / "checkpoints"))
+    wanted = [(step, file) for step, file in found if not files or file.resolve() in files]
+    known = {file.resolve() for _, file in wanted}
+    others = [file for file in files if file not in known]
+    if others:  # last.ckpt, best.ckpt, a copy: the same step under another name
+        from callbacks.resume import step_of
+
+        wanted += [(step, file) for file in others if (step := step_of(file)) is not None]
+    if not wanted:
+        raise SettingError(str(folder), "has no checkpoint to look at")
+    _look(settings, _loaded(wanted), started)
+
+
+def look_at_weights(said: list[str], started: float) -> None:
+    """Look at the network that `model` describes, as step 0 of a run of its own."""
+    settings = config.load(said)
+    if settings.model.weights is None:
+        raise SettingError("model.weights", f"nothing to look at; {_expected()}")
+    if settings.data.name == "folder" and "val_fraction" not in config.merged(said).get("data", {}):
+        settings.data.val_fraction = 1.0  # nothing was trained on a part of them
+        settings.tree.data.val_fraction = 1.0
+
+    import build
+
+    data = build.data(settings)
+    network = build.network(settings, data)
+    runs.claim(settings.folder, resume=True)
+    settings.save()
+    _look(settings, [(0, network)], started, data)
+
+
+def _look(settings: config.Settings, networks: Any, started: float, data: Any = None) -> None:
+    import build
+    from callbacks.examine import examine, missing, summary, weights_hash
+    from callbacks.subject import make_subject
+    from gallery.page import PageSink
+    from gallery.store import Store
+
+    store, logs, reports = Store(settings.folder), None, []
+    for step, network in networks:
+        data = data or build.data(settings)
+        analyses = build.analyses(settings, network, data)
+        weights = weights_hash(network)
+        if not missing(store, step, analyses, weights, again=True):
+            continue
+        logs = logs or build.logs(settings, data.classes)
+        subject = make_subject(
+            network, data, settings.analysis, step, previous=store.previous(step), device=build.device(settings)
+        )
+        report = examine(
+            subject,
+            analyses,
+            store,
+            logs.sinks,
+            weights=weights,
+            strict=settings.analysis.strict,
+            again=True,
+        )
+        reports.append(report)
+    if logs is None:
+        PageSink(settings.folder).close()
+    else:
+        logs.close()
+        print(*(note for note in logs.notes if note), sep="\n")
+    print(f"{summary(reports)} ({time.monotonic() - started:.0f} s in all)")
+    print(f"the page: {settings.folder / 'index.html'}")
+
+
+def _loaded(wanted: list[tuple[int, Path]]) -> Iterator[tuple[int, Any]]:
+    from command_line import blaming
+    from modules import load_checkpoint
+
+    for step, file in wanted:
+        with blaming(str(file)):
+            yield step, load_checkpoint(file)
+
+
+def _run_of(word: str) -> Path:
+    """The run that a word on the command line speaks of: its folder, or that of a checkpoint in it."""
+    path = Path(word)
+    folder = path if path.is_dir() else path.parent.parent
+    if not path.exists():
+        known = runs.listed(str(path.parent if path.parent.is_dir() else "runs"))
+        raise SettingError(word, f"is not there; {known}")
+    if not (folder / "config.yaml").is_file():
+        raise SettingError(word, f"is not a run, nor a checkpoint in one (no config.yaml); {_expected()}")
+    return folder.resolve()
+
+
+def _spelled_out(argument: str) -> str:
+    """`cam.enabled=false` is short for `analysis.cam.enabled=false`."""
+    first = argument.split("=")[0].split(".")[0]
+    return f"analysis.{argument}" if first in ANALYSES and "=" in argument else argument
+
+
+def _expected() -> str:
+    return "expected the folder of a run, a checkpoint of one, or model.name=... model.weights=..."
+
+
+if __name__ == "__main__":
+    answered(main)

@@ -1,0 +1,157 @@
+"""From settings to the things they describe. `train.py` and `analyze.py` build the same ones here."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from omegaconf import OmegaConf
+from torch import nn
+
+from analyses import ANALYSES
+from analyses.base import Analysis
+from callbacks.checkpoint_io import AtomicCheckpointIO
+from callbacks.checkpoints import model_checkpoints
+from callbacks.isolation import isolated
+from callbacks.metrics_csv import MetricsCSV
+from callbacks.resume import ExactResume
+from callbacks.signals import StopBetweenSteps
+from callbacks.subject import choose_units
+from command_line import blaming
+from config import Settings
+from datamodules import DATA
+from datamodules.base import ImageData
+from gallery.page import PageSink
+from gallery.tensorboard_sink import TensorBoardSink
+from gallery.wandb_run import wandb_logger
+from gallery.wandb_sink import WandbSink
+from modules import OBJECTIVES, load_network, optimizers
+from modules.classifier import Classifier
+
+
+def data(settings: Settings) -> ImageData:
+    """The images, drawn, loaded or found."""
+    with blaming("data"):
+        module = DATA[settings.data.name](settings.data, seed=settings.run.seed)
+        module.prepare_data()
+        module.setup()
+    return module
+
+
+def network(settings: Settings, images: ImageData) -> nn.Module:
+    """The network that `model` describes, for these images."""
+    model = settings.model
+    mean, std = model.mean, model.std
+    if model.weights is None and mean is None and std is None:
+        mean, std = images.mean, images.std
+    with blaming("model"):
+        seed_everything(settings.run.seed, verbose=False)
+        built = load_network(
+            model.name,
+            classes=images.classes,
+            weights=model.weights,
+            mean=mean,
+            std=std,
+            channels=images.channels,
+            stem=model.stem,
+            head=model.head,
+            image_size=images.image_size,
+            **model.options,
+        )
+        _try(built, images)
+    return built
+
+
+def _try(built: nn.Module, images: ImageData) -> None:
+    """One image through the network: a wrong size shows here, not after the first epoch's wait."""
+    try:
+        with torch.no_grad():
+            built.eval()(torch.zeros(1, images.channels, images.image_size, images.image_size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        size = f"{images.channels} x {images.image_size} x {images.image_size}"
+        raise ValueError(f"does not take images of {size} (data.image_size): {error}") from error
+    finally:
+        built.train()
+
+
+def classifier(settings: Settings, images: ImageData) -> Classifier:
+    """The LightningModule: network, objective, optimizer."""
+    built = network(settings, images)
+    chosen = OBJECTIVES[settings.objective.name]
+    values = {f.name: getattr(settings.objective, f.name) for f in dataclasses.fields(chosen)}
+    with blaming("objective"):
+        objective = chosen(**values)
+    with blaming("optimizer"):
+        optimizers.build(settings.optimizer, built, steps=1000)  # said now, not once the run has begun
+    with blaming("model"):
+        return Classifier(built, objective, settings.optimizer, images.classes, settings.model.compile)
+
+
+def analyses(settings: Settings, network: nn.Module, images: ImageData) -> dict[str, Analysis]:
+    """Every analysis with its settings, enabled or not; the layers and units named are the network's."""
+    probe = torch.zeros(1, images.channels, images.image_size, images.image_size)
+    with blaming("analysis"), isolated(network):
+        choose_units(network.eval(), probe, settings.analysis.layers, settings.analysis.units)
+    return {name: getattr(settings.analysis, name) for name in ANALYSES}
+
+
+@dataclass
+class Logs:
+    """Where curves (`loggers`) and pictures (`sinks`) go, and what to tell the person about it."""
+
+    loggers: list[Logger] = field(default_factory=list)
+    sinks: list[Any] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def close(self) -> None:
+        for sink in self.sinks:
+            sink.close()
+
+
+def logs(settings: Settings, classes: Sequence[str]) -> Logs:
+    """The page and metrics.csv always; W&B and TensorBoard as `logging` says."""
+    folder = settings.folder
+    made = Logs([MetricsCSV(folder)], [PageSink(folder)])
+    tree = OmegaConf.to_container(settings.tree)
+    logger, note = wandb_logger(folder, settings.logging.wandb, name=settings.run.name, config=tree)
+    made.notes.append(note)
+    if logger is not None:
+        made.loggers.append(logger)
+        made.sinks.append(WandbSink(logger.experiment, classes))
+    if settings.logging.tensorboard:
+        with blaming("logging.tensorboard"):
+            board = TensorBoardLogger(folder, name="", version="tensorboard")
+            made.sinks.append(TensorBoardSink(board.experiment))
+        made.loggers.append(board)
+    return made
+
+
+def trainer(settings: Settings, last: Sequence[Callback] = ()) -> Trainer:
+    """Lightning's Trainer with all that a run of ours needs but loggers; `last`: callbacks to come last."""
+    made: list[Callback] = [ExactResume(), StopBetweenSteps(), LearningRateMonitor("step")]
+    if settings.optimizer.ema:
+        made.append(EMAWeightAveraging(decay=settings.optimizer.ema))
+    made += model_checkpoints(settings.folder, settings.checkpoint)
+    quiet()
+    with blaming("trainer"):
+        return Trainer(
+            **settings.trainer,
+            callbacks=[*made, *last],
+            logger=False,  # they come when the run's folder is there
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=settings.folder,
+            use_distributed_sampler=False,
+        )
+
+
+def quiet() -> None:
+    """Lightning says which devices it sees, at length; a run of ours says what it does, in a line."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,42 @@
+"""Runs as folders: their names, and who makes them."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+from settings import SettingError
+
+
+def default_name(data: str, model: str) -> str:
+    """What a run is called that was given no name: what it trains on, what it trains, and when it began."""
+    return f"{data}-{model}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+
+
+def check_name(name: str, root: str) -> None:
+    """Raise SettingError unless `name` is a folder inside `root`."""
+    base = Path(root).resolve()
+    try:
+        folder = (base / name).resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SettingError("run.name", f"is {name!r}, which is no folder name: {error}") from None
+    if not name.strip() or folder == base or base not in folder.parents:
+        raise SettingError("run.name", f"is {name!r}, expected a folder inside run.root={root!r}")
+    if len(name.encode()) > 200 or any(ord(c) < 32 for c in name):
+        raise SettingError("run.name", "is too long or holds control characters, expected a folder name")
+
+
+def claim(folder: Path, resume: bool) -> None:
+    """Make a run's folder, which nobody else may have made meanwhile unless it is resumed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=resume)
+    except FileExistsError:
+        raise SettingError("run.name", f"{folder} was made by another run just now") from None
+    except OSError as error:
+        raise SettingError("run.root", f"{folder} cannot be made: {error.strerror}") from None
+
+
+def listed(root: str) -> str:
+    """The runs below a root, in words."""
+    names = sorted(p.parent.name for p in Path(root).glob("*/config.yaml"))
+    return f"runs in {root}: {', '.join(names)}" if names else f"there are no runs in {root}"

@@ -28,7 +28,7 @@ RANKED = {
     "val/accuracy": "max",
     "val/robust_accuracy": "max",
     "val/loss": "min",
-    "val/calibration_error": "min",
+    "val/ece": "min",
 }
 _STEP = "trainer/global_step"  # Lightning's name for it
 _placed: dict[str, str] = {}  # environment variables that are ours, and what we made them

@@ -1,0 +1,217 @@
+// Where we are (the address), when we are (the slider), and what is drawn.
+
+const state = { view: "overview", step: 0, beside: null };
+let playing = null;
+let last = null; // the stamp of what gallery.js said last
+let unchanged = 0; // times it said the same
+
+const link = (view, ...parts) => `#/${[view, ...parts].map((part) => encodeURIComponent(part)).join("/")}`;
+
+function where() {
+  const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
+  const [view, ...parts] = path.split("/").map((part) => {
+    try {
+      return decodeURIComponent(part);
+    } catch {
+      return part;
+    }
+  });
+  const asked = new URLSearchParams(query);
+  const at = (name) => (asked.has(name) && steps.length ? nearest(Number(asked.get(name)) || 0) : null);
+  const place = { view: "overview", step: at("step"), beside: at("beside"), asked: asked.has("step") };
+  if (view === "layer" && layersOf().includes(parts[0])) Object.assign(place, { view, layer: parts[0] });
+  if (view === "unit" && unitsOf(parts[0]).includes(Number(parts[1]))) Object.assign(place, { view, layer: parts[0], unit: Number(parts[1]) });
+  if (view === "image" && probesOf().includes(Number(parts[0]))) Object.assign(place, { view, probe: Number(parts[0]) });
+  return place;
+}
+
+function path() {
+  if (state.view === "layer") return link("layer", state.layer);
+  if (state.view === "unit") return link("unit", state.layer, state.unit);
+  if (state.view === "image") return link("image", state.probe);
+  return "#/";
+}
+
+// the address tells the time as well; moving through time does not fill the browser's history
+function keepAddress() {
+  const beside = state.beside === null ? "" : `&beside=${state.beside}`;
+  history.replaceState(null, "", `${path()}?step=${state.step}${beside}`);
+}
+
+function goTo(step) {
+  if (step === undefined || step === state.step) return;
+  state.step = step;
+  keepAddress();
+  for (const draw of watchers) draw();
+  drawTime();
+}
+
+// pictures stand side by side: the cards are wider
+function several() {
+  document.body.classList.toggle("several", runs.length > 1 || state.beside !== null);
+}
+
+function move(by) {
+  goTo(steps[Math.min(steps.length - 1, Math.max(0, steps.indexOf(state.step) + by))]);
+}
+
+function setBeside(step) {
+  state.beside = step;
+  keepAddress();
+  for (const draw of watchers) draw();
+  drawTime();
+}
+
+function play(on = playing === null) {
+  clearInterval(playing);
+  playing = null;
+  if (on && steps.length > 1) {
+    if (state.step === steps.at(-1)) goTo(steps[0]);
+    playing = setInterval(() => (state.step === steps.at(-1) ? play(false) : move(1)), 700);
+  }
+  drawTime();
+}
+
+// drawing -----------------------------------------------------------------------------------------
+
+function draw(focus = false) {
+  watchers = [];
+  const main = document.getElementById("main");
+  if (!steps.length) {
+    main.replaceChildren(heading(runs[0].name), el("p", { class: "quiet" }, "No checkpoint has been looked at yet. This page shows the first as soon as it is there."), ...runs.map(facts),
+      section("Curves", el("div", { class: "charts", role: "group", "aria-label": "Curves", tabindex: "0" }, ...curves().map(([name, lines]) => chart(words(name), lines, goTo)))) ?? "");
+  } else {
+    main.replaceChildren(...views[state.view](state).filter((part) => part !== null));
+  }
+  drawTop();
+  drawTime();
+  const title = main.querySelector("h1");
+  document.title = `${title.textContent} – ${runs.map((run) => run.name).join(" beside ")}`;
+  if (focus) {
+    title.focus({ preventScroll: true });
+    scrollTo(0, 0);
+  }
+}
+
+function drawTop() {
+  const current = (on) => (on ? "page" : null);
+  const layers = layersOf(), probes = probesOf();
+  const list = (name, view, all, chosen) => (all.length ? el("div", { class: "group" }, el("span", { class: "quiet", "aria-hidden": "true" }, name),
+    ...all.map((one) => el("a", { href: link(view, one), "aria-current": current(one === chosen), "aria-label": `${view} ${one}` }, String(one)))) : null);
+  const nav = el("nav", { "aria-label": "Views" },
+    el("a", { href: "#/", class: "home", "aria-current": current(state.view === "overview") }, "Overview"),
+    list("layers", "layer", layers, state.layer),
+    list("images", "image", probes, state.view === "image" ? state.probe : null));
+  const theme = el("button", { type: "button", class: "theme", "aria-label": "Light or dark", onclick: toggleTheme }, "◐");
+  document.getElementById("top").replaceChildren(nav, theme);
+  const here = nav.querySelector("[aria-current]");
+  if (here) nav.scrollLeft = here.offsetLeft - (nav.clientWidth - here.offsetWidth) / 2;
+}
+
+function drawTime() {
+  several();
+  const place = document.getElementById("time");
+  place.hidden = steps.length === 0;
+  if (!place.firstChild) buildTime(place);
+  const { slider, ticks, told, beside, button } = place.parts;
+  slider.max = String(Math.max(0, steps.length - 1));
+  slider.value = String(steps.indexOf(state.step));
+  slider.disabled = steps.length < 2;
+  slider.setAttribute("aria-valuetext", `step ${state.step}`);
+  told.textContent = `step ${state.step}`;
+  button.textContent = playing === null ? "▶" : "❚❚";
+  button.setAttribute("aria-label", playing === null ? "Play through time" : "Pause");
+  button.disabled = steps.length < 2;
+  if (ticks.childElementCount !== steps.length) ticks.replaceChildren(...steps.map(() => el("i")));
+  [...ticks.children].forEach((tick, i) => {
+    tick.className = steps[i] === state.step ? "now" : steps[i] === state.beside ? "then" : "";
+  });
+  const options = JSON.stringify(steps);
+  if (beside.dataset.steps !== options) {
+    beside.dataset.steps = options;
+    beside.replaceChildren(el("option", { value: "" }, "nothing"), ...steps.map((step) => el("option", { value: String(step) }, `step ${step}`)));
+  }
+  beside.value = state.beside === null ? "" : String(state.beside);
+}
+
+function buildTime(place) {
+  const slider = el("input", { type: "range", min: "0", step: "1", "aria-label": "Checkpoint", oninput: () => goTo(steps[Number(slider.value)]) });
+  const ticks = el("div", { class: "ticks", "aria-hidden": "true" });
+  const told = el("output", { class: "told" });
+  const button = el("button", { type: "button", onclick: () => play() });
+  const beside = el("select", { onchange: () => setBeside(beside.value === "" ? null : Number(beside.value)) });
+  place.parts = { slider, ticks, told, beside, button };
+  place.append(button, told, el("div", { class: "track" }, slider, ticks));
+  if (runs.length === 1) place.append(el("label", { class: "beside" }, el("span", {}, "beside"), beside));
+}
+
+function toggleTheme() {
+  const dark = getComputedStyle(document.documentElement).colorScheme === "dark";
+  document.documentElement.dataset.theme = dark ? "light" : "dark";
+  remember("theme", dark ? "light" : "dark");
+}
+
+// events ------------------------------------------------------------------------------------------
+
+function arrive(focus) {
+  const was = { ...state };
+  const place = where();
+  delete state.layer;
+  Object.assign(state, place);
+  if (!place.asked) {
+    // a link within the page keeps the time
+    state.step = steps.includes(was.step) ? was.step : steps.at(-1) ?? 0;
+    state.beside = place.beside ?? was.beside;
+  }
+  if (runs.length > 1 || state.beside === state.step) state.beside = null;
+  keepAddress();
+  draw(focus);
+}
+
+addEventListener("hashchange", () => arrive(true));
+
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches?.("select, textarea, input[type=range]")) return;
+  const sibling = (rel) => document.querySelector(`.siblings a[rel=${rel}]`)?.click();
+  const keys = {
+    ArrowLeft: () => move(-1), ArrowRight: () => move(1), Home: () => goTo(steps[0]), End: () => goTo(steps.at(-1)),
+    j: () => sibling("next"), k: () => sibling("prev"),
+  };
+  if (!event.target.matches?.("button, a, summary, input")) keys[" "] = () => play();
+  if (keys[event.key]) {
+    event.preventDefault();
+    keys[event.key]();
+  }
+});
+
+// gallery.js calls this; while training runs it is asked again now and then, and later checkpoints appear
+globalThis.vitrine = (told) => {
+  unchanged = told.stamp === last ? unchanged + 1 : 0;
+  if (told.stamp === last) return;
+  const first = last === null;
+  const newest = !first && steps.length > 0 && state.step === steps.at(-1);
+  last = told.stamp;
+  arrange(told);
+  if (first) {
+    arrive(false);
+  } else {
+    const scroll = scrollY;
+    if (newest || !steps.includes(state.step)) state.step = steps.at(-1) ?? 0;
+    keepAddress();
+    draw();
+    scrollTo(0, scroll);
+  }
+};
+
+function ask() {
+  const script = document.createElement("script");
+  script.src = `gallery.js?${Date.now()}`;
+  script.onload = script.onerror = () => {
+    script.remove();
+    setTimeout(() => (document.hidden ? document.addEventListener("visibilitychange", ask, { once: true }) : ask()), Math.min(60, 3 * 1.3 ** unchanged) * 1000);
+  };
+  document.head.append(script);
+}
+
+document.documentElement.dataset.theme = remembered("theme", "");
+ask();

@@ -1,0 +1,90 @@
+// Curves as small drawings, checkpoints marked, the chosen one as a line; the legend tells the values there.
+
+const WIDTH = 300, HEIGHT = 90, MOST_LINES = 12;
+
+// lines: [{ name, points: [[step, value], ...], run }]; `choose(step)` is called where the drawing is clicked
+function chart(title, lines, choose) {
+  const xs = lines.flatMap((line) => line.points.map((point) => point[0])).concat(steps);
+  const ys = lines.flatMap((line) => line.points.map((point) => point[1]));
+  const [left, right] = [extent(xs)[0], extent(xs)[1]];
+  const [low, high] = extent(ys);
+  const x = (step) => (right > left ? ((step - left) / (right - left)) * WIDTH : WIDTH / 2);
+  const y = (value) => (high > low ? HEIGHT - 8 - ((value - low) / (high - low)) * (HEIGHT - 14) : HEIGHT / 2);
+  const drawing = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" });
+  drawing.setAttribute("aria-label", `${title}: ${lines.map((line) => line.name).join(", ")}, ${number(low)} to ${number(high)}`);
+  for (const step of steps) drawing.append(svg("line", { class: "mark", x1: x(step), x2: x(step), y1: HEIGHT - 5, y2: HEIGHT }));
+  const now = svg("line", { class: "now", y1: 0, y2: HEIGHT });
+  const then = svg("line", { class: "then", y1: 0, y2: HEIGHT });
+  drawing.append(now, then);
+  const many = lines.length > MOST_LINES;
+  lines.forEach((line, i) => {
+    const d = line.points.map(([step, value], j) => `${j ? "L" : "M"}${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join("");
+    const colour = many ? "c-many" : `c${i % MOST_LINES}`;
+    drawing.append(svg("path", { class: colour, d: line.points.length > 1 ? d : `${d}l.01 0` }));
+  });
+  drawing.addEventListener("click", (event) => {
+    const box = drawing.getBoundingClientRect();
+    choose(nearest(left + ((event.clientX - box.left) / box.width) * (right - left)));
+  });
+  const told = many ? [] : lines.map((line, i) => {
+    const value = el("b");
+    watch(() => {
+      value.textContent = number(line.points.filter((point) => point[0] <= state.step).at(-1)?.[1]);
+    });
+    return el("li", {}, el("i", { class: `c${i % MOST_LINES}` }), `${line.name} `, value);
+  });
+  watch(() => {
+    now.setAttribute("x1", x(state.step));
+    now.setAttribute("x2", x(state.step));
+    then.setAttribute("visibility", state.beside === null ? "hidden" : "visible");
+    then.setAttribute("x1", x(state.beside ?? state.step));
+    then.setAttribute("x2", x(state.beside ?? state.step));
+  });
+  return el("figure", { class: "chart" },
+    el("figcaption", {}, el("span", {}, title), el("span", { class: "range" }, low === high ? number(low) : `${number(low)} – ${number(high)}`)),
+    drawing,
+    many ? el("p", { class: "quiet" }, `${lines.length} curves`) : el("ul", { class: "legend" }, ...told));
+}
+
+// how one number of a figure went over checkpoints
+function sparkline(points) {
+  const [left, right] = extent(points.map((point) => point[0]));
+  const [low, high] = extent(points.map((point) => point[1]));
+  const at = ([step, value]) => `${right > left ? (((step - left) / (right - left)) * 96 + 2).toFixed(1) : 50} ${high > low ? (18 - ((value - low) / (high - low)) * 16).toFixed(1) : 10}`;
+  const drawing = svg("svg", { class: "spark", viewBox: "0 0 100 20", preserveAspectRatio: "none", "aria-hidden": "true" });
+  drawing.append(svg("path", { class: "c0", d: `M${points.map(at).join("L")}l.01 0` }));
+  return drawing;
+}
+
+// charts of what training and analyses logged: "train/loss" and "val/loss" share one, so do all "dead_units/..."
+function curves() {
+  const lines = [];
+  runs.forEach((run, i) => {
+    const of = (name) => (runs.length > 1 ? `${run.name} ${name}`.trim() : name);
+    for (const [name, points] of Object.entries(run.metrics)) {
+      const [first, second, ...rest] = name.split("/");
+      lines.push({ chart: second ?? first, name: of(second ? [first, ...rest].join(" ") : first), points, run: i });
+    }
+    for (const { key, points } of run.scalars) {
+      const [first, ...rest] = key.split("/");
+      lines.push({ chart: first, name: of(rest.join("/") || first), points, run: i });
+    }
+  });
+  const order = ["accuracy", "loss"];
+  const late = (name) => /^lr-|_class$/.test(name); // what one looks at last
+  const rank = (name) => (order.includes(name) ? order.indexOf(name) : order.length + late(name));
+  return grouped(lines, (line) => line.chart).sort((a, b) => rank(a[0]) - rank(b[0]));
+}
+
+function extent(values) {
+  let low = Infinity, high = -Infinity;
+  for (const value of values) {
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  return low > high ? [0, 0] : [low, high];
+}
+
+function nearest(step) {
+  return steps.reduce((best, other) => (Math.abs(other - step) < Math.abs(best - step) ? other : best), steps[0]);
+}

@@ -1,0 +1,92 @@
+// What gallery.js tells, arranged for looking up: runs, figures by key, versions by step.
+
+let runs = [];
+let steps = []; // every run's checkpoints, ascending
+
+function arrange(told) {
+  runs = told.runs.map((run) => {
+    const figures = new Map(); // "analysis\nkey" -> figure
+    for (const analysis of run.analyses) {
+      const own = analysis.figures.map(([key, layer, unit, probe, label, file, width, height]) => ({
+        id: `${analysis.name}\n${key}`, analysis: analysis.name, title: analysis.title,
+        key, layer, unit, probe, label, file, width, height, versions: [],
+      }));
+      for (const step of Object.keys(analysis.at).map(Number).sort((a, b) => a - b)) {
+        for (const [place, caption, values, file] of analysis.at[step]) {
+          const figure = own[place];
+          const path = `analysis/step=${String(step).padStart(8, "0")}/${analysis.name}/${file ?? figure.file}`;
+          figure.versions.push({ step, caption, values, src: address(run.base + path) });
+        }
+      }
+      for (const figure of own) figures.set(figure.id, figure);
+    }
+    return { ...run, figures };
+  });
+  steps = [...new Set(runs.flatMap((run) => run.steps.map((at) => at.step)))].sort((a, b) => a - b);
+}
+
+function address(path) {
+  return path.split("/").map((part) => (part === ".." ? part : encodeURIComponent(part))).join("/");
+}
+
+// every figure of any run for which `wanted` holds, once, in the order in which analyses yield them
+function figuresWhere(wanted) {
+  const found = new Map();
+  for (const run of runs) {
+    for (const figure of run.figures.values()) if (!found.has(figure.id) && wanted(figure)) found.set(figure.id, figure);
+  }
+  return [...found.values()];
+}
+
+// the version of a figure at a step of a run: its own, else its last one before
+function versionAt(run, id, step) {
+  const versions = run.figures.get(id)?.versions ?? [];
+  let found = null;
+  for (const version of versions) if (version.step <= step) found = version;
+  return found;
+}
+
+function distinct(figures, what) {
+  return [...new Set(figures.map((figure) => figure[what]).filter((value) => value !== null))];
+}
+
+const layersOf = () => {
+  // the analysis with the most layers knows their order best
+  const all = figuresWhere((figure) => figure.layer !== null);
+  const lists = grouped(all, (figure) => figure.analysis).map(([, figures]) => distinct(figures, "layer"));
+  lists.sort((a, b) => b.length - a.length);
+  return [...new Set(lists.flat())];
+};
+const unitsOf = (layer) =>
+  distinct(figuresWhere((f) => f.layer === layer && f.unit !== null && f.probe === null), "unit").sort((a, b) => a - b);
+const probesOf = () => distinct(figuresWhere((figure) => figure.probe !== null), "probe").sort((a, b) => a - b);
+
+function grouped(items, by) {
+  const groups = new Map();
+  for (const item of items) {
+    const name = by(item);
+    if (!groups.has(name)) groups.set(name, []);
+    groups.get(name).push(item);
+  }
+  return [...groups];
+}
+
+// "layer3/unit-017/negative" is a variant of its unit, called "negative"
+function variantOf(figure) {
+  if (figure.unit === null || figure.layer === null || !figure.key.startsWith(`${figure.layer}/`)) return "";
+  return figure.key.slice(figure.layer.length + 1).split("/").slice(1).join(" ");
+}
+
+// what a picture of a probe is of, beside the probe: "probe-004/cat" is of "cat"
+function subjectOf(figure) {
+  const rest = figure.key.split("/");
+  return rest.length > 1 && /^probe/.test(rest[0]) ? rest.slice(1).join("/") : "";
+}
+
+function number(value) {
+  if (value === null || value === undefined || Number.isNaN(value)) return "–";
+  const size = Math.abs(value);
+  if (Number.isInteger(value) && size < 1e6) return String(value);
+  if (size !== 0 && (size < 1e-3 || size >= 1e5)) return value.toExponential(1);
+  return value.toPrecision(3).replace(/\.?0+$/, "");
+}

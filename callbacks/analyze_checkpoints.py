@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
 
 from analyses.base import Analysis
-from callbacks.examine import AnalysisSettings, Report, examine, missing, weights_hash
+from callbacks.examine import AnalysisSettings, Report, examine, missing, summary, weights_hash
 from callbacks.isolation import isolated
 from callbacks.resume import checkpoint_files, damage_of
-from callbacks.subject import check_layers, make_subject
+from callbacks.subject import make_subject
 from gallery.store import Store
 
 log = logging.getLogger(__name__)
@@ -25,9 +26,9 @@ log = logging.getLogger(__name__)
 class AnalyzeCheckpoints(Checkpoint):
     """Looks at each checkpoint as soon as its file is written. List it after the callbacks that write them.
 
-    Lightning has no hook for that: `on_save_checkpoint` comes before the file, and twice where a step has two
-    files. So the step is noted there, and looked at in the next hook, from the file: averaged weights are seen
-    as they were saved, and `analyze.py` sees the same.
+    Lightning has no hook for that: `on_save_checkpoint` comes before the file, and twice where a step has
+    two files. So the step is noted there, and looked at in the next hook, from the file: averaged weights
+    are seen as they were saved, and `analyze.py` sees the same.
 
     What was saved by an interrupt (Ctrl-C, SIGTERM) is left for the next start, as is what a kill cut off: a
     resumed run first catches up on the checkpoints that lie in `folder`.
@@ -58,7 +59,6 @@ class AnalyzeCheckpoints(Checkpoint):
         self._noted: int | None = None
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        check_layers(getattr(pl_module, "network", pl_module), self.settings.layers)
         if not trainer.ckpt_path:
             return  # what may lie here is not of this training
         for step, file in checkpoint_files(self.folder):
@@ -104,15 +104,14 @@ class AnalyzeCheckpoints(Checkpoint):
 
     def summary(self) -> str:
         """What was made, how long it took and what failed, in a line and one more for each failure."""
-        ran = sum(len(report.seconds) for report in self.reports)
-        figures = sum(report.figures for report in self.reports)
-        seconds = sum(sum(report.seconds.values()) for report in self.reports)
-        failures = [(name, r.step, e) for r in self.reports for name, e in r.errors.items()]
-        lines = [
-            f"{ran} analyses of {len(self.reports)} checkpoints gave {figures} pictures in {seconds:.1f} s, "
-            + (f"{len(failures)} failed:" if failures else "none failed.")
-        ]
-        return "\n".join(lines + [f"  {name} at step {step}: {error}" for name, step, error in failures])
+        return summary(self.reports)
+
+    def seconds(self) -> str:
+        """Where the time went: "examples 12.3, cam 4.5", most first."""
+        spent: Counter[str] = Counter()
+        for report in self.reports:
+            spent.update(report.seconds)
+        return ", ".join(f"{name} {seconds:.1f}" for name, seconds in spent.most_common())
 
     def _look_at_noted(self, trainer: lightning.Trainer, strict: bool | None = None) -> None:
         if self._noted is None or trainer.sanity_checking:

@@ -13,9 +13,9 @@ from gallery import atomic
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the final name and renames, once the disk has it all: a kill or a full disk leaves the file
-    that was there, or none. (Lightning writes into the system's temporary folder and moves: across file systems
-    that is a copy, which can be cut off.)
+    """Writes beside the final name and renames, once the disk has it all: a kill or a full disk leaves the
+    file that was there, or none. (Lightning writes into the system's temporary folder and moves: across
+    file systems that is a copy, which can be cut off.)
     """
 
     def save_checkpoint(

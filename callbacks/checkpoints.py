@@ -131,6 +131,10 @@ class StepCheckpoints(ModelCheckpoint):
         except OSError:  # the disk may be what went wrong in the first place: let the exception be seen
             log.exception("no checkpoint could be written after %s", type(exception).__name__)
 
+    def _should_remove_checkpoint(self, trainer: lightning.Trainer, previous: str, current: str) -> bool:
+        # Lightning spares what the run was resumed from: a run resumed often would keep a file each time
+        return previous != current and Path(self.dirpath) in Path(previous).parents
+
     def _save(self, trainer: lightning.Trainer) -> None:
         metrics = self._monitor_candidates(trainer)
         self._save_topk_checkpoint(trainer, metrics)

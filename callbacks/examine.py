@@ -7,7 +7,7 @@ import hashlib
 import logging
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,9 +71,10 @@ def examine(
 ) -> Report:
     """Run what is `missing` at the subject's step, keep it in the store and hand it to the sinks.
 
-    An analysis that fails is logged with its traceback, recorded with what it had yielded so far, and the next
-    one runs. A store that cannot be written to (OSError) ends the examination, and the step stays missing: it is
-    made up for at the next start. A sink that fails is passed over. An interrupt is never contained.
+    An analysis that fails is logged with its traceback, recorded with what it had yielded so far, and the
+    next one runs. A store that cannot be written to (OSError) ends the examination, and the step stays
+    missing: it is made up for at the next start. A sink that fails is passed over. An interrupt is never
+    contained.
 
     Args:
         analyses: by name, as registered; those not `enabled` are passed over.
@@ -123,6 +124,17 @@ def weights_hash(network: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def summary(reports: Sequence[Report]) -> str:
+    """What was made, how long it took and what failed: a line, and one more for each failure."""
+    ran = sum(len(report.seconds) for report in reports)
+    figures = sum(report.figures for report in reports)
+    seconds = sum(sum(report.seconds.values()) for report in reports)
+    failures = [(name, report.step, error) for report in reports for name, error in report.errors.items()]
+    made = f"{ran} analyses of {len(reports)} checkpoints gave {figures} pictures in {seconds:.1f} s, "
+    lines = [made + (f"{len(failures)} failed:" if failures else "none failed")]
+    return "\n".join(lines + [f"  {name} at step {step}: {error}" for name, step, error in failures])
 
 
 def _run(

@@ -19,9 +19,9 @@ FIRST = ["step", "epoch"]  # the columns that every row has
 class MetricsCSV(Logger):
     """A row a step, a column a metric; empty where a metric was not logged at that step.
 
-    As in all of Lightning's loggers, `step` counts from 0: what is logged after the first optimizer step stands at
-    0. Each row is on disk as soon as it is logged. A metric that is new adds a column, for which the file is
-    written anew. Whoever logs to a file that is there goes on with it.
+    As in all of Lightning's loggers, `step` counts from 0: what is logged after the first optimizer step
+    stands at 0. Each row is on disk as soon as it is logged. A metric that is new adds a column, for which
+    the file is written anew. Whoever logs to a file that is there goes on with it.
 
     Args:
         run_dir: the file is `run_dir/metrics.csv`.

@@ -12,6 +12,8 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loops.fit_loop import RestartStage
+from lightning.pytorch.loops.loop import _Loop
 
 from callbacks import random_state
 
@@ -36,7 +38,8 @@ def last_good_checkpoint(run_dir: str | Path) -> Path | None:
 def checkpoint_files(folder: Path, newest_first: bool = False) -> Iterator[tuple[int, Path]]:
     """The checkpoints in a folder with their steps, in order, one file a step.
 
-    A name is believed (`step=00000500.ckpt`); other files are opened, and left out with a warning if unreadable.
+    A name is believed (`step=00000500.ckpt`); other files are opened, and left out with a warning if
+    unreadable.
     """
     found: dict[int, Path] = {}
     # names that say a step first: `last.ckpt` is a link to one of them, `best.ckpt` a copy
@@ -72,11 +75,11 @@ def damage_of(file: Path) -> str | None:
 
 
 class ExactResume(Callback):
-    """Keeps the random number generators in the checkpoint, so that a resumed run draws what the cut one would
-    have drawn.
+    """Keeps the random number generators in the checkpoint, so that a resumed run draws what the cut one
+    would have drawn.
 
-    They are put back as the last thing before the first batch: setting up draws from them as well. Loggers that
-    can (`rewind(step)`) forget what the cut run logged beyond the checkpoint.
+    They are put back as the last thing before the first batch: setting up draws from them as well. Loggers
+    that can (`rewind(step)`) forget what the cut run logged beyond the checkpoint.
     """
 
     def __init__(self) -> None:
@@ -92,9 +95,23 @@ class ExactResume(Callback):
         for logger in trainer.loggers:
             if hasattr(logger, "rewind"):
                 logger.rewind(trainer.global_step)
+        _leave_finished_epoch(trainer.fit_loop)
         if self._state is not None:
             random_state.restore(self._state)
             self._state = None
+
+
+def _leave_finished_epoch(loop: Any) -> None:
+    """Resumed where an epoch ended, begin the next one.
+
+    With `max_steps`, Lightning (2.6) goes back into the epoch, ends it once more and counts it twice:
+    `max_epochs` then comes an epoch early. Without `max_steps` it does what is done here.
+    """
+    if loop.restarted_on_epoch_end:
+        loop.epoch_progress.increment_completed()
+        _Loop.restarting.fset(loop, False)
+        loop._restart_stage = RestartStage.RESUMED_ON_EPOCH_END
+        loop.epoch_loop.reset_restart_stage()
 
 
 def _named_step(file: Path) -> int | None:

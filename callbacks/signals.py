@@ -14,8 +14,8 @@ log = logging.getLogger(__name__)
 
 
 class StopBetweenSteps(Callback):
-    """Ends training after the step in which the signal came, where a checkpoint is exact; a second signal ends it at
-    once. (SIGTERM is Lightning's own: it raises a flag as well and stops after the step.)
+    """Ends training after the step in which the signal came, where a checkpoint is exact; a second signal
+    ends it at once. (SIGTERM is Lightning's own: it raises a flag as well and stops after the step.)
 
     Attributes:
         received: the signal that came, or None.

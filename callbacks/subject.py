@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from analyses.base import Figure, Images, Probes, Subject, as_float
-from analyses.tap import forward_to, module_at
+from analyses.layers import choose_units as layers_and_units
 from callbacks.examine import AnalysisSettings
 from registry import UnknownName
 from settings import SettingError
@@ -81,50 +81,22 @@ def pick_probes(dataset: Images, classes: Sequence[str], n: int) -> Probes:
     return Probes(images, labels[index], index, masks)
 
 
-def choose_units(network: nn.Module, images: Tensor, layers: Any, units: Any) -> dict[str, list[int]]:
-    """Layer -> channels to show, shallow to deep.
-
-    Args:
-        images: float [N, C, H, W] on the network's device, for one forward pass.
-        layers: "auto", or dotted names.
-        units: how many, evenly spaced, or a list of channels (a layer shows those it has).
+def choose_units(network: nn.Module, images: Tensor, layers: Any, units: Any) -> dict[str, Sequence[int]]:
+    """`analyses.layers.choose_units` for what a person asked for.
 
     Raises:
         SettingError: a layer or a unit that is not there.
     """
-    names = automatic_layers(network, images) if layers == "auto" else check_layers(network, layers)
-    maps = {} if not names else _reached(network, images, names)
-    channels = {name: maps[name].shape[1] for name in names}
-    if isinstance(units, int) and not isinstance(units, bool) and units >= 1:
-        return {
-            name: [i * count // min(units, count) for i in range(min(units, count))]
-            for name, count in channels.items()
-        }
-    if isinstance(units, Iterable) and not isinstance(units, str):
-        units = [int(unit) for unit in units]
-        widest = max(channels.values(), default=0)
-        for unit in units:
-            if not 0 <= unit < widest:
-                raise SettingError(
-                    "analysis.units", f"names channel {unit}, but the widest layer has {widest} (from 0)"
-                )
-        return {name: [unit for unit in units if unit < count] for name, count in channels.items()}
-    raise SettingError(
-        "analysis.units", f"is {units!r}, expected a number of channels, at least 1, or a list of channels"
-    )
-
-
-def check_layers(network: nn.Module, layers: Any) -> list[str]:
-    """The names, where every one is a layer of the network; SettingError with the nearest names otherwise."""
-    if layers == "auto":
-        return []
-    names = [layers] if isinstance(layers, str) else list(layers)
-    for name in names:
-        try:
-            module_at(network, name)
-        except UnknownName as error:
-            raise SettingError("analysis.layers", str(error)) from None
-    return names
+    if isinstance(units, bool) or not isinstance(units, (int, Sequence)) or isinstance(units, str):
+        problem = "expected a number of channels, at least 1, or a list of channels"
+        raise SettingError("analysis.units", f"is {units!r}, {problem}")
+    try:
+        return dict(layers_and_units(network, images, layers, units))
+    except UnknownName as error:
+        raise SettingError("analysis.layers", str(error)) from None
+    except ValueError as error:
+        key = "analysis.units" if str(error).startswith("unit") else "analysis.layers"
+        raise SettingError(key, str(error)) from None
 
 
 def bar(iterable: Iterable[Any], description: str = "", total: int | None = None) -> Iterable[Any]:
@@ -132,14 +104,6 @@ def bar(iterable: Iterable[Any], description: str = "", total: int | None = None
     from tqdm import tqdm
 
     return tqdm(iterable, description, total, leave=False, dynamic_ncols=True, disable=None, delay=0.5)
-
-
-def _reached(network: nn.Module, images: Tensor, names: list[str]) -> dict[str, Tensor]:
-    with torch.no_grad():
-        try:
-            return forward_to(network, images, names)
-        except ValueError as error:
-            raise SettingError("analysis.layers", str(error)) from None
 
 
 def _labels(dataset: Images) -> Tensor:

@@ -5,10 +5,10 @@ import logging
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
-import tiny
 from callbacks.checkpoints import CheckpointSettings
 from callbacks.examine import AnalysisSettings
 from gallery.store import Store
@@ -42,9 +42,7 @@ def test_training_with_analyses_is_bit_identical_to_training_without(tmp_path):
 
 def test_an_analysis_that_raises_is_recorded_and_counted_and_the_others_run(tmp_path, caplog):
     sink = tiny.Sink()
-    _, looking = tiny.train(
-        tmp_path, analyses={"nasty": tiny.Nasty(), "plain": tiny.Plain()}, sinks=(sink,)
-    )
+    _, looking = tiny.train(tmp_path, analyses={"nasty": tiny.Nasty(), "plain": tiny.Plain()}, sinks=(sink,))
     outcomes = Store(tmp_path).outcomes(8)
     assert "failed on purpose" in outcomes["nasty"].error
     assert outcomes["plain"].error is None
@@ -96,7 +94,10 @@ def test_a_checkpoint_written_twice_and_by_somebody_else_is_looked_at_once(tmp_p
 
 
 def test_validation_several_times_an_epoch_and_not_every_epoch(tmp_path):
-    for name, options, epochs in [("often", {"val_check_interval": 2}, 2), ("rarely", {"check_val_every_n_epoch": 2}, 3)]:
+    for name, options, epochs in [
+        ("often", {"val_check_interval": 2}, 2),
+        ("rarely", {"check_val_every_n_epoch": 2}, 3),
+    ]:
         sink = tiny.Sink()
         tiny.train(tmp_path / name, sinks=(sink,), epochs=epochs, **options)
         assert [step for step, _ in sink.logged] == [4 * (epoch + 1) for epoch in range(epochs)]

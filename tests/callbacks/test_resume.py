@@ -1,28 +1,37 @@
 """Promise 5: a killed run, resumed, ends as if it had not been."""
 
+import contextlib
+import itertools
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import lightning
 import pytest
-import torch
-
 import tiny
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
+
 from callbacks.checkpoints import CheckpointSettings
+from callbacks.examine import weights_hash
 from callbacks.resume import damage_of, last_good_checkpoint, step_of
 from gallery.store import Store
 
-ROOT = Path(__file__).resolve().parents[2]
+CONTEXT = multiprocessing.get_context("forkserver")  # processes of their own that need not import torch again
+CONTEXT.set_forkserver_preload(["tiny"])
 
 
-def start(run_dir: Path, *options: str) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    program = Path(__file__).with_name("tiny.py")
-    return subprocess.Popen([sys.executable, str(program), str(run_dir), *options], env=environment)
+def start(run_dir: Path, **options) -> multiprocessing.Process:
+    process = CONTEXT.Process(target=tiny.run, args=(run_dir,), kwargs=options)
+    process.start()
+    return process
+
+
+def status(process: multiprocessing.Process) -> int | None:
+    process.join(120)
+    return process.exitcode
 
 
 def metrics(run_dir: Path) -> str:
@@ -41,18 +50,46 @@ class StopAt(lightning.Callback):
             raise ConnectionAbortedError
 
 
-@pytest.mark.parametrize("every_steps", [None, 1, 2, 3], ids=lambda n: f"every_steps={n}")
-@pytest.mark.parametrize("limit", [{}, {"max_steps": 11}, {"val_check_interval": 2}], ids=str)
-def test_a_run_cut_off_at_any_step_ends_in_the_same_weights(tmp_path, every_steps, limit):
-    settings = CheckpointSettings(every_steps=every_steps)
-    whole, _ = tiny.train(tmp_path / "whole", epochs=3, checkpoints=settings, **limit)
-    for step in (1, 3, 4, 5, 8, 10):
-        run_dir = tmp_path / f"cut-{step}"
-        with pytest.raises(ConnectionAbortedError):
-            tiny.train(run_dir, epochs=3, checkpoints=settings, extra=(StopAt(step),), **limit)
-        resumed, _ = tiny.train(run_dir, epochs=3, checkpoints=settings, resume=True, **limit)
-        assert tiny.weights(resumed) == tiny.weights(whole), f"cut at step {step}"
-        assert Store(run_dir).steps() == Store(tmp_path / "whole").steps()
+# Checkpoints and cuts fall within an epoch of 4 steps, at its end, before and after its validation.
+LIMITS = [{}, {"max_steps": 11}, {"val_check_interval": 2}, {"accumulate_grad_batches": 2}]
+CUTS = [
+    ({}, None, 3),
+    ({}, None, 5),
+    ({}, 2, 5),
+    ({}, 3, 8),
+    (LIMITS[1], None, 5),
+    (LIMITS[2], 2, 3),
+    (LIMITS[3], 1, 3),
+]
+if os.environ.get("VITRINE_THOROUGH"):
+    CUTS = list(itertools.product(LIMITS, [None, 1, 2, 3], range(1, 11)))
+
+
+@pytest.mark.parametrize(("limit", "every_steps", "step"), CUTS, ids=str)
+def test_a_run_cut_off_at_any_step_ends_in_the_same_weights(tmp_path, limit, every_steps, step):
+    options = {"epochs": 3, "checkpoints": CheckpointSettings(every_steps=every_steps), **limit}
+    whole, _ = tiny.train(tmp_path / "whole", **options)
+    with contextlib.suppress(ConnectionAbortedError):
+        tiny.train(tmp_path / "cut", extra=(StopAt(step),), **options)
+    resumed, _ = tiny.train(tmp_path / "cut", resume=True, **options)
+    assert tiny.weights(resumed) == tiny.weights(whole)
+    assert Store(tmp_path / "cut").steps() == Store(tmp_path / "whole").steps()
+
+
+def test_averaged_weights_are_resumed_exactly_too(tmp_path):
+    def train(name, *extra, **options):
+        callbacks = (EMAWeightAveraging(decay=0.9), *extra)
+        settings = CheckpointSettings(every_steps=3)
+        return tiny.train(tmp_path / name, checkpoints=settings, extra=callbacks, **options)[0]
+
+    whole = train("whole")
+    with pytest.raises(ConnectionAbortedError):
+        train("cut", StopAt(5))
+    assert tiny.weights(train("cut", resume=True)) == tiny.weights(whole)
+    for step in (6, 8):
+        file = f"checkpoints/step={step:08d}.ckpt"
+        cut, unbroken = (weights_hash(tiny.load(tmp_path / name / file)) for name in ("cut", "whole"))
+        assert cut == unbroken
 
 
 def test_a_run_cut_off_twice_ends_in_the_same_weights(tmp_path):
@@ -60,9 +97,7 @@ def test_a_run_cut_off_twice_ends_in_the_same_weights(tmp_path):
     whole, _ = tiny.train(tmp_path / "whole", epochs=3, checkpoints=settings)
     for step in (5, 10):
         with pytest.raises(ConnectionAbortedError):
-            tiny.train(
-                tmp_path / "cut", epochs=3, checkpoints=settings, extra=(StopAt(step),), resume=True
-            )
+            tiny.train(tmp_path / "cut", epochs=3, checkpoints=settings, extra=(StopAt(step),), resume=True)
     resumed, _ = tiny.train(tmp_path / "cut", epochs=3, checkpoints=settings, resume=True)
     assert tiny.weights(resumed) == tiny.weights(whole)
 
@@ -71,25 +106,26 @@ def test_a_run_cut_off_twice_ends_in_the_same_weights(tmp_path):
 def test_a_run_killed_with_sigkill_ends_in_the_same_weights_and_metrics(tmp_path, step):
     whole, _ = tiny.train(tmp_path / "whole", checkpoints=CheckpointSettings(every_steps=2))
     run_dir = tmp_path / "killed"
-    assert start(run_dir, "--every-steps=2", f"--kill={step}").wait(120) == -signal.SIGKILL
-    assert start(run_dir, "--every-steps=2", "--resume").wait(120) == 0
+    assert status(start(run_dir, every_steps=2, kill=step)) == -signal.SIGKILL
+    assert status(start(run_dir, every_steps=2, resume=True)) == 0
     assert torch.load(run_dir / "final.pt") == tiny.weights(whole)
     assert Store(run_dir).steps() == [2, 4, 6, 8]
+    assert metrics(run_dir) == metrics(tmp_path / "whole")
 
 
 def test_a_kill_in_an_analysis_leaves_nothing_half_made_and_is_caught_up_on(tmp_path):
     whole, _ = tiny.train(tmp_path / "whole", checkpoints=CheckpointSettings(every_steps=3))
     run_dir = tmp_path / "killed"
-    process = start(run_dir, "--every-steps=3", "--slow=60")
+    process = start(run_dir, every_steps=3, seconds=60)
     deadline = time.monotonic() + 120
     while not (run_dir / "analysis").exists() and time.monotonic() < deadline:  # made as the first begins
         time.sleep(0.05)
     time.sleep(0.5)
     process.kill()
-    process.wait()
+    assert status(process) == -signal.SIGKILL
     assert (run_dir / "checkpoints" / "step=00000003.ckpt").exists()
     assert Store(run_dir).steps() == []
-    assert start(run_dir, "--every-steps=3", "--resume").wait(120) == 0
+    assert status(start(run_dir, every_steps=3, resume=True)) == 0
     assert torch.load(run_dir / "final.pt") == tiny.weights(whole)
     assert Store(run_dir).steps() == [3, 6, 8]
 

@@ -1,16 +1,11 @@
-"""A training run of a second with all that can go wrong in it; as a program too, so that it can be killed.
-
-python tiny.py RUN_DIR STEPS_AN_EPOCH EPOCHS [--kill=POINT] [--slow=SECONDS] [--every-steps=N] [--resume]
-"""
+"""A training run of half a second with all in it that can go wrong."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import random
 import signal
-import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -202,21 +197,16 @@ def weights(module: nn.Module) -> list[float]:
     return [value for tensor in module.state_dict().values() for value in tensor.flatten().tolist()]
 
 
-if __name__ == "__main__":
+def run(
+    run_dir: Path, every_steps: int, kill: int | None = None, seconds: float = 0, resume: bool = False
+) -> None:
+    """`train`, in a process of its own; its weights end in `run_dir/final.pt`."""
     torch.set_num_threads(1)
-    parser = argparse.ArgumentParser()
-    parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--kill", type=int)
-    parser.add_argument("--slow", type=float, default=0)
-    parser.add_argument("--every-steps", type=int)
-    parser.add_argument("--resume", action="store_true")
-    given = parser.parse_args()
     trained, _ = train(
-        given.run_dir,
-        checkpoints=CheckpointSettings(every_steps=given.every_steps),
-        analyses={"plain": Plain(seconds=given.slow)},
-        extra=() if given.kill is None else (KillAt(given.kill),),
-        resume=given.resume,
+        run_dir,
+        checkpoints=CheckpointSettings(every_steps=every_steps),
+        analyses={"plain": Plain(seconds=seconds)},
+        extra=() if kill is None else (KillAt(kill),),
+        resume=resume,
     )
-    torch.save(weights(trained), given.run_dir / "final.pt")
-    sys.exit(0)
+    torch.save(weights(trained), run_dir / "final.pt")

@@ -1,0 +1,42 @@
+"""Which checkpoints are written; when, is in test_analyze_checkpoints."""
+
+import pytest
+import tiny
+
+from callbacks.checkpoints import CheckpointSettings, model_checkpoints
+from settings import SettingError
+
+
+def test_epochs_and_steps_at_once_are_refused(tmp_path):
+    with pytest.raises(SettingError, match="one of the two"):
+        model_checkpoints(tmp_path, CheckpointSettings(every_epochs=1, every_steps=10))
+
+
+def test_the_newest_stay_and_a_resumed_run_goes_on_counting(tmp_path):
+    settings = CheckpointSettings(keep=2)
+    tiny.train(tmp_path, epochs=2, checkpoints=settings)
+    tiny.train(tmp_path, epochs=4, checkpoints=settings, resume=True)
+    names = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert names == ["last.ckpt", "step=00000012.ckpt", "step=00000016.ckpt"]
+
+
+def test_what_a_run_was_resumed_from_is_not_written_again(tmp_path):
+    tiny.train(tmp_path, epochs=1)
+    file = tmp_path / "checkpoints" / "step=00000004.ckpt"
+    before = file.stat().st_mtime_ns
+    tiny.train(tmp_path, epochs=2, resume=True)
+    assert file.stat().st_mtime_ns == before
+
+
+def test_a_disk_that_is_full_on_an_exception_does_not_hide_the_exception(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    class Raise(tiny.lightning.Callback):
+        def on_validation_end(self, trainer, pl_module):
+            if not trainer.sanity_checking:
+                monkeypatch.setattr("callbacks.checkpoint_io.AtomicCheckpointIO.save_checkpoint", full)
+                raise ArithmeticError("the first thing that went wrong")
+
+    with pytest.raises(ArithmeticError, match="the first thing"):
+        tiny.train(tmp_path, extra=(Raise(),))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd
 
-from analyses.tap import as_maps, evaluating, tapped
+from analyses.tap import as_maps, evaluating, tapped, turns_maps
 
 
 @dataclass(eq=False)
@@ -88,10 +88,11 @@ def choose_units(
     layers = list(dict.fromkeys(layers))
     if isinstance(units, int) and units < 1:
         raise ValueError(f"units is {units}, expected at least 1 a layer, or a list of channels")
+    turned = turns_maps(network)
     widths: dict[str, int] = {}  # in the order in which the layers are reached
 
     def see(layer: str, output: Tensor) -> None:
-        widths.setdefault(layer, as_maps(output).shape[1])
+        widths.setdefault(layer, as_maps(output, turned).shape[1])
 
     with (
         torch.inference_mode(False),
@@ -123,7 +124,7 @@ def _calls(network: nn.Module, images: Tensor) -> _Call:
     images = images[:1].repeat(
         2, 1, 1, 1
     )  # two, to tell a batch from a batch of windows or a table of positions
-    root = _Call("", network, None)
+    root, turned = _Call("", network, None), turns_maps(network)
     stack, noted = [root], {network}
     learned = False  # whether a layer with parameters has run: before it, all is normalisation
 
@@ -143,7 +144,7 @@ def _calls(network: nn.Module, images: Tensor) -> _Call:
         call.parent.inside.append(call)
         if learned and isinstance(output, Tensor) and output.ndim in (3, 4) and len(output) == len(images):
             try:
-                size = tuple(as_maps(output).shape[-2:])
+                size = tuple(as_maps(output, turned).shape[-2:])
             except ValueError:
                 return
             call.size, call.tokens = size if size[0] * size[1] > 1 else None, output.ndim == 3

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from analyses.boxes import NOTHING, Boxes
-from analyses.tap import as_maps, evaluating, forward_to, input_channels, tapped
+from analyses.tap import as_maps, evaluating, forward_to, input_channels, tapped, turns_maps
 
 
 def receptive_field(
@@ -70,11 +70,12 @@ def receptive_fields(
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     parameter = next(network.parameters(), torch.zeros(()))
     found: dict[str, Tensor] = {}
+    turned = turns_maps(network)
 
     def see(layer: str, output: Tensor) -> None:
         if layer not in found:
             boxes = tracker.boxes(output).expand(4, *output.shape)
-            maps = torch.stack([as_maps(side)[0] for side in boxes], -1)
+            maps = torch.stack([as_maps(side, turned)[0] for side in boxes], -1)
             found[layer] = _plain(maps)
 
     with torch.inference_mode(False), torch.no_grad(), evaluating(network):

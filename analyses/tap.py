@@ -53,18 +53,27 @@ def input_channels(network: nn.Module, size: Sequence[int]) -> int:
     )
 
 
-def as_maps(output: Tensor) -> Tensor:
+def turns_maps(network: nn.Module) -> bool:
+    """Whether maps inside the network may be channels-last, [B, h, w, C]: only where a layer norm works
+    on them."""
+    return any(isinstance(m, nn.LayerNorm) and len(m.normalized_shape) == 1 for m in network.modules())
+
+
+def as_maps(output: Tensor, turned: bool = True) -> Tensor:
     """A module's output as [B, C, h, w].
 
     Token grids [B, T, C] lose their class token, where they have one; channels-last maps [B, h, w, C] (Swin)
     are turned; vectors [B, C] become 1 x 1 maps.
+
+    Args:
+        turned: whether channels-last maps are possible (`turns_maps`); they are told by being square.
 
     Raises:
         ValueError: the output is no map, token grid or vector.
     """
     if output.ndim == 4:
         _, a, b, c = output.shape
-        return output.permute(0, 3, 1, 2) if a == b != c else output
+        return output.permute(0, 3, 1, 2) if turned and a == b != c else output
     if output.ndim == 3:
         tokens = output.shape[1]
         side = math.isqrt(tokens)
@@ -134,4 +143,5 @@ def forward_to(network: nn.Module, images: Tensor, layers: Sequence[str]) -> dic
     missing = [layer for layer in layers if layer not in outputs]
     if missing:
         raise ValueError(f"layer {missing[0]!r} takes no part in the forward pass")
-    return {layer: as_maps(outputs[layer]) for layer in layers}
+    turned = turns_maps(network)
+    return {layer: as_maps(outputs[layer], turned) for layer in layers}

@@ -1,0 +1,135 @@
+"""The k images that excite each unit most, kept while a data set streams by.
+
+A value and its image are one int64 key: the value's bits, put in order, above the image's index, counted
+down. So `topk` on keys is exact, breaks ties by the lower index, and gives the same answer in whatever order
+images come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+NONE = torch.iinfo(torch.int64).min  # the key of no image: below that of -inf
+_LOW = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class TopExamples:
+    """For each unit of a layer the images on which its largest activation over space is largest, best first.
+
+    Attributes:
+        values: float32 [units, k], descending.
+        indices: int64 [units, k], into the data set; the lower one first where values are equal.
+        positions: int64 [units, k, 2], row and column of the activation in the layer's map.
+        labels: int64 [units, k], of the images; None where they are not known.
+    """
+
+    values: Tensor
+    indices: Tensor
+    positions: Tensor
+    labels: Tensor | None = None
+
+    @property
+    def dead(self) -> Tensor:
+        """Which units are never above 0 on the split: bool [units]."""
+        return self.values[:, 0] <= 0
+
+    @property
+    def class_entropy(self) -> Tensor:
+        """Entropy of the classes of each unit's images, in bits: float32 [units]; 0 where they are all of
+        one."""
+        if self.labels is None:
+            raise ValueError("labels are not known: the loader that the examples came from gave none")
+        share = (self.labels[:, :, None] == self.labels[:, None, :]).float().mean(2)  # of each image's class
+        return -share.log2().mean(1) + 0.0
+
+
+class RunningTop:
+    """The best k so far of every unit of one layer."""
+
+    def __init__(self, k: int):
+        self.k = k
+        self.keys: Tensor | None = None  # [units, k] descending
+        self.places: Tensor | None = None  # [units, k], row * 2^16 + column
+
+    def update(self, maps: Tensor, indices: Tensor, fresh: Tensor) -> None:
+        """Take in maps [B, units, h, w] of the images at indices [B]; those not fresh ([B]) are passed
+        over."""
+        keys = keys_of(maps.amax((2, 3)), indices[:, None])
+        keys = keys.masked_fill(~fresh[:, None], NONE).T
+        if self.keys is None:
+            self.keys = torch.full((len(keys), self.k), NONE, device=maps.device)
+            self.places = torch.zeros_like(self.keys)
+        # Most images enter no list: only lists that change are merged, and only what enters them is searched
+        # for its position. On a GPU, asking which costs more than it spares.
+        if maps.is_cuda:
+            units = torch.arange(len(keys), device=maps.device)
+        else:
+            units = (keys > self.keys[:, -1:]).any(1).nonzero().squeeze(1)
+            if not len(units):
+                return
+        merged, chosen = torch.cat([self.keys[units], keys[units]], 1).topk(self.k, 1)
+        entered = chosen >= self.k
+        places = self.places[units].gather(1, chosen.clamp(max=self.k - 1))
+        if maps.is_cuda:
+            found = maps[(chosen - self.k).clamp(min=0), units[:, None]]
+            places = torch.where(entered, _places(found), places)
+        else:
+            rows, slots = entered.nonzero(as_tuple=True)
+            places[rows, slots] = _places(maps[chosen[rows, slots] - self.k, units[rows]])
+        self.keys[units], self.places[units] = merged, places
+
+    def result(self) -> TopExamples:
+        """What has been found, on the CPU; fewer than k columns where fewer images have come by."""
+        count = int((self.keys > NONE).sum(1).min())
+        keys, places = self.keys[:, :count].cpu(), self.places[:, :count].cpu()
+        return TopExamples(*read_keys(keys), torch.stack([places >> 16, places & 0xFFFF], 2))
+
+
+def _places(maps: Tensor) -> Tensor:
+    """Where each of maps [..., h, w] is largest, the first place of several: row * 2^16 + column."""
+    first, width = maps.flatten(-2).argmax(-1), maps.shape[-1]
+    return (first // width << 16) + first % width
+
+
+def merge(parts: Sequence[TopExamples], k: int = 9) -> TopExamples:
+    """One top k from those of several shares of a data set (of ranks, say); an image in several counts
+    once."""
+    values, indices, positions = (
+        torch.cat([getattr(p, n) for p in parts], 1) for n in ("values", "indices", "positions")
+    )
+    keys, order = keys_of(values, indices).sort(1, descending=True)
+    indices = indices.gather(1, order)
+    again = (indices[:, :, None] == indices[:, None, :]).tril(-1).any(2)  # the same image, better before
+    keys, best = keys.masked_fill(again, NONE).topk(min(k, keys.shape[1]), 1)
+    best = order.gather(1, best[:, : int((keys > NONE).sum(1).min())])
+    known = all(p.labels is not None for p in parts)
+    return TopExamples(
+        values.gather(1, best),
+        torch.cat([p.indices for p in parts], 1).gather(1, best),
+        positions.gather(1, best[:, :, None].expand(-1, -1, 2)),
+        torch.cat([p.labels for p in parts], 1).gather(1, best) if known else None,
+    )
+
+
+def keys_of(values: Tensor, indices: Tensor) -> Tensor:
+    """Values (NaN counts as -inf, -0 as 0) and indices (below 2^32) as int64 keys that sort by value,
+    then index."""
+    values = values.float().nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf) + 0.0
+    bits = values.view(torch.int32).long()
+    return (_ordered(bits) << 32) | (_LOW - indices)
+
+
+def read_keys(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """The values (float32) and indices that keys were made of."""
+    return _ordered(keys >> 32).int().view(torch.float32), _LOW - (keys & _LOW)
+
+
+def _ordered(bits: Tensor) -> Tensor:
+    """A float's 32 bits as a number that grows with it, and back: negative floats count their bits
+    downwards."""
+    return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)

@@ -1,0 +1,217 @@
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from analyses.base import Figure, Probes, Scalar, Subject
+from analyses.examples import Examples, TopExamples, merge, top_examples, top_examples_of
+from analyses.receptive_field import receptive_field
+from registry import UnknownName
+
+
+def integer_network(inplace=False):
+    """Small whole numbers everywhere: sums are exact in any order, and ties are frequent."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 5, 3, padding=1),
+        nn.ReLU(inplace),
+        nn.MaxPool2d(2),
+        nn.Conv2d(5, 7, 3),
+        nn.ReLU(inplace),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(7, 2),
+    )
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randint(-1, 2, parameter.shape))
+    return network.eval()
+
+
+def integer_images(n=41):
+    images = torch.randint(0, 2, (n, 3, 10, 12), generator=torch.Generator().manual_seed(1)).float()
+    return images, torch.arange(n) % 4
+
+
+def batches(images, labels, size, indices=None):
+    order = torch.arange(len(images)) if indices is None else indices
+    for start in range(0, len(order), size):
+        at = order[start : start + size]
+        yield (images[at], labels[at]) if indices is None else (images[at], labels[at], at)
+
+
+def brute_force(network, images, labels, layer, k):
+    """Every activation kept and sorted in Python: by value, then by index; then the first place of the
+    maximum."""
+    maps = network[: int(layer) + 1](images)
+    maps = maps if maps.ndim == 4 else maps[:, :, None, None]
+    rows = []
+    for unit in range(maps.shape[1]):
+        scored = sorted((-maps[n, unit].max().item(), n) for n in range(len(images)))[:k]
+        places = [(maps[n, unit] == maps[n, unit].max()).nonzero()[0].tolist() for _, n in scored]
+        rows.append(([-v for v, _ in scored], [n for _, n in scored], places))
+    values, indices, positions = (torch.tensor(x) for x in zip(*rows))
+    return TopExamples(values, indices, positions, labels[indices])
+
+
+def assert_same(a, b):
+    for name in ("values", "indices", "positions", "labels"):
+        torch.testing.assert_close(getattr(a, name), getattr(b, name), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("inplace", [False, True])  # an in-place ReLU overwrites what the layer gave
+def test_one_pass_finds_what_sorting_every_activation_finds(inplace):
+    network, (images, labels) = integer_network(), integer_images()
+    layers = ["0", "1", "2", "3", "4", "7"]
+    found = top_examples(integer_network(inplace), batches(images, labels, 8), layers, k=9)
+    with torch.no_grad():
+        for layer in layers:
+            assert_same(found[layer], brute_force(network, images, labels, layer, 9))
+    assert (found["0"].values[:, :-1] >= found["0"].values[:, 1:]).all()
+    assert found["3"].values.min() < 0 or found["7"].values.min() < 0  # negative activations are activations
+
+
+@pytest.mark.parametrize("size", [1, 7, 41])
+def test_the_answer_depends_neither_on_batch_size_nor_on_order_and_padding(size):
+    network, (images, labels) = integer_network(), integer_images()
+    expected = top_examples(network, batches(images, labels, 8), ["1", "3"])
+    found = top_examples(network, batches(images, labels, size), ["1", "3"])
+    shuffled = torch.randperm(41, generator=torch.Generator().manual_seed(size))
+    padded = torch.cat([shuffled, shuffled[:10]])  # a sampler that repeats images
+    disordered = top_examples(network, batches(images, labels, size, padded), ["1", "3"])
+    for layer in ("1", "3"):
+        assert_same(found[layer], expected[layer])
+        assert_same(disordered[layer], expected[layer])
+
+
+def test_the_shares_of_ranks_merge_into_the_whole_and_their_padding_is_dropped():
+    network, (images, labels) = integer_network(), integer_images()
+    whole = top_examples(network, batches(images, labels, 8), ["3"])["3"]
+    shares = [torch.cat([torch.arange(rank, 41, 4), torch.tensor([0, 1])]) for rank in range(4)]
+    parts = [top_examples(network, batches(images, labels, 8, share), ["3"])["3"] for share in shares]
+    assert_same(merge(parts), whole)
+
+
+def test_fewer_images_than_k_are_all_there():
+    network, (images, labels) = integer_network(), integer_images(5)
+    found = top_examples(network, batches(images, labels, 2), ["3"], k=9)["3"]
+    assert found.values.shape == (7, 5)
+    assert found.indices.sort(1).values.tolist() == [[0, 1, 2, 3, 4]] * 7
+    pairs = [
+        top_examples(network, batches(images, labels, 2, torch.arange(r, 5, 2)), ["3"])["3"] for r in (0, 1)
+    ]
+    assert_same(merge(pairs), found)
+
+
+def test_nan_comes_last_and_minus_zero_equals_zero():
+    network = nn.Sequential(nn.Identity())
+    images = torch.tensor([-0.0, float("nan"), 0.0, -3.0, float("inf"), 2.0]).reshape(6, 1, 1, 1)
+    found = top_examples(network, [(images, torch.zeros(6, dtype=torch.int64))], ["0"], k=6)["0"]
+    assert found.indices.tolist() == [[4, 5, 0, 2, 3, 1]]
+    assert found.values.tolist() == [[float("inf"), 2, 0, 0, -3, float("-inf")]]
+
+
+def test_dead_units_are_never_above_zero():
+    network, (images, labels) = integer_network(), integer_images()
+    with torch.no_grad():
+        network[0].weight[2], network[0].bias[2] = 0, 0
+    assert top_examples(network, batches(images, labels, 8), ["1"])[
+        "1"
+    ].dead.nonzero().flatten().tolist() == [2]
+
+
+def test_entropy_of_classes_is_in_bits():
+    labels = torch.tensor([[0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 2, 3]])
+    top = TopExamples(torch.zeros(3, 4), labels, torch.zeros(3, 4, 2), labels)
+    assert top.class_entropy.tolist() == [0, 1, 2]
+
+
+def test_nothing_deeper_than_the_deepest_layer_is_computed_and_the_network_is_left_alone():
+    class Forbidden(nn.Module):
+        def forward(self, x):
+            raise AssertionError("deeper than asked for")
+
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.9), Forbidden()).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    images, labels = integer_images()
+    twice = [top_examples(network, batches(images, labels, 8), ["2"])["2"] for _ in range(2)]
+    assert_same(*twice)
+    assert network[1].training and not any(module._forward_hooks for module in network.modules())
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_wrong_arguments_are_named():
+    network, (images, labels) = integer_network(), integer_images()
+    with pytest.raises(UnknownName, match="layer"):
+        top_examples(network, batches(images, labels, 8), ["9"])
+    with pytest.raises(ValueError, match="k is 0"):
+        top_examples(network, batches(images, labels, 8), ["1"], k=0)
+    with pytest.raises(ValueError, match="no images"):
+        top_examples(network, [], ["1"])
+    with pytest.raises(ValueError, match=r"'aux1' takes no part|'aux1.fc1' takes no part"):
+        googlenet = torchvision.models.googlenet(init_weights=False, num_classes=2)
+        top_examples(googlenet, [(torch.rand(2, 3, 64, 64), torch.zeros(2))], ["aux1.fc1"])
+
+
+class Pictures:
+    def __init__(self, images, labels):
+        self.images, self.labels = images, labels
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return (self.images[index] * 255).to(torch.uint8), int(self.labels[index])
+
+
+def subject(network, previous=None):
+    images, labels = integer_images()
+    probes = Probes(images[:4], labels[:4], torch.arange(4))
+    units = {"1": (0, 3), "3": (6,), "7": (1,)}
+    return Subject(
+        network, probes, Pictures(images, labels), list("abcd"), units, batch_size=16, previous=previous or {}
+    )
+
+
+def test_each_unit_gets_a_sheet_and_each_layer_its_curves():
+    network = integer_network()
+    given = subject(network)
+    results = list(Examples()(given))
+    figures = [r for r in results if isinstance(r, Figure)]
+    scalars = {r.key: r.value for r in results if isinstance(r, Scalar)}
+    assert [f.key for f in figures] == ["1/unit-000", "1/unit-003", "3/unit-006", "7/unit-001"]
+    top = top_examples_of(given)
+    assert top_examples_of(given) is top
+    for figure in figures:
+        best = top[figure.layer]
+        assert figure.image.dtype == torch.uint8 and figure.image.shape[2] == 3
+        assert figure.values["activation"] == best.values[figure.unit, 0].item()
+        indices = [figure.values[f"index-{i}"] for i in range(1, 10)]
+        assert indices == best.indices[figure.unit].tolist()
+    assert set(scalars) == {f"{kind}/{layer}" for kind in ("dead_units", "class_entropy") for layer in "137"}
+
+
+def test_the_crop_is_the_receptive_field_of_the_maximum():
+    network = integer_network()
+    given = subject(network)
+    figure = next(f for f in Examples(k=1, tile=12)(given) if isinstance(f, Figure) and f.layer == "3")
+    best = top_examples_of(given, 1)["3"]
+    top, left, bottom, right = receptive_field(network, "3", best.positions[6, 0], (10, 12)).tolist()
+    assert 0 < bottom - top <= 8 and 0 < right - left <= 8
+    crop = given.dataset[best.indices[6, 0].item()][0][:, top:bottom, left:right].float()
+    shown = figure.image[:12, :12].permute(2, 0, 1).float()
+    size = [round(side * 12 / max(crop.shape[1:])) for side in crop.shape[1:]]
+    expected = nn.functional.interpolate(crop[None], size, mode="bilinear", antialias=True)[0]
+    top, left = (12 - size[0]) // 2, (12 - size[1]) // 2  # centred on paper
+    torch.testing.assert_close(shown[:, top : top + size[0], left : left + size[1]], expected, atol=1, rtol=0)
+
+
+def test_the_overlap_with_the_checkpoint_before_is_a_curve():
+    network = integer_network()
+    first = [r for r in Examples()(subject(network)) if isinstance(r, Figure)]
+    again = list(Examples()(subject(network, {"examples": first})))
+    assert {r.key: r.value for r in again if isinstance(r, Scalar) and r.key.startswith("overlap")} == {
+        "overlap/1": 1.0,
+        "overlap/3": 1.0,
+        "overlap/7": 1.0,
+    }

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -20,6 +21,9 @@ from datamodules.draws import key
 from datamodules.memory import InMemory
 
 _In, _Out = TypeVar("_In"), TypeVar("_Out")
+progress = partial(
+    tqdm, unit="image", leave=False, disable=None
+)  # a bar on a terminal, nothing in a log file
 
 
 class UnreadableImage(ValueError):
@@ -63,8 +67,12 @@ class Files:
         Raises:
             UnreadableImage: the file cannot be decoded.
         """
-        image = F.center_crop(F.resize(self._decoded(index), self.resize), self.image_size)
-        return F.pil_to_tensor(image), int(self.labels[index])
+        image = self._decoded(index)
+        if min(image.size) != self.resize:
+            image = F.resize(image, self.resize)
+        if image.size != (self.image_size, self.image_size):
+            image = F.center_crop(image, self.image_size)
+        return _as_tensor(image), int(self.labels[index])
 
     def keyed(self, index: int, seed: int) -> tuple[Tensor, int]:
         """An item for training: a random part of the whole photograph, a function of (seed, index)."""
@@ -74,7 +82,7 @@ class Files:
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
             torch.default_generator.manual_seed(key(seed, index))
             image = crop(self._decoded(index))
-        return F.pil_to_tensor(image), int(self.labels[index])
+        return _as_tensor(image), int(self.labels[index])
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The images, uint8 [n, C, H, W], and labels, int64 [n], at `indices`, decoded in threads."""
@@ -87,16 +95,14 @@ class Files:
         """All of them in memory; a progress bar says how far it is."""
         images = torch.empty(len(self), self.channels, self.image_size, self.image_size, dtype=torch.uint8)
         items = in_threads(self.__getitem__, range(len(self)))
-        for image, (item, _) in zip(images, tqdm(items, description, len(self), unit="image", leave=False)):
+        for image, (item, _) in zip(images, progress(items, description, len(self))):
             image.copy_(item)
         return InMemory(images, self.labels)
 
     def readable(self, description: str) -> Tensor:
         """Which files can be decoded, bool [N]: every one is tried."""
         tried = in_threads(partial(_is_readable, self), range(len(self)))
-        return torch.tensor(
-            list(tqdm(tried, description, len(self), unit="image", leave=False)), dtype=torch.bool
-        )
+        return torch.tensor(list(progress(tried, description, len(self))), dtype=torch.bool)
 
     def at(self, indices: Sequence[int]) -> Files:
         """Some of them."""
@@ -137,6 +143,12 @@ def in_threads(work: Callable[[_In], _Out], items: Iterable[_In]) -> Iterable[_O
         finally:
             for left in waiting:
                 left.cancel()
+
+
+def _as_tensor(image: Image.Image) -> Tensor:
+    """uint8 [C, H, W]; torchvision's own way takes as long as decoding a small JPEG does."""
+    pixels = torch.from_numpy(np.array(image))
+    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
 def _is_readable(files: Files, index: int) -> bool:

@@ -59,7 +59,7 @@ class Recorder(lightning.LightningModule):
 
 def fit(data, folder, callbacks=(), ckpt=None, fail_at=None, **trainer):
     module = Recorder(fail_at)
-    settings = DataSettings(batch_size=BATCH, workers=2, augment=Augment(crop=1, flip=True))
+    settings = DataSettings(batch_size=BATCH, workers=1, augment=Augment(crop=1, flip=True))
     trainer = lightning.Trainer(
         default_root_dir=folder,
         accelerator="cpu",

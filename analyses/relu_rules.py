@@ -1,0 +1,159 @@
+"""Other ways back through a ReLU: guided backpropagation and the deconvnet, on a network left as it is.
+
+A `TorchFunctionMode` sees every call of a torch function in its scope and swaps an autograd Function in for
+each ReLU, however it is spelled: module, functional, method, in-place, used twice. Module hooks miss some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+Rule = Callable[[Tensor, Tensor, float | None], Tensor]
+"""(incoming signal, the ReLU's output or input, its ceiling or None) -> the signal passed on."""
+
+
+def guided(signal: Tensor, values: Tensor, ceiling: float | None) -> Tensor:
+    """Passes where the input was positive (and under its ceiling), if positive (Springenberg 2015)."""
+    if ceiling is None:
+        return torch.ops.aten.threshold_backward(signal, values, 0).relu_()
+    return torch.ops.aten.hardtanh_backward(signal, values, 0, ceiling).relu_()
+
+
+def deconvnet(signal: Tensor, values: Tensor, ceiling: float | None) -> Tensor:
+    """Passes where the signal is positive, whatever the input was (Zeiler & Fergus 2014)."""
+    return signal.relu()
+
+
+class NoRule(ValueError):
+    """The network has an activation function for which there is no agreed rule, or no ReLU at all."""
+
+
+class ReluRule(TorchFunctionMode):
+    """Within the scope, gradients pass every ReLU and ReLU6 by `rule`; forward values are unchanged.
+
+    The rule goes with the graph: take the gradients inside or outside the scope. A ReLU is relu, relu6,
+    hardtanh with floor 0, threshold at 0, or clamp at 0 (without ceiling, or with 6), as function, method or
+    module. What is scripted (`torch.jit`) or written as `x * (x > 0)` is not seen.
+
+    Attributes:
+        met: the ReLUs met so far.
+
+    Raises:
+        NoRule: an activation function is called that has no agreed rule (GELU, SiLU, leaky ReLU, ...).
+    """
+
+    def __init__(self, rule: Rule):
+        super().__init__()
+        self.rule, self.met = rule, 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "").strip("_")  # relu_ is in place, F.threshold is named _threshold
+        if name in _SPELLINGS:
+            found = _SPELLINGS[name](*args, **kwargs)
+            if found is not None:
+                self.met += 1
+                input, ceiling, in_place = found
+                return rectified(input, self.rule, ceiling, in_place or func.__name__.endswith("_"))
+        elif name in _NO_RULE:
+            raise NoRule(
+                f"guided backprop and deconvnet are for ReLUs, and the network uses {_NO_RULE[name]}: "
+                "use input_gradient, smooth_grad or integrated_gradients"
+            )
+        return func(*args, **kwargs)
+
+    def expect_some(self) -> None:
+        """Raise NoRule where no ReLU was met: the result would be the plain gradient under another name."""
+        if not self.met:
+            raise NoRule(
+                "guided backprop and deconvnet are for ReLUs, and none was met on the way from the images: "
+                "use input_gradient, smooth_grad or integrated_gradients"
+            )
+
+
+def rectified(input: Tensor, rule: Rule, ceiling: float | None = None, in_place: bool = False) -> Tensor:
+    """ReLU (with a ceiling: ReLU6 and its like) whose gradient follows `rule`."""
+    if in_place and input._is_view():  # autograd does not let a Function write into a view; copy_ may
+        return input.copy_(_Rectified.apply(input, rule, ceiling, False))
+    return _Rectified.apply(input, rule, ceiling, in_place)
+
+
+class _Rectified(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, rule: Rule, ceiling: float | None, in_place: bool) -> Tensor:
+        if in_place:
+            ctx.mark_dirty(input)
+            output = input.relu_() if ceiling is None else input.clamp_(0, ceiling)
+        else:
+            output = input.relu() if ceiling is None else input.clamp(0, ceiling)
+        ctx.rule, ctx.ceiling = rule, ceiling
+        # what autograd's own relu and hardtanh keep: a network that trains may write into the other one
+        ctx.save_for_backward(output if in_place or ceiling is None else input)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, signal: Tensor) -> tuple[Tensor, None, None, None]:
+        return ctx.rule(signal, *ctx.saved_tensors, ctx.ceiling), None, None, None
+
+
+# Each spelling of a ReLU, with its own signature -> (input, ceiling, in place), or None where it is no ReLU.
+_Found = tuple[Tensor, float | None, bool] | None
+
+
+def _relu(input: Tensor, inplace: bool = False) -> _Found:
+    return input, None, inplace
+
+
+def _relu6(input: Tensor, inplace: bool = False) -> _Found:
+    return input, 6.0, inplace
+
+
+def _hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> _Found:
+    return (input, float(max_val), inplace) if min_val == 0 else None
+
+
+def _threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> _Found:
+    return (input, None, inplace) if threshold == 0 and value == 0 else None
+
+
+def _clamp(input: Tensor, min: Any = None, max: Any = None, **_rest: Any) -> _Found:
+    floor, ceiling = (bound.item() if _is_number(bound) else bound for bound in (min, max))
+    if not isinstance(floor, (int, float)) or floor != 0 or _rest.get("out") is not None:
+        return None
+    if ceiling is None:
+        return input, None, False
+    return (input, 6.0, False) if isinstance(ceiling, (int, float)) and ceiling == 6 else None
+
+
+def _is_number(bound: Any) -> bool:
+    return isinstance(bound, Tensor) and bound.ndim == 0 and bound.device.type == "cpu"
+
+
+_SPELLINGS: dict[str, Callable[..., _Found]] = {
+    "relu": _relu,
+    "relu6": _relu6,
+    "hardtanh": _hardtanh,
+    "threshold": _threshold,
+    "clamp": _clamp,
+    "clip": _clamp,
+    "clamp_min": _clamp,
+}
+
+_NO_RULE = {
+    "gelu": "GELU",
+    "silu": "SiLU",
+    "hardswish": "Hardswish",
+    "mish": "Mish",
+    "elu": "ELU",
+    "selu": "SELU",
+    "celu": "CELU",
+    "leaky_relu": "leaky ReLU",
+    "prelu": "PReLU",
+    "rrelu": "randomised leaky ReLU",
+    "softplus": "softplus",
+}

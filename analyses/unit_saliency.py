@@ -1,0 +1,97 @@
+"""The page everybody knows: what excites a unit, and beside each crop what in it does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from analyses import paint
+from analyses.base import Analysis, Figure, Scalar, Subject
+from analyses.examples import top_examples_of
+from analyses.probe_saliency import bright
+from analyses.receptive_field import receptive_field
+from analyses.relu_rules import NoRule
+from analyses.saliency import deconvnet, guided_backprop, input_gradient
+from settings import setting
+
+log = logging.getLogger(__name__)
+
+PASS = 64  # images a pass
+
+
+@dataclass(frozen=True)
+class UnitSaliency(Analysis):
+    """For each unit shown, its top dataset examples' crops; below them guided backprop and deconvnet."""
+
+    examples: int = setting(6, "dataset examples of each unit", least=1)
+    side: int = setting(128, "about how many pixels a side a crop is shown with", least=8)
+
+    def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
+        top = top_examples_of(subject, max(9, self.examples))  # nine are what others ask for: found once
+        for layer, units in subject.units.items():
+            chosen = torch.tensor(list(units))
+            found = (top[layer].values, top[layer].indices, top[layer].positions)
+            values, indices, positions = (t.cpu()[chosen, : self.examples] for t in found)
+            there = int(values.isfinite().all(0).sum())  # NaNs, and small data sets, give fewer
+            values, indices, positions = values[:, :there], indices[:, :there], positions[:, :there]
+            if not there:
+                log.warning("unit_saliency: no finite activations in layer %s", layer)
+                continue
+            titles, tiles = self._tiles(subject, layer, chosen, indices, positions)
+            for u, unit in enumerate(units):
+                rows = tiles[u * there : (u + 1) * there]  # of each example: the crop and its maps
+                yield Figure(
+                    key=f"{layer}/unit-{unit:03d}",
+                    image=paint.grid([tile for row in zip(*rows) for tile in row], there),
+                    caption=f"{layer}, unit {unit}: its top {there} dataset examples (activation "
+                    f"{values[u, 0]:.3g} to {values[u, -1]:.3g}), cropped to what it sees; below, {titles}.",
+                    layer=layer,
+                    unit=unit,
+                    values={"activation": values[u, 0].item()},
+                )
+
+    def _tiles(
+        self, subject: Subject, layer: str, units: Tensor, indices: Tensor, positions: Tensor
+    ) -> tuple[str, list[list[Tensor]]]:
+        """The names of the maps, and for each unit and example its crop and the maps' crops."""
+        height, width = subject.probes.images.shape[-2:]
+        boxes = receptive_field(subject.network, layer, positions, (height, width)).flatten(0, 1)
+        windows = _windows(boxes, height, width)
+        field = int((windows[0, 2:] - windows[0, :2]).max())
+        side = self.side if field > self.side else field * round(self.side / field)
+        owners = units.to(subject.device)[:, None].expand(indices.shape).flatten()
+        indices, positions = indices.flatten(), positions.flatten(0, 1).to(subject.device)
+        tiles = []
+        for start in range(0, len(indices), PASS):
+            part = slice(start, start + PASS)
+            images, _ = subject.images(indices[part])
+            where = {"layer": layer, "unit": owners[part], "position": positions[part]}
+            try:
+                titles = "guided backprop and deconvnet of the unit"
+                maps = [
+                    technique(subject.network, images, **where) for technique in (guided_backprop, deconvnet)
+                ]
+            except NoRule as error:
+                log.info("unit_saliency shows the input gradient: %s", error)
+                titles = "the input gradient of the unit"
+                maps = [input_gradient(subject.network, images, **where)]
+            for image, box, *signals in zip(images.cpu(), windows[part].tolist(), *(m.cpu() for m in maps)):
+                top, left, bottom, right = box
+                crops = [signal[:, top:bottom, left:right] for signal in signals]
+                shown = [paint.signed(crop, bright(crop)) for crop in crops]
+                pictures = [paint.picture(image[:, top:bottom, left:right]), *shown]
+                tiles.append([paint.squared(p, side) for p in pictures])
+        return titles, tiles
+
+
+def _windows(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Windows of one size that hold the boxes [P, 4]; those at the border are moved inwards, not cut."""
+    size = (boxes[:, 2:] - boxes[:, :2]).amax(0).clamp(min=1)
+    room = torch.tensor([height, width]) - size
+    middle = (boxes[:, :2] + boxes[:, 2:] - size).div(2, rounding_mode="floor")
+    corner = torch.minimum(middle.clamp(min=0), room)
+    return torch.cat([corner, corner + size], 1)

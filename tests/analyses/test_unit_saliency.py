@@ -1,0 +1,76 @@
+import torch
+from torch import nn
+
+from analyses import paint
+from analyses.base import Probes, Subject
+from analyses.saliency import deconvnet, guided_backprop
+from analyses.unit_saliency import UnitSaliency, _windows
+
+CROSS = torch.tensor([[-1.0, 1, -1], [1, 1, 1], [-1, 1, -1]])
+
+
+class Planted:
+    """Grey images, each but the first with a cross somewhere, fainter by fainter."""
+
+    def __init__(self):
+        self.places = [(5 + 2 * i, 20 - 2 * i) for i in range(6)]
+        self.images = torch.full((6, 1, 32, 32), 0.5)
+        for i, (row, column) in enumerate(self.places[1:], 1):
+            self.images[i, 0, row : row + 3, column : column + 3] += CROSS / 2 * (1 - i / 10)
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        return self.images[index], 0
+
+
+def subject(activation=nn.ReLU):
+    network = nn.Sequential(
+        nn.Conv2d(1, 2, 3, bias=False), activation(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    network[0].weight.data = torch.stack([torch.zeros(1, 3, 3), CROSS[None]])
+    dataset = Planted()
+    probes = Probes(dataset.images[:1], torch.zeros(1, dtype=torch.int64), torch.arange(1))
+    return Subject(network.eval(), probes, dataset, ["cross", "none"], {"1": [1]})
+
+
+def test_each_example_stands_above_guided_backprop_and_deconvnet_cropped_to_the_planted_place():
+    (figure,) = UnitSaliency(examples=3, side=30)(subject())
+    assert figure.key == "1/unit-001" and figure.layer == "1" and figure.unit == 1
+    assert figure.image.shape == (3 * 30 + 2 * paint.GAP, 3 * 30 + 2 * paint.GAP, 3)
+    given = subject()
+    for column, index in enumerate((1, 2, 3)):  # the strongest crosses, in order
+        row, left = given.dataset.places[index]
+        image = given.dataset.images[index : index + 1]
+        tiles = [paint.picture(image[0, :, row : row + 3, left : left + 3])]
+        for technique in (guided_backprop, deconvnet):
+            crop = technique(given.network, image, layer="1", unit=1)[0, :, row : row + 3, left : left + 3]
+            torch.testing.assert_close(crop[0], CROSS)
+            tiles.append(paint.signed(crop))
+        for r, tile in enumerate(tiles):
+            top, start = r * (30 + paint.GAP), column * (30 + paint.GAP)
+            shown = figure.image[top : top + 30, start : start + 30]
+            assert torch.equal(shown, paint.enlarged(tile, 30)), (index, r)
+    assert "guided backprop and deconvnet" in figure.caption
+
+
+def test_without_relus_the_input_gradient_stands_in_and_the_caption_says_so():
+    (figure,) = UnitSaliency(examples=2, side=30)(subject(nn.GELU))
+    assert figure.image.shape == (2 * 30 + paint.GAP, 2 * 30 + paint.GAP, 3)
+    assert "input gradient" in figure.caption and "guided" not in figure.caption
+
+
+def test_a_small_data_set_gives_as_many_examples_as_it_has():
+    (figure,) = UnitSaliency(examples=12, side=30)(subject())
+    assert figure.image.shape[1] == 6 * 30 + 5 * paint.GAP
+
+
+def test_windows_are_of_one_size_hold_their_boxes_and_stay_inside():
+    boxes = torch.tensor([[0, 0, 3, 5], [10, 20, 15, 25], [17, 27, 20, 30], [0, 0, 0, 0]])
+    windows = _windows(boxes, 20, 30)
+    assert windows[1].tolist() == [10, 20, 15, 25]
+    for box, window in zip(boxes, windows):
+        assert (window[2:] - window[:2]).tolist() == [5, 5]
+        assert (window[:2] <= box[:2]).all() and (window[2:] >= box[2:]).all()
+        assert (window[:2] >= 0).all() and (window[2:] <= torch.tensor([20, 30])).all()

@@ -91,7 +91,8 @@ def units_table(results: Results, folder: Path, classes: Sequence[str] = ()) -> 
             row[column] = _image(figure, files.get(figure.key), figure.caption)
             pictures[column] = None
             for key, value in figure.values.items():
-                row.setdefault(f"{name}.{key}", float(value))
+                told = _class(int(value), classes) if key == "top_class" else float(value)
+                row.setdefault(f"{name}.{key}", told)
                 numbers[f"{name}.{key}"] = None
             if figure.label is not None:
                 row[f"{name}.class"] = _class(figure.label, classes)

@@ -93,6 +93,7 @@ def test_pictures_tables_and_curves_arrive_at_their_steps(tmp_path, results):
         assert [row[:2] for row in table["data"]][:2] == [["layer1", 0], ["layer1", 5]]
         assert len(table["data"]) == 6
         assert table["data"][1][table["columns"].index("examples.activation")] == 10 + step
+        assert table["data"][0][table["columns"].index("examples.top_class")] == "b"
     tables = [record["artifact"] for record in records(folder) if record["type"] == "artifact"]
     assert len(tables) == 2
     for table in tables:  # the pictures of the table, staged inside the run

@@ -21,9 +21,7 @@ from datamodules.draws import key
 from datamodules.memory import InMemory
 
 _In, _Out = TypeVar("_In"), TypeVar("_Out")
-progress = partial(
-    tqdm, unit="image", leave=False, disable=None
-)  # a bar on a terminal, nothing in a log file
+progress = partial(tqdm, unit="image", leave=False, disable=None)  # on a terminal only, not in a log
 
 
 class UnreadableImage(ValueError):

@@ -26,7 +26,7 @@ PARAMETERIZATIONS = Registry(
 )
 
 TRANSFORMS, CROPS = Transforms(), Crops()  # as they are by default
-BATCH_PIXELS = 16 * 128 * 128  # larger batches are no faster on a GPU, and fall out of a CPU's cache
+BATCH_PIXELS = {"cpu": 8 * 128**2, "cuda": 128 * 224**2}  # larger batches fall out of a CPU's cache
 Progress = Callable[..., Any]
 """Wraps an iterable with a bar: `progress(iterable, description, total)`."""
 
@@ -229,7 +229,7 @@ def _optimised(
     )
     with held_still(network, kind.colours.device) as network:
         _check(network, objectives, kind)
-        batches = _batches(objectives, batch_size or max(1, min(64, BATCH_PIXELS // kind.size**2)))
+        batches = _batches(objectives, batch_size or _fitting(kind))
         for members in progress(batches, "features", len(batches)):
             own = [dice[i] for i in members]
             if warm_start is None:
@@ -261,6 +261,12 @@ def _batches(objectives: Sequence[Objective], batch_size: int) -> list[list[int]
         else:
             batches.append(group)
     return batches
+
+
+def _fitting(kind: Pixels) -> int:
+    """As many pictures of a size as a device works on well."""
+    pixels = BATCH_PIXELS.get(kind.colours.device.type, BATCH_PIXELS["cpu"])
+    return max(1, min(256, pixels // kind.size**2))
 
 
 def _check(network: nn.Module, objectives: Sequence[Objective], kind: Pixels) -> None:

@@ -1,0 +1,112 @@
+"""The analysis shows each unit's optimised picture beside what excites it in the data set."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from analyses import ANALYSES, paint
+from analyses.base import Probes, Subject
+from analyses.examples import top_examples_of
+from analyses.features import Features, channel, colour_matrix, logit, visualize
+from analyses.objectives import activations
+
+
+class Blobs:
+    """Grey images with a coloured square somewhere."""
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        generator = torch.Generator().manual_seed(index)
+        image = torch.full((3, 24, 24), 0.4) + 0.05 * torch.randn(3, 24, 24, generator=generator)
+        row, column = torch.randint(0, 18, (2,), generator=generator).tolist()
+        image[index % 3, row : row + 6, column : column + 6] = 0.9
+        return image.clamp(0, 1), index % 3
+
+
+@pytest.fixture
+def subject():
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 6, 5), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(6, 8, 3, 2), nn.ReLU()),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 3),
+    )
+    data = Blobs()
+    images, labels = zip(*(data[i] for i in range(4)))
+    probes = Probes(torch.stack(images), torch.tensor(labels), torch.arange(4))
+    units = {"0": [0, 2, 4], "1": [1, 3]}
+    return Subject(
+        network.eval().requires_grad_(False), probes, data, ["red", "green", "blue"], units, seed=5
+    )
+
+
+def fitted(subject):
+    return colour_matrix(subject.images(range(len(subject.dataset)))[0])
+
+
+def test_each_unit_and_class_gets_its_picture_with_what_it_reaches(subject):
+    results = list(Features(steps=6, crops=2)(subject))
+    figures = {f.key: f for f in results if hasattr(f, "image")}
+    assert list(figures) == [f"0/unit-{u:03d}" for u in (0, 2, 4)] + ["1/unit-001", "1/unit-003"] + [
+        f"logits/{name}" for name in ("red", "green", "blue")
+    ]
+    figure = figures["1/unit-003"]
+    picture = visualize(subject.network, [channel("1", 3)], size=24, steps=6, seed=5, colours=fitted(subject))
+    side = 96  # four times as large: whole pixels
+    shown = paint.enlarged(paint.picture(picture[0]), side)
+    assert figure.image.shape == (side, 3 * side + 2 * paint.GAP, 3)
+    assert (figure.image[:, :side].int() - shown.int()).abs().max() <= 1
+    peak = activations(subject.network, picture, ["1"])["1"][0, 3].max().item()
+    top = top_examples_of(subject)["1"].values[3, 0].item()
+    assert figure.values["activation"] == pytest.approx(peak, rel=1e-3)
+    assert figure.values["dataset_maximum"] == pytest.approx(top)
+    assert figure.values["multiple"] == pytest.approx(peak / top, rel=1e-3)
+    assert (figure.layer, figure.unit) == ("1", 3) and "times the data set's maximum" in figure.caption
+    red = figures["logits/red"]
+    picture = visualize(subject.network, [logit(0)], size=24, steps=6, seed=5, colours=fitted(subject))
+    assert red.values["logit"] == pytest.approx(subject.network(picture)[0, 0].item(), rel=1e-3)
+    assert red.label == 0
+
+
+def test_a_picture_does_not_depend_on_which_units_are_shown(subject):
+    few = dataclasses.replace(subject, units={"1": [3]}, _memo={})
+    every = {f.key: f for f in Features(steps=6)(subject) if hasattr(f, "image")}
+    (alone,) = [f for f in Features(steps=6, classes=0)(few) if hasattr(f, "image")]
+    assert (alone.image.int() - every["1/unit-003"].image.int()).abs().max() <= 1
+
+
+def test_negative_variants_and_course_are_shown_on_request(subject):
+    settings = Features(steps=4, crops=1, classes=0, negative=True, variants=2, course=[0, 2])
+    figures = {f.key: f for f in settings(subject) if hasattr(f, "image")}
+    assert figures["0/unit-002"].image.shape[1] == 5 * 96 + 4 * paint.GAP  # picture, negative, two, a crop
+    strip = figures["0/unit-002/course"]
+    assert strip.image.shape[1] == 3 * 96 + 2 * paint.GAP and "0, 2, 4" in strip.caption
+    last, first = strip.image[:, -96:].int(), figures["0/unit-002"].image[:, :96].int()
+    assert (last - first).abs().max() <= 1
+
+
+def test_a_warm_start_goes_on_from_the_checkpoint_before(subject):
+    settings = Features(steps=1, lr=1e-6, crops=0, classes=1, warm_start=True)
+    first = [f for f in Features(steps=24, crops=1, classes=1)(subject) if hasattr(f, "image")]
+    later = dataclasses.replace(subject, previous={"features": first}, _memo={})
+    again = {f.key: f for f in settings(later) if hasattr(f, "image")}
+    for figure in first:
+        a, b = (f.image[:, :96].float().clamp(3, 252) for f in (figure, again[figure.key]))
+        assert (a - b).abs().max() <= 3  # a step of nearly nothing
+
+
+def test_it_leaves_alone_what_is_random(subject):
+    rng = torch.get_rng_state()
+    list(Features(steps=2)(subject))
+    assert torch.equal(torch.get_rng_state(), rng)
+
+
+@pytest.mark.parametrize("name", ["features", "dream", "style"])
+def test_the_registry_knows_it(name):
+    assert dataclasses.is_dataclass(ANALYSES[name])

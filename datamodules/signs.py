@@ -1,0 +1,121 @@
+"""The data set that comes with the house: traffic signs drawn into cluttered scenes, and where they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from datamodules import draws
+from datamodules.augment import MEANING, Augment
+from datamodules.base import DataSettings, ImageData
+from datamodules.drawing.faces import CLASSES
+from datamodules.drawing.scene import Drawing, compose, render
+from datamodules.holding import MEMORY
+from settings import setting
+
+MEAN, STD = (0.498, 0.434, 0.409), (0.250, 0.229, 0.252)  # of the pixels, whatever the seed
+
+_TRAIN, _VAL, _STUCK = range(3)  # what random numbers are for
+_PIXELS = 2**21  # drawn at once: about 300 MB of intermediate results
+
+
+@dataclass
+class SignsSettings(DataSettings):
+    image_size: int = setting(64, "pixels a side that scenes are drawn with", least=16, most=1024)
+    train_size: int = setting(8192, "scenes to train on", least=1)
+    val_size: int = setting(2048, "scenes to validate on", least=1)
+    shortcut: float = setting(
+        0.0,
+        "share of training images (never validation) with a sticker that betrays the class",
+        least=0,
+        most=1,
+    )
+    augment: Augment = field(default_factory=partial(Augment, crop=3), metadata=MEANING)
+
+
+class Signs(ImageData):
+    """Eight traffic signs in cluttered scenes, drawn in seconds, nothing downloaded.
+
+    Place, size, tilt, light, blur, noise and occlusion vary. Plates in the signs' colours and outlines, but
+    without a glyph, make sure that neither colour nor outline decides. The masks of sign and sticker are
+    known (`SignImages.masks`), so that an explanation can be held against the truth.
+    """
+
+    Settings = SignsSettings
+    settings: SignsSettings
+
+    def load(self) -> tuple[SignImages, SignImages]:
+        how = self.settings
+        self.classes, self.image_size, self.mean, self.std = list(CLASSES), how.image_size, MEAN, STD
+        train = SignImages(draws.key(self.seed, _TRAIN), how.train_size, how.image_size, how.shortcut)
+        val = SignImages(draws.key(self.seed, _VAL), how.val_size, how.image_size)
+        size = sum(len(split) * self.channels * how.image_size**2 for split in (train, val))
+        if how.cache == "always" or (how.cache == "auto" and size <= MEMORY):
+            train.hold()
+            val.hold()
+        return train, val
+
+
+class SignImages:
+    """A split of scenes, drawn when they are asked for, or once, into memory (`hold`).
+
+    A scene is a function of `seed` and its index: drawn alone or among others, its bits are the same.
+
+    Args:
+        seed: any integer; another seed gives other scenes.
+        size: how many scenes.
+        image_size: pixels a side; the scenes are the same at any.
+        shortcut: share of the scenes with the sticker of their class.
+    """
+
+    in_memory = True  # to a loader: whether drawn or held, a batch at a time is quickest
+
+    def __init__(self, seed: int, size: int, image_size: int = 64, shortcut: float = 0.0):
+        self.seed, self.image_size, self.shortcut = seed, image_size, shortcut
+        self.labels = torch.arange(size) % len(CLASSES)
+        chance = draws.uniform(torch.tensor(draws.key(seed, _STUCK)), torch.arange(size), 1)[:, 0]
+        self.stickers = chance < shortcut  # bool, [size]
+        self.images: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        images, labels = self.batch(torch.tensor([range(len(self))[index]]))
+        return images[0], int(labels[0])
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The images, uint8 [n, 3, H, W], and labels, int64 [n], at `indices`."""
+        images = self.draw(indices).images if self.images is None else self.images[indices]
+        return images, self.labels[indices]
+
+    def masks(self, indices: Tensor) -> dict[str, Tensor]:
+        """The pixels that show the sign (what hides it left out) and the sticker: bool [n, H, W] each."""
+        drawing = self.draw(torch.as_tensor(indices))
+        return {"sign": drawing.sign, "sticker": drawing.sticker}
+
+    def draw(self, indices: Tensor) -> Drawing:
+        """The scenes at `indices`, drawn anew: images and masks."""
+        parts = [
+            render(compose(self.seed, part, self.labels[part], self.stickers[part]), self.image_size)
+            for part in indices.split(max(_PIXELS // self.image_size**2, 1))
+        ]
+        return Drawing(*(torch.cat(fields) for fields in zip(*parts)))
+
+    def hold(self) -> None:
+        """Draw all images, once, and keep them in memory."""
+        self.images = self.draw(torch.arange(len(self))).images
+
+    def with_stickers(self, shortcut: float = 1.0) -> SignImages:
+        """The same scenes, that share of them with stickers: does a network fall for them?"""
+        return SignImages(self.seed, len(self), self.image_size, shortcut)
+
+    @property
+    def where(self) -> str:
+        """For logs."""
+        if self.images is None:
+            return "drawn when asked for"
+        return f"{self.images.nbytes / 2**20:,.0f} MiB in memory"

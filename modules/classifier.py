@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -123,6 +124,8 @@ class Classifier(LightningModule):
             self.objective.after_backward(self.network)
 
     def _watch(self, loss: Tensor, indices: Tensor | None) -> None:
+        if loss.device.type == "cpu" and math.isfinite(loss.item()):
+            return
         self._unseen.append((self.global_step, loss, indices))
         if loss.device.type == "cpu" or len(self._unseen) >= _CHECK_EVERY:
             self._look()

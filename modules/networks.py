@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from modules import surgery
-from registry import Registry, UnknownName, nearest
+from registry import Registry, nearest
 
 _OURS = {
     "convnet": "modules.convnet:ConvNet",
@@ -30,8 +30,7 @@ class Networks(Registry):
     def __getitem__(self, name: str) -> Any:
         if name in self.places:
             return super().__getitem__(name)
-        if name not in _torchvision_names():
-            raise UnknownName(self.kind, name, self)
+        self.check(name)
         import torchvision
 
         return torchvision.models.get_model_builder(name)

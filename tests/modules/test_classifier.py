@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning import Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from torch.utils.data import DataLoader, Dataset
 
 from modules import Classifier, OptimizerSettings, load_network
@@ -193,9 +193,31 @@ def test_an_objective_may_replay_batches_act_after_backward_and_validate(tmp_pat
     assert run.callback_metrics["val/ones"] == 1
 
 
-def test_a_compiled_network_trains_and_keeps_its_names(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_resumed_run_ends_in_the_weights_of_the_whole_one(tmp_path, ema):
+    dataset = Squares(24)
+    settings = OptimizerSettings(name="adamw", lr=0.01, schedule="cosine", warmup=0.3)
+
+    class Save(Callback):
+        def on_train_epoch_end(self, trainer, module):
+            if trainer.current_epoch == 0:
+                trainer.save_checkpoint(tmp_path / "half.ckpt")
+
+    def run(*callbacks, **options):
+        classifier = small(optimizer=settings)
+        average = [EMAWeightAveraging(decay=ema)] if ema else []
+        trainer(tmp_path, max_epochs=2, callbacks=[*average, *callbacks]).fit(
+            classifier, loader(dataset), loader(dataset), **options
+        )
+        return classifier.network.state_dict()
+
+    whole = run(Save())
+    assert_same(whole, run(ckpt_path=tmp_path / "half.ckpt", weights_only=True))
+
+
+def test_the_network_is_compiled_in_place_when_asked(monkeypatch):
     compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
     classifier = small(compile=True)
     assert compiled == [classifier.network]
 

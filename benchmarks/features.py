@@ -2,10 +2,11 @@
 
     python -m benchmarks.features [--size 128] [--steps 128] [--units 16] [--threads 1] [--weights FILE]
 
-Both optimise the same Fourier parameterization by the same Adam, for as many steps, under the same motions (pad,
-jitter, scale, turn, jitter, crop), and show the network images of the same size, normalised by the network itself.
-torch-lucent does one unit at a time and runs the whole network; it is timed on one unit, Vitrine on all of them.
-SqueezeNet 1.0 with the weights of the shared folder, or random ones where it is absent. Needs torch-lucent.
+Both optimise the same Fourier parameterization by the same Adam, for as many steps, under the same motions
+(pad, jitter, scale, turn, jitter, crop), and show the network images of the same size, normalised by the
+network itself. torch-lucent does one unit at a time and runs the whole network; it is timed on one unit,
+Vitrine on all of them. SqueezeNet 1.0 with the weights of the shared folder, or random ones where it is
+absent. Needs torch-lucent.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from callbacks.resume import damage_of, last_good_checkpoint, step_of
 from gallery.store import Store
 
 CONTEXT = multiprocessing.get_context("forkserver")  # processes of their own that need not import torch again
-CONTEXT.set_forkserver_preload(["tiny"])
+CONTEXT.set_forkserver_preload(["lightning.pytorch", "torchvision"])
 
 
 def start(run_dir: Path, **options) -> multiprocessing.Process:

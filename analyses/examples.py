@@ -55,14 +55,13 @@ def top_examples(
             images = as_float(batch[0].to(device))
             indices = batch[2].cpu() if len(batch) > 2 else torch.arange(came, came + len(images))
             came += len(images)
-            fresh = torch.ones(len(images), dtype=torch.bool)
+            fresh = None
             if len(batch) > 2:
-                for i, index in enumerate(indices.tolist()):
-                    fresh[i] = index not in met
-                    met.add(index)
+                new = [index not in met and not met.add(index) for index in indices.tolist()]
+                fresh = torch.tensor(new, device=device)
             order.append(indices)
             labels.append(batch[1].cpu())
-            _take_in(network, images, running, indices.to(device), fresh.to(device))
+            _take_in(network, images, running, indices.to(device), fresh)
     if not came:
         raise ValueError("the loader gave no images")
     label_of = _Lookup(torch.cat(order), torch.cat(labels))
@@ -141,7 +140,11 @@ def jaccard(a: set[int], b: set[int]) -> float:
 
 
 def _take_in(
-    network: nn.Module, images: Tensor, running: Mapping[str, RunningTop], indices: Tensor, fresh: Tensor
+    network: nn.Module,
+    images: Tensor,
+    running: Mapping[str, RunningTop],
+    indices: Tensor,
+    fresh: Tensor | None,
 ) -> None:
     reached: set[str] = set()
     turned = turns_maps(network)

@@ -56,32 +56,39 @@ class RunningTop:
         self.keys: Tensor | None = None  # [units, k] descending
         self.places: Tensor | None = None  # [units, k], row * 2^16 + column
 
-    def update(self, maps: Tensor, indices: Tensor, fresh: Tensor) -> None:
-        """Take in maps [B, units, h, w] of the images at indices [B]; those not fresh ([B]) are passed
-        over."""
-        keys = keys_of(maps.amax((2, 3)), indices[:, None])
-        keys = keys.masked_fill(~fresh[:, None], NONE).T
+    def update(self, maps: Tensor, indices: Tensor, fresh: Tensor | None = None) -> None:
+        """Take in maps [B, units, h, w] of the images at indices [B].
+
+        Without `fresh` the indices are higher than any before; with it they are in any order, and images that
+        are not fresh (bool [B]) are passed over.
+        """
+        best = maps.amax((2, 3))
         if self.keys is None:
-            self.keys = torch.full((len(keys), self.k), NONE, device=maps.device)
+            self.keys = torch.full((best.shape[1], self.k), NONE, device=maps.device)
             self.places = torch.zeros_like(self.keys)
-        # Most images enter no list: only lists that change are merged, and only what enters them is searched
-        # for its position. On a GPU, asking which costs more than it spares.
-        if maps.is_cuda:
-            units = torch.arange(len(keys), device=maps.device)
-        else:
-            units = (keys > self.keys[:, -1:]).any(1).nonzero().squeeze(1)
-            if not len(units):
-                return
-        merged, chosen = torch.cat([self.keys[units], keys[units]], 1).topk(self.k, 1)
-        entered = chosen >= self.k
+        units = self._open_to(best, fresh is None)
+        if not len(units):
+            return
+        keys = keys_of(best[:, units], indices[:, None])
+        if fresh is not None:
+            keys = keys.masked_fill(~fresh[:, None], NONE)
+        self.keys[units], chosen = torch.cat([self.keys[units], keys.T], 1).topk(self.k, 1)
         places = self.places[units].gather(1, chosen.clamp(max=self.k - 1))
+        entered, images = chosen >= self.k, (chosen - self.k).clamp(min=0)
         if maps.is_cuda:
-            found = maps[(chosen - self.k).clamp(min=0), units[:, None]]
-            places = torch.where(entered, _places(found), places)
-        else:
+            places = torch.where(entered, _places(maps[images, units[:, None]]), places)
+        else:  # only what enters a list is searched for its position
             rows, slots = entered.nonzero(as_tuple=True)
-            places[rows, slots] = _places(maps[chosen[rows, slots] - self.k, units[rows]])
-        self.keys[units], self.places[units] = merged, places
+            places[rows, slots] = _places(maps[images[rows, slots], units[rows]])
+        self.places[units] = places
+
+    def _open_to(self, best: Tensor, in_order: bool) -> Tensor:
+        """The units whose lists may change by values [B, units]: few, once many images have come by."""
+        if best.is_cuda:  # asking would wait for the GPU, and cost more than it spares
+            return torch.arange(best.shape[1], device=best.device)
+        last, _ = read_keys(self.keys[:, -1])  # NaN, and so not above anything, where a list is not full
+        below = best <= last if in_order else best < last  # an equal value counts if its index may be lower
+        return (~below).any(0).nonzero().squeeze(1)
 
     def result(self) -> TopExamples:
         """What has been found, on the CPU; fewer than k columns where fewer images have come by."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from analyses.objectives import Objective, Reading
 from analyses.parameterization import Pixels
 from analyses.relu_rules import NoRule, ReluRule
+from analyses.rescue import push_up
 
 RESCUED = 16  # steps during which a picture without any gradient is helped
 
@@ -91,13 +92,3 @@ def ascend(
             watch(*on_pictures)
         variables.grad = gradient
         climber.step()
-
-
-def push_up(signal: Tensor, values: Tensor, ceiling: float | None) -> Tensor:
-    """A ReLU's gradient; for an image that it stops altogether, the part that pushes its inputs up
-    instead."""
-    passed = torch.ops.aten.threshold_backward(signal, values, 0)
-    if ceiling is not None:
-        passed = torch.ops.aten.hardtanh_backward(signal, values, 0, ceiling)
-    stopped = (passed.flatten(1).abs().amax(1) == 0).view(-1, *[1] * (signal.ndim - 1))
-    return torch.where(stopped, signal.clamp_min(0), passed)

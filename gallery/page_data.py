@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from gallery.sinks import INDEX
 from gallery.store import Store
 
 POINTS = 300  # of a curve; more are averaged, the page draws no more pixels than that
@@ -73,7 +74,8 @@ def _analysis(store: Store, steps: list[int], name: str) -> dict[str, Any]:
                 of = [entry[what] for what in ("key", "layer", "unit", "probe", "label", "file")]
                 figures.append([*of, *size])
             file = None if entry["file"] == figures[place][5] else entry["file"]
-            at.setdefault(step, []).append([place, entry["caption"], entry["values"], file])
+            values = {key: value for key, value in entry["values"].items() if not INDEX.fullmatch(key)}
+            at.setdefault(step, []).append([place, entry["caption"], values, file])
     title = TITLES.get(name, name.replace("_", " ").capitalize())
     return {"name": name, "title": title, "figures": figures, "at": at}
 

@@ -13,7 +13,7 @@ from analyses.base import Figure
 
 GAP = 4  # pixels of paper between the pictures of a sheet
 PAPER = 255
-MOST_PIXELS = 2_000_000  # of a sheet: pictures shrink to keep below, and never grow
+MOST_PIXELS = 500_000  # of a sheet, to be glanced at: pictures shrink to keep below, and never grow
 
 
 def by_layer(figures: Sequence[Figure]) -> dict[str | None, list[Figure]]:
@@ -35,7 +35,9 @@ def sheet(images: Sequence[Tensor]) -> Tensor:
     height, width = (max(image.shape[side] for image in images) for side in (0, 1))
     columns = min(len(images), max(1, round(math.sqrt(len(images) * (height + GAP) / (width + GAP)))))
     rows = -(-len(images) // columns)
-    shrink = min(1.0, math.sqrt(MOST_PIXELS / ((height + GAP) * rows * (width + GAP) * columns)))
+    # the s for which (s height + GAP) (s width + GAP) is each picture's share of the pixels
+    half, rest = GAP * (height + width) / 2, GAP**2 - MOST_PIXELS / (rows * columns)
+    shrink = min(1.0, (math.sqrt(max(0, half**2 - height * width * rest)) - half) / (height * width))
     height, width = max(1, int(height * shrink)), max(1, int(width * shrink))
     size = (rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3)
     canvas = torch.full(size, PAPER, dtype=torch.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +24,8 @@ SECTIONS = {
     "adversarial": "Adversarial",
     "robustness": "Robustness",
 }
+
+INDEX = re.compile(r"index-\d+")  # values that are places in a data set: for programs, not for people
 
 
 class Sink(Protocol):

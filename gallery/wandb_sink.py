@@ -10,7 +10,7 @@ from typing import Any
 
 from analyses.base import Figure
 from gallery.sheet import by_layer, sheet
-from gallery.sinks import Results, section
+from gallery.sinks import INDEX, Results, section
 
 _log = logging.getLogger(__name__)
 
@@ -91,6 +91,8 @@ def units_table(results: Results, folder: Path, classes: Sequence[str] = ()) -> 
             row[column] = _image(figure, files.get(figure.key), figure.caption)
             pictures[column] = None
             for key, value in figure.values.items():
+                if INDEX.fullmatch(key):
+                    continue
                 told = _class(int(value), classes) if key == "top_class" else float(value)
                 row.setdefault(f"{name}.{key}", told)
                 numbers[f"{name}.{key}"] = None

@@ -20,7 +20,8 @@ function chart(title, lines, choose) {
   lines.forEach((line, i) => {
     const d = line.points.map(([step, value], j) => `${j ? "L" : "M"}${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join("");
     const colour = many ? "c-many" : `c${i % MOST_LINES}`;
-    drawing.append(svg("path", { class: colour, d: line.points.length > 1 ? d : `${d}l.01 0` }));
+    const alone = line.points.length === 1;
+    drawing.append(svg("path", { class: alone ? `${colour} alone` : colour, d: alone ? `${d}l.01 0` : d }));
   });
   drawing.addEventListener("click", (event) => {
     const box = drawing.getBoundingClientRect();
@@ -63,7 +64,8 @@ function curves() {
     const of = (name) => (runs.length > 1 ? `${run.name} ${name}`.trim() : name);
     for (const [name, points] of Object.entries(run.metrics)) {
       const [first, second, ...rest] = name.split("/");
-      lines.push({ chart: second ?? first, name: of(second ? [first, ...rest].join(" ") : first), points, run: i });
+      const rate = /^lr-/.test(name);
+      lines.push({ chart: rate ? "learning rate" : second ?? first, name: of(second ? [first, ...rest].join(" ") : first), points, run: i });
     }
     for (const { key, points } of run.scalars) {
       const [first, ...rest] = key.split("/");
@@ -71,7 +73,7 @@ function curves() {
     }
   });
   const order = ["accuracy", "loss"];
-  const late = (name) => /^lr-|_class$/.test(name); // what one looks at last
+  const late = (name) => /^learning rate$|_class$/.test(name); // what one looks at last
   const rank = (name) => (order.includes(name) ? order.indexOf(name) : order.length + late(name));
   return grouped(lines, (line) => line.chart).sort((a, b) => rank(a[0]) - rank(b[0]));
 }

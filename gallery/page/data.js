@@ -55,7 +55,14 @@ const layersOf = () => {
   const all = figuresWhere((figure) => figure.layer !== null);
   const lists = grouped(all, (figure) => figure.analysis).map(([, figures]) => distinct(figures, "layer"));
   lists.sort((a, b) => b.length - a.length);
-  return [...new Set(lists.flat())];
+  const layers = lists.shift() ?? [];
+  for (const layer of lists.flat()) {
+    if (layers.includes(layer)) continue;
+    const parent = layers.findIndex((other) => layer.startsWith(`${other}.`));
+    const first = all.find((figure) => figure.layer === layer).analysis === "weights" ? 0 : layers.length;
+    layers.splice(parent < 0 ? first : parent, 0, layer);
+  }
+  return layers;
 };
 const unitsOf = (layer) =>
   distinct(figuresWhere((f) => f.layer === layer && f.unit !== null && f.probe === null), "unit").sort((a, b) => a - b);

@@ -102,7 +102,7 @@ function numbers(figures) {
     for (const run of runs) {
       const versions = run.figures.get(figure.id)?.versions ?? [];
       for (const name of new Set(versions.flatMap((version) => Object.keys(version.values)))) {
-        if (name === "top_class") continue; // an index: the caption has its name
+        if (name === "top_class") continue; // a class index: the caption has its name
         const points = versions.filter((v) => typeof v.values[name] === "number").map((v) => [v.step, v.values[name]]);
         if (!points.length) continue;
         const values = [el("td", { class: "value" })];

@@ -21,7 +21,12 @@ def results():
                 f"unit {unit} of {layer}",
                 layer=layer,
                 unit=unit,
-                values={"activation": 2.0 * unit + step, "class_entropy": 0.5, "top_class": 1.0},
+                values={
+                    "activation": 2.0 * unit + step,
+                    "class_entropy": 0.5,
+                    "top_class": 1.0,
+                    "index-1": 7.0,
+                },
             )
             for depth, layer in enumerate(("layer1", "layer2"))
             for unit in (0, 5, 9)

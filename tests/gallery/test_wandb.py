@@ -89,6 +89,7 @@ def test_pictures_tables_and_curves_arrive_at_their_steps(tmp_path, results):
         was = results(step)["cam"][0][1].image
         assert torch.equal(torch.tensor(list(probe.tobytes())).reshape(was.shape), was.long())
         table = json.loads((folder / "files" / item["Units/units.path"]).read_text())
+        assert "examples.index-1" not in table["columns"]
         assert table["columns"][:3] == ["layer", "unit", "examples"]
         assert [row[:2] for row in table["data"]][:2] == [["layer1", 0], ["layer1", 5]]
         assert len(table["data"]) == 6

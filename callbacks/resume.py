@@ -95,10 +95,22 @@ class ExactResume(Callback):
         for logger in trainer.loggers:
             if hasattr(logger, "rewind"):
                 logger.rewind(trainer.global_step)
+        _place_loaders(trainer.fit_loop)
         _leave_finished_epoch(trainer.fit_loop)
         if self._state is not None:
             random_state.restore(self._state)
             self._state = None
+
+
+def _place_loaders(loop: Any) -> None:
+    """Tell the training loader where it was.
+
+    Lightning (2.6) does, but not where the loader was made before the checkpoint was read, as it is when an
+    optimizer's schedule asks for `trainer.estimated_stepping_batches`.
+    """
+    if loop.restarting and loop._combined_loader_states_to_load:
+        loop._load_combined_loader_states()
+        iter(loop._data_fetcher)
 
 
 def _leave_finished_epoch(loop: Any) -> None:

@@ -7,7 +7,7 @@ ANALYSES = Registry(
     {
         "weights": "analyses.weights:Weights",
         "examples": "analyses.examples:Examples",
-        "cam": "analyses.cam:ClassMaps",
+        "cam": "analyses.class_maps:ClassMaps",
         "saliency": "analyses.probe_saliency:Saliency",
         "unit_saliency": "analyses.unit_saliency:UnitSaliency",
         "localization": "analyses.localization:Localization",

@@ -56,6 +56,17 @@ def heat(values: Tensor, over: Tensor, opacity: float = 0.6, colours: str = "inf
     return mixed.round().to(torch.uint8)
 
 
+def balance(values: Tensor, over: Tensor, opacity: float = 0.6) -> Tensor:
+    """A signed map [h, w] laid over an image [C, H, W] made grey: red above 0, blue below, on a symmetric
+    scale."""
+    values = values.detach().float().cpu()
+    peak = values.abs().max().item()
+    values = upsampled(values / (2 * peak if peak > 0 else 1) + 0.5, over.shape[-2:])
+    grey = picture(over.float().mean(0, keepdim=True)).float()
+    mixed = grey * (1 - opacity) + coloured(values, "RdBu_r").float() * opacity
+    return mixed.round().to(torch.uint8)
+
+
 def upsampled(values: Tensor, size: Sequence[int]) -> Tensor:
     """Maps [..., h, w] upsampled bilinearly to [..., H, W]."""
     flat = values.reshape(1, -1, *values.shape[-2:])

@@ -1,0 +1,233 @@
+import captum.attr
+import pytest
+import torch
+import torch.nn.functional as F
+import torchcam.methods
+import torchvision
+from torch import nn
+
+import modules
+from analyses.cam import (
+    cam,
+    class_gradients,
+    grad_cam,
+    grad_cam_pp,
+    hires_cam,
+    last_spatial_layer,
+    layer_cam,
+)
+from analyses.pooled_head import pooled_head
+from registry import UnknownName
+
+
+def build(name, classes=7):
+    torch.manual_seed(0)
+    if name == "vit":
+        network = torchvision.models.VisionTransformer(32, 8, 3, 2, 16, 32, num_classes=classes)
+        nn.init.normal_(network.heads.head.weight)
+    elif name in ("convnet", "resnet20"):
+        network = modules.load_network(name, classes=classes)
+    else:
+        options = {"init_weights": False} if name == "googlenet" else {}
+        network = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):  # statistics as after training, so that maps vary
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return network.eval()
+
+
+def images(n=3, size=64):
+    return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+POOLED = """
+    resnet18 densenet121 googlenet mobilenet_v2 shufflenet_v2_x0_5 efficientnet_b0 regnet_x_400mf mnasnet0_5
+    swin_t convnet resnet20
+"""
+
+
+@pytest.mark.parametrize("name", POOLED.split())
+def test_the_mean_of_a_class_map_is_the_logit_less_its_bias(name):
+    network, x = build(name), images()
+    maps = cam(network, x)
+    last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+    with torch.no_grad():
+        logits = network(x)
+    torch.testing.assert_close(maps.mean((2, 3)), logits - last.bias, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(cam(network, x, torch.tensor([0, 6, 2])), maps[range(3), [0, 6, 2]])
+
+
+class AllConvolutional(nn.Module):
+    """Averages the class maps of a 1 x 1 convolution; what it ends with may come in between."""
+
+    def __init__(self, between=nn.Identity):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU())
+        self.classifier = nn.Conv2d(8, 4, 1)
+        self.between = between()
+
+    def forward(self, x):
+        return self.between(self.classifier(self.features(x))).mean((2, 3))
+
+
+def test_a_1x1_convolution_before_the_average_is_a_linear_layer_too():
+    network, x = AllConvolutional().eval(), images()
+    expected = network.classifier(network.features(x)) - network.classifier.bias[:, None, None]
+    torch.testing.assert_close(cam(network, x), expected)
+
+
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [
+        (lambda: build("mobilenet_v3_small"), "960|576 channels|nonlinear"),
+        (lambda: build("vit"), "nothing in it is averaged"),
+        (lambda: build("squeezenet1_1"), "nonlinear"),  # a ReLU cuts the class maps before they are averaged
+        (lambda: AllConvolutional(nn.ReLU), "nonlinear"),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 5)), "nothing in it is averaged"),
+        (lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), "no linear layer"),
+    ],
+)
+def test_other_networks_are_refused_with_the_reason_and_pointed_to_grad_cam(network, reason):
+    network = network().eval()
+    with pytest.raises(ValueError, match=rf"({reason}).*; grad_cam works"):
+        cam(network, images(size=32 if isinstance(network, torchvision.models.VisionTransformer) else 64))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "googlenet", "convnet"])
+def test_with_a_pooled_head_grad_cam_is_the_positive_part_of_cam_over_its_area(name):
+    network, x, targets = build(name), images(), torch.tensor([0, 3, 6])
+    layer = {"resnet18": "layer4", "googlenet": "inception5b", "convnet": "features"}[name]
+    expected = cam(network, x, targets).relu()
+    torch.testing.assert_close(
+        grad_cam(network, x, targets, layer), expected / expected.shape[-2:].numel(), rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("layer", ["layer2", "layer3.0.conv1", "layer4"])
+def test_grad_cam_agrees_with_captum(layer):
+    network, x, targets = build("resnet18"), images(), torch.tensor([0, 3, 6])
+    oracle = captum.attr.LayerGradCam(network, network.get_submodule(layer))
+    expected = oracle.attribute(x, targets, relu_attributions=True).squeeze(1).detach()
+    torch.testing.assert_close(grad_cam(network, x, targets, layer), expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(grad_cam, "GradCAM"), (layer_cam, "LayerCAM")])
+def test_grad_cam_and_kin_agree_with_torchcam(ours, theirs):
+    network, x, targets = build("resnet18"), images(), torch.tensor([0, 3, 6])
+    with getattr(torchcam.methods, theirs)(network, target_layer="layer3") as extractor:
+        expected = extractor(targets.tolist(), network(x.requires_grad_()), normalized=False)[0].detach()
+    found = ours(network, x.detach(), targets, "layer3")
+    torch.testing.assert_close(found, expected.relu(), rtol=1e-3, atol=1e-7)
+
+
+def test_grad_cam_pp_is_the_paper_s_derivatives_of_an_exponential_score():
+    """torchcam 0.5 is no oracle here: its division goes into a copy. The paper's equation 19, element by
+    element."""
+    network, x, target = AllConvolutional().double().eval(), images(1, 9).double(), 2
+    maps = network.features(x).detach().requires_grad_()
+    y = network.classifier(maps).mean((2, 3))[0, target].exp()
+    (first,) = torch.autograd.grad(y, maps, create_graph=True)
+    weights = torch.zeros(8, dtype=torch.float64)
+    for k, i, j in torch.cartesian_prod(torch.arange(8), torch.arange(4), torch.arange(4)).tolist():
+        at = (0, k, i, j)
+        second = torch.autograd.grad(first[at], maps, create_graph=True)[0][at]
+        third = torch.autograd.grad(second, maps, retain_graph=True)[0][at]
+        weights[k] += second / (2 * second + maps[0, k].sum() * third) * first[at].relu() / y
+    expected = (weights[:, None, None] * maps[0]).sum(0).relu().detach()
+    torch.testing.assert_close(grad_cam_pp(network, x, target, "features")[0], expected.detach())
+
+
+def test_hires_cam_equals_grad_cam_where_a_pooled_head_follows():
+    network, x = build("resnet18"), images()
+    torch.testing.assert_close(hires_cam(network, x, 2, "layer4"), grad_cam(network, x, 2, "layer4"))
+    assert not torch.allclose(hires_cam(network, x, 2, "layer2"), grad_cam(network, x, 2, "layer2"))
+
+
+def test_token_grids_are_maps_and_the_default_layer_is_one_that_matters():
+    network, x = build("vit"), images(size=32)
+    last, before = "encoder.layers.encoder_layer_2", "encoder.layers.encoder_layer_1"
+    assert not grad_cam(network, x, 1, last).any()  # the head reads the class token, which is no place
+    assert last_spatial_layer(network, x) == before
+    assert grad_cam(network, x, 1, before).shape == (3, 4, 4)
+    assert hires_cam(network, x, 1, before).any()
+    assert last_spatial_layer(build("resnet18"), images()) == "layer4"
+
+
+def test_no_parameter_gets_a_gradient_and_nothing_below_the_layer_is_computed_backwards(monkeypatch):
+    network, x = build("resnet18"), images()
+    seen = []
+    real = torch.autograd.grad
+
+    def watching(outputs, inputs, **options):
+        nodes, stack = set(), [outputs.grad_fn]
+        while stack:
+            node = stack.pop()
+            if node is not None and node not in nodes:
+                nodes.add(node)
+                stack += [following for following, _ in node.next_functions]
+        seen.append([node.name() for node in nodes])
+        return real(outputs, inputs, **options)
+
+    monkeypatch.setattr(torch.autograd, "grad", watching)
+    grad_cam(network, x, 0, "layer4")
+    assert not any("Convolution" in name for name in seen[0])  # layer4 is the last convolution
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_grad_mode_inference_tensors_and_frozen_parameters_make_no_difference(mode, frozen):
+    network, targets = build("convnet"), torch.tensor([0, 3, 6])
+    expected = grad_cam(network, images(), targets, "features.2")
+    network.requires_grad_(not frozen)
+    with mode():
+        x = images() * 1
+        assert torch.equal(grad_cam(network, x, targets, "features.2"), expected)
+        assert torch.is_grad_enabled() == (mode is torch.enable_grad)
+
+
+def test_an_image_does_not_depend_on_its_batch():
+    network, targets = build("convnet").double(), torch.tensor([0, 3, 6])
+    x = images().double()
+    together = grad_cam(network, x, targets, "features.3")
+    for i in range(3):
+        alone = grad_cam(network, x[i : i + 1], targets[i : i + 1], "features.3")[0]
+        torch.testing.assert_close(together[i], alone)
+
+
+def test_in_place_relus_do_not_spoil_the_maps_they_follow():
+    class Inplace(nn.Module):
+        def __init__(self, inplace):
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.inplace, self.head = nn.Conv2d(3, 6, 3), inplace, nn.Linear(6, 4)
+
+        def forward(self, x):
+            return self.head(F.relu(self.conv(x), self.inplace).mean((2, 3)))
+
+    kept, spoilt = (class_gradients(Inplace(i), images(), 1, "conv") for i in (False, True))
+    assert all(torch.equal(a, b) for a, b in zip(kept, spoilt)) and kept[0].min() < 0
+
+
+def test_the_network_is_left_as_it_was():
+    network = build("resnet18").train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    grad_cam(network, images(), 0, "layer3")
+    pooled_head(network, images())
+    assert all(module.training and not module._forward_hooks for module in network.modules())
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_wrong_arguments_are_named():
+    network, x = build("convnet"), images()
+    with pytest.raises(UnknownName, match=r"features\.4"):
+        grad_cam(network, x, 0, "features.44")
+    with pytest.raises(ValueError, match="targets hold 7, expected classes 0 to 6"):
+        grad_cam(network, x, 7, "features")
+    with pytest.raises(ValueError, match="expected a class index for each of 3 images"):
+        cam(network, x, torch.tensor([1, 2]))
+    with pytest.raises(ValueError, match="do not depend on layer"):
+        swapped = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        swapped.register_forward_hook(lambda module, inputs, output: output.detach())
+        grad_cam(swapped, x, 0, "0")

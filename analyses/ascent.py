@@ -13,6 +13,7 @@ from analyses.objectives import Objective, Reading
 from analyses.parameterization import Pixels
 from analyses.relu_rules import NoRule, ReluRule
 from analyses.rescue import push_up
+from analyses.stem import QuickStem
 
 RESCUED = 16  # steps during which a picture without any gradient is helped
 
@@ -63,12 +64,17 @@ def ascend(
     climber = optimizer([variables])
     on_gpu = variables.device.type == "cuda"
 
-    def gradients(step: int) -> tuple[Tensor, ...]:
+    def gradients(step: int, rows: Tensor | None = None) -> tuple[Tensor, ...]:
         pictures = parameterization.pictures(variables)
         # channels last is the faster order in memory, on CPU and GPU alike
         shown = view(pictures, step).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(variables.device.type, torch.bfloat16, enabled=on_gpu):
-            scores = [reading.scores(network, part) for part in shown.split(len(pictures))]
+        parts = shown.split(len(pictures))
+        with torch.autocast(variables.device.type, torch.bfloat16, enabled=on_gpu), QuickStem():
+            if rows is None:
+                scores = [reading.scores(network, part) for part in parts]
+            else:
+                some = Reading([objectives[row] for row in rows.tolist()])
+                scores = [some.scores(network, part[rows]) for part in parts]
         wanted = [variables, pictures] if watch else [variables]
         return torch.autograd.grad(torch.stack(scores).mean(0).sum(), wanted)
 
@@ -80,12 +86,11 @@ def ascend(
                 return
         gradient, *on_pictures = gradients(step)
         if rescue and step < RESCUED:
-            dead = gradient.flatten(1).abs().amax(1) == 0
-            if dead.any():
+            dead = (gradient.flatten(1).abs().amax(1) == 0).nonzero()[:, 0]
+            if len(dead):
                 try:
                     with ReluRule(push_up):
-                        rescued, *_ = gradients(step)
-                    gradient = torch.where(dead.view(-1, *[1] * (gradient.ndim - 1)), rescued, gradient)
+                        gradient[dead] = gradients(step, dead)[0][dead]
                 except NoRule:
                     rescue = False
         if watch:

@@ -1,6 +1,6 @@
 """Feature visualization beside torch-lucent's: time for one unit, and the activation that the pictures reach.
 
-    python -m benchmarks.features [--size 128] [--steps 128] [--units 16] [--threads 1] [--weights FILE]
+    python -m benchmarks.features [--size 128] [--steps 128] [--units 16] [--threads N] [--weights FILE]
 
 Both optimise the same Fourier parameterization by the same Adam, for as many steps, under the same motions
 (pad, jitter, scale, turn, jitter, crop), and show the network images of the same size, normalised by the
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--timed-steps", type=int, default=16, help="of Adam, for the time")
     parser.add_argument("--rounds", type=int, default=5, help="timings of each")
     parser.add_argument("--units", type=int, default=16)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--weights", type=Path, default=known if known.exists() else None)
     wanted = parser.parse_args()
     torch.set_num_threads(wanted.threads)

@@ -1,0 +1,38 @@
+"""The quicker way back through a first convolution gives autograd's gradient."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from analyses.stem import QuickStem, input_gradient
+
+
+@pytest.mark.parametrize("size", [(32, 32), (31, 37)])
+@pytest.mark.parametrize("padding", [(0, 0), (3, 1)])
+@pytest.mark.parametrize(("kernel", "stride"), [(7, 2), (4, 4), (3, 3), (5, 2), (2, 3), (11, 4)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_it_is_autograds_gradient(channels, kernel, stride, padding, size):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, channels, *size, generator=generator).requires_grad_()
+    weight = torch.randn(5, channels, kernel, kernel, generator=generator)
+    output = F.conv2d(images, weight, stride=stride, padding=padding)
+    signal = torch.randn(output.shape, generator=generator)
+    (expected,) = torch.autograd.grad(output, images, signal)
+    assert torch.allclose(input_gradient(signal, weight, size, stride, padding), expected, atol=1e-4)
+
+
+def test_within_its_scope_a_network_gives_the_same_values_and_gradients():
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 7, 2, 3), nn.ReLU(), nn.Conv2d(8, 4, 3, 2, padding=1, bias=False), nn.Conv2d(4, 4, 3)
+    )
+    images = torch.rand(2, 3, 32, 32).requires_grad_()
+    plain = network(images)
+    (expected,) = torch.autograd.grad(plain.square().sum(), images)
+    with QuickStem():
+        quick = network(images)
+    assert torch.equal(quick, plain)
+    assert quick.grad_fn is not None
+    (gradient,) = torch.autograd.grad(quick.square().sum(), images)
+    assert torch.allclose(gradient, expected, atol=1e-6)

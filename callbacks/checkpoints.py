@@ -55,16 +55,29 @@ def model_checkpoints(run_dir: str | Path, settings: CheckpointSettings) -> list
         )
     ]
     if settings.monitor:
-        best = ModelCheckpoint(
+        best = RunCheckpoints(
             folder, "best", monitor=settings.monitor, mode=settings.mode, enable_version_counter=False
         )
-        callbacks.insert(
-            0, best
-        )  # before the others: the last file of a step is then the one that is resumed from
+        callbacks.insert(0, best)  # the last file of a step is then the one that is resumed from
     return callbacks
 
 
-class StepCheckpoints(ModelCheckpoint):
+class RunCheckpoints(ModelCheckpoint):
+    """Lightning's ModelCheckpoint in a folder that is the run's own, where runs are resumed."""
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        with warnings.catch_warnings():  # of a folder that is not empty: it never is when a run is resumed
+            warnings.simplefilter("ignore")
+            super().setup(trainer, pl_module, stage)
+        if trainer.is_global_zero:
+            sweep(Path(self.dirpath))
+
+    def _should_remove_checkpoint(self, trainer: lightning.Trainer, previous: str, current: str) -> bool:
+        # Lightning spares what the run was resumed from: a run resumed often would keep a file each time
+        return previous != current and Path(self.dirpath) in Path(previous).parents
+
+
+class StepCheckpoints(RunCheckpoints):
     """Lightning's ModelCheckpoint, named by step, and in four things stricter.
 
     - The newest `keep` stay, whatever the metrics say, and a step has one file.
@@ -100,13 +113,6 @@ class StepCheckpoints(ModelCheckpoint):
         self.at_start = at_start
         self._training = False
 
-    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        with warnings.catch_warnings():  # of a folder that is not empty: it never is when a run is resumed
-            warnings.simplefilter("ignore")
-            super().setup(trainer, pl_module, stage)
-        if trainer.is_global_zero:
-            sweep(Path(self.dirpath))
-
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._training = True
@@ -130,10 +136,6 @@ class StepCheckpoints(ModelCheckpoint):
             super().on_exception(trainer, pl_module, exception)
         except OSError:  # the disk may be what went wrong in the first place: let the exception be seen
             log.exception("no checkpoint could be written after %s", type(exception).__name__)
-
-    def _should_remove_checkpoint(self, trainer: lightning.Trainer, previous: str, current: str) -> bool:
-        # Lightning spares what the run was resumed from: a run resumed often would keep a file each time
-        return previous != current and Path(self.dirpath) in Path(previous).parents
 
     def _save(self, trainer: lightning.Trainer) -> None:
         metrics = self._monitor_candidates(trainer)

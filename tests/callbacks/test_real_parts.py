@@ -1,0 +1,116 @@
+"""The promises once more with the real network, module and analyses, as train.py puts them together."""
+
+from pathlib import Path
+
+import lightning
+import pytest
+import tiny
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
+
+from analyses import ANALYSES
+from callbacks.analyze_checkpoints import AnalyzeCheckpoints
+from callbacks.checkpoint_io import AtomicCheckpointIO
+from callbacks.checkpoints import CheckpointSettings, model_checkpoints
+from callbacks.examine import AnalysisSettings, examine, weights_hash
+from callbacks.metrics_csv import MetricsCSV
+from callbacks.resume import ExactResume, last_good_checkpoint
+from callbacks.subject import make_subject
+from datamodules.memory import InMemory
+from gallery.store import Store
+from modules import Classifier, OptimizerSettings, load_checkpoint, load_network
+from modules.objectives.standard import Standard
+
+NAMES = ("weights", "examples")
+SETTINGS = AnalysisSettings(units=2, probes=2)
+
+
+class Data(tiny.TinyData):
+    """32 pixels a side."""
+
+    def _draw(self, count: int, seed: int) -> InMemory:
+        split = super()._draw(count, seed)
+        return InMemory(split.images.repeat_interleave(4, 2).repeat_interleave(4, 3), split.labels)
+
+
+class StopAt(lightning.Callback):
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            trainer.callbacks = []
+            raise ConnectionAbortedError
+
+
+def train(run_dir: Path, names=NAMES, extra=(), resume=False):
+    lightning.seed_everything(1, verbose=False)
+    data = Data(4)
+    data.setup()
+    network = load_network("convnet", classes=data.classes, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    module = Classifier(network, Standard(), OptimizerSettings(), data.classes)
+    writing = model_checkpoints(run_dir, CheckpointSettings(every_steps=3, monitor="val/accuracy"))
+    looking = AnalyzeCheckpoints(run_dir, {name: ANALYSES[name]() for name in names}, SETTINGS)
+    lightning.Trainer(
+        max_epochs=2,
+        callbacks=[ExactResume(), EMAWeightAveraging(decay=0.9), *extra, *writing, looking],
+        logger=MetricsCSV(run_dir),
+        plugins=[AtomicCheckpointIO()],
+        accelerator="cpu",
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=2,
+        use_distributed_sampler=False,
+    ).fit(
+        module,
+        datamodule=data,
+        ckpt_path=last_good_checkpoint(run_dir) if resume else None,
+        weights_only=True,
+    )
+    return network, looking
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("whole")
+    network, looking = train(run_dir)
+    assert looking.reports
+    assert "none failed" in looking.summary()
+    return run_dir, tiny.weights(network)
+
+
+def test_analyses_change_nothing(run, tmp_path):
+    assert tiny.weights(train(tmp_path, names=())[0]) == run[1]
+
+
+def test_a_run_cut_off_ends_in_the_same_weights_metrics_and_pictures(run, tmp_path):
+    with pytest.raises(ConnectionAbortedError):
+        train(tmp_path, extra=(StopAt(7),))
+    assert tiny.weights(train(tmp_path, resume=True)[0]) == run[1]
+    assert (tmp_path / "metrics.csv").read_text() == (run[0] / "metrics.csv").read_text()
+    assert same_pictures(Store(tmp_path), Store(run[0]), Store(run[0]).steps())
+
+
+def test_the_checkpoint_alone_gives_the_same_pictures(run, tmp_path):
+    data, store = Data(4), Store(tmp_path)
+    data.setup()
+    file = run[0] / "checkpoints" / "step=00000006.ckpt"
+    network = load_checkpoint(file)
+    assert weights_hash(network) == Store(run[0]).weights(6)
+    previous = Store(run[0]).previous(6)
+    subject = make_subject(network, data, SETTINGS, 6, previous=previous)
+    torch.manual_seed(99)  # another state of the world
+    examine(subject, {name: ANALYSES[name]() for name in NAMES}, store, weights=weights_hash(network))
+    assert same_pictures(store, Store(run[0]), [6])
+
+
+def same_pictures(ours: Store, theirs: Store, steps: list[int]) -> bool:
+    for step in steps:
+        for name in NAMES:
+            pairs = list(zip(ours.figures(step, name), theirs.figures(step, name), strict=True))
+            assert pairs
+            if not all(a.key == b.key and torch.equal(a.image, b.image) for a, b in pairs):
+                return False
+            if ours.scalars(step, name) != theirs.scalars(step, name):
+                return False
+    return True

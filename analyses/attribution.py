@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from analyses import saliency
 from analyses.base import Subject
-from analyses.cam import grad_cam
+from analyses.cam import NoSpatialLayer, grad_cam, last_spatial_layer
 from analyses.paint import upsampled
 from analyses.relu_rules import NoRule
-from analyses.tap import forward_to
 from registry import UnknownName
 
 log = logging.getLogger(__name__)
@@ -39,10 +38,6 @@ class Effort:
     baseline: float = 0.5
     patch: float = 0.25
     seed: int = 0
-
-
-class NoMap(ValueError):
-    """The network has no layer with a map of more than one position, which Grad-CAM is made of."""
 
 
 Technique = Callable[[nn.Module, Tensor, Tensor, str | None, Effort], Tensor]
@@ -106,7 +101,9 @@ def _occlusion(
 
 def _expected(layer: str | None) -> str:
     if layer is None:
-        raise NoMap("Grad-CAM needs a layer with a map of more than one position")
+        raise NoSpatialLayer(
+            "the network has no layer with maps larger than 1 x 1, which Grad-CAM is made of"
+        )
     return layer
 
 
@@ -130,22 +127,27 @@ def technique(name: str) -> Technique:
 
 
 def attributions(
-    subject: Subject, names: Sequence[str], images: Tensor, targets: Tensor, effort: Effort
+    network: nn.Module,
+    names: Sequence[str],
+    images: Tensor,
+    targets: Tensor,
+    layer: str | None,
+    effort: Effort,
 ) -> dict[str, Tensor]:
     """The named maps of images [N, C, H, W] for classes [N], in passes of 32 images.
 
     Those that the network cannot have (guided backprop without ReLUs, Grad-CAM without a map) are left out,
     which the log says.
     """
-    layer, found = cam_layer(subject), {}
+    found = {}
     for name in names:
         of = technique(name)
         try:
             parts = [
-                of(subject.network, some, those, layer, effort)
+                of(network, some, those, layer, effort)
                 for some, those in zip(images.split(PASS), targets.split(PASS))
             ]
-        except (NoRule, NoMap) as error:
+        except (NoRule, NoSpatialLayer) as error:
             log.info("%s is left out: %s", name, error)
         else:
             found[name] = torch.cat(parts)
@@ -164,13 +166,12 @@ def strength(name: str, maps: Tensor) -> Tensor:
 
 
 def cam_layer(subject: Subject) -> str | None:
-    """The deepest of the subject's layers that has a map of more than one position; None where none has."""
+    """The layer that Grad-CAM is taken at: the last that has maps; None where there is none."""
 
     def find() -> str | None:
-        maps = forward_to(subject.network, subject.probes.images[:1], subject.layers)
-        for layer in reversed(subject.layers):
-            if maps[layer][0, 0].numel() > 1:
-                return layer
-        return None
+        try:
+            return last_spatial_layer(subject.network, subject.probes.images[:1])
+        except NoSpatialLayer:
+            return None
 
     return subject.once("cam_layer", find)

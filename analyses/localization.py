@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from analyses import paint
-from analyses.attribution import TECHNIQUES, Effort, attributions, strength, technique
+from analyses.attribution import TECHNIQUES, Effort, attributions, cam_layer, strength, technique
 from analyses.base import Analysis, Figure, Images, Scalar, Subject
 from analyses.pointing import best_iou, deletion, energy_inside, insertion, pointing_game
 from analyses.probe_saliency import bright, tile_side
@@ -82,7 +82,7 @@ class Localization(Analysis):
                 [subject.network(part).argmax(1) for part in images.split(subject.batch_size)]
             )
         effort = Effort(self.copies, steps=self.steps, baseline=self.baseline, seed=subject.seed)
-        found = attributions(subject, self.maps, images, targets, effort)
+        found = attributions(subject.network, self.maps, images, targets, cam_layer(subject), effort)
         return images, targets, {name: strength(name, values) for name, values in found.items()}
 
     def _measured(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from analyses import paint
-from analyses.attribution import Effort, attributions, strength, technique
+from analyses.attribution import Effort, attributions, cam_layer, strength, technique
 from analyses.base import Analysis, Figure, Scalar, Subject
 from settings import setting
 
@@ -64,7 +64,7 @@ class Saliency(Analysis):
         probes, order = torch.cat([torch.arange(len(images), device=images.device), wrong]).sort(stable=True)
         targets = torch.cat([labels, predicted[wrong]])[order]
         effort = Effort(self.copies, self.sigma, self.steps, self.baseline, self.patch, subject.seed)
-        maps = attributions(subject, self.maps, images[probes], targets, effort)
+        maps = attributions(subject.network, self.maps, images[probes], targets, cam_layer(subject), effort)
         for i, (probe, target) in enumerate(zip(probes.tolist(), targets.tolist())):
             confidence = probabilities[probe, target].item()
             roles = {"true": labels[probe] == target, "predicted": predicted[probe] == target}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from analyses import paint
-from analyses.attribution import TECHNIQUES, Effort, attributions, strength, technique
+from analyses.attribution import TECHNIQUES, Effort, attributions, cam_layer, strength, technique
 from analyses.base import Analysis, Figure, Scalar, Subject
 from analyses.probe_saliency import bright, tile_side
 from analyses.tap import module_at
@@ -46,7 +46,7 @@ class Randomization(Analysis):
         effort = Effort(self.copies, steps=self.steps, seed=subject.seed)
 
         def strengths(network: nn.Module) -> dict[str, Tensor]:
-            found = attributions(subject.with_network(network), self.maps, images, targets, effort)
+            found = attributions(network, self.maps, images, targets, cam_layer(subject), effort)
             return {name: strength(name, maps) for name, maps in found.items()}
 
         original = strengths(subject.network)
@@ -130,17 +130,18 @@ def randomize(network: nn.Module, modules: Sequence[str], seed: int) -> None:
     Modules that cannot `reset_parameters` are given normal numbers of the trained ones' mean and spread.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach the GPUs' as well
         for name in modules:
             module = module_at(network, name) if name else network
-            reset = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None))
+            fresh = copy.deepcopy(module).cpu()
+            reset = getattr(fresh, "reset_parameters", getattr(fresh, "_reset_parameters", None))
             if reset is not None:
                 reset()
-                continue
-            with torch.no_grad():
-                for values in module.parameters(recurse=False):
-                    spread = values.std() if values.numel() > 1 else values.abs()
-                    values.copy_(torch.randn(values.shape).to(values) * spread + values.mean())
+            else:
+                for values in fresh.parameters(recurse=False):
+                    spread = values.detach().std(correction=0)
+                    values.data = torch.randn(values.shape).to(values) * spread + values.detach().mean()
+            module.load_state_dict(fresh.state_dict())
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:

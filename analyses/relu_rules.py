@@ -1,7 +1,7 @@
 """Other ways back through a ReLU: guided backpropagation and the deconvnet, on a network left as it is.
 
-A `TorchFunctionMode` sees every call of a torch function in its scope and swaps an autograd Function in for
-each ReLU, however it is spelled: module, functional, method, in-place, used twice. Module hooks miss some.
+A `TorchFunctionMode` sees every call of a torch function in its scope and swaps in another ReLU for each,
+however it is spelled: module, functional, method, in-place, used twice. Module hooks miss some.
 """
 
 from __future__ import annotations
@@ -10,23 +10,49 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-Rule = Callable[[Tensor, Tensor, float | None], Tensor]
-"""(incoming signal, the ReLU's output or input, its ceiling or None) -> the signal passed on."""
+Rule = Callable[[Tensor, float | None, bool], Tensor]
+"""(input, ceiling or None, in place) -> ReLU of the input, with another way back."""
 
 
-def guided(signal: Tensor, values: Tensor, ceiling: float | None) -> Tensor:
-    """Passes where the input was positive (and under its ceiling), if positive (Springenberg 2015)."""
+def guided(input: Tensor, ceiling: float | None = None, in_place: bool = False) -> Tensor:
+    """ReLU; back passes what is positive, where the input was (and under the ceiling) (Springenberg 2015)."""
+    if in_place and input._is_view():  # of which autograd would not show the ReLU's own node
+        return input.copy_(guided(input, ceiling))
     if ceiling is None:
-        return torch.ops.aten.threshold_backward(signal, values, 0).relu_()
-    return torch.ops.aten.hardtanh_backward(signal, values, 0, ceiling).relu_()
+        output = input.relu_() if in_place else input.relu()
+    else:
+        output = F.hardtanh(input, 0.0, ceiling, in_place)
+    if output.grad_fn is not None:
+        output.grad_fn.register_hook(_keep_positive)
+    return output
 
 
-def deconvnet(signal: Tensor, values: Tensor, ceiling: float | None) -> Tensor:
-    """Passes where the signal is positive, whatever the input was (Zeiler & Fergus 2014)."""
-    return signal.relu()
+def _keep_positive(gradients: tuple[Tensor, ...], _signals: tuple[Tensor, ...]) -> None:
+    gradients[0].relu_()  # the ReLU's own slope is in it already, and nobody else holds it yet
+
+
+def deconvnet(input: Tensor, ceiling: float | None = None, in_place: bool = False) -> Tensor:
+    """ReLU; back passes what is positive, whatever the input was (Zeiler & Fergus 2014)."""
+    if in_place and input._is_view():
+        return input.copy_(deconvnet(input, ceiling))
+    return _Deconvnet.apply(input, ceiling, in_place)
+
+
+class _Deconvnet(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, ceiling: float | None, in_place: bool) -> Tensor:
+        if in_place:
+            ctx.mark_dirty(input)
+            return input.relu_() if ceiling is None else input.clamp_(0, ceiling)
+        return input.relu() if ceiling is None else input.clamp(0, ceiling)
+
+    @staticmethod
+    def backward(ctx: Any, signal: Tensor) -> tuple[Tensor, None, None]:
+        return signal.relu(), None, None
 
 
 class NoRule(ValueError):
@@ -59,7 +85,7 @@ class ReluRule(TorchFunctionMode):
             if found is not None:
                 self.met += 1
                 input, ceiling, in_place = found
-                return rectified(input, self.rule, ceiling, in_place or func.__name__.endswith("_"))
+                return self.rule(input, ceiling, in_place or func.__name__.endswith("_"))
         elif name in _NO_RULE:
             raise NoRule(
                 f"guided backprop and deconvnet are for ReLUs, and the network uses {_NO_RULE[name]}: "
@@ -74,31 +100,6 @@ class ReluRule(TorchFunctionMode):
                 "guided backprop and deconvnet are for ReLUs, and none was met on the way from the images: "
                 "use input_gradient, smooth_grad or integrated_gradients"
             )
-
-
-def rectified(input: Tensor, rule: Rule, ceiling: float | None = None, in_place: bool = False) -> Tensor:
-    """ReLU (with a ceiling: ReLU6 and its like) whose gradient follows `rule`."""
-    if in_place and input._is_view():  # autograd does not let a Function write into a view; copy_ may
-        return input.copy_(_Rectified.apply(input, rule, ceiling, False))
-    return _Rectified.apply(input, rule, ceiling, in_place)
-
-
-class _Rectified(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, input: Tensor, rule: Rule, ceiling: float | None, in_place: bool) -> Tensor:
-        if in_place:
-            ctx.mark_dirty(input)
-            output = input.relu_() if ceiling is None else input.clamp_(0, ceiling)
-        else:
-            output = input.relu() if ceiling is None else input.clamp(0, ceiling)
-        ctx.rule, ctx.ceiling = rule, ceiling
-        # what autograd's own relu and hardtanh keep: a network that trains may write into the other one
-        ctx.save_for_backward(output if in_place or ceiling is None else input)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, signal: Tensor) -> tuple[Tensor, None, None, None]:
-        return ctx.rule(signal, *ctx.saved_tensors, ctx.ceiling), None, None, None
 
 
 # Each spelling of a ReLU, with its own signature -> (input, ceiling, in place), or None where it is no ReLU.

@@ -171,7 +171,8 @@ def guided_grad_cam(
     network: nn.Module, images: Tensor, targets: Tensor, layer: str, of: str = "logit"
 ) -> Tensor:
     """Guided backprop times Grad-CAM of `layer`, upsampled bilinearly (Selvaraju 2017): [N, C, H, W]."""
-    maps = upsampled(grad_cam(network, images, targets, layer), images.shape[-2:])
+    with held_still(network, images.device) as still:
+        maps = upsampled(grad_cam(still, images, targets, layer), images.shape[-2:])
     return guided_backprop(network, images, targets, of) * maps[:, None]
 
 

@@ -29,9 +29,8 @@ def held_still(network: nn.Module, device: torch.device | str = "cpu") -> Iterat
         scope.enter_context(torch.inference_mode(False))
         scope.enter_context(torch.enable_grad())
         scope.enter_context(torch.autocast(torch.device(device).type, enabled=False))
-        if (
-            "torch._dynamo" in sys.modules
-        ):  # otherwise nothing can have been compiled, and importing it is slow
+        if "torch._dynamo" in sys.modules:  # else nothing is compiled, and it takes long to import
             scope.enter_context(torch.compiler.set_stance("force_eager"))
-        scope.enter_context(evaluating(network))
+        if any(module.training for module in network.modules()):  # else spare two walks through it
+            scope.enter_context(evaluating(network))
         yield network

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from captum.attr import Deconvolution, GuidedBackprop
 from torch import nn
 
-from analyses.relu_rules import NoRule, ReluRule, deconvnet, guided, rectified
+from analyses.relu_rules import NoRule, ReluRule, deconvnet, guided
 from analyses.saliency import deconvnet as deconvnet_map
 from analyses.saliency import guided_backprop
 
@@ -111,7 +111,7 @@ def test_captum_agrees_where_relus_are_modules_used_once(ours, theirs):
 def test_forward_values_and_the_untouched_branch_of_a_skip_are_those_of_a_relu():
     x = torch.tensor([[-1.0, 2.0, 8.0]], requires_grad=True)
     for rule, expected in ((guided, [0.0, 1.0, 0.0]), (deconvnet, [1.0, 1.0, 1.0])):
-        y = rectified(x, rule, 6.0)
+        y = rule(x, 6.0)
         assert y.tolist() == [[0.0, 2.0, 6.0]]
         assert torch.autograd.grad((y + 3 * x).sum(), x)[0].tolist() == [[e + 3 for e in expected]]
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from settings import setting
 
 FULL_SIZE = 128  # pixels on a side from which distances hold as they are; smaller pictures move in proportion
+CROPPED_SIZE = 512  # from which crops are as told; those of smaller pictures are larger in proportion
 GREY = 0.5  # what surrounds a picture
 
 
@@ -62,7 +63,9 @@ class Crops:
 
     def maps(self, numbers: Tensor, size: int) -> Tensor:
         """Affine maps [..., 2, 3], from numbers [..., 3]; every crop lies inside the picture."""
-        part = self.least + (self.most - self.least) * numbers[..., 0]
+        grow = max(1.0, CROPPED_SIZE / size)
+        least, most = min(1.0, self.least * grow), min(1.0, self.most * grow)
+        part = least + (most - least) * numbers[..., 0]
         centre = (numbers[..., 1:3] * 2 - 1) * (1 - part)[..., None]
         return torch.cat([part[..., None, None] * torch.eye(2).to(numbers), centre[..., None]], -1)
 

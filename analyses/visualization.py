@@ -141,7 +141,7 @@ def maco(
     seed: int,
     magnitude: Tensor,
     colours: Tensor | None = None,
-    lr: float = 1.0,
+    lr: float = 0.2,
     crops: Crops = CROPS,
     views: int = 8,
     noise: float = 0.08,

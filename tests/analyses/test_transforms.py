@@ -53,7 +53,9 @@ def test_a_picture_moves_the_same_whoever_is_beside_it():
 
 
 def test_crops_lie_inside_the_picture():
-    maps = drawn(Crops(), [torch.Generator().manual_seed(0)], 500, 64)[:, 0]
+    maps = drawn(Crops(), [torch.Generator().manual_seed(0)], 500, 512)[:, 0]
     parts, centres = maps[:, 0, 0], maps[:, :, 2]
     assert parts.min() >= 0.05 and parts.max() <= 0.5 and parts.max() > 0.45
     assert (centres.abs().amax(1) + parts <= 1 + 1e-6).all()
+    small = drawn(Crops(), [torch.Generator().manual_seed(0)], 500, 128)[:, 0]
+    assert small[:, 0, 0].min() >= 0.2 and 0.9 < small[:, 0, 0].max() <= 1  # four times as large a part

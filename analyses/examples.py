@@ -44,8 +44,8 @@ def top_examples(
     if k < 1:
         raise ValueError(f"k is {k}, expected at least 1")
     modules_at(network, layers)
-    running = {layer: RunningTop(k) for layer in layers}
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    running = {layer: RunningTop(k, dense=device.type != "cpu") for layer in layers}
     order: list[Tensor] = []
     labels: list[Tensor] = []
     met: set[int] = set()
@@ -116,11 +116,15 @@ class Examples(Analysis):
         kinds, counts = labels.unique(return_counts=True)
         label, count = int(kinds[counts.argmax()]), int(counts.max())
         best, least = values[0].item(), values[-1].item()
+        alike = f"{count} of {len(labels)} are {subject.classes[label]}"
+        if count == 1 < len(labels):
+            alike = "no two of one class"
         return Figure(
             key=f"{layer}/unit-{unit:03d}",
             image=_sheet(images.cpu(), places, self.tile),
             caption=f"{layer}, unit {unit}: what excites it most, cut out and in place; activation "
-            f"{best:.3g} to {least:.3g}; {count} of {len(labels)} are {subject.classes[label]}"
+            f"{best:.3g} to {least:.3g}; "
+            + alike
             + ("; a dead unit, never above 0" if top.dead[unit] else ""),
             layer=layer,
             unit=unit,
@@ -187,9 +191,21 @@ def _sheet(images: Tensor, boxes: Sequence[Sequence[int]], tile: int) -> Tensor:
         if bottom > top and right > left:
             crops.append(paint.squared(paint.picture(image[:, top:bottom, left:right]), side))
             scale = side / max(size)
-            whole = paint.boxed(whole, [round(edge * scale) for edge in (top, left, bottom, right)])
+            box = [edge * scale for edge in (top, left, bottom, right)]
+            whole = paint.boxed(whole, _visible(box, whole.shape[:2]))
         else:  # the unit sees nothing but padding there
             crops.append(paint.squared(torch.full((1, 1, 3), paint.PAPER, dtype=torch.uint8), side))
         wholes.append(paint.squared(whole, side))
     blocks = [paint.grid(block, columns=3) for block in (crops, wholes)]
     return paint.row(blocks, gap=4 * paint.GAP)
+
+
+def _visible(box: Sequence[float], size: Sequence[int], least: int = 9) -> list[int]:
+    """A box in whole pixels of a picture of `size`, widened about its centre where it is too small to see."""
+    edges = []
+    for low, high, limit in zip(box[:2], box[2:], size):
+        length = min(max(least, round(high - low)), limit)
+        start = max(0, min(round((low + high - length) / 2), limit - length))
+        edges.append((start, start + length))
+    (top, bottom), (left, right) = edges
+    return [top, left, bottom, right]

@@ -49,10 +49,16 @@ class TopExamples:
 
 
 class RunningTop:
-    """The best k so far of every unit of one layer."""
+    """The best k so far of every unit of one layer.
 
-    def __init__(self, k: int):
-        self.k = k
+    Args:
+        k: images a unit.
+        dense: work on every unit's list for every batch. On a GPU, finding out which lists change means
+            waiting for it, and costs more than it spares; on a CPU it spares most of the work.
+    """
+
+    def __init__(self, k: int, dense: bool):
+        self.k, self.dense = k, dense
         self.keys: Tensor | None = None  # [units, k] descending
         self.places: Tensor | None = None  # [units, k], row * 2^16 + column
 
@@ -75,7 +81,7 @@ class RunningTop:
         self.keys[units], chosen = torch.cat([self.keys[units], keys.T], 1).topk(self.k, 1)
         places = self.places[units].gather(1, chosen.clamp(max=self.k - 1))
         entered, images = chosen >= self.k, (chosen - self.k).clamp(min=0)
-        if maps.is_cuda:
+        if self.dense:
             places = torch.where(entered, _places(maps[images, units[:, None]]), places)
         else:  # only what enters a list is searched for its position
             rows, slots = entered.nonzero(as_tuple=True)
@@ -84,7 +90,7 @@ class RunningTop:
 
     def _open_to(self, best: Tensor, in_order: bool) -> Tensor:
         """The units whose lists may change by values [B, units]: few, once many images have come by."""
-        if best.is_cuda:  # asking would wait for the GPU, and cost more than it spares
+        if self.dense:
             return torch.arange(best.shape[1], device=best.device)
         last, _ = read_keys(self.keys[:, -1])  # NaN, and so not above anything, where a list is not full
         below = best <= last if in_order else best < last  # an equal value counts if its index may be lower

@@ -6,6 +6,7 @@ from torch import nn
 from analyses.base import Figure, Probes, Scalar, Subject
 from analyses.examples import Examples, TopExamples, merge, top_examples, top_examples_of
 from analyses.receptive_field import receptive_field
+from analyses.top_k import RunningTop
 from registry import UnknownName
 
 
@@ -90,6 +91,19 @@ def test_the_shares_of_ranks_merge_into_the_whole_and_their_padding_is_dropped()
     shares = [torch.cat([torch.arange(rank, 41, 4), torch.tensor([0, 1])]) for rank in range(4)]
     parts = [top_examples(network, batches(images, labels, 8, share), ["3"])["3"] for share in shares]
     assert_same(merge(parts), whole)
+
+
+def test_the_way_that_asks_a_gpu_nothing_finds_the_same():
+    network, (images, labels) = integer_network(), integer_images()
+    expected = brute_force(network, images, labels, "3", 9)
+    dense = RunningTop(9, dense=True)
+    with torch.no_grad():
+        for start in range(0, 41, 8):
+            at = torch.arange(start, min(start + 8, 41))
+            dense.update(network[:4](images[at]), at)
+    found = dense.result()
+    for name in ("values", "indices", "positions"):
+        assert torch.equal(getattr(found, name), getattr(expected, name))
 
 
 def test_fewer_images_than_k_are_all_there():

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 LONGEST = 80  # characters of a part, and
 DEEPEST = 240  # of a path: far below any file system's limit
 # what Windows keeps for itself, what the store does, and names of folders that look like files
-_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?|sheets|.*\.(png|json)")
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?|sheets|.*\.(png|jpg|json)")
 
 
 def part(name: str) -> str:
@@ -23,8 +23,8 @@ def part(name: str) -> str:
     return f"{clean}-{_mark(name)}" if clean else _mark(name)
 
 
-def paths(keys: Iterable[str], suffix: str) -> list[str]:
-    """A relative path ending in `suffix` for each path-like key ("layer3/unit-017"), no two the same.
+def paths(keys: Iterable[str]) -> list[str]:
+    """A relative path, without an ending, for each path-like key ("layer3/unit-017"), no two the same.
 
     They differ on file systems that ignore case, too, and lead nowhere but down.
     """
@@ -38,7 +38,7 @@ def paths(keys: Iterable[str], suffix: str) -> list[str]:
         if path.casefold() in used:
             path += f"-{_mark(key)}"
         used.add(path.casefold())
-        found.append(path + suffix)
+        found.append(path)
     return found
 
 

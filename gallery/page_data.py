@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import itertools
 import math
-import struct
 from pathlib import Path
 from typing import Any
 
 import yaml
+from PIL import Image
 
 from gallery.sinks import INDEX
 from gallery.store import Store
@@ -70,7 +70,7 @@ def _analysis(store: Store, steps: list[int], name: str) -> dict[str, Any]:
         for entry in store.entries(step, name):
             place = places.setdefault(entry["key"], len(figures))
             if place == len(figures):
-                size = _png_size(store.step_folder(step) / name / entry["file"])
+                size = _size(store.step_folder(step) / name / entry["file"])
                 of = [entry[what] for what in ("key", "layer", "unit", "probe", "label", "file")]
                 figures.append([*of, *size])
             file = None if entry["file"] == figures[place][5] else entry["file"]
@@ -145,13 +145,12 @@ def _facts(settings: str) -> list[list[str]]:
     return facts
 
 
-def _png_size(path: Path) -> tuple[int, int]:
-    """Width and height from a PNG's header; 0, 0 where there is none."""
+def _size(path: Path) -> tuple[int, int]:
+    """Width and height from a picture's header; 0, 0 where there is none."""
     try:
-        with open(path, "rb") as file:
-            header = file.read(24)
-        return struct.unpack(">II", header[16:24]) if header[:4] == b"\x89PNG" else (0, 0)
-    except (OSError, struct.error):
+        with Image.open(path) as image:
+            return image.size
+    except OSError:
         return 0, 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -25,6 +26,8 @@ from gallery import atomic, filenames
 from gallery.sheet import by_layer, sheet
 
 _STALE = 24 * 3600  # seconds after which a directory aside, whose writer cannot be asked, is a leftover
+_LOSSLESS = 16 * 1024  # bytes up to which a picture is kept bit for bit
+_QUALITY = 88  # of the others, without colour subsampling
 
 
 @dataclass(frozen=True)
@@ -181,16 +184,18 @@ class Writer:
         folder = self._aside / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        files = filenames.paths([figure.key for figure in figures], ".png")
-        for figure, file in zip(figures, files):
-            _write_png(folder / file, figure.image)
+        files = [
+            _write(folder, path, figure.image)
+            for figure, path in zip(figures, filenames.paths([figure.key for figure in figures]))
+        ]
         groups = {layer: group for layer, group in by_layer(figures).items() if len(group) > 1}
-        sheets = filenames.paths([layer or "all" for layer in groups], ".png")
-        for group, file in zip(groups.values(), sheets):
-            _write_png(folder / "sheets" / file, sheet([figure.image for figure in group]))
+        sheets = [
+            _write(folder, f"sheets/{path}", sheet([figure.image for figure in group]))
+            for group, path in zip(groups.values(), filenames.paths([layer or "all" for layer in groups]))
+        ]
         _dump(folder / "figures.json", [_entry(figure, file) for figure, file in zip(figures, files)])
         _dump(folder / "scalars.json", [{**asdict(s), "value": _finite(s.value)} for s in scalars])
-        _dump(folder / "sheets.json", [{"layer": k, "file": f"sheets/{f}"} for k, f in zip(groups, sheets)])
+        _dump(folder / "sheets.json", [{"layer": k, "file": f} for k, f in zip(groups, sheets)])
         outcome = Outcome(round(float(seconds), 3), error, len(figures), settings)
         self._complete["analyses"][name] = asdict(outcome)
         if self._final is not None:
@@ -227,7 +232,7 @@ class _Figures(Sequence[Figure]):
         if isinstance(index, slice):
             return _Figures(self._folder, self._entries[index])
         entry = dict(self._entries[index])
-        image = read_png(self._folder / entry.pop("file"))
+        image = read_image(self._folder / entry.pop("file"))
         values = {key: _number(value) for key, value in entry.pop("values").items()}
         return Figure(image=image, values=values, **entry)
 
@@ -249,15 +254,34 @@ class _Step(Mapping[str, Sequence[Figure]]):
         return len(self._names)
 
 
-def read_png(path: Path) -> Tensor:
+def read_image(path: Path) -> Tensor:
     """The picture in a file, uint8 [H, W, 3]."""
     with Image.open(path) as image:
         return torch.from_numpy(np.array(image.convert("RGB")))
 
 
-def _write_png(path: Path, image: Tensor) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image.cpu().contiguous().numpy()).save(path, "PNG", compress_level=1)
+def _write(folder: Path, path: str, image: Tensor) -> str:
+    """Write a picture to `path`, which has no ending yet, and give the path with it.
+
+    Bit for bit as a PNG where that is small; a picture that it would take much room is kept as a JPEG of high
+    quality, since sixty checkpoints are to be sent in a mail. Either way the same pixels give the same bytes.
+    """
+    picture = Image.fromarray(image.cpu().contiguous().numpy())
+    data, ending = _encoded(picture, "PNG", compress_level=1), ".png"
+    if len(data) > _LOSSLESS:
+        smaller = _encoded(picture, "JPEG", quality=_QUALITY, subsampling=0)
+        if len(smaller) < len(data) / 2:
+            data, ending = smaller, ".jpg"
+    place = folder / f"{path}{ending}"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(data)
+    return path + ending
+
+
+def _encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 def _check(name: str, figures: Sequence[Figure]) -> None:

@@ -83,6 +83,27 @@ def test_a_sheet_holds_every_picture_of_its_layer(tmp_path):
         assert row in bytes(sheet.tolist())
 
 
+def test_a_picture_is_kept_bit_for_bit_or_where_that_is_large_in_less_room_and_always_the_same(tmp_path):
+    noise = torch.randint(
+        0, 256, (300, 300, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    photograph = torch.nn.functional.interpolate(
+        noise[:40, :40].permute(2, 0, 1)[None].float(), (300, 300), mode="bilinear"
+    )[0]
+    photograph = photograph.permute(1, 2, 0).to(torch.uint8)
+    shown = [figure("small"), Figure("photograph", photograph, "")]
+    write(tmp_path, cam=shown)
+    store = Store(tmp_path)
+    small, large = store.figures(500, "cam")
+    assert torch.equal(small.image, shown[0].image)
+    assert large.image.shape == photograph.shape
+    assert (large.image.float() - photograph.float()).abs().mean() < 4  # levels of 255
+    file = store.step_folder(500) / "cam" / store.entries(500, "cam")[1]["file"]
+    assert file.suffix == ".jpg"
+    write(tmp_path / "again", cam=shown)
+    assert (Store(tmp_path / "again").step_folder(500) / "cam" / file.name).read_bytes() == file.read_bytes()
+
+
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
     "../..",
@@ -132,7 +153,7 @@ def test_any_key_becomes_a_file_inside_its_folder(tmp_path):
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.text(max_size=12), unique=True, max_size=12))
 def test_file_names_never_collide_or_climb(keys):
-    files = [file.casefold() for file in filenames.paths(keys, ".png")]
+    files = [f"{path}.png".casefold() for path in filenames.paths(keys)]
     assert len(set(files)) == len(keys)
     folders = {file[:i] for file in files for i, character in enumerate(file) if character == "/"}
     assert not folders & set(files)

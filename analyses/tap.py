@@ -79,9 +79,8 @@ def as_maps(output: Tensor, turned: bool = True) -> Tensor:
         side = math.isqrt(tokens)
         if side * side != tokens:  # a class token stands first
             side = math.isqrt(tokens - 1)
-            output = output[:, 1:]
-        if side * side == output.shape[1]:
-            return output.transpose(1, 2).unflatten(2, (side, side))
+        if tokens - side * side in (0, 1):
+            return output[:, tokens - side * side :].transpose(1, 2).unflatten(2, (side, side))
     if output.ndim == 2:
         return output[:, :, None, None]
     raise ValueError(f"an output of shape {tuple(output.shape)} is no map [B, C, h, w], token grid or vector")

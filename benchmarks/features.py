@@ -1,6 +1,6 @@
 """Feature visualization beside torch-lucent's: time for one unit, and the activation that the pictures reach.
 
-    python -m benchmarks.features [--size 128] [--steps 128] [--units 16] [--threads N] [--weights FILE]
+    python -m benchmarks.features [--size 64] [--steps 128] [--units 16] [--threads N] [--weights FILE]
 
 Both optimise the same Fourier parameterization by the same Adam, for as many steps, under the same motions
 (pad, jitter, scale, turn, jitter, crop), and show the network images of the same size, normalised by the
@@ -65,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", type=int, default=128, help="pixels on a side")
+    parser.add_argument("--size", type=int, default=64, help="pixels on a side; 64 as in the default run")
     parser.add_argument("--steps", type=int, default=128, help="of Adam, for the activations")
     parser.add_argument("--timed-steps", type=int, default=16, help="of Adam, for the time")
     parser.add_argument("--rounds", type=int, default=5, help="timings of each")

@@ -33,10 +33,10 @@ class Localization(Analysis):
     """
 
     images: int = setting(
-        64, "images of the data set that are measured, the same at every checkpoint", least=1
+        48, "images of the data set that are measured, the same at every checkpoint", least=1
     )
     maps: list[str] = setting(
-        ["gradient", "guided_backprop", "smooth_grad", "integrated_gradients", "grad_cam"],
+        ["gradient", "guided_backprop", "integrated_gradients", "grad_cam"],
         f"maps measured, of {', '.join(TECHNIQUES)}",
     )
     stickers: bool = setting(True, "where stickers can be planted (signs), measure on scenes with them, too")

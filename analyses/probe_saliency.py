@@ -23,7 +23,10 @@ TITLES = {
     "guided_grad_cam": "Guided Grad-CAM",
     "occlusion": "occlusion",
 }
-CAUTION = "Guided backprop and deconvnet barely depend on the higher layers (Adebayo 2018)."
+CAUTIONS = {
+    "guided_backprop": "Guided backprop hardly depends on the higher layers (Adebayo 2018).",
+    "deconvnet": "Without max pooling, deconvnet does not depend on the image (Springenberg 2015).",
+}
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,12 @@ class Saliency(Analysis):
                 painted, values[name] = _painted(name, found[i])
                 tiles += painted
             titles = ", ".join(["image", *(TITLES[name] for name in maps)])
-            caution = f" {CAUTION}" if {"guided_backprop", "deconvnet"} & set(maps) else ""
+            cautions = [CAUTIONS[name] for name in maps if name in CAUTIONS]
             yield Figure(
                 key=f"probe-{probe:03d}/{subject.classes[target]}",
                 image=paint.row([paint.enlarged(tile, tile_side(images.shape[-2:])) for tile in tiles]),
                 caption=f"probe {probe}, {subject.classes[target]} ({role}, {confidence:.0%}): "
-                f"{titles}.{caution}",
+                f"{' '.join([titles + '.', *cautions])}",
                 probe=probe,
                 label=target,
                 values=values,

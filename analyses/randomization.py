@@ -58,7 +58,9 @@ class Randomization(Analysis):
             stages[stage] = strengths(random)
             for name, maps in stages[stage].items():
                 correlation = rank_correlation(maps, original[name]).mean().item()
-                yield Scalar(f"rank_correlation/{name}/{stage}", correlation, layer=stage)
+                yield Scalar(
+                    f"rank_correlation/{name}/{stage}", correlation, stage if stage in subject.units else None
+                )
         for probe in range(min(self.shown, len(images))):
             yield self._picture(subject, probe, images[probe], int(targets[probe]), stages)
 

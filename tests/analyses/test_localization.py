@@ -50,13 +50,14 @@ def test_a_network_trained_with_a_shortcut_is_caught_looking_at_the_sticker(shor
     assert (shortcut(as_float(images)).argmax(1) == labels).float().mean() > 0.7
     bare, _ = SignImages(2, 96, 32).batch(torch.arange(96))
     assert (shortcut(as_float(bare)).argmax(1) == labels).float().mean() < 0.45
+    maps = ["gradient", "guided_backprop", "smooth_grad", "integrated_gradients", "grad_cam"]
     found = {
         o.key: o.value
-        for o in Localization(images=64, curve_images=0, shown=0)(subject(shortcut, scenes))
+        for o in Localization(images=64, maps=maps, curve_images=0, shown=0)(subject(shortcut, scenes))
         if isinstance(o, Scalar)
     }
     assert found["mask_share/sticker"] < 0.03 < found["mask_share/sign"]
-    for name in ("gradient", "guided_backprop", "smooth_grad", "integrated_gradients", "grad_cam"):
+    for name in maps:
         assert found[f"pointing_game/sticker/{name}"] > 0.45, name
         assert found[f"pointing_game/sticker/{name}"] > 3 * found[f"pointing_game/sign/{name}"], name
         assert found[f"energy_inside/sticker/{name}"] > 5 * found["mask_share/sticker"], name

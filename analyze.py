@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> None:
         return
     started = time.monotonic()
     arguments = [_spelled_out(a) for a in arguments]
-    words = [a for a in arguments if "=" not in a and Path(a).suffix not in (".yaml", ".yml")]
+    words = [a for a in arguments if not config.is_override(a) and Path(a).suffix not in (".yaml", ".yml")]
     said = [a for a in arguments if a not in words]
     folders = {_run_of(word): None for word in words}
     if not words:
@@ -91,19 +91,11 @@ def _look(settings: config.Settings, networks: Any, started: float, data: Any = 
         if not missing(store, step, analyses, weights, again=True):
             continue
         logs = logs or build.logs(settings, data.classes)
-        subject = make_subject(
-            network, data, settings.analysis, step, previous=store.previous(step), device=build.device(settings)
+        previous, device, strict = store.previous(step), build.device(settings), settings.analysis.strict
+        subject = make_subject(network, data, settings.analysis, step, previous=previous, device=device)
+        reports.append(
+            examine(subject, analyses, store, logs.sinks, weights=weights, strict=strict, again=True)
         )
-        report = examine(
-            subject,
-            analyses,
-            store,
-            logs.sinks,
-            weights=weights,
-            strict=settings.analysis.strict,
-            again=True,
-        )
-        reports.append(report)
     if logs is None:
         PageSink(settings.folder).close()
     else:
@@ -137,7 +129,7 @@ def _run_of(word: str) -> Path:
 def _spelled_out(argument: str) -> str:
     """`cam.enabled=false` is short for `analysis.cam.enabled=false`."""
     first = argument.split("=")[0].split(".")[0]
-    return f"analysis.{argument}" if first in ANALYSES and "=" in argument else argument
+    return f"analysis.{argument}" if first in ANALYSES and config.is_override(argument) else argument
 
 
 def _expected() -> str:

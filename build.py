@@ -151,6 +151,13 @@ def trainer(settings: Settings, last: Sequence[Callback] = ()) -> Trainer:
         )
 
 
+def device(settings: Settings) -> torch.device:
+    """Where training would be, for programs that have no Trainer."""
+    if settings.trainer.get("accelerator", "auto") != "cpu" and torch.accelerator.is_available():
+        return torch.accelerator.current_accelerator()
+    return torch.device("cpu")
+
+
 def quiet() -> None:
     """Lightning says which devices it sees, at length; a run of ours says what it does, in a line."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):

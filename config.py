@@ -13,6 +13,7 @@ import difflib
 import functools
 import re
 import typing
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,6 +157,8 @@ def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
     tree = OmegaConf.create({"trainer": {**trainer_arguments.DEFAULTS, **_mapping(raw, "trainer")}})
     for name, schema in schemas.items():
         tree[name] = _open(OmegaConf.structured(schema))
+        if not isinstance(sections()[name], type):
+            tree[name].name = _mapping(raw, name).get("name", sections()[name].default)
     for key, value in raw.items():
         if key == "trainer":
             continue
@@ -178,11 +181,19 @@ def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
 
 def merged(arguments: Sequence[str], base: Sequence[Path] = ()) -> dict[str, Any]:
     """Everything that was said, as plain nested dicts, unchecked."""
-    recipes = [_recipe(Path(a)) for a in [*base, *[a for a in arguments if "=" not in a]]]
+    recipes = [_recipe(Path(a)) for a in [*base, *[a for a in arguments if not is_override(a)]]]
     raw: dict[str, Any] = {}
-    for source in [*recipes, *[_override(a) for a in arguments if "=" in a]]:
+    for source in [*recipes, *[_override(a) for a in arguments if is_override(a)]]:
         _merge(raw, source)
     return raw
+
+
+def is_override(argument: str) -> bool:
+    """Whether a word on the command line is key=value, and not a file with such a name (step=00000500.ckpt)."""
+    try:
+        return "=" in argument and not Path(argument).exists()
+    except (OSError, ValueError):  # too long for a file, or with characters that none has
+        return True
 
 
 def _recipe(path: Path) -> dict[str, Any]:
@@ -271,16 +282,33 @@ def _assign(node: DictConfig, key: str, value: Any, path: str, tree: DictConfig)
         return
     owner = OmegaConf.get_type(node)
     hint = typing.get_type_hints(owner).get(key, Any) if dataclasses.is_dataclass(owner) else Any
-    if isinstance(value, str) and float in alternatives(hint) and (ratio := FRACTION.fullmatch(value)):
-        if float(ratio[2]) == 0:
-            raise SettingError(path, f"is {value!r}, a division by zero")
-        value = float(ratio[1]) / float(ratio[2])
+    value = _number(value, hint, path)
     if hint in (str, str | None) and isinstance(value, (bool, dict, list)):
-        raise SettingError(path, f"is {value!r}, expected {in_words(hint)}")
+        quotes = f""" (a word that YAML reads as {value!r} needs quotes: {path}='"..."')"""
+        raise SettingError(path, f"is {value!r}, expected {in_words(hint)}{quotes}")
     try:
-        node[key] = value
+        with warnings.catch_warnings():  # a number for a text, 1 for true: converted as recipes expect
+            warnings.simplefilter("ignore", FutureWarning)
+            node[key] = value
     except (OmegaConfBaseException, TypeError, ValueError):
         raise SettingError(path, f"is {value!r}, expected {in_words(hint)}{_meaning(owner, key)}") from None
+
+
+def _number(value: Any, hint: Any, path: str) -> Any:
+    """The value as a float where that is what is wanted: 1, 8/255, or a list of them; else as it came."""
+    for kind in alternatives(hint):
+        if typing.get_origin(kind) is list and isinstance(value, list):
+            return [_number(item, typing.get_args(kind)[0], path) for item in value]
+    if float not in alternatives(hint) or isinstance(value, bool):
+        return value
+    if isinstance(value, str) and (ratio := FRACTION.fullmatch(value)):
+        if float(ratio[2]) == 0:
+            raise SettingError(path, f"is {value!r}, a division by zero")
+        return float(ratio[1]) / float(ratio[2])
+    try:
+        return float(value) if isinstance(value, int) and int not in alternatives(hint) else value
+    except OverflowError:
+        raise SettingError(path, f"is {value}, more than a number here can hold") from None
 
 
 def _meaning(owner: type, key: str) -> str:

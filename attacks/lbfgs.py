@@ -49,9 +49,8 @@ class LBFGS(Attack):
         )  # the last to succeed, the last to fail
 
         for _ in range(self.searches):
-            success = torch.zeros_like(sizes, dtype=torch.bool)
 
-            def objective(points: Tensor, rows: Tensor, c: Tensor = c, success: Tensor = success):
+            def objective(points: Tensor, rows: Tensor, c: Tensor = c) -> tuple[Tensor, Tensor]:
                 its = images[rows]
                 logits, loss, gradient = victim.gradient(
                     points, targets[rows], losses.cross_entropy, keys[rows]
@@ -59,14 +58,15 @@ class LBFGS(Attack):
                 change = points - its
                 size = L2.size(change)
                 fell = victim.fallen(points, logits, labels[rows])
-                success[rows] |= fell
                 nearer = fell & (size < sizes[rows])
                 nearest[rows[nearer]], sizes[rows[nearer]] = points[nearer], size[nearer]
                 weight = c[rows].view(-1, 1, 1, 1)
                 pull = change / size.clamp(min=1e-12).view(-1, 1, 1, 1)  # 0 at the image itself
                 return loss + c[rows] * size, gradient + weight * pull
 
-            minimize(objective, images, self.steps, self.memory)
+            ended = minimize(objective, images, self.steps, self.memory)
+            # of the minimum, not of what was tried on the way: c would grow until only overshooting succeeds
+            success = victim.fallen(ended, victim.guess(ended), labels)
             low, high = torch.where(success, c, low), torch.where(success, high, c)
             between = (low * high).sqrt()
             c = torch.where(high.isinf(), low * _FACTOR, torch.where(low == 0, high / _FACTOR, between))

@@ -1,0 +1,72 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attacks.threat import L2, Linf, around, violations
+
+norms = st.sampled_from(["linf", "l2"])
+budgets = st.floats(1e-4, 2.0)
+seeds = st.integers(0, 2**31)
+
+
+def pixels(seed: int) -> torch.Tensor:
+    """Images with many pixels at or near the borders."""
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.rand(3, 3, 6, 6, generator=generator) * 1.4 - 0.2).clamp(0, 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(norms, budgets, seeds)
+def test_nothing_leaves_the_ball_or_the_range(norm, eps, seed):
+    images = pixels(seed)
+    ball = around(images, norm, eps)
+    keys = torch.arange(3) + seed
+    wild = images + torch.randn(images.shape, generator=torch.Generator().manual_seed(seed + 1)) * 3
+    gradient = wild - images
+    for points in (ball.project(wild), ball.start(keys), ball.step(ball.start(keys), gradient, 3 * eps)):
+        assert not violations(images, points, norm, eps).any()
+
+
+@settings(max_examples=30, deadline=None)
+@given(norms, budgets, seeds)
+def test_projection_leaves_allowed_images_alone(norm, eps, seed):
+    images = pixels(seed)
+    ball = around(images, norm, eps)
+    inside = ball.project(images + 0.3 * eps * (2 * ball.start(torch.arange(3)) - 1))
+    torch.testing.assert_close(ball.project(inside), inside, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_step_is_the_steepest_of_its_size(norm):
+    images, gradient = torch.full((1, 1, 2, 2), 0.5), torch.tensor([[[[3.0, -4.0], [0.0, 0.0]]]])
+    change = around(images, norm, 1.0).step(images, gradient, 0.1) - images
+    expected = {"linf": [0.1, -0.1, 0, 0], "l2": [0.06, -0.08, 0, 0]}[norm]
+    torch.testing.assert_close(change.flatten(), torch.tensor(expected))
+
+
+def test_tiny_gradients_still_point_somewhere():
+    images, gradient = torch.full((1, 1, 1, 2), 0.5), torch.tensor([[[[3e-30, 4e-30]]]])
+    change = around(images, "l2", 1.0).step(images, gradient, 0.1) - images
+    torch.testing.assert_close(change.flatten(), torch.tensor([0.06, 0.08]))
+
+
+@pytest.mark.parametrize(("norm", "ball"), [("linf", Linf), ("l2", L2)])
+def test_rows_of_a_ball_are_the_ball_of_the_rows(norm, ball, images):
+    pictures = images(4, 1, 3, 3)
+    rows, wild = torch.tensor([2, 0]), images(2, 1, 3, 3, seed=1) * 4
+    whole = ball(pictures, 0.1)[rows]
+    assert torch.equal(whole.project(wild), ball(pictures[rows], 0.1).project(wild))
+
+
+def test_what_is_not_allowed_is_seen():
+    images = torch.full((5, 1, 2, 2), 0.5)
+    changed = images.clone()
+    changed[0] += 0.1 * (1 + 1e-5)
+    changed[1] += 0.1
+    changed[2, 0, 0, 0] = torch.nan
+    changed[3, 0, 0, 0] = 1.01
+    assert violations(images, changed, "linf", 0.1).tolist() == [True, False, True, True, False]
+    assert violations(images, changed, "l2", 0.3).tolist() == [False, False, True, True, False]
+    assert violations(images, changed, "l2", None).tolist() == [False, False, True, True, False]
+    assert violations(images, changed, "l2", 0.2).tolist()[0]

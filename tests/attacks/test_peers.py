@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from attacks import APGD, PGD, fooled
 from modules import load_network
 
-COUNT, EPS = 48, 1 / 255
+COUNT, EPS = 48, 0.5 / 255
 
 
 def cifar10(shared: Path, count: int) -> tuple[Tensor, Tensor]:

@@ -50,7 +50,6 @@ _LAZY = {
     "EOT": "attacks.eot",
     "destruction_rate": "attacks.eot",
     "fooled": "attacks.victim",
-    "health": "attacks.health",
     "nested": "attacks.budgets",
 }
 

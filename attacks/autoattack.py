@@ -26,8 +26,7 @@ class AutoAttack(Attack):
     """Standard: APGD-CE, APGD-T, FAB-T and Square, each on the images that still stand.
 
     Rand, for networks that draw random numbers: APGD-CE and APGD-DLR on mean gradients. Images leave as they
-        fall,
-    between the attacks and inside of each. Images that stand are returned as they came.
+    fall, between the attacks and inside of each. Images that stand are returned as they came.
     """
 
     version: str = setting(

@@ -11,6 +11,7 @@ from torch import Tensor
 from attacks.apgd import wrong_classes
 from attacks.base import Attack
 from attacks.hyperplane import project
+from attacks.losses import Loss
 from attacks.threat import NORMS
 from attacks.victim import Victim
 from settings import setting
@@ -101,8 +102,10 @@ class FAB(Attack):
         return nearest, best
 
 
-def _towards(targets: Tensor):
+def _towards(targets: Tensor) -> Loss:
     """z_target - z_label: 0 on the boundary between the two."""
-    return lambda logits, labels: (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None]))[
-        :, 0
-    ]
+
+    def gap(logits: Tensor, labels: Tensor) -> Tensor:
+        return (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None]))[:, 0]
+
+    return gap

@@ -11,8 +11,7 @@ def project(points: Tensor, normals: Tensor, offsets: Tensor, norm: str) -> Tens
 
     Where the hyperplane misses the box, the d that comes nearest to it. Each coordinate moves towards the
     hyperplane at a rate of its own until it meets the box, so that <w, d> is piecewise linear in the time
-    that
-    they move: sort the times at which coordinates stop, and find the piece (Croce & Hein 2020, FAB).
+    that they move: sort the times at which coordinates stop, and find the piece (Croce & Hein 2020, FAB).
 
     Args:
         points: x in [0, 1], [N, D].

@@ -114,9 +114,8 @@ def warp(images: Tensor, matrices: Tensor) -> Tensor:
     )
     places = torch.einsum("nij,hwj->nhwi", matrices, places)
     grid = places[..., :2] / places[..., 2:].clamp(min=1e-3)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False).clamp(
-        0, 1
-    )
+    seen = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return seen.clamp(0, 1)  # weights that sum to 1 do so but for rounding
 
 
 def similarity(turn: Tensor, size: Tensor) -> Tensor:

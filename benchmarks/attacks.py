@@ -4,16 +4,13 @@
     python -m benchmarks.attacks --only autoattack --steps 100 --queries 5000      the standard budgets
 
 Claims: PGD-10 takes at most 1.03x of ten forward and input-only backward passes with a step by hand, and
-    never
-longer than torchattacks or foolbox (where installed). AutoAttack takes at most 0.6x of its own schedule with
-nobody leaving, at an eps where 40 % stand, and the verdicts differ on at most 0.5 points of the images. The
-reference implementation lets images go between its attacks: that schedule is timed too.
+never longer than torchattacks or foolbox (where installed). AutoAttack takes at most 0.6x of its own schedule
+with nobody leaving, at an eps where 40 % stand, and the verdicts differ on at most 0.5 points of the images.
+The reference implementation lets images go between its attacks: that schedule is timed too.
 
 The network is a CIFAR resnet20 with the shared weights, where there are any, on test images of CIFAR-10; else
-one
-with random weights, on noise: the arithmetic is the same. Labels are the network's own answers. eps is
-    searched so
-that the share wanted stands under PGD-20.
+one with random weights, on noise: the arithmetic is the same. Labels are the network's own answers. eps is
+searched so that the share wanted stands under PGD-20.
 """
 
 from __future__ import annotations

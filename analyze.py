@@ -6,6 +6,13 @@
     python analyze.py model.name=squeezenet1_0 model.weights=FILE data.name=folder data.root=DIR
                                                      a network that was never trained here
 
+Beside that, commands of their own; `python analyze.py COMMAND --help` tells more of each:
+
+    python analyze.py dream RUN image=FILE           a photograph as a layer dreams it
+    python analyze.py style RUN content=FILE style=FILE
+                                                     one image in the style of another
+    python analyze.py compare RUN RUN ...            several runs beside each other on one page
+
 `--help` lists every setting, `--help SECTION` some.
 """
 
@@ -20,21 +27,26 @@ import config
 import runs
 from analyses import ANALYSES
 from command_line import answered, helped
+from commands import COMMANDS
 from settings import SettingError
 
 
 def main(arguments: list[str]) -> None:
+    first = next((i for i, a in enumerate(arguments) if a not in ("-h", "--help")), None)
+    if first is not None and arguments[first] in COMMANDS:
+        COMMANDS[arguments[first]](arguments[:first] + arguments[first + 1 :])
+        return
     if helped(arguments, __doc__):
         return
     started = time.monotonic()
     arguments = [_spelled_out(a) for a in arguments]
     words = [a for a in arguments if not config.is_override(a) and Path(a).suffix not in (".yaml", ".yml")]
     said = [a for a in arguments if a not in words]
-    folders = {_run_of(word): None for word in words}
+    folders = {runs.folder_of(word): None for word in words}
     if not words:
         look_at_weights(said, started)
     for folder in folders:
-        files = [Path(w).resolve() for w in words if Path(w).is_file() and _run_of(w) == folder]
+        files = [Path(w).resolve() for w in words if Path(w).is_file() and runs.folder_of(w) == folder]
         look_at_run(folder, files, said, started)
 
 
@@ -62,7 +74,8 @@ def look_at_weights(said: list[str], started: float) -> None:
     """Look at the network that `model` describes, as step 0 of a run of its own."""
     settings = config.load(said)
     if settings.model.weights is None:
-        raise SettingError("model.weights", f"nothing to look at; {_expected()}")
+        expected = "expected the folder of a run, a checkpoint of one, or model.name=... model.weights=..."
+        raise SettingError("model.weights", f"nothing to look at; {expected}")
     if settings.data.name == "folder" and "val_fraction" not in config.merged(said).get("data", {}):
         settings.data.val_fraction = 1.0  # nothing was trained on a part of them
         settings.tree.data.val_fraction = 1.0
@@ -114,26 +127,10 @@ def _loaded(wanted: list[tuple[int, Path]]) -> Iterator[tuple[int, Any]]:
             yield step, load_checkpoint(file)
 
 
-def _run_of(word: str) -> Path:
-    """The run that a word on the command line speaks of: its folder, or that of a checkpoint in it."""
-    path = Path(word)
-    folder = path if path.is_dir() else path.parent.parent
-    if not path.exists():
-        known = runs.listed(str(path.parent if path.parent.is_dir() else "runs"))
-        raise SettingError(word, f"is not there; {known}")
-    if not (folder / "config.yaml").is_file():
-        raise SettingError(word, f"is not a run, nor a checkpoint in one (no config.yaml); {_expected()}")
-    return folder.resolve()
-
-
 def _spelled_out(argument: str) -> str:
     """`cam.enabled=false` is short for `analysis.cam.enabled=false`."""
     first = argument.split("=")[0].split(".")[0]
     return f"analysis.{argument}" if first in ANALYSES and config.is_override(argument) else argument
-
-
-def _expected() -> str:
-    return "expected the folder of a run, a checkpoint of one, or model.name=... model.weights=..."
 
 
 if __name__ == "__main__":

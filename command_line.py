@@ -58,7 +58,7 @@ def settings_help(section: str | None = None) -> str:
         if section in (None, name):
             lines += ["", f"{name}:"]
             if isinstance(schema, type):
-                lines += _fields(schema, name)
+                lines += fields_help(schema, name)
             else:
                 lines += _variants(schema, name)
     if section in (None, "trainer"):
@@ -76,23 +76,24 @@ def _variants(schema: Any, section: str) -> list[str]:
     shared = [key for key in fields[schema.default] if all(key in fields[name] for name in names)]
     shown = ", ".join(names)
     lines = [_line(f"{section}.name", "str", schema.default, f"one of {shown}")]
-    lines += _fields(schema(schema.default), section, only=[key for key in shared if key != "name"])
+    lines += fields_help(schema(schema.default), section, only=[key for key in shared if key != "name"])
     for name in names:
         own = [key for key in fields[name] if key not in shared]
         if own:
-            lines += [f"  with {section}.name={name}:", *_fields(schema(name), section, only=own)]
+            lines += [f"  with {section}.name={name}:", *fields_help(schema(name), section, only=own)]
     return lines
 
 
-def _fields(schema: type, path: str, only: list[str] | None = None) -> list[str]:
+def fields_help(schema: type, path: str = "", only: list[str] | None = None) -> list[str]:
+    """A line for each field of a dataclass of settings (for `only` some), its key below `path`."""
     lines = []
     hints = typing.get_type_hints(schema)
     for field in dataclasses.fields(schema):
         if only is not None and field.name not in only:
             continue
-        key, hint = f"{path}.{field.name}", hints[field.name]
+        key, hint = f"{path}.{field.name}".lstrip("."), hints[field.name]
         if dataclasses.is_dataclass(hint):
-            lines += _fields(hint, key)
+            lines += fields_help(hint, key)
             continue
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         choices = field.metadata.get("choices")

@@ -179,6 +179,25 @@ def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
     return Settings(**values, tree=tree)
 
 
+def filled(schema: type, arguments: Sequence[str]) -> Any:
+    """One dataclass of settings from `key=value` arguments, typed and checked as those of a section are.
+
+    Raises:
+        SettingError: as `load`.
+    """
+    tree = _open(OmegaConf.structured(schema))
+    for key, value in merged(arguments).items():
+        if key not in tree:
+            known = [str(k) for k in tree]
+            close = nearest(key, known)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
+            raise SettingError(key, f"there is no such setting here; {hint}")
+        _assign(tree, key, value, key, tree)
+    values = OmegaConf.to_object(tree)
+    check(values)
+    return values
+
+
 def merged(arguments: Sequence[str], base: Sequence[Path] = ()) -> dict[str, Any]:
     """Everything that was said, as plain nested dicts, unchecked."""
     recipes = [_recipe(Path(a)) for a in [*base, *[a for a in arguments if not is_override(a)]]]

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import datetime
+import os
 from pathlib import Path
 
 from settings import SettingError
 
 
 def default_name(data: str, model: str) -> str:
-    """What a run is called that was given no name: what it trains on, what it trains, and when it began."""
-    return f"{data}-{model}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    """What a run is called that was given no name: what it trains on, what it trains, and when it began.
+
+    In a sweep, whose agents may begin in the same second, what W&B calls it as well.
+    """
+    name = f"{data}-{model}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    if os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID"):
+        name += f"-{os.environ['WANDB_RUN_ID']}"
+    return name
 
 
 def check_name(name: str, root: str) -> None:
@@ -34,6 +41,24 @@ def claim(folder: Path, resume: bool) -> None:
         raise SettingError("run.name", f"{folder} was made by another run just now") from None
     except OSError as error:
         raise SettingError("run.root", f"{folder} cannot be made: {error.strerror}") from None
+
+
+def folder_of(word: str) -> Path:
+    """The run that a word on the command line speaks of: its folder, or that of a checkpoint in it.
+
+    Raises:
+        SettingError: it is neither.
+    """
+    path = Path(word)
+    folder = path if path.is_dir() else path.parent.parent
+    if not path.exists():
+        known = listed(str(path.parent if path.parent.is_dir() else "runs"))
+        raise SettingError(word, f"is not there; {known}")
+    if not (folder / "config.yaml").is_file():
+        problem = "is not a run, nor a checkpoint in one (no config.yaml)"
+        expected = "expected the folder of a run, a checkpoint of one, or model.name=... model.weights=..."
+        raise SettingError(word, f"{problem}; {expected}")
+    return folder.resolve()
 
 
 def listed(root: str) -> str:

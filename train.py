@@ -26,6 +26,7 @@ def main(arguments: list[str]) -> None:
     import build  # seconds of imports, which a mistyped setting need not wait for
     from callbacks.analyze_checkpoints import AnalyzeCheckpoints
     from callbacks.resume import last_good_checkpoint
+    from gallery.run_record import RunRecord
 
     data = build.data(settings)
     module = build.classifier(settings, data)
@@ -36,7 +37,8 @@ def main(arguments: list[str]) -> None:
     runs.claim(settings.folder, settings.run.resume)  # nothing is refused from here on
     settings.save()
     logs = build.logs(settings, data.classes)
-    trainer.loggers, looking.sinks = logs.loggers, logs.sinks
+    record = RunRecord(settings.folder, ["train.py", *arguments])
+    trainer.loggers, looking.sinks = logs.loggers, [record, *logs.sinks]
     resumed = last_good_checkpoint(settings.folder) if settings.run.resume else None
     parameters = sum(p.numel() for p in module.network.parameters())
     print(data.describe())
@@ -46,6 +48,7 @@ def main(arguments: list[str]) -> None:
     try:
         trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
     finally:
+        record.close()
         logs.close()
     print(closing(settings, trainer, looking, logs, time.monotonic() - started))
 

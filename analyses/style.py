@@ -83,7 +83,9 @@ def transfer(
                 for s in style
             ]
         grams = grams * len(content) if len(grams) == 1 else grams
-        for i in progress(range(len(content)), "style", len(content)):
+        looks = len(content) * (steps * 5 // 4 if optimizer == "lbfgs" else steps)  # L-BFGS: at most
+        ticks = iter(progress(range(looks), "style", looks))
+        for i in range(len(content)):
             image = content[i : i + 1]
             if start == "noise":
                 dice = torch.Generator().manual_seed(seed)
@@ -92,6 +94,7 @@ def transfer(
             def loss(
                 pictures: Tensor, kept: dict[str, Tensor] = seen[i], wanted: dict[str, Tensor] = grams[i]
             ) -> Tensor:
+                next(ticks, None)
                 maps = forward_to(network, pictures, layers)
                 total = variation_weight * variation(pictures)
                 for name in content_layers:

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 
-def write_text(path: Path, text: str) -> None:
-    """Put `text` (UTF-8) in a file: a reader finds the old content or the new one, never part of either.
+def write_bytes(path: Path, content: bytes) -> None:
+    """Put `content` in a file: a reader finds the old content or the new one, never part of either.
 
     Raises:
         OSError: the disk refused; the old content stands and nothing is left beside it.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(aside, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with open(aside, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
@@ -25,6 +25,11 @@ def write_text(path: Path, text: str) -> None:
         aside.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` of text, as UTF-8 with the line ends it has."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, content: Any) -> None:

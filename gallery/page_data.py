@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from gallery.run_record import facts_of
 from gallery.sinks import INDEX
 from gallery.store import Store
 
@@ -50,7 +51,7 @@ def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
         "name": run_dir.resolve().name,
         "base": base,
         "settings": settings,
-        "facts": _facts(settings),
+        "facts": _facts(settings) + facts_of(run_dir),
         "steps": [
             {"step": step, "analyses": {n: {"seconds": o.seconds, "error": o.error} for n, o in at.items()}}
             for step, at in outcomes.items()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from modules import normalize, surgery
@@ -17,6 +18,7 @@ Statistics = tuple[Sequence[float], Sequence[float]]
 
 # torchvision's own forward pass would turn ImageNet's statistics into one half (transform_input)
 _HALF_STATISTICS = ("googlenet", "inception_v3")
+_MANY = 1013  # outputs by which the last layer is told from others: no network has a layer of so many
 
 
 def load_network(
@@ -78,6 +80,34 @@ def load_network(
         mean, std = _statistics(name, channels, loaded)
     network.spec, network.classes = spec, names
     return normalize.attach(network, mean, std)
+
+
+def classes_of(name: str, weights: str | Path, **options: Any) -> tuple[int | list[str], int]:
+    """The classes that weights of a network are of (their names, or how many) and the channels of its images.
+
+    Both are read off the last layer and the first convolution, for networks that no data set came with.
+
+    Args:
+        name, weights, options: as for `load_network`.
+
+    Raises:
+        UnknownName, WeightsError, ValueError: as `load_network`; the weights have no such layer.
+    """
+    loaded = _find(name, str(weights))
+    if loaded.network not in (None, name):
+        raise WeightsError(weights, f"is a checkpoint of {loaded.network}, not of {name}")
+    if takes_image_size(name) and loaded.image_size is not None:
+        options.setdefault("image_size", loaded.image_size)
+    with torch.random.fork_rng(devices=[]):  # the draws are thrown away: only layers' names are wanted
+        network = build({"name": name, "classes": _MANY, "channels": 3, "options": options})
+    head, first = surgery.head_layer(network, _MANY), surgery.first_convolution(network)
+    for layer, what in ((head, "classes"), (first, "channels")):
+        if f"{layer}.weight" not in loaded.state:
+            problem = f"has no {layer}.weight, which would tell the number of {what}"
+            raise WeightsError(weights, f"{problem}: expected weights of {name} (model.name)")
+    count = len(loaded.state[f"{head}.weight"])
+    named = loaded.classes is not None and len(loaded.classes) == count
+    return list(loaded.classes) if named else count, loaded.state[f"{first}.weight"].shape[1]
 
 
 def _find(name: str, weights: str) -> Weights:

@@ -11,7 +11,7 @@ from registry import nearest
 from settings import SettingError, alternatives, in_words
 
 DEFAULTS = {  # what differs from lightning.Trainer's own defaults
-    "max_epochs": 8,
+    "max_epochs": 5,
     "devices": 1,
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,

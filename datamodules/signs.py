@@ -27,7 +27,7 @@ _PIXELS = 2**20  # drawn at once by a thread: about 150 MB of intermediate resul
 @dataclass
 class SignsSettings(DataSettings):
     image_size: int = setting(64, "pixels a side that scenes are drawn with", least=16, most=1024)
-    train_size: int = setting(8192, "scenes to train on", least=1)
+    train_size: int = setting(6144, "scenes to train on", least=1)
     val_size: int = setting(2048, "scenes to validate on", least=1)
     shortcut: float = setting(
         0.0,

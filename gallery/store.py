@@ -12,7 +12,9 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,12 @@ from torch import Tensor
 
 from analyses.base import Figure, Scalar
 from gallery import atomic, filenames
+from gallery.scratch import FileScratch
 from gallery.sheet import by_layer, sheet
 
 _STALE = 24 * 3600  # seconds after which a directory aside, whose writer cannot be asked, is a leftover
-_LOSSLESS = 16 * 1024  # bytes up to which a picture is kept bit for bit
-_QUALITY = 88  # of the others, without colour subsampling
+_LOSSLESS = 8 * 1024  # bytes up to which a picture is kept bit for bit
+_QUALITY = 80  # of the others
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,11 @@ class Store:
         """The figures, by analysis, of the latest whole step before this one; read as they are asked for."""
         earlier = [s for s in self.steps() if s < step]
         return _Step(self, earlier[-1]) if earlier else {}
+
+    def scratch(self, step: int, name: str, weights: str) -> FileScratch:
+        """Where an analysis of a step and its weights keeps how far it has come."""
+        own = f"{self.step_folder(step).name}.{weights[:16]}.{name}"
+        return FileScratch(self.folder / ".unfinished" / own)
 
     @contextlib.contextmanager
     def writing(self, step: int, weights: str) -> Iterator[Writer]:
@@ -184,10 +192,9 @@ class Writer:
         folder = self._aside / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        files = [
-            _write(folder, path, figure.image)
-            for figure, path in zip(figures, filenames.paths([figure.key for figure in figures]))
-        ]
+        paths = filenames.paths([figure.key for figure in figures])
+        with ThreadPoolExecutor(os.cpu_count()) as threads:  # encoding releases the interpreter
+            files = list(threads.map(_write, repeat(folder), paths, [f.image for f in figures]))
         groups = {layer: group for layer, group in by_layer(figures).items() if len(group) > 1}
         sheets = [
             _write(folder, f"sheets/{path}", sheet([figure.image for figure in group]))
@@ -263,15 +270,15 @@ def read_image(path: Path) -> Tensor:
 def _write(folder: Path, path: str, image: Tensor) -> str:
     """Write a picture to `path`, which has no ending yet, and give the path with it.
 
-    Bit for bit as a PNG where that is small; a picture that it would take much room is kept as a JPEG of high
-    quality, since sixty checkpoints are to be sent in a mail. Either way the same pixels give the same bytes.
+    Bit for bit as a PNG where that is small; else as a WebP of good quality, since a run is to be sent in a mail.
+    Either way the same pixels give the same bytes.
     """
     picture = Image.fromarray(image.cpu().contiguous().numpy())
     data, ending = _encoded(picture, "PNG", compress_level=1), ".png"
     if len(data) > _LOSSLESS:
-        smaller = _encoded(picture, "JPEG", quality=_QUALITY, subsampling=0)
-        if len(smaller) < len(data) / 2:
-            data, ending = smaller, ".jpg"
+        smaller = _encoded(picture, "WEBP", quality=_QUALITY, method=1)
+        if len(smaller) < len(data):
+            data, ending = smaller, ".webp"
     place = folder / f"{path}{ending}"
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(data)

@@ -19,7 +19,7 @@ class ConvNet(nn.Module):
         widths: channels after each convolution. The first two, then every second one, halve the side.
     """
 
-    def __init__(self, num_classes: int, channels: int = 3, widths: Sequence[int] = (24, 48, 64, 96, 96)):
+    def __init__(self, num_classes: int, channels: int = 3, widths: Sequence[int] = (16, 32, 64, 96, 128)):
         super().__init__()
         if len(widths) < 1 or any(w < 1 for w in widths):
             raise ValueError(f"widths is {list(widths)}, expected one positive number a convolution")

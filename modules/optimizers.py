@@ -26,15 +26,15 @@ class OptimizerSettings:
     """What moves the weights, and how fast when."""
 
     name: str = setting(
-        "sgd", "one of torch.optim's optimizers, in lower case: sgd, adam, adamw, rmsprop, ..."
+        "adamw", "one of torch.optim's optimizers, in lower case: sgd, adam, adamw, rmsprop, ..."
     )
-    lr: float = setting(0.1, "learning rate; the highest of the schedule", above=0)
-    weight_decay: float = setting(5e-4, "weight decay", least=0)
+    lr: float = setting(0.005, "learning rate; the highest of the schedule", above=0)
+    weight_decay: float = setting(0.05, "weight decay", least=0)
     decay_all: bool = setting(False, "weight decay on biases and normalisation layers too")
     momentum: float = setting(0.9, "momentum, of optimizers that have it (sgd, rmsprop)", least=0)
     nesterov: bool = setting(True, "Nesterov's momentum (sgd with momentum)")
     options: dict[str, Any] = setting({}, "further arguments of the optimizer, such as {betas: [0.9, 0.99]}")
-    schedule: str = setting("cosine", "course of the learning rate over the run", choices=SCHEDULES)
+    schedule: str = setting("one_cycle", "course of the learning rate over the run", choices=SCHEDULES)
     warmup: float | None = setting(
         None,
         "share of the run in which it rises; null: cosine 0.05, one_cycle 0.3, cyclic 0.4",

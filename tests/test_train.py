@@ -44,7 +44,11 @@ def run(tmp_path_factory) -> Path:
 
 
 def pictures(run: Path) -> dict[str, bytes]:
-    return {str(f.relative_to(run)): f.read_bytes() for f in sorted(run.glob("analysis/**/*.[pj][np]g"))}
+    return {
+        str(f.relative_to(run)): f.read_bytes()
+        for f in sorted(run.glob("analysis/**/*.*"))
+        if f.suffix in (".png", ".webp")
+    }
 
 
 def test_a_run_leaves_checkpoints_pictures_curves_and_a_page(run):

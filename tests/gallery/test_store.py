@@ -99,7 +99,7 @@ def test_a_picture_is_kept_bit_for_bit_or_where_that_is_large_in_less_room_and_a
     assert large.image.shape == photograph.shape
     assert (large.image.float() - photograph.float()).abs().mean() < 4  # levels of 255
     file = store.step_folder(500) / "cam" / store.entries(500, "cam")[1]["file"]
-    assert file.suffix == ".jpg"
+    assert file.suffix == ".webp"
     write(tmp_path / "again", cam=shown)
     assert (Store(tmp_path / "again").step_folder(500) / "cam" / file.name).read_bytes() == file.read_bytes()
 

@@ -7,7 +7,17 @@ from typing import Any
 
 from registry import Registry
 
-OBJECTIVES = Registry("objective", {"standard": "modules.objectives.standard:Standard"})
+OBJECTIVES = Registry(
+    "objective",
+    {
+        "standard": "modules.objectives.standard:Standard",
+        "pgd": "modules.objectives.pgd:PGD",
+        "fast": "modules.objectives.fast:Fast",
+        "free": "modules.objectives.free:Free",
+        "trades": "modules.objectives.trades:TRADES",
+        "mart": "modules.objectives.mart:MART",
+    },
+)
 
 # Imported when first asked for: naming a setting must not cost an import of torchvision or lightning.
 _LAZY = {

@@ -1,8 +1,8 @@
 """What an objective is: how one batch becomes a loss.
 
-An objective is a frozen dataclass, its fields its settings, registered in `modules.OBJECTIVES`. Only the
-call is needed. The rest of the protocol is optional, and Classifier uses what is there, so that adversarial
-training in all its kinds needs no Classifier of its own:
+An objective is a dataclass, its fields its settings, registered in `modules.OBJECTIVES`. Only the call is
+needed. The rest of the protocol is optional, and Classifier uses what is there, so that adversarial training
+in all its kinds needs no Classifier of its own:
 
     replays: int
         optimizer steps on each batch (free adversarial training); 1 where absent
@@ -13,6 +13,8 @@ training in all its kinds needs no Classifier of its own:
         enabled and the network is in eval mode
     state_dict(), load_state_dict(state)
         what must survive a resume, as tensors and plain containers
+    norm, eps
+        the budget that it trains against, which validation then measures (callbacks.robust_validation)
 
 Random numbers come from torch's global generators: their states are part of a resumable checkpoint.
 """

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modules.objectives.awp import WeightPerturbed
 from settings import setting
 
 
-@dataclass(frozen=True)
-class Standard:
+@dataclass
+class Standard(WeightPerturbed):
     """Cross-entropy, with label smoothing (Szegedy 2016) if asked for."""
 
     label_smoothing: float = setting(
@@ -19,5 +20,14 @@ class Standard:
     )
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = network(images)
-        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing), logits
+        return self.at_worst_weights(
+            network, lambda: cross_entropy(network, images, labels, self.label_smoothing)
+        )
+
+
+def cross_entropy(
+    network: nn.Module, images: Tensor, labels: Tensor, label_smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """The mean cross-entropy and the logits."""
+    logits = network(images)
+    return F.cross_entropy(logits, labels, label_smoothing=label_smoothing), logits

@@ -22,6 +22,7 @@ from callbacks.checkpoints import model_checkpoints
 from callbacks.isolation import isolated
 from callbacks.metrics_csv import MetricsCSV
 from callbacks.resume import ExactResume
+from callbacks.robust_validation import METRICS, RobustValidation
 from callbacks.signals import StopBetweenSteps
 from callbacks.subject import choose_units
 from command_line import blaming
@@ -34,6 +35,7 @@ from gallery.wandb_run import wandb_logger
 from gallery.wandb_sink import WandbSink
 from modules import OBJECTIVES, load_network, optimizers
 from modules.classifier import Classifier
+from settings import SettingError
 
 
 def data(settings: Settings) -> ImageData:
@@ -136,6 +138,12 @@ def logs(settings: Settings, classes: Sequence[str]) -> Logs:
 def trainer(settings: Settings, last: Sequence[Callback] = ()) -> Trainer:
     """Lightning's Trainer with all that a run of ours needs but loggers; `last`: callbacks to come last."""
     made: list[Callback] = [ExactResume(), StopBetweenSteps(), LearningRateMonitor("step")]
+    attacked = RobustValidation(settings.validation, settings.run.seed, settings.objective)
+    if attacked.count:
+        made.append(attacked)  # before the averaged weights are put away
+    elif settings.checkpoint.monitor in [f"val/{name}" for name in METRICS]:
+        problem = f"is {settings.checkpoint.monitor}, which nothing measures: give validation.robust_images"
+        raise SettingError("checkpoint.monitor", problem)
     if settings.optimizer.ema:
         made.append(EMAWeightAveraging(decay=settings.optimizer.ema))
     made += model_checkpoints(settings.folder, settings.checkpoint)

@@ -119,6 +119,7 @@ def test_resolved_settings_reload_to_the_same_run(tmp_path):
         "optimizer",
         "trainer",
         "checkpoint",
+        "validation",
         "analysis",
         "logging",
     ):

@@ -70,6 +70,7 @@ class Settings:
     optimizer: Any
     trainer: dict[str, Any]
     checkpoint: Any
+    validation: Any
     analysis: Any
     logging: Any
     tree: DictConfig = dataclasses.field(repr=False)
@@ -109,6 +110,7 @@ def sections() -> dict[str, Any]:
     from analyses import ANALYSES
     from callbacks.checkpoints import CheckpointSettings
     from callbacks.examine import AnalysisSettings
+    from callbacks.robust_validation import ValidationSettings
     from datamodules import DATA
     from gallery.wandb_run import WandbSettings
     from modules import NETWORKS, OBJECTIVES
@@ -128,6 +130,7 @@ def sections() -> dict[str, Any]:
         "objective": _named(lambda n: OBJECTIVES[n], list(OBJECTIVES), "standard", "what is minimised"),
         "optimizer": OptimizerSettings,
         "checkpoint": CheckpointSettings,
+        "validation": ValidationSettings,
         "analysis": dataclasses.make_dataclass("Analyses", techniques, bases=(AnalysisSettings,)),
         "logging": dataclasses.make_dataclass(
             "LoggingSettings",
@@ -208,7 +211,7 @@ def merged(arguments: Sequence[str], base: Sequence[Path] = ()) -> dict[str, Any
 
 
 def is_override(argument: str) -> bool:
-    """Whether a word on the command line is key=value, and not a file with such a name (step=00000500.ckpt)."""
+    """Whether a word on the command line is key=value, and not a file with such a name (step=500.ckpt)."""
     try:
         return "=" in argument and not Path(argument).exists()
     except (OSError, ValueError):  # too long for a file, or with characters that none has

@@ -77,6 +77,28 @@ class Scalar:
     layer: str | None = None
 
 
+class Scratch(Protocol):
+    """Where an analysis that takes hours keeps how far it has come; forgotten once it is complete."""
+
+    def load(self, key: str) -> dict[str, Any] | None:
+        """What was last saved under a key by an earlier start of this analysis on these weights, if any."""
+        ...
+
+    def save(self, key: str, state: Mapping[str, Any]) -> None:
+        """Keep tensors and plain containers under a key, in place of what was there."""
+        ...
+
+
+class Forgetful:
+    """A `Scratch` that keeps nothing."""
+
+    def load(self, key: str) -> None:
+        return None
+
+    def save(self, key: str, state: Mapping[str, Any]) -> None:
+        pass
+
+
 @dataclass(frozen=True)
 class Subject:
     """A network at a step, and what it is looked at with.
@@ -93,6 +115,7 @@ class Subject:
         batch_size: images a batch, for passes over the data set.
         previous: what each analysis yielded at the checkpoint before, by name; empty where there is none.
         progress: wraps an iterable with a bar, `progress(iterable, description, total)`.
+        scratch: where an analysis that is cut off finds how far it had come.
     """
 
     network: nn.Module
@@ -106,6 +129,7 @@ class Subject:
     batch_size: int = 256
     previous: Mapping[str, Sequence[Figure]] = field(default_factory=dict)
     progress: Callable[..., Any] = lambda iterable, *_, **__: iterable
+    scratch: Scratch = Forgetful()  # noqa: RUF009 (immutable)
     _memo: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -137,7 +161,7 @@ class Subject:
 
     def with_network(self, network: nn.Module) -> Subject:
         """The same subject with another network and nothing remembered."""
-        return dataclasses.replace(self, network=network, _memo={})
+        return dataclasses.replace(self, network=network, scratch=Forgetful(), _memo={})
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import logging
 import time
 import traceback
@@ -31,7 +32,7 @@ class AnalysisSettings:
     layers: Any = setting(
         "auto", "layers to look at: auto (the last at each resolution) or a list of dotted names"
     )
-    units: Any = setting(12, "channels to show of each layer: how many, evenly spaced, or a list of channels")
+    units: Any = setting(8, "channels to show of each layer: how many, evenly spaced, or a list of channels")
     probes: int = setting(
         8, "fixed images that are looked at at every checkpoint, spread over the classes", least=1
     )
@@ -81,7 +82,7 @@ def examine(
         sinks: each gets one `log(step, {name: (figures, scalars)}, folder)`, and only what was made now.
         weights: `weights_hash` of the network.
         strict: the first failure is raised, once it is recorded beside what was made before it.
-        again: analyses that failed here before run again.
+        again: analyses that failed here before, or had other settings, run again.
     """
     report = Report(subject.step)
     names = missing(store, subject.step, analyses, weights, again)
@@ -91,9 +92,12 @@ def examine(
         if names:
             with store.writing(subject.step, weights=weights) as writer:
                 for name in subject.progress(names, f"analyses at step {subject.step}", len(names)):
-                    failure = _run(name, analyses[name], subject, writer, results, report)
+                    own = dataclasses.replace(subject, scratch=store.scratch(subject.step, name, weights))
+                    failure = _run(name, analyses[name], own, writer, results, report)
                     if failure and strict:
                         break
+            for name in results.keys() - report.errors.keys():  # not before the step is whole
+                store.scratch(subject.step, name, weights).clear()
     except OSError as error:
         log.exception(
             "the analyses of step %d could not be kept; they are missing until the next start", subject.step
@@ -111,10 +115,19 @@ def examine(
 def missing(
     store: Store, step: int, analyses: Mapping[str, Analysis], weights: str, again: bool = False
 ) -> list[str]:
-    """The enabled analyses that a step of these weights has not had; with `again`, those that failed too."""
+    """The enabled analyses that a step of these weights has not had.
+
+    With `again`, also those that failed, or were made with other settings.
+    """
     had = store.outcomes(step) if store.weights(step) == weights else {}
-    done = {name for name, outcome in had.items() if not (again and outcome.error)}
-    return [name for name, analysis in analyses.items() if analysis.enabled and name not in done]
+
+    def done(name: str, analysis: Analysis) -> bool:
+        if not again or name not in had:
+            return name in had
+        asked = json.loads(json.dumps(dataclasses.asdict(analysis)))  # as the store has kept it
+        return not had[name].error and had[name].settings == asked
+
+    return [name for name, analysis in analyses.items() if analysis.enabled and not done(name, analysis)]
 
 
 def weights_hash(network: nn.Module) -> str:
@@ -161,7 +174,8 @@ def _run(
         writer.write(name, figures, scalars, seconds, trace)
     report.seconds[name] = seconds
     report.figures += len(figures)
-    results[name] = (figures, scalars)
+    # the store has the seconds in complete.json; a dashboard wants them as a curve
+    results[name] = (figures, [*scalars, Scalar(f"seconds/{name}", seconds)])
     if failure:
         report.errors[name] = _line(failure)
         log.error("analysis %r failed at step %d:\n%s", name, subject.step, trace)

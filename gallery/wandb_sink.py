@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from analyses.base import Figure
-from gallery.sheet import by_layer, sheet
+from gallery.sheet import PAPER, by_layer, sheet
 from gallery.sinks import INDEX, Results, section
 
 _log = logging.getLogger(__name__)
@@ -115,10 +118,23 @@ def _media(step: int, name: str, figures: Sequence[Figure], folder: Path) -> Ite
         of_units = any(figure.unit is not None for figure in group)
         if len(group) <= SINGLES and not of_units:
             captions = [f"step {step}: {figure.caption}" for figure in group]
+            if len({figure.image.shape for figure in group}) > 1:  # W&B shows a list in frames of one size
+                group, files = _framed(group), {}
             yield key, [_image(f, files.get(f.key), caption) for f, caption in zip(group, captions)]
         else:
             caption = f"step {step}: {name}, {layer or 'all layers'}, {len(group)} pictures"
             yield key, _image(lambda group=group: sheet([f.image for f in group]), sheets.get(layer), caption)
+
+
+def _framed(figures: Sequence[Figure]) -> list[Figure]:
+    """The same pictures, each at the top left of a frame that fits the largest."""
+    height, width = (max(figure.image.shape[side] for figure in figures) for side in (0, 1))
+    framed = []
+    for figure in figures:
+        frame = torch.full((height, width, 3), PAPER, dtype=torch.uint8)
+        frame[: figure.image.shape[0], : figure.image.shape[1]] = figure.image
+        framed.append(dataclasses.replace(figure, image=frame))
+    return framed
 
 
 def _image(source: Any, file: Path | None, caption: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +17,16 @@ from settings import setting
 
 @dataclass
 class Adversarial(WeightPerturbed):
-    """The budget, and how the network is met in the attack. The attack runs in the training's precision."""
+    """The budget, and how the network is met in the attack. The attack runs in the training's precision.
+
+    A small network may learn nothing at all from a strong attack at its start: `eps_warmup` lets the attack's
+    eps and steps rise linearly from zero.
+    """
 
     norm: str = setting("linf", "norm of the perturbation", choices=tuple(NORMS))
     eps: float = setting(8 / 255, "largest perturbation, of [0, 1] pixels", least=0)
     step: float | None = setting(None, "size of the attack's steps; null: as its paper has it", above=0)
+    eps_warmup: int = setting(0, "batches over which eps rises to its full size", least=0)
     attack_mode: str = setting(
         "eval",
         "batch normalisation in the attack: eval, by running statistics; train, by the batch",
@@ -30,17 +36,31 @@ class Adversarial(WeightPerturbed):
         0.0, "share of the target spread evenly over all classes (Pang 2021)", least=0, most=1
     )
 
-    def pgd(self, steps: int, **options: object) -> attacks.PGD:
-        """PGD within this budget."""
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.batches = 0  # trained on
+
+    def share(self) -> float:
+        """What share of eps the attack on the next batch may use; counts the batch."""
+        self.batches += 1
+        return min(1.0, self.batches / (self.eps_warmup + 1))
+
+    def pgd(self, steps: int, share: float) -> attacks.PGD:
+        """PGD within this share of the budget."""
         return attacks.PGD(
             norm=self.norm,
-            eps=self.eps,
+            eps=share * self.eps,
             steps=steps,
-            step=self.step,
+            step=None if self.step is None else share * self.step,
             mode=self.attack_mode,
             precision="inherit",
-            **options,
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"batches": self.batches}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.batches = state["batches"]
 
     def cross_entropy(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The mean cross-entropy and the logits, at the worst weights if awp is on."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -34,32 +34,30 @@ class Fast(Adversarial):
         self.guard = CollapseGuard(look, self.guard_images, self.guard_every, self.guard_drop)
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        collapsed = self.guard.look(network, images, labels)
-        attack = self.fallback() if collapsed else self.one_step()
+        collapsed, share = self.guard.look(network, images, labels), self.share()
+        attack = self.fallback(share) if collapsed else self.one_step(share)
         worst = attack(network, images, labels, keys=fresh_keys(images), check=False)
         return self.cross_entropy(network, worst, labels)
 
-    def one_step(self) -> attacks.FGSM:
+    def one_step(self, share: float) -> attacks.FGSM:
+        """FGSM within this share of the budget."""
+        step = 1.25 * self.eps if self.step is None else self.step
         return attacks.FGSM(
             norm=self.norm,
-            eps=self.eps,
-            step=1.25 * self.eps or None if self.step is None else self.step,  # None: of eps 0
+            eps=share * self.eps,
+            step=share * step or None,  # 0 where eps is
             random_start=True,
             mode=self.attack_mode,
             precision="inherit",
         )
 
-    def fallback(self) -> attacks.PGD:
-        return attacks.PGD(
-            norm=self.norm,
-            eps=self.eps,
-            steps=self.fallback_steps,
-            mode=self.attack_mode,
-            precision="inherit",
-        )
+    def fallback(self, share: float) -> attacks.PGD:
+        """PGD, by steps of its own size."""
+        return replace(self.pgd(self.fallback_steps, share), step=None)
 
     def state_dict(self) -> dict[str, Any]:
-        return self.guard.state_dict()
+        return {**super().state_dict(), "guard": self.guard.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.guard.load_state_dict(state)
+        super().load_state_dict(state)
+        self.guard.load_state_dict(state["guard"])

@@ -27,7 +27,7 @@ class MART(Adversarial):
     beta: float = setting(5.0, "weight of the divergence", least=0)
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        attack = self.pgd(self.steps)
+        attack = self.pgd(self.steps, self.share())
         worst = attack(network, images, labels, keys=fresh_keys(images), check=False)
 
         def loss() -> tuple[Tensor, Tensor]:

@@ -17,6 +17,6 @@ class PGD(Adversarial):
     steps: int = setting(10, "steps of the attack, by eps / 4 in linf unless `step` says", least=1)
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        attack = self.pgd(self.steps)
+        attack = self.pgd(self.steps, self.share())
         worst = attack(network, images, labels, keys=fresh_keys(images), check=False)
         return self.cross_entropy(network, worst, labels)

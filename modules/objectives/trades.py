@@ -30,7 +30,7 @@ class TRADES(Adversarial):
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         clean = network(images) if self.attack_mode == "train" and not self.awp else None
         keys = fresh_keys(images)
-        worst = self.pgd(self.steps)(
+        worst = self.pgd(self.steps, self.share())(
             network,
             images,
             self._target(network, images) if clean is None else probabilities(clean.detach()),

@@ -180,7 +180,7 @@ class StopAt(Callback):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("pgd", {"steps": 2, "attack_mode": "train"}),
+        ("pgd", {"steps": 2, "attack_mode": "train", "eps_warmup": 9}),
         ("fast", {"guard_every": 2, "guard_drop": 0.01}),
         ("free", {"replays": 2, "awp": 0.01}),
         ("trades", {"steps": 2, "awp": 0.01}),

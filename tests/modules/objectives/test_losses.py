@@ -187,6 +187,26 @@ def test_the_random_start_is_new_each_time_and_torchs_generator_decides_it(netwo
     assert loss() == first != second
 
 
+@pytest.mark.parametrize(("name", "step"), [("pgd", None), ("fast", None), ("trades", 0.01), ("mart", None)])
+def test_eps_rises_to_its_full_size_where_asked(network, batch, name, step):
+    images, labels = batch
+    reached = []
+    network.register_forward_pre_hook(
+        lambda _, inputs: reached.append((inputs[0] - images).abs().max().item()), prepend=True
+    )
+    off = {"guard_every": 0} if name == "fast" else {}
+    objective = OBJECTIVES[name](eps_warmup=3, step=step, **off)
+    for share in (0.25, 0.5, 0.75, 1.0, 1.0):
+        reached.clear()
+        objective(network, images, labels)
+        assert max(reached) == pytest.approx(share * EPS, rel=1e-4)
+    resumed = OBJECTIVES[name](eps_warmup=9, **off)
+    resumed.load_state_dict(objective.state_dict())
+    reached.clear()
+    resumed(network, images, labels)
+    assert max(reached) == pytest.approx(0.6 * EPS, rel=1e-4)
+
+
 @pytest.mark.parametrize("options", [{"eps": -1.0}, {"awp": -0.1}, {"norm": "l1"}, {"attack_mode": "both"}])
 def test_what_cannot_be_is_refused_by_name(options):
     with pytest.raises(ValueError, match=next(iter(options))):

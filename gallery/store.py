@@ -270,7 +270,7 @@ def read_image(path: Path) -> Tensor:
 def _write(folder: Path, path: str, image: Tensor) -> str:
     """Write a picture to `path`, which has no ending yet, and give the path with it.
 
-    Bit for bit as a PNG where that is small; else as a WebP of good quality, since a run is to be sent in a mail.
+    Bit for bit as a PNG where that is small; else as a WebP of good quality, since runs are sent in mails.
     Either way the same pixels give the same bytes.
     """
     picture = Image.fromarray(image.cpu().contiguous().numpy())

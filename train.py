@@ -57,6 +57,8 @@ def closing(settings: config.Settings, trainer: Any, looking: Any, logs: Any, se
     """What came of the run, in a few lines: accuracy, where the time went, where everything is."""
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
     accuracy = f"validation accuracy {metrics['val/accuracy']:.1%}, " if "val/accuracy" in metrics else ""
+    if "val/robust_accuracy" in metrics:
+        accuracy += f"under attack {metrics['val/robust_accuracy']:.1%}, "
     lines = [
         "",
         f"{trainer.global_step:,} steps in {seconds:.0f} s: {accuracy}{looking.summary()}",

@@ -175,6 +175,8 @@ class Victim:
 def fooled(network: nn.Module, images: Tensor, labels: Tensor, *, targeted: bool = False) -> Tensor:
     """Which images the network takes for another class than their label, bool [N], in eval mode and in full
     precision; if targeted, which it takes for their label."""
+    if not len(images):
+        return torch.zeros_like(labels, dtype=torch.bool)
     with untouched(network, "eval", 0, images.device), torch.autocast(images.device.type, enabled=False):
         victim = Victim(network, targeted=targeted)
         return victim.fallen(images, victim.guess(images, labels), labels)

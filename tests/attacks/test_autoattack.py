@@ -121,3 +121,13 @@ def test_says_what_falls_away_for_few_classes(classes, left, linear, images, own
         *_, evaluation = attack.run(network, pictures, labels)
     assert evaluation.left_out == ["apgd-t"]
     assert evaluation.names == ["clean", *left]
+
+
+def test_goes_on_from_a_state_in_which_nobody_is_left(linear, images, own_labels):
+    network, pictures = linear(classes=4), images(8, 1, 1, 12).double()
+    attack = AutoAttack(eps=0.9, steps=2, queries=2, batch_size=4)
+    labels = own_labels(network, pictures)
+    *_, whole = attack.run(network, pictures, labels)
+    assert whole.accuracy == 0
+    *_, again = attack.run(network, pictures, labels, state=whole.state_dict())
+    assert torch.equal(again.adversarial, whole.adversarial)

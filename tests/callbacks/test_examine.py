@@ -1,11 +1,13 @@
 """Only what is missing runs, and all of it is kept."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
 
+from analyses.base import Analysis, Figure, Scalar
 from callbacks.examine import AnalysisSettings, examine, missing, summary, weights_hash
 from callbacks.subject import make_subject
 from gallery.store import Store
@@ -107,3 +109,47 @@ def test_the_hash_is_of_names_and_values_alone():
 
 def test_the_summary_counts():
     assert summary([]) == "0 analyses of 0 checkpoints gave 0 pictures in 0.0 s, none failed"
+
+
+def test_other_settings_are_looked_at_anew_where_that_is_asked_for(tmp_path, subject):
+    store, weights = Store(tmp_path), weights_hash(subject.network)
+    examine(subject, {"sized": Sized(size=2)}, store, weights=weights)
+    assert missing(store, 5, {"sized": Sized(size=3)}, weights) == []  # in training: once a checkpoint
+    assert missing(store, 5, {"sized": Sized(size=2)}, weights, again=True) == []
+    examine(subject, {"sized": Sized(size=3)}, store, weights=weights, again=True)
+    assert store.figures(5, "sized")[0].image.shape[0] == 3
+
+
+@dataclass(frozen=True)
+class Sized(Analysis):
+    size: int = 2
+
+    def __call__(self, subject):
+        yield Figure("picture", torch.zeros(self.size, 2, 3, dtype=torch.uint8), "a picture")
+
+
+@dataclass(frozen=True)
+class Long(Analysis):
+    """Three steps, each kept; `stop` says after which it is interrupted."""
+
+    stop: int = 9
+
+    def __call__(self, subject):
+        done = (subject.scratch.load("steps") or {"done": 0})["done"]
+        yield Scalar("found", float(done))
+        for step in range(done + 1, 4):
+            subject.scratch.save("steps", {"done": step})
+            if step == self.stop:
+                raise KeyboardInterrupt
+
+
+def test_what_a_long_analysis_keeps_is_there_after_an_interrupt_and_gone_once_it_is_complete(
+    tmp_path, subject
+):
+    store, weights = Store(tmp_path), weights_hash(subject.network)
+    with pytest.raises(KeyboardInterrupt):
+        examine(subject, {"long": Long(stop=2)}, store, weights=weights)
+    examine(subject, {"long": Long(), "other": Long()}, store, weights=weights)
+    assert store.scalars(5, "long")[0].value == 2  # of steps, where it went on
+    assert store.scalars(5, "other")[0].value == 0  # each has its own
+    assert [path.name for path in (tmp_path / "analysis").iterdir()] == ["step=00000005"]

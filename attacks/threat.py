@@ -6,6 +6,8 @@ them.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -61,7 +63,9 @@ class L2:
         """The nearest points of the ball, then of [0, 1]; the latter never leads out of the ball."""
         perturbations = points - self.images
         sizes = _spread(self.size(perturbations), points)
-        radius = self.eps * (1 - SLACK)  # the sum is rounded: aim a little inside
+        # the sums are rounded, every pixel by up to a quarter of the type's eps: aim that much inside
+        rounding = torch.finfo(points.dtype).eps / 4 * math.prod(self.images.shape[1:]) ** 0.5
+        radius = max(self.eps * (1 - SLACK) - rounding, 0.0)
         return (self.images + perturbations * (radius / sizes.clamp(min=1e-30)).clamp(max=1)).clamp_(0, 1)
 
     def step(self, points: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:

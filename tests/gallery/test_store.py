@@ -97,7 +97,7 @@ def test_a_picture_is_kept_bit_for_bit_or_where_that_is_large_in_less_room_and_a
     small, large = store.figures(500, "cam")
     assert torch.equal(small.image, shown[0].image)
     assert large.image.shape == photograph.shape
-    assert (large.image.float() - photograph.float()).abs().mean() < 4  # levels of 255
+    assert (large.image.float() - photograph.float()).abs().mean() < 6  # levels of 255
     file = store.step_folder(500) / "cam" / store.entries(500, "cam")[1]["file"]
     assert file.suffix == ".webp"
     write(tmp_path / "again", cam=shown)

@@ -13,7 +13,7 @@ from modules.objectives.standard import Standard
 from settings import SettingError
 
 NAMES = ["zero", "one", "two", "three"]
-SETTINGS = OptimizerSettings(lr=0.05, schedule="constant")
+SETTINGS = OptimizerSettings("sgd", lr=0.05, weight_decay=5e-4, schedule="constant")
 
 
 class Squares(Dataset):

@@ -55,7 +55,7 @@ def test_cosine_rises_linearly_and_falls_as_half_a_cosine():
 
 def test_cosine_without_warmup_is_torchs():
     expected = torchs(lambda o: lr_scheduler.CosineAnnealingLR(o, STEPS))
-    assert rates(OptimizerSettings(lr=0.1, warmup=0.0)) == pytest.approx(expected)
+    assert rates(OptimizerSettings(lr=0.1, schedule="cosine", warmup=0.0)) == pytest.approx(expected)
 
 
 def test_piecewise_is_torchs_multistep():
@@ -163,7 +163,7 @@ def test_options_reach_torchs_optimizer():
             STEPS,
             "optimizer: adam does not take these settings",
         ),
-        ({"name": "rprop"}, STEPS, "optimizer.weight_decay: is 0.0005, but rprop has none"),
+        ({"name": "rprop"}, STEPS, "optimizer.weight_decay: is 0.05, but rprop has none"),
         ({"schedule": "piecewise", "milestones": [0.7, 0.2]}, STEPS, "optimizer.milestones"),
         ({"schedule": "cosine"}, math.inf, "cosine needs a run with an end"),
     ],

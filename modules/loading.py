@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from modules import normalize, surgery
-from modules.networks import NETWORKS, build, takes_image_size
+from modules.networks import NETWORKS, build, defaults, takes_image_size
 from modules.weights import Weights, WeightsError, fit, read_weights, strip
 from registry import UnknownName
 
@@ -65,7 +65,7 @@ def load_network(
     names = [str(i) for i in range(classes)] if isinstance(classes, int) else [str(c) for c in classes]
     _check(names, channels, stem, head, mean, std)
     loaded = None if weights is None else _find(name, str(weights))
-    options = {key: _plain(key, value) for key, value in options.items()}
+    options = {key: _plain(key, value) for key, value in {**defaults(name), **options}.items()}
     if stem != "standard":
         options["stem"] = stem
     if takes_image_size(name):

@@ -122,6 +122,18 @@ def _refuse_unknown(name: str, options: Mapping[str, Any], known: Mapping[str, b
             raise ValueError(f"{key}: {name} has no such option; {hint}Its options: {shown}")
 
 
+def defaults(name: str) -> dict[str, Any]:
+    """The options of one of our own networks as they are unless said otherwise; nothing for torchvision's.
+
+    A spec holds them, so that a checkpoint can be read once they have changed.
+    """
+    if name not in _OURS:
+        return {}
+    parameters = inspect.signature(NETWORKS[name]).parameters.values()
+    named = [p for p in parameters if p.name not in ("channels", *_RESERVED)]
+    return {p.name: p.default for p in named if p.default is not p.empty}
+
+
 def takes_image_size(name: str) -> bool:
     """Whether a network is built for one image size."""
     return name in ("perceptron", "maxvit_t") or name.startswith("vit_")

@@ -291,3 +291,9 @@ def test_what_cannot_be_is_refused_by_name(arguments, message):
         load_network(**{"classes": 5, **arguments})
     if arguments["name"] == "resnt18":
         assert isinstance(caught.value, UnknownName)
+
+
+def test_a_spec_holds_the_options_that_were_defaults_so_that_they_may_change():
+    network = load_network("convnet", classes=3)
+    assert network.spec["options"] == {"widths": [16, 32, 64, 96, 128]}
+    assert load_network("resnet18", classes=3).spec["options"] == {}

@@ -65,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", type=int, default=64, help="pixels on a side; 64 as in the default run")
+    parser.add_argument("--size", type=int, default=128, help="pixels on a side; the default run has 64")
     parser.add_argument("--steps", type=int, default=128, help="of Adam, for the activations")
     parser.add_argument("--timed-steps", type=int, default=16, help="of Adam, for the time")
     parser.add_argument("--rounds", type=int, default=5, help="timings of each")

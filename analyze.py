@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import config
+import recipes
 import runs
 from analyses import ANALYSES
 from command_line import answered, helped
@@ -40,7 +41,7 @@ def main(arguments: list[str]) -> None:
         return
     started = time.monotonic()
     arguments = [_spelled_out(a) for a in arguments]
-    words = [a for a in arguments if not config.is_override(a) and Path(a).suffix not in (".yaml", ".yml")]
+    words = [a for a in arguments if not recipes.is_override(a) and Path(a).suffix not in (".yaml", ".yml")]
     said = [a for a in arguments if a not in words]
     folders = {runs.folder_of(word): None for word in words}
     if not words:
@@ -76,7 +77,7 @@ def look_at_weights(said: list[str], started: float) -> None:
     if settings.model.weights is None:
         expected = "expected the folder of a run, a checkpoint of one, or model.name=... model.weights=..."
         raise SettingError("model.weights", f"nothing to look at; {expected}")
-    if settings.data.name == "folder" and "val_fraction" not in config.merged(said).get("data", {}):
+    if settings.data.name == "folder" and "val_fraction" not in recipes.merged(said).get("data", {}):
         settings.data.val_fraction = 1.0  # nothing was trained on a part of them
         settings.tree.data.val_fraction = 1.0
 
@@ -130,7 +131,7 @@ def _loaded(wanted: list[tuple[int, Path]]) -> Iterator[tuple[int, Any]]:
 def _spelled_out(argument: str) -> str:
     """`cam.enabled=false` is short for `analysis.cam.enabled=false`."""
     first = argument.split("=")[0].split(".")[0]
-    return f"analysis.{argument}" if first in ANALYSES and config.is_override(argument) else argument
+    return f"analysis.{argument}" if first in ANALYSES and recipes.is_override(argument) else argument
 
 
 if __name__ == "__main__":

@@ -11,25 +11,20 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import re
-import typing
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import runs
 import trainer_arguments
+from assignment import assign, writable
+from recipes import merged
 from registry import UnknownName, nearest
-from settings import SettingError, alternatives, check, in_words, setting
-
-FRACTION = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
-KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*")
+from settings import SettingError, check, setting
 
 
 @dataclass
@@ -159,7 +154,7 @@ def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
     schemas = {name: _section(name, schema, raw) for name, schema in sections().items()}
     tree = OmegaConf.create({"trainer": {**trainer_arguments.DEFAULTS, **_mapping(raw, "trainer")}})
     for name, schema in schemas.items():
-        tree[name] = _open(OmegaConf.structured(schema))
+        tree[name] = writable(schema)
         if not isinstance(sections()[name], type):
             tree[name].name = _mapping(raw, name).get("name", sections()[name].default)
     for key, value in raw.items():
@@ -167,7 +162,7 @@ def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
             continue
         if key not in schemas:
             raise _unknown(key, tree)
-        _assign(tree, key, value, key, tree)
+        assign(tree, key, value, lambda k: _unknown(k, tree))
     try:
         OmegaConf.resolve(tree)
         values = {name: OmegaConf.to_object(tree[name]) for name in [*schemas, "trainer"]}
@@ -188,76 +183,21 @@ def filled(schema: type, arguments: Sequence[str]) -> Any:
     Raises:
         SettingError: as `load`.
     """
-    tree = _open(OmegaConf.structured(schema))
+    tree = writable(schema)
+
+    def unknown(key: str) -> SettingError:
+        known = [str(k) for k in tree]
+        close = nearest(key, known)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
+        return SettingError(key, f"there is no such setting here; {hint}")
+
     for key, value in merged(arguments).items():
         if key not in tree:
-            known = [str(k) for k in tree]
-            close = nearest(key, known)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
-            raise SettingError(key, f"there is no such setting here; {hint}")
-        _assign(tree, key, value, key, tree)
+            raise unknown(key)
+        assign(tree, key, value, unknown)
     values = OmegaConf.to_object(tree)
     check(values)
     return values
-
-
-def merged(arguments: Sequence[str], base: Sequence[Path] = ()) -> dict[str, Any]:
-    """Everything that was said, as plain nested dicts, unchecked."""
-    recipes = [_recipe(Path(a)) for a in [*base, *[a for a in arguments if not is_override(a)]]]
-    raw: dict[str, Any] = {}
-    for source in [*recipes, *[_override(a) for a in arguments if is_override(a)]]:
-        _merge(raw, source)
-    return raw
-
-
-def is_override(argument: str) -> bool:
-    """Whether a word on the command line is key=value, and not a file with such a name (step=500.ckpt)."""
-    try:
-        return "=" in argument and not Path(argument).exists()
-    except (OSError, ValueError):  # too long for a file, or with characters that none has
-        return True
-
-
-def _recipe(path: Path) -> dict[str, Any]:
-    if path.suffix not in (".yaml", ".yml"):
-        hint = f"; did you mean {path}=...?" if KEY.fullmatch(str(path)) else ""
-        raise SettingError(str(path), f"is neither a recipe (.yaml) nor key=value{hint}")
-    try:
-        loaded = OmegaConf.to_container(OmegaConf.load(path))
-    except FileNotFoundError:
-        others = sorted(str(p) for p in {*path.parent.glob("*.yaml"), *Path("configs").glob("*.yaml")})
-        close = difflib.get_close_matches(str(path), others, n=1) or nearest(path.stem, [*others])[:1]
-        hint = f"; did you mean {close[0]}?" if close else f"; recipes here: {', '.join(others) or 'none'}"
-        raise SettingError(str(path), f"there is no such recipe{hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(str(path), f"cannot be read: {error}") from None
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
-        raise SettingError(str(path), f"is not YAML: {' '.join(str(error).split())}") from None
-    if loaded is not None and not isinstance(loaded, dict):
-        raise SettingError(str(path), f"holds a {type(loaded).__name__}, expected sections such as `data:`")
-    return loaded or {}
-
-
-def _override(argument: str) -> dict[str, Any]:
-    key, _, text = argument.partition("=")
-    if not KEY.fullmatch(key):
-        hint = f"; write {key.lstrip('-')}=... without dashes" if key.startswith("-") else ""
-        raise SettingError(argument, f"is not of the form key=value, e.g. data.batch_size=64{hint}")
-    try:
-        value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
-        raise SettingError(key, f"{text!r} cannot be read: {' '.join(str(error).split())}") from None
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return value
-
-
-def _merge(into: dict[str, Any], source: dict[str, Any]) -> None:
-    for key, value in source.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        else:
-            into[key] = value
 
 
 def _mapping(raw: dict[str, Any], key: str) -> dict[str, Any]:
@@ -275,67 +215,6 @@ def _section(name: str, schema: Any, raw: dict[str, Any]) -> type:
         return schema(str(chosen))
     except UnknownName as error:
         raise SettingError(f"{name}.name", str(error)) from None
-
-
-def _open(node: DictConfig) -> DictConfig:
-    """Writable, although the dataclasses are frozen."""
-    OmegaConf.set_readonly(node, False)
-    for key in node:
-        child = node._get_node(key)
-        if isinstance(child, DictConfig) and not child._is_none():
-            _open(child)
-    return node
-
-
-def _assign(node: DictConfig, key: str, value: Any, path: str, tree: DictConfig) -> None:
-    """Put `value` at `key`, going down into settings below it, or say what is wrong with it."""
-    child = node._get_node(key)
-    if isinstance(child, DictConfig) and dataclasses.is_dataclass(OmegaConf.get_type(child)):
-        if value is None:
-            return
-        if not isinstance(value, dict):
-            below = ", ".join(map(str, child))
-            raise SettingError(path, f"is {value!r}, expected settings below it: {below}")
-        for inner, v in value.items():
-            inner = str(inner)
-            if inner not in child:
-                raise _unknown(f"{path}.{inner}", tree)
-            _assign(child, inner, v, f"{path}.{inner}", tree)
-        return
-    owner = OmegaConf.get_type(node)
-    hint = typing.get_type_hints(owner).get(key, Any) if dataclasses.is_dataclass(owner) else Any
-    value = _number(value, hint, path)
-    if hint in (str, str | None) and isinstance(value, (bool, dict, list)):
-        quotes = f""" (a word that YAML reads as {value!r} needs quotes: {path}='"..."')"""
-        raise SettingError(path, f"is {value!r}, expected {in_words(hint)}{quotes}")
-    try:
-        with warnings.catch_warnings():  # a number for a text, 1 for true: converted as recipes expect
-            warnings.simplefilter("ignore", FutureWarning)
-            node[key] = value
-    except (OmegaConfBaseException, TypeError, ValueError):
-        raise SettingError(path, f"is {value!r}, expected {in_words(hint)}{_meaning(owner, key)}") from None
-
-
-def _number(value: Any, hint: Any, path: str) -> Any:
-    """The value as a float where that is what is wanted: 1, 8/255, or a list of them; else as it came."""
-    for kind in alternatives(hint):
-        if typing.get_origin(kind) is list and isinstance(value, list):
-            return [_number(item, typing.get_args(kind)[0], path) for item in value]
-    if float not in alternatives(hint) or isinstance(value, bool):
-        return value
-    if isinstance(value, str) and (ratio := FRACTION.fullmatch(value)):
-        if float(ratio[2]) == 0:
-            raise SettingError(path, f"is {value!r}, a division by zero")
-        return float(ratio[1]) / float(ratio[2])
-    try:
-        return float(value) if isinstance(value, int) and int not in alternatives(hint) else value
-    except OverflowError:
-        raise SettingError(path, f"is {value}, more than a number here can hold") from None
-
-
-def _meaning(owner: type, key: str) -> str:
-    field = {f.name: f for f in dataclasses.fields(owner)}.get(key)
-    return f" ({field.metadata['meaning']})" if field and field.metadata.get("meaning") else ""
 
 
 def _unknown(key: str, tree: DictConfig) -> SettingError:

@@ -7,7 +7,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
-import config
+import recipes
 from command_line import fields_help
 
 
@@ -29,7 +29,7 @@ def helped(arguments: list[str], about: str, schema: type) -> bool:
 
 def parted(arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
     """Arguments as words that are no settings, `model.key=value`, and the rest of `key=value`."""
-    words = [a for a in arguments if not config.is_override(a)]
+    words = [a for a in arguments if not recipes.is_override(a)]
     model = [a for a in arguments if a not in words and a.startswith("model.")]
     return words, model, [a for a in arguments if a not in words and a not in model]
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import math
 import os
 import re
 import shutil
-import socket
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -18,19 +15,12 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
 from analyses.base import Figure, Scalar
-from gallery import atomic, filenames
+from gallery import aside, atomic, filenames, pictures
 from gallery.scratch import FileScratch
 from gallery.sheet import by_layer, sheet
-
-_STALE = 24 * 3600  # seconds after which a directory aside, whose writer cannot be asked, is a leftover
-_LOSSLESS = 8 * 1024  # bytes up to which a picture is kept bit for bit
-_QUALITY = 80  # of the others
 
 
 @dataclass(frozen=True)
@@ -121,29 +111,29 @@ class Store:
             OSError: the disk refused; nothing half-made is left.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._sweep()
+        aside.sweep(self.folder)
         final = self.step_folder(step)
-        aside = self.folder / f".{final.name}.{socket.gethostname()}.{os.getpid()}"
+        staged = aside.place(final)
         adding = self.weights(step) == weights
-        writer = Writer(aside, step, weights, final if adding else None)
+        writer = Writer(staged, step, weights, final if adding else None)
         try:
-            aside.mkdir()
+            staged.mkdir()
             yield writer
             if not adding:
                 writer.seal()
-                self._publish(aside, final)
+                self._publish(staged, final)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(staged, ignore_errors=True)
 
-    def _publish(self, aside: Path, final: Path) -> None:
-        atomic.sync_tree(aside)
+    def _publish(self, staged: Path, final: Path) -> None:
+        atomic.sync_tree(staged)
         if final.exists():  # of other weights, or without complete.json
-            old = aside.with_name(aside.name + ".old")
+            old = staged.with_name(staged.name + ".old")
             os.rename(final, old)
-            os.rename(aside, final)
+            os.rename(staged, final)
             shutil.rmtree(old, ignore_errors=True)
         else:
-            os.rename(aside, final)
+            os.rename(staged, final)
         atomic.sync(self.folder)
 
     def _complete(self, step: int) -> dict[str, Any]:
@@ -153,11 +143,6 @@ class Store:
         if name not in self._complete(step).get("analyses", {}):
             return []
         return _read(self.step_folder(step) / name / file, [])
-
-    def _sweep(self) -> None:
-        for path in self.folder.glob(".step=*"):
-            if _abandoned(path):
-                shutil.rmtree(path, ignore_errors=True)
 
 
 class Writer:
@@ -194,10 +179,10 @@ class Writer:
         folder.mkdir()
         paths = filenames.paths([figure.key for figure in figures])
         with ThreadPoolExecutor(os.cpu_count()) as threads:  # encoding releases the interpreter
-            files = list(threads.map(_write, repeat(folder), paths, [f.image for f in figures]))
+            files = list(threads.map(pictures.write, repeat(folder), paths, [f.image for f in figures]))
         groups = {layer: group for layer, group in by_layer(figures).items() if len(group) > 1}
         sheets = [
-            _write(folder, f"sheets/{path}", sheet([figure.image for figure in group]))
+            pictures.write(folder, f"sheets/{path}", sheet([figure.image for figure in group]))
             for group, path in zip(groups.values(), filenames.paths([layer or "all" for layer in groups]))
         ]
         _dump(folder / "figures.json", [_entry(figure, file) for figure, file in zip(figures, files)])
@@ -239,7 +224,7 @@ class _Figures(Sequence[Figure]):
         if isinstance(index, slice):
             return _Figures(self._folder, self._entries[index])
         entry = dict(self._entries[index])
-        image = read_image(self._folder / entry.pop("file"))
+        image = pictures.read(self._folder / entry.pop("file"))
         values = {key: _number(value) for key, value in entry.pop("values").items()}
         return Figure(image=image, values=values, **entry)
 
@@ -259,36 +244,6 @@ class _Step(Mapping[str, Sequence[Figure]]):
 
     def __len__(self) -> int:
         return len(self._names)
-
-
-def read_image(path: Path) -> Tensor:
-    """The picture in a file, uint8 [H, W, 3]."""
-    with Image.open(path) as image:
-        return torch.from_numpy(np.array(image.convert("RGB")))
-
-
-def _write(folder: Path, path: str, image: Tensor) -> str:
-    """Write a picture to `path`, which has no ending yet, and give the path with it.
-
-    Bit for bit as a PNG where that is small; else as a WebP of good quality, since runs are sent in mails.
-    Either way the same pixels give the same bytes.
-    """
-    picture = Image.fromarray(image.cpu().contiguous().numpy())
-    data, ending = _encoded(picture, "PNG", compress_level=1), ".png"
-    if len(data) > _LOSSLESS:
-        smaller = _encoded(picture, "WEBP", quality=_QUALITY, method=1)
-        if len(smaller) < len(data):
-            data, ending = smaller, ".webp"
-    place = folder / f"{path}{ending}"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(data)
-    return path + ending
-
-
-def _encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def _check(name: str, figures: Sequence[Figure]) -> None:
@@ -338,25 +293,3 @@ def _read(path: Path, otherwise: Any) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return otherwise
-
-
-def _abandoned(path: Path) -> bool:
-    """Whether nobody is writing to a directory aside any more."""
-    match = re.fullmatch(r"\.step=\d+\.(.+)\.(\d+)(\.old)?", path.name)
-    if match and match[1] == socket.gethostname() and os.name == "posix":
-        writer = int(match[2])
-        if writer == os.getpid():
-            return True  # of a process that had our number: ours has not begun
-        try:
-            os.kill(writer, 0)
-        except ProcessLookupError:
-            return True
-        except OSError:
-            pass  # another user's
-    return _age(path) > _STALE  # even a live process may be another under the same number
-
-
-def _age(path: Path) -> float:
-    with contextlib.suppress(OSError):
-        return time.time() - max(p.stat().st_mtime for p in (path, *path.iterdir()))
-    return 0.0

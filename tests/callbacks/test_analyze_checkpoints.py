@@ -143,7 +143,7 @@ def test_a_disk_that_refuses_to_write_pictures_does_not_stop_training(tmp_path, 
 
     without, _ = tiny.train(tmp_path / "off", analyses={})
     with monkeypatch.context() as patch:
-        patch.setattr("gallery.store._write", full)
+        patch.setattr("gallery.pictures.write", full)
         module, looking = tiny.train(tmp_path / "on", epochs=2)
     assert tiny.weights(module) == tiny.weights(without)
     assert "No space left" in caplog.text

@@ -1,0 +1,77 @@
+"""What was said: recipe files and `key=value` words, as nested dicts; later ones are merged into earlier."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from registry import nearest
+from settings import SettingError
+
+KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*")
+
+
+def merged(arguments: Sequence[str], base: Sequence[Path] = ()) -> dict[str, Any]:
+    """Everything that was said, as plain nested dicts, unchecked."""
+    recipes = [_recipe(Path(a)) for a in [*base, *[a for a in arguments if not is_override(a)]]]
+    raw: dict[str, Any] = {}
+    for source in [*recipes, *[_override(a) for a in arguments if is_override(a)]]:
+        _merge(raw, source)
+    return raw
+
+
+def is_override(argument: str) -> bool:
+    """Whether a word on the command line is key=value, and not a file with such a name (step=500.ckpt)."""
+    try:
+        return "=" in argument and not Path(argument).exists()
+    except (OSError, ValueError):  # too long for a file, or with characters that none has
+        return True
+
+
+def _recipe(path: Path) -> dict[str, Any]:
+    if path.suffix not in (".yaml", ".yml"):
+        hint = f"; did you mean {path}=...?" if KEY.fullmatch(str(path)) else ""
+        raise SettingError(str(path), f"is neither a recipe (.yaml) nor key=value{hint}")
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.load(path))
+    except FileNotFoundError:
+        others = sorted(str(p) for p in {*path.parent.glob("*.yaml"), *Path("configs").glob("*.yaml")})
+        close = difflib.get_close_matches(str(path), others, n=1) or nearest(path.stem, [*others])[:1]
+        hint = f"; did you mean {close[0]}?" if close else f"; recipes here: {', '.join(others) or 'none'}"
+        raise SettingError(str(path), f"there is no such recipe{hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(str(path), f"cannot be read: {error}") from None
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+        raise SettingError(str(path), f"is not YAML: {' '.join(str(error).split())}") from None
+    if loaded is not None and not isinstance(loaded, dict):
+        raise SettingError(str(path), f"holds a {type(loaded).__name__}, expected sections such as `data:`")
+    return loaded or {}
+
+
+def _override(argument: str) -> dict[str, Any]:
+    key, _, text = argument.partition("=")
+    if not KEY.fullmatch(key):
+        hint = f"; write {key.lstrip('-')}=... without dashes" if key.startswith("-") else ""
+        raise SettingError(argument, f"is not of the form key=value, e.g. data.batch_size=64{hint}")
+    try:
+        value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+        raise SettingError(key, f"{text!r} cannot be read: {' '.join(str(error).split())}") from None
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def _merge(into: dict[str, Any], source: dict[str, Any]) -> None:
+    for key, value in source.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value

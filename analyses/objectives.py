@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from analyses.tap import as_maps, forward_to, tapped
+from analyses.tap import as_maps, forward_to, tapped, turns_maps
 
 LOGITS = ""  # stands where a layer's name stands, for the network's output
 
@@ -265,7 +265,8 @@ def activations(network: nn.Module, images: Tensor, layers: Iterable[str]) -> di
 
     with tapped(network, [layer for layer in layers if layer != LOGITS], keep):
         outputs[LOGITS] = network(images)
-    return {layer: as_maps(outputs[layer]) for layer in layers}
+    turned = turns_maps(network)
+    return {layer: as_maps(outputs[layer], turned) for layer in layers}
 
 
 def coupled(objectives: Sequence[Objective]) -> list[list[int]]:

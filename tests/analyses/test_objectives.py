@@ -51,6 +51,14 @@ def test_each_is_what_its_definition_says(network, images):
     assert torch.allclose(values(network, images, direction("0", v, 0, (1, 2))), dot[:, 1, 2], atol=1e-6)
 
 
+def test_beside_a_class_too_a_map_as_high_as_it_has_channels_is_not_turned():
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
+    images = torch.rand(1, 3, 8, 12, generator=torch.Generator().manual_seed(1))
+    both = channel("0", 4) + logit(3)
+    expected = network[0](images)[:, 4].mean((1, 2)) + network(images)[:, 3]
+    assert torch.allclose(values(network, images, both), expected)
+
+
 def test_diversity_is_minus_the_mean_cosine_between_gram_matrices_of_a_group(network, images):
     maps = network[0](images).flatten(2)
     styles = [(m @ m.T).flatten() for m in maps]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +34,7 @@ class Adversarial(Analysis):
     where the data set knows where things are.
     """
 
+    divided: ClassVar[bool] = True
     probes: int = setting(8, "probes attacked, the first ones", least=1)
     target: str | None = setting(
         None, "class that probes are to be taken for (name or index); null: any wrong one"
@@ -42,13 +45,18 @@ class Adversarial(Analysis):
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         target = None if self.target is None else class_index(self.target, subject.classes)
-        labels = subject.probes.labels.to(subject.device)
-        chosen = torch.arange(min(self.probes, len(labels)))
-        if target is not None:
-            chosen = chosen[labels[chosen].cpu() != target]
-        if not len(chosen):
-            return
-        images, labels = subject.probes.images[chosen], labels[chosen]
+        labels = subject.probes.labels[: self.probes].tolist()
+        chosen = [i for i, label in enumerate(labels) if target is None or label != target]
+        pairs = subject.dealt(chosen, partial(self._made, subject, target))
+        yield from (figure for figure, _ in pairs)
+        yield from _scalars([facts for _, facts in pairs])
+
+    def _made(
+        self, subject: Subject, target: int | None, chosen: Sequence[int]
+    ) -> Iterator[tuple[Figure, dict[str, float]]]:
+        """Of each of these probes the figure, and what the curves are made of."""
+        images = subject.probes.images[list(chosen)]
+        labels = subject.probes.labels[list(chosen)].to(subject.device)
         # all steps, whoever has fallen: how sure the network becomes is part of the picture
         attack = PGD(
             norm=self.norm,
@@ -60,15 +68,15 @@ class Adversarial(Analysis):
         )
         goals = labels if target is None else torch.full_like(labels, target)
         pair = _Pair(subject, images, attack(subject.network, images, goals), labels, target)
-        masks = {name: mask[chosen].cpu() for name, mask in (subject.probes.masks or {}).items()}
+        masks = {name: mask[list(chosen)].cpu() for name, mask in (subject.probes.masks or {}).items()}
         inside = {
             name: {side: energy_inside(pair.strength[side].cpu(), mask) for side in pair.strength}
             for name, mask in masks.items()
-            if mask.any()
+            if subject.probes.masks[name].any()
         }
-        for i, probe in enumerate(chosen.tolist()):
-            yield self._figure(subject, pair, i, probe, inside)
-        yield from _scalars(pair, target, masks, inside)
+        for i, probe in enumerate(chosen):
+            there = [name for name in inside if masks[name][i].any()]
+            yield self._figure(subject, pair, i, probe, inside), pair.facts(i, target, inside, there)
 
     def _figure(
         self, subject: Subject, pair: _Pair, i: int, probe: int, inside: dict[str, dict[str, Tensor]]
@@ -134,6 +142,22 @@ class _Pair:
         parts = cams["grad_cam"].split(count) if cams else ()
         self.cams = {"clean": parts[0::2], "adversarial": parts[1::2]}
 
+    def facts(
+        self, i: int, target: int | None, inside: dict[str, dict[str, Tensor]], there: Sequence[str]
+    ) -> dict[str, float]:
+        """What the curves are made of, for image i; `there`: the things that are in it."""
+        label, after = int(self.labels[i]), int(self.predicted["adversarial"][i])
+        facts = {}
+        if target is not None:
+            facts["fooled"] = float(after == target)
+        elif int(self.predicted["clean"][i]) == label:
+            facts["fooled"] = float(after != label)
+        true = {side: chances[i, label] for side, chances in self.chances.items()}
+        facts["confidence_drop"] = (true["clean"] - true["adversarial"]).item()
+        for thing in there:
+            facts |= {f"gradient_on_{thing}/{side}": own[i].item() for side, own in inside[thing].items()}
+        return facts
+
     def row(self, side: str, i: int) -> tuple[list[Tensor], list[str]]:
         """The pictures of one side of image i, and what is to be said of each."""
         image, gradient = self.images[side][i], self.gradient[side][i]
@@ -148,17 +172,7 @@ class _Pair:
         return tiles, ["", f"× {times}", "", *(f"maximum {cam[i].max():.2g}" for cam in self.cams[side])]
 
 
-def _scalars(
-    pair: _Pair, target: int | None, masks: dict[str, Tensor], inside: dict[str, dict[str, Tensor]]
-) -> Iterator[Scalar]:
-    after = pair.predicted["adversarial"]
-    counted = pair.predicted["clean"] == pair.labels if target is None else torch.ones_like(after).bool()
-    fell = after != pair.labels if target is None else after == target
-    if counted.any():
-        yield Scalar("fooled", fell[counted].float().mean().item())
-    true = {side: chances.gather(1, pair.labels[:, None]) for side, chances in pair.chances.items()}
-    yield Scalar("confidence_drop", (true["clean"] - true["adversarial"]).mean().item())
-    for thing, found in inside.items():
-        there = masks[thing].flatten(1).any(1)
-        for side, shares in found.items():
-            yield Scalar(f"gradient_on_{thing}/{side}", shares[there].mean().item())
+def _scalars(facts: Sequence[dict[str, float]]) -> Iterator[Scalar]:
+    """The mean of every fact over the probes that have it."""
+    for name in dict.fromkeys(name for one in facts for name in one):
+        yield Scalar(name, torch.tensor([one[name] for one in facts if name in one]).mean().item())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -116,6 +116,9 @@ class Subject:
         previous: what each analysis yielded at the checkpoint before, by name; empty where there is none.
         progress: wraps an iterable with a bar, `progress(iterable, description, total)`.
         scratch: where an analysis that is cut off finds how far it had come.
+        rank, ranks: which of how many processes this is that make an analysis together, see `dealt`.
+        exchange: hands a value (plain containers, tensors, Figures; what a pickle holds) to all ranks, and
+            gives what each of them handed in, in order, tensors on the CPU. All ranks call it equally often.
     """
 
     network: nn.Module
@@ -130,6 +133,9 @@ class Subject:
     previous: Mapping[str, Sequence[Figure]] = field(default_factory=dict)
     progress: Callable[..., Any] = lambda iterable, *_, **__: iterable
     scratch: Scratch = Forgetful()  # noqa: RUF009 (immutable)
+    rank: int = 0
+    ranks: int = 1
+    exchange: Callable[[Any], list[Any]] = lambda value: [value]
     _memo: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -153,11 +159,28 @@ class Subject:
             images, labels = torch.stack([p[0] for p in pairs]), torch.tensor([int(p[1]) for p in pairs])
         return as_float(images.to(self.device)), labels.to(self.device)
 
-    def batches(self, description: str = "data set") -> Iterator[tuple[Tensor, Tensor]]:
-        """The whole data set in order, in batches as `images` gives them."""
-        starts = range(0, len(self.dataset), self.batch_size)
+    def batches(
+        self, description: str = "data set", part: range | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The data set in order, all of it or a part, in batches as `images` gives them."""
+        part = range(len(self.dataset)) if part is None else part
+        starts = part[:: self.batch_size]
         for start in self.progress(starts, description, len(starts)):
-            yield self.images(range(start, min(start + self.batch_size, len(self.dataset))))
+            yield self.images(range(start, min(start + self.batch_size, part.stop)))
+
+    def share(self, count: int) -> range:
+        """Which of `count` things are this rank's: as many as the others', give or take one, in a row."""
+        return range(count * self.rank // self.ranks, count * (self.rank + 1) // self.ranks)
+
+    def dealt(self, things: Sequence[Any], make: Callable[[Sequence[Any]], Iterable[Any]]) -> list[Any]:
+        """`make(things)` by all ranks together: each makes of its share, and all get all, in order.
+
+        What is made of a thing must not depend on which others it is made with. `make` is not called where
+        there is nothing for this rank.
+        """
+        own = self.share(len(things))
+        made = list(make(things[own.start : own.stop])) if own else []
+        return [one for part in self.exchange(made) for one in part]
 
     def with_network(self, network: nn.Module) -> Subject:
         """The same subject with another network and nothing remembered."""
@@ -166,8 +189,15 @@ class Subject:
 
 @dataclass(frozen=True)
 class Analysis:
-    """A technique with its settings. Calling it on a Subject yields Figures and Scalars as it goes."""
+    """A technique with its settings. Calling it on a Subject yields Figures and Scalars as it goes.
 
+    Attributes:
+        divided: where several processes train together, all of them run it at once and divide the work by
+            `Subject.dealt`, `share` and `exchange`; what rank 0 yields is kept. False: one of them makes it
+            whole, and never exchanges.
+    """
+
+    divided: ClassVar[bool] = False
     enabled: bool = setting(True, "make these pictures at every checkpoint")
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +26,7 @@ class ClassMaps(Analysis):
     them. A network without maps (a perceptron) looks nowhere, and yields nothing.
     """
 
+    divided: ClassVar[bool] = True
     layer: str = setting("auto", "layer that Grad-CAM looks at; auto: the last one with maps")
     side: int = setting(128, "least side of a picture, in pixels", least=8)
 
@@ -35,11 +38,17 @@ class ClassMaps(Analysis):
         except NoSpatialLayer:
             return
         inside: dict[str, list[float]] = {}
-        for look in _looks(subject, layer):
+        for figure in subject.dealt(range(len(subject.probes)), partial(self._figures, subject, layer)):
+            yield figure
+            for name, share in figure.values.items():
+                if name.startswith("inside_") and figure.label == subject.probes.labels[figure.probe]:
+                    inside.setdefault(name, []).append(share)
+        for name, shares in inside.items():
+            yield Scalar(f"{name}/{layer}", sum(shares) / len(shares), layer)
+
+    def _figures(self, subject: Subject, layer: str, probes: Sequence[int]) -> Iterator[Figure]:
+        for look in _looks(subject, layer, probes):
             shares = _shares_inside(look, subject)
-            if look.versus is None:
-                for thing, share in shares.items():
-                    inside.setdefault(thing, []).append(share)
             values = {
                 "confidence": look.confidence,
                 "maximum": look.grad_cam.max().item(),
@@ -55,8 +64,6 @@ class ClassMaps(Analysis):
                 label=look.label,
                 values=values,
             )
-        for thing, shares in inside.items():
-            yield Scalar(f"inside_{thing}/{layer}", sum(shares) / len(shares), layer)
 
 
 def share_inside(values: Tensor, mask: Tensor) -> float:
@@ -79,15 +86,15 @@ class _Look:
     versus: Tensor | None
 
 
-def _looks(subject: Subject, layer: str) -> Iterator[_Look]:
-    """For the true class of each probe, then for the predicted one where that is another."""
-    network, images = subject.network, subject.probes.images
+def _looks(subject: Subject, layer: str, probes: Sequence[int]) -> Iterator[_Look]:
+    """For the true class of each of the probes, then for the predicted one where that is another."""
+    network, images = subject.network, subject.probes.images[list(probes)]
     with torch.no_grad():
         confidence = network(images).float().softmax(1)
     predicted = confidence.argmax(1)
     twice, targets = (
         torch.cat([images, images]),
-        torch.cat([subject.probes.labels.to(images.device), predicted]),
+        torch.cat([subject.probes.labels[list(probes)].to(images.device), predicted]),
     )
     grad_cams = grad_cam(network, twice, targets, layer).float().cpu()
     try:
@@ -95,19 +102,19 @@ def _looks(subject: Subject, layer: str) -> Iterator[_Look]:
     except NoPooledHead:
         cams = None
     count, labels = len(images), targets.tolist()
-    for probe in range(count):
-        for row in (probe, count + probe):
+    for i, probe in enumerate(probes):
+        for row in (i, count + i):
             wrong = row >= count
-            if wrong and labels[row] == labels[probe]:
+            if wrong and labels[row] == labels[i]:
                 continue
             yield _Look(
                 probe,
                 labels[row],
-                labels[count + probe],
-                confidence[probe, labels[row]].item(),
+                labels[count + i],
+                confidence[i, labels[row]].item(),
                 grad_cams[row],
                 None if cams is None else cams[row],
-                grad_cams[probe] if wrong else None,
+                grad_cams[i] if wrong else None,
             )
 
 

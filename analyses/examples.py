@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +78,13 @@ def top_examples_of(subject: Subject, k: int = 9) -> dict[str, TopExamples]:
     """The top examples of the subject's layers on its data set, found once and shared by all analyses."""
 
     def find() -> dict[str, TopExamples]:
-        return top_examples(subject.network, subject.batches("dataset examples"), subject.layers, k)
+        part = subject.share(len(subject.dataset))
+        batches = subject.batches("dataset examples", part)
+        own = top_examples(subject.network, batches, subject.layers, k) if part else {}
+        own = {layer: replace(top, indices=top.indices + part.start) for layer, top in own.items()}
+        found = [of_one for of_one in subject.exchange(own) if of_one]
+        merged = partial(reduce, lambda some, more: merge([some, more], k))
+        return {layer: merged([top[layer] for top in found]) for layer in subject.layers}
 
     return subject.once(("top_examples", k), find)
 
@@ -89,6 +97,7 @@ class Examples(Analysis):
     top images of the units shown are those of the checkpoint before (Jaccard).
     """
 
+    divided: ClassVar[bool] = True
     k: int = setting(9, "images a unit", least=1)
     tile: int = setting(64, "least side of an image on the sheet, in pixels", least=8)
 
@@ -98,8 +107,7 @@ class Examples(Analysis):
         before = {figure.key: figure for figure in subject.previous.get("examples", ())}
         for layer, units in subject.units.items():
             top, overlaps = found[layer], []
-            for unit in units:
-                figure = self._figure(subject, layer, unit, top, boxes[layer][unit])
+            for figure in subject.dealt(units, partial(self._figures, subject, layer, top, boxes[layer])):
                 if figure.key in before:
                     overlaps.append(jaccard(_indices(figure.values), _indices(before[figure.key].values)))
                 yield figure
@@ -108,6 +116,11 @@ class Examples(Analysis):
                 yield Scalar(f"class_entropy/{layer}", top.class_entropy[~top.dead].mean().item(), layer)
             if overlaps:
                 yield Scalar(f"overlap/{layer}", sum(overlaps) / len(overlaps), layer)
+
+    def _figures(
+        self, subject: Subject, layer: str, top: TopExamples, boxes: Tensor, units: Sequence[int]
+    ) -> Iterator[Figure]:
+        return (self._figure(subject, layer, unit, top, boxes[unit]) for unit in units)
 
     def _figure(self, subject: Subject, layer: str, unit: int, top: TopExamples, boxes: Tensor) -> Figure:
         images, _ = subject.images(top.indices[unit])

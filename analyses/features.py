@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -67,6 +67,7 @@ class Features(Analysis):
     maximum, and their ratio. Under "logits/<class>" a class.
     """
 
+    divided: ClassVar[bool] = True
     steps: int = setting(64, "steps of Adam a picture", least=1)
     size: int | None = setting(
         None, "pixels on a side; the size of the data set's images unless given", least=8
@@ -88,13 +89,19 @@ class Features(Analysis):
     warm_start: bool = setting(False, "begin from the pictures of the checkpoint before")
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
-        before = {figure.key: figure for figure in subject.previous.get("features", ())}
-        studio = _Studio(self, subject, before if self.warm_start else {})
+        before = subject.previous.get("features", ()) if self.warm_start else ()
+        studio = _Studio(self, subject, {figure.key: figure for figure in before})
         for layer, units in subject.units.items():
-            yield from self._units(studio, layer, list(units))
-        yield from self._classes(studio)
+            figures = subject.dealt(list(units), partial(self._units, studio, layer))
+            yield from figures
+            multiples = [figure.values["multiple"] for figure in figures if "multiple" in figure.values]
+            if multiples:
+                yield Scalar(f"multiple/{layer}", sum(multiples) / len(multiples), layer=layer)
+        count = len(subject.classes)
+        shown = min(self.classes, count)
+        yield from subject.dealt([i * count // shown for i in range(shown)], partial(self._classes, studio))
 
-    def _units(self, studio: _Studio, layer: str, units: list[int]) -> Iterator[Figure | Scalar]:
+    def _units(self, studio: _Studio, layer: str, units: Sequence[int]) -> Iterator[Figure]:
         subject = studio.subject
         keys = [f"{layer}/unit-{unit:03d}" for unit in units]
         asked = [channel(layer, unit) for unit in units]
@@ -110,15 +117,13 @@ class Features(Analysis):
             others += studio.pictures(varied)[0].unflatten(0, (len(units), self.variants)).unbind(1)
         with torch.no_grad():
             peaks = activations(subject.network, pictures, [layer])[layer].float().amax((2, 3))
-        best = top_examples_of(subject)[layer]
-        multiples = []
+        best = studio.best[layer]
         for i, (unit, key) in enumerate(zip(units, keys)):
             peak, top = peaks[i, unit].item(), best.values[unit, 0].item()
             values = {"activation": peak, "dataset_maximum": top}
             words = f"activation {peak:.3g}"
             if top > 0:
                 values["multiple"] = peak / top
-                multiples.append(peak / top)
                 words += f", {peak / top:.2g} times the data set's maximum"
             beside = [paint.picture(other[i]) for other in others]
             image = studio.row([paint.picture(pictures[i]), *beside], studio.crops(layer, unit, self.crops))
@@ -133,15 +138,9 @@ class Features(Analysis):
                     layer=layer,
                     unit=unit,
                 )
-        if multiples:
-            yield Scalar(f"multiple/{layer}", sum(multiples) / len(multiples), layer=layer)
 
-    def _classes(self, studio: _Studio) -> Iterator[Figure]:
+    def _classes(self, studio: _Studio, labels: Sequence[int]) -> Iterator[Figure]:
         classes = studio.subject.classes
-        shown = min(self.classes, len(classes))
-        labels = [i * len(classes) // shown for i in range(shown)]
-        if not labels:
-            return
         keys = [f"logits/{classes[label]}" for label in labels]
         pictures, _ = studio.pictures([logit(label) for label in labels], keys)
         with torch.no_grad():
@@ -159,6 +158,7 @@ class _Studio:
 
     def __init__(self, settings: Features, subject: Subject, before: Mapping[str, Figure]):
         self.settings, self.subject, self.before = settings, subject, before
+        self.best = top_examples_of(subject)  # of all ranks: here, where all of them come by
         self.size = settings.size or subject.probes.images.shape[-1]
         self.at = sorted({*(step for step in settings.course if step < settings.steps), settings.steps})
         self.enlarged = -(-SHOWN_SIDE // self.size)  # the factor
@@ -200,7 +200,7 @@ class _Studio:
 
     def crops(self, layer: str, unit: int, count: int) -> list[Tensor]:
         """What the unit sees of the images that excite it most."""
-        best = top_examples_of(self.subject)[layer]
+        best = self.best[layer]
         indices, positions = best.indices[unit, :count], best.positions[unit, :count]
         if not len(indices):
             return []

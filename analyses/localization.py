@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +34,7 @@ class Localization(Analysis):
     what a map without any knowledge reaches of the first two; "insertion/<map>" and "deletion/<map>".
     """
 
+    divided: ClassVar[bool] = True
     images: int = setting(
         48, "images of the data set that are measured, the same at every checkpoint", least=1
     )
@@ -55,48 +58,80 @@ class Localization(Analysis):
         count = min(self.images, len(subject.dataset))
         generator = torch.Generator().manual_seed(subject.seed)  # a draw, as labels may come in a period
         indices = torch.randperm(len(subject.dataset), generator=generator)[:count]
-        images, targets, maps = self._maps(subject, indices)
         masks = _masks(subject.dataset, indices, subject.device)
+        seen = self._seen(subject, indices, masks)
         if masks:
-            yield from self._measured(images, maps, masks)
+            yield from self._measured(subject, indices, seen, masks)
         else:
             log.info("localization: the data set has no masks, so only insertion and deletion are measured")
-        few = slice(self.curve_images)
-        for name, found in maps.items() if self.curve_images else ():
-            given = subject.network, images[few], targets[few], found[few]
-            area, _ = insertion(*given, steps=self.curve_steps)
-            yield Scalar(f"insertion/{name}", area.mean().item())
-            area, _ = deletion(*given, steps=self.curve_steps, baseline=self.baseline)
-            yield Scalar(f"deletion/{name}", area.mean().item())
+        few = range(min(self.curve_images, count))
+        areas = subject.dealt(few, partial(self._areas, subject, indices, seen))
+        for name in seen[0].maps if areas else ():
+            for measure in ("insertion", "deletion"):
+                yield Scalar(f"{measure}/{name}", _mean(area[measure, name] for area in areas))
         if self.stickers and "sticker" not in masks and hasattr(subject.dataset, "with_stickers"):
             subject = dataclasses.replace(subject, dataset=subject.dataset.with_stickers())
-            images, targets, maps = self._maps(subject, indices)
             sticker = {"sticker": _masks(subject.dataset, indices, subject.device)["sticker"]}
-            yield from self._measured(images, maps, sticker)
+            seen = self._seen(subject, indices, sticker)
+            yield from self._measured(subject, indices, seen, sticker)
 
-    def _maps(self, subject: Subject, indices: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """The images at `indices`, their predicted classes, and where each map points, [N, H, W] by name."""
-        images, _ = subject.images(indices)
+    def _seen(self, subject: Subject, indices: Tensor, masks: dict[str, Tensor]) -> list[_Seen]:
+        """What is seen in the images at `indices`."""
+        return subject.dealt(range(len(indices)), partial(self._looks, subject, indices, masks))
+
+    def _looks(
+        self, subject: Subject, indices: Tensor, masks: dict[str, Tensor], rows: Sequence[int]
+    ) -> Iterator[_Seen]:
+        images, _ = subject.images(indices[list(rows)])
         with torch.no_grad():
             targets = torch.cat(
                 [subject.network(part).argmax(1) for part in images.split(subject.batch_size)]
             )
         effort = Effort(self.copies, steps=self.steps, baseline=self.baseline, seed=subject.seed)
         found = attributions(subject.network, self.maps, images, targets, cam_layer(subject), effort)
-        return images, targets, {name: strength(name, values) for name, values in found.items()}
+        maps = {name: strength(name, values) for name, values in found.items()}
+        scores = {
+            (measure, mask, name): of(values, where[list(rows)]).tolist()
+            for mask, where in masks.items()
+            for name, values in maps.items()
+            for measure, of in MEASURES.items()
+        }
+        kept = max(self.curve_images, self.shown, 1)  # further maps need not be sent to anybody
+        for i, row in enumerate(rows):
+            own = {name: values[i].cpu() for name, values in maps.items()} if row < kept else {}
+            yield _Seen(int(targets[i]), {key: values[i] for key, values in scores.items()}, own)
+
+    def _areas(
+        self, subject: Subject, indices: Tensor, seen: Sequence[_Seen], rows: Sequence[int]
+    ) -> list[dict[tuple[str, str], float]]:
+        """Of each image and map the areas under the curves of insertion and deletion."""
+        images, _ = subject.images(indices[list(rows)])
+        targets = torch.tensor([seen[row].target for row in rows], device=images.device)
+        areas = {}
+        for name in seen[0].maps:
+            maps = torch.stack([seen[row].maps[name] for row in rows]).to(images.device)
+            given = subject.network, images, targets, maps
+            areas["insertion", name], _ = insertion(*given, steps=self.curve_steps)
+            areas["deletion", name], _ = deletion(*given, steps=self.curve_steps, baseline=self.baseline)
+        return [{key: area[i].item() for key, area in areas.items()} for i in range(len(rows))]
 
     def _measured(
-        self, images: Tensor, maps: dict[str, Tensor], masks: dict[str, Tensor]
+        self, subject: Subject, indices: Tensor, seen: Sequence[_Seen], masks: dict[str, Tensor]
     ) -> Iterator[Figure | Scalar]:
         scores = {}
         for mask, where in masks.items():
-            there = where.flatten(1).any(1)
+            there = where.flatten(1).any(1).tolist()
             yield Scalar(f"mask_share/{mask}", where[there].float().mean().item())
-            for name, found in maps.items():
-                for measure, of in MEASURES.items():
-                    scores[measure, mask, name] = of(found[there], where[there]).mean().item()
-                    yield Scalar(f"{measure}/{mask}/{name}", scores[measure, mask, name])
+            for name in seen[0].maps:
+                for measure in MEASURES:
+                    key = measure, mask, name
+                    scores[key] = _mean(one.scores[key] for one, here in zip(seen, there) if here)
+                    yield Scalar(f"{measure}/{mask}/{name}", scores[key])
         if self.shown:
+            images, _ = subject.images(indices[: self.shown])
+            maps = {
+                name: torch.stack([one.maps[name] for one in seen[: self.shown]]) for name in seen[0].maps
+            }
             yield self._picture(images, maps, masks, scores)
 
     def _picture(
@@ -128,6 +163,25 @@ class Localization(Analysis):
             caption=f"image, {', '.join(maps)} of the predicted class; outlined: {', '.join(lines)}; white "
             f"spot: the maximum. How often it lies {'; '.join(hits)}.",
         )
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is seen in one image.
+
+    Attributes:
+        target: the class that it is taken for.
+        scores: by measure, mask and map.
+        maps: of the first images, where each map points, [H, W] by name.
+    """
+
+    target: int
+    scores: dict[tuple[str, str, str], float]
+    maps: dict[str, Tensor]
+
+
+def _mean(values: Iterable[float]) -> float:
+    return torch.tensor(list(values)).mean().item()
 
 
 def _masks(dataset: Images, indices: Tensor, device: torch.device) -> dict[str, Tensor]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +35,7 @@ CAUTIONS = {
 class Saliency(Analysis):
     """What in each probe speaks for a class, by every technique, in one row."""
 
+    divided: ClassVar[bool] = True
     probes: int = setting(8, "probes shown, the first ones", least=1)
     maps: list[str] = setting(
         [
@@ -59,20 +62,24 @@ class Saliency(Analysis):
             technique(name)  # an unknown one is told now, not at the first checkpoint
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
-        images, labels = subject.probes.images[: self.probes], subject.probes.labels[: self.probes]
+        shown = range(min(self.probes, len(subject.probes)))
+        yield from subject.dealt(shown, partial(self._figures, subject))
+
+    def _figures(self, subject: Subject, numbers: Sequence[int]) -> Iterator[Figure]:
+        images, labels = subject.probes.images[list(numbers)], subject.probes.labels[list(numbers)]
         with torch.no_grad():
             probabilities = subject.network(images).softmax(1)
         predicted = probabilities.argmax(1)
         wrong = (predicted != labels).nonzero()[:, 0]
-        probes, order = torch.cat([torch.arange(len(images), device=images.device), wrong]).sort(stable=True)
+        rows, order = torch.cat([torch.arange(len(images), device=images.device), wrong]).sort(stable=True)
         targets = torch.cat([labels, predicted[wrong]])[order]
         effort = Effort(self.copies, self.sigma, self.steps, self.baseline, self.patch, subject.seed)
-        maps = attributions(subject.network, self.maps, images[probes], targets, cam_layer(subject), effort)
-        for i, (probe, target) in enumerate(zip(probes.tolist(), targets.tolist())):
-            confidence = probabilities[probe, target].item()
-            roles = {"true": labels[probe] == target, "predicted": predicted[probe] == target}
+        maps = attributions(subject.network, self.maps, images[rows], targets, cam_layer(subject), effort)
+        for i, (row, target) in enumerate(zip(rows.tolist(), targets.tolist())):
+            probe, confidence = numbers[row], probabilities[row, target].item()
+            roles = {"true": labels[row] == target, "predicted": predicted[row] == target}
             role = " and ".join(name for name, holds in roles.items() if holds)
-            tiles, values = [paint.picture(images[probe])], {"probability": confidence}
+            tiles, values = [paint.picture(images[row])], {"probability": confidence}
             for name, found in maps.items():
                 painted, values[name] = _painted(name, found[i])
                 tiles += painted

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +29,7 @@ PASS = 64  # images a pass
 class UnitSaliency(Analysis):
     """For each unit shown, its top dataset examples' crops; below them guided backprop and deconvnet."""
 
+    divided: ClassVar[bool] = True
     examples: int = setting(6, "dataset examples of each unit", least=1)
     side: int = setting(128, "about how many pixels a side a crop is shown with", least=8)
 
@@ -41,35 +44,41 @@ class UnitSaliency(Analysis):
             if not there:
                 log.warning("unit_saliency: no finite activations in layer %s", layer)
                 continue
-            titles, tiles = self._tiles(subject, layer, chosen, indices, positions)
-            for u, unit in enumerate(units):
-                rows = tiles[u * there : (u + 1) * there]  # of each example: the crop and its maps
-                yield Figure(
-                    key=f"{layer}/unit-{unit:03d}",
-                    image=paint.grid([tile for row in zip(*rows) for tile in row], there),
-                    caption=f"{layer}, unit {unit}: its top {there} dataset examples (activation "
-                    f"{values[u, 0]:.3g} to {values[u, -1]:.3g}), cropped to what it sees; below, {titles}.",
-                    layer=layer,
-                    unit=unit,
-                    values={"activation": values[u, 0].item()},
-                )
+            height, width = subject.probes.images.shape[-2:]
+            boxes = receptive_field(subject.network, layer, positions, (height, width))
+            windows = _windows(boxes.flatten(0, 1), height, width).view_as(boxes)
+            best = _Best(layer, chosen, values, indices, positions, windows)
+            yield from subject.dealt(range(len(chosen)), partial(self._figures, subject, best))
 
-    def _tiles(
-        self, subject: Subject, layer: str, units: Tensor, indices: Tensor, positions: Tensor
-    ) -> tuple[str, list[list[Tensor]]]:
+    def _figures(self, subject: Subject, best: _Best, rows: Sequence[int]) -> Iterator[Figure]:
+        titles, tiles = self._tiles(subject, best, list(rows))
+        there = best.indices.shape[1]
+        for i, row in enumerate(rows):
+            unit, values = int(best.units[row]), best.values[row]
+            own = tiles[i * there : (i + 1) * there]  # of each example: the crop and its maps
+            yield Figure(
+                key=f"{best.layer}/unit-{unit:03d}",
+                image=paint.grid([tile for row in zip(*own) for tile in row], there),
+                caption=f"{best.layer}, unit {unit}: its top {there} dataset examples (activation "
+                f"{values[0]:.3g} to {values[-1]:.3g}), cropped to what it sees; below, {titles}.",
+                layer=best.layer,
+                unit=unit,
+                values={"activation": values[0].item()},
+            )
+
+    def _tiles(self, subject: Subject, best: _Best, rows: list[int]) -> tuple[str, list[list[Tensor]]]:
         """The names of the maps, and for each unit and example its crop and the maps' crops."""
-        height, width = subject.probes.images.shape[-2:]
-        boxes = receptive_field(subject.network, layer, positions, (height, width)).flatten(0, 1)
-        windows = _windows(boxes, height, width)
+        windows = best.windows[rows].flatten(0, 1)
         field = int((windows[0, 2:] - windows[0, :2]).max())
         side = self.side if field > self.side else field * round(self.side / field)
-        owners = units.to(subject.device)[:, None].expand(indices.shape).flatten()
-        indices, positions = indices.flatten(), positions.flatten(0, 1).to(subject.device)
+        owners = best.units[rows].to(subject.device)[:, None].expand(len(rows), best.indices.shape[1])
+        owners, indices = owners.flatten(), best.indices[rows].flatten()
+        positions = best.positions[rows].flatten(0, 1).to(subject.device)
         tiles = []
         for start in range(0, len(indices), PASS):
             part = slice(start, start + PASS)
             images, _ = subject.images(indices[part])
-            where = {"layer": layer, "unit": owners[part], "position": positions[part]}
+            where = {"layer": best.layer, "unit": owners[part], "position": positions[part]}
             try:
                 titles = "guided backprop and deconvnet of the unit"
                 maps = [
@@ -86,6 +95,18 @@ class UnitSaliency(Analysis):
                 pictures = [paint.picture(image[:, top:bottom, left:right]), *shown]
                 tiles.append([paint.squared(p, side) for p in pictures])
         return titles, tiles
+
+
+@dataclass(frozen=True)
+class _Best:
+    """Units [U] of a layer, and of each the examples [U, E] with their windows [U, E, 4], all of one size."""
+
+    layer: str
+    units: Tensor
+    values: Tensor
+    indices: Tensor
+    positions: Tensor
+    windows: Tensor
 
 
 def _windows(boxes: Tensor, height: int, width: int) -> Tensor:

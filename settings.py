@@ -17,6 +17,16 @@ class SettingError(ValueError):
         self.problem = problem
 
 
+class Stopped(Exception):
+    """A run cannot go on, and its message says why in a line that needs no traceback.
+
+    Attributes:
+        spoiled: whether the network as it is now is no good, so that no checkpoint of it must be written.
+    """
+
+    spoiled = False
+
+
 def setting(
     default: Any = dataclasses.MISSING,
     meaning: str = "",

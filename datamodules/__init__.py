@@ -15,5 +15,6 @@ DATA = Registry(
         "imagenette": "datamodules.torchvision_sets:Imagenette",
         "imagenet": "datamodules.torchvision_sets:ImageNet",
         "folder": "datamodules.folder:Folder",
+        "streaming": "datamodules.streaming:Streaming",
     },
 )

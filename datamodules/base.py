@@ -152,8 +152,8 @@ class ImageData(lightning.LightningDataModule):
 
     def _loader(self, split: Split, train: bool) -> Loader:
         trainer = self.trainer
-        order = Order(
-            len(split),
+        order = self._order(
+            split,
             self.settings.batch_size,
             seed=self.seed,
             train=train,
@@ -163,3 +163,7 @@ class ImageData(lightning.LightningDataModule):
         )
         progress = (lambda: trainer.fit_loop.epoch_loop.batch_progress.current) if train and trainer else None
         return Loader(split, order, make=Batch, workers=self.settings.workers, progress=progress)
+
+    def _order(self, split: Split, batch_size: int, **how: Any) -> Order:
+        """Which images make up which batch; `how` as for Order."""
+        return Order(len(split), batch_size, **how)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -19,13 +19,14 @@ from tqdm import tqdm
 
 from datamodules.draws import key
 from datamodules.memory import InMemory
+from settings import Stopped
 
 _In, _Out = TypeVar("_In"), TypeVar("_Out")
 progress = partial(tqdm, unit="image", leave=False, disable=None)  # on a terminal only, not in a log
 
 
-class UnreadableImage(ValueError):
-    """A file that cannot be decoded as an image; names it."""
+class UnreadableImage(Stopped, ValueError):
+    """A file that cannot be decoded as an image, or is not there any more; names it."""
 
 
 class Files:
@@ -118,12 +119,20 @@ class Files:
         return "read from disk"
 
     def _decoded(self, index: int) -> Image.Image:
-        file = self.files[index]
-        try:
-            with Image.open(file) as image:
-                return image.convert("RGB" if self.channels == 3 else "L")
-        except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ...
-            raise UnreadableImage(f"{file} cannot be read as an image ({error})") from error
+        return decoded(self.files[index], self.files[index], self.channels)
+
+
+def decoded(file: Path | BinaryIO, name: object, channels: int) -> Image.Image:
+    """The image in a file, grayscale or in colour.
+
+    Raises:
+        UnreadableImage: it cannot be decoded; `name` says which.
+    """
+    try:
+        with Image.open(file) as image:
+            return image.convert("RGB" if channels == 3 else "L")
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ...
+        raise UnreadableImage(f"{name} cannot be read as an image ({error})") from error
 
 
 def in_threads(work: Callable[[_In], _Out], items: Iterable[_In]) -> Iterable[_Out]:

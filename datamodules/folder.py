@@ -14,6 +14,7 @@ from datamodules.files import Files
 from datamodules.holding import held
 from settings import SettingError, setting
 
+Samples = list[tuple[Path, int]]
 _LAYOUT = "expected ROOT/train/CLASS/*.jpg with ROOT/val or ROOT/test, or ROOT/CLASS/*.jpg"
 
 
@@ -39,21 +40,7 @@ class Folder(ImageData):
 
     def load(self) -> tuple[Split, Split]:
         how = self.settings
-        root = _existing(how.root)
-        train_dir = root / "train"
-        if train_dir.is_dir():
-            val_dir = next((root / name for name in ("val", "test") if (root / name).is_dir()), None)
-            if val_dir is None:
-                raise SettingError("data.root", f"{root} has train/ but neither val/ nor test/; {_LAYOUT}")
-            self.classes = _classes(train_dir)
-            train, val = _listed(train_dir, self.classes), _listed(val_dir, self.classes)
-        else:
-            self.classes = _classes(root)
-            both = _listed(root, self.classes)
-            shuffled = torch.randperm(len(both), generator=torch.Generator().manual_seed(how.split_seed))
-            held_out = max(1, round(len(both) * how.val_fraction))
-            val = [both[i] for i in shuffled[:held_out].sort().values]
-            train = [both[i] for i in shuffled[held_out:].sort().values]
+        self.classes, train, val = listed(how.root, how.val_fraction, how.split_seed)
         self.channels = how.channels
         self.image_size = how.image_size or _common_size(train + val)
         if 0 < how.resize < self.image_size:
@@ -65,7 +52,7 @@ class Folder(ImageData):
         )
         return splits
 
-    def _files(self, samples: list[tuple[Path, int]]) -> Files:
+    def _files(self, samples: Samples) -> Files:
         return Files(
             [file for file, _ in samples],
             torch.tensor([label for _, label in samples], dtype=torch.int64),
@@ -74,6 +61,33 @@ class Folder(ImageData):
             channels=self.channels,
             zoom=self.settings.augment.zoom,
         )
+
+
+def listed(root: str | None, val_fraction: float, split_seed: int) -> tuple[list[str], Samples, Samples]:
+    """Class names, training and validation images of a folder, each image a file and its label.
+
+    Args:
+        root: ROOT/train/CLASS and ROOT/val or test/CLASS, or ROOT/CLASS alone.
+        val_fraction: share held out where there is no val/ or test/, at least one image.
+        split_seed: which those are.
+
+    Raises:
+        SettingError: of `data.root`: it is missing, empty, or laid out otherwise.
+    """
+    path = _existing(root)
+    train_dir = path / "train"
+    if train_dir.is_dir():
+        val_dir = next((path / name for name in ("val", "test") if (path / name).is_dir()), None)
+        if val_dir is None:
+            raise SettingError("data.root", f"{path} has train/ but neither val/ nor test/; {_LAYOUT}")
+        classes = _classes(train_dir)
+        return classes, _listed(train_dir, classes), _listed(val_dir, classes)
+    classes = _classes(path)
+    both = _listed(path, classes)
+    shuffled = torch.randperm(len(both), generator=torch.Generator().manual_seed(split_seed))
+    held_out = max(1, round(len(both) * val_fraction))
+    val = [both[i] for i in shuffled[:held_out].sort().values]
+    return classes, [both[i] for i in shuffled[held_out:].sort().values], val
 
 
 def _existing(root: str | None) -> Path:
@@ -94,7 +108,7 @@ def _classes(folder: Path) -> list[str]:
         raise SettingError("data.root", f"{folder} holds no folder a class; {_LAYOUT}") from None
 
 
-def _listed(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
+def _listed(folder: Path, classes: list[str]) -> Samples:
     """The images under a folder with their labels, in order of class and name."""
     unknown = set(find_classes(folder)[0] if any(folder.iterdir()) else []) - set(classes)
     if unknown:
@@ -106,7 +120,7 @@ def _listed(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
     return [(Path(file), label) for file, label in found]
 
 
-def _common_size(samples: list[tuple[Path, int]]) -> int:
+def _common_size(samples: Samples) -> int:
     """The side of the images, if all that are looked at (up to 100, spread evenly) are alike squares."""
     sizes = set()
     for file, _ in samples[:: -(-len(samples) // 100)]:

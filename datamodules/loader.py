@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from datamodules.files import UnreadableImage
 from datamodules.order import Order
 
 
@@ -54,9 +55,13 @@ class Loader:
         self._epoch, self._yielded = epoch, start
         seed = torch.tensor(self.sampler.key(epoch))
         batches = self.sampler.batches(epoch)[start:]
-        for (images, labels), indices in zip(self._read(batches, seed), batches):
-            self._yielded += 1
-            yield self.make(images, labels, indices, seed)
+        try:
+            for (images, labels), indices in zip(self._read(batches, seed), batches):
+                self._yielded += 1
+                yield self.make(images, labels, indices, seed)
+        except UnreadableImage as error:  # a worker's comes with the worker's traceback above it
+            last = str(error).strip().splitlines()[-1]
+            raise UnreadableImage(last.removeprefix(f"{_named(UnreadableImage)}: ")) from None
 
     def state_dict(self) -> dict[str, int]:
         """Where in which epoch: plain numbers."""
@@ -97,6 +102,10 @@ class Loader:
                 generator=torch.Generator().manual_seed(0),  # else the global one is advanced for a base seed
             )
         )
+
+
+def _named(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 class _Keyed:

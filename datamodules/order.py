@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -63,9 +66,16 @@ class Order:
         if not self.train:
             return self._in_order()
         generator = torch.Generator().manual_seed(self.key(0 if self.repeat else epoch))
-        shuffled = torch.randperm(self.length, generator=generator)
-        shared = shuffled[: len(self) * self.batch_size * self.world]
-        return list(shared.view(len(self), self.batch_size, self.world)[:, :, self.rank])
+        taken = len(self) * self.batch_size * self.world
+        return list(self._dealt(self._shuffled(generator)[:taken]))
+
+    def _shuffled(self, generator: torch.Generator) -> Tensor:
+        """All images in an epoch's order."""
+        return torch.randperm(self.length, generator=generator)
+
+    def _dealt(self, shuffled: Tensor) -> Tensor:
+        """This rank's batches [batches, batch_size] of an epoch's order."""
+        return shuffled.view(len(self), self.batch_size, self.world)[:, :, self.rank]
 
     def _in_order(self) -> list[Tensor]:
         batches = list(torch.arange(self.rank, self.length, self.world).split(self.batch_size))
@@ -73,3 +83,34 @@ class Order:
             # Another rank has one image and so one batch more; ranks wait for each other, so split one.
             batches[-1:] = batches[-1].split(self.batch_size - 1)
         return batches
+
+
+class ChunkOrder(Order):
+    """An Order for images that lie in chunks, of which a reader has few at hand: the chunks are shuffled, a
+    few of them are put together, and the images of these are shuffled.
+
+    Each rank has a stretch of the whole, and so chunks of its own (but for one at each end of the stretch).
+
+    Args:
+        chunks: how many images each chunk has, in the split's order.
+        window: how many chunks are put together.
+        length, ...: as for Order.
+
+    Raises:
+        ValueError: the chunks do not add up to `length`.
+    """
+
+    def __init__(self, length: int, batch_size: int, *, chunks: Sequence[int], window: int, **others: Any):
+        super().__init__(length, batch_size, **others)
+        if sum(chunks) != length:
+            raise ValueError(f"chunks: they hold {sum(chunks)} images, expected {length}")
+        self.chunks, self.window = list(chunks), window
+
+    def _shuffled(self, generator: torch.Generator) -> Tensor:
+        images = torch.arange(self.length).split(self.chunks)
+        order = torch.randperm(len(images), generator=generator)
+        together = (torch.cat([images[i] for i in some]) for some in order.split(self.window))
+        return torch.cat([some[torch.randperm(len(some), generator=generator)] for some in together])
+
+    def _dealt(self, shuffled: Tensor) -> Tensor:
+        return shuffled.view(self.world, len(self), self.batch_size)[self.rank]

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
 
 from analyses.base import Analysis
+from callbacks.budget import Allowance
 from callbacks.examine import AnalysisSettings, Report, examine, missing, summary, weights_hash
 from callbacks.isolation import isolated
 from callbacks.resume import checkpoint_files, damage_of
@@ -29,6 +30,8 @@ class AnalyzeCheckpoints(Checkpoint):
     Lightning has no hook for that: `on_save_checkpoint` comes before the file, and twice where a step has
     two files. So the step is noted there, and looked at in the next hook, from the file: averaged weights
     are seen as they were saved, and `analyze.py` sees the same.
+
+    With `settings.mode` of "follow" nothing is looked at here: other processes do (`analyze.py RUN follow=true`).
 
     What was saved by an interrupt (Ctrl-C, SIGTERM) is left for the next start, as is what a kill cut off: a
     resumed run first catches up on the checkpoints that lie in `folder`.
@@ -56,10 +59,11 @@ class AnalyzeCheckpoints(Checkpoint):
         self.analyses, self.settings, self.sinks = dict(analyses), settings, list(sinks)
         self.load = load or _load_checkpoint
         self.reports: list[Report] = []
+        self.allowance = Allowance(settings.budget)
         self._noted: int | None = None
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if not trainer.ckpt_path:
+        if not trainer.ckpt_path or self.settings.mode == "follow":
             return  # what may lie here is not of this training
         for step, file in checkpoint_files(self.folder):
             outcomes = self.store.outcomes(step)
@@ -74,10 +78,11 @@ class AnalyzeCheckpoints(Checkpoint):
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if not trainer.sanity_checking:
+        if not trainer.sanity_checking and self.settings.mode == "train":
             self._noted = checkpoint["global_step"]
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.allowance.start()
         self._look_at_noted(trainer)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
@@ -123,26 +128,37 @@ class AnalyzeCheckpoints(Checkpoint):
                 "the checkpoint of step %d is not in %s: its analyses are left out", step, self.folder
             )
             return
-        self._look(trainer, step, file, strict)
+        allowed, begun = self.allowance.seconds(), self.allowance.clock()
+        self._look(trainer, step, file, strict, allowed)
+        self.allowance.spent(allowed, self.allowance.clock() - begun)
 
-    def _look(self, trainer: lightning.Trainer, step: int, file: Path, strict: bool | None = None) -> None:
+    def _look(
+        self,
+        trainer: lightning.Trainer,
+        step: int,
+        file: Path,
+        strict: bool | None = None,
+        allowed: float | None = None,
+    ) -> None:
         """Examine a checkpoint file; whatever goes wrong is logged and counted, or raised where strict."""
         strict = self.settings.strict if strict is None else strict
         if trainer.is_global_zero:
             report = Report(step)
             try:
                 with isolated():  # building a network draws random numbers, and so may a sink
-                    report = self._examine(trainer, step, file, strict) or report
+                    report = self._examine(trainer, step, file, strict, allowed) or report
             except Exception as error:
                 if strict:
                     raise
                 log.exception("the checkpoint of step %d could not be looked at", step)
                 report.errors["checkpoint"] = f"{type(error).__name__}: {error}"
-            if report.seconds or report.errors:
+            if report.seconds or report.errors or report.reduced:
                 self.reports.append(report)
         trainer.strategy.barrier("analyses")
 
-    def _examine(self, trainer: lightning.Trainer, step: int, file: Path, strict: bool) -> Report | None:
+    def _examine(
+        self, trainer: lightning.Trainer, step: int, file: Path, strict: bool, allowed: float | None
+    ) -> Report | None:
         network = self.load(file)
         weights = weights_hash(network)
         if not missing(self.store, step, self.analyses, weights):
@@ -155,7 +171,9 @@ class AnalyzeCheckpoints(Checkpoint):
             previous=self.store.previous(step),
             device=trainer.strategy.root_device,
         )
-        return examine(subject, self.analyses, self.store, self.sinks, weights=weights, strict=strict)
+        return examine(
+            subject, self.analyses, self.store, self.sinks, weights=weights, strict=strict, allowed=allowed
+        )
 
 
 def _load_checkpoint(file: Path) -> nn.Module:

@@ -32,12 +32,15 @@ class Outcome:
         error: the last line of its traceback, or all of it; None where it went well.
         figures: pictures kept.
         settings: what it was asked for, as plain containers.
+        reduced: what is less than asked for, [made, asked]: {"units": [4, 16]}; {"analysis": [0, 1]} where it
+            was left out. See `callbacks.budget` and `callbacks.memory`.
     """
 
     seconds: float
     error: str | None = None
     figures: int = 0
     settings: Mapping[str, Any] | None = None
+    reduced: Mapping[str, Sequence[int]] | None = None
 
 
 class Store:
@@ -160,6 +163,7 @@ class Writer:
         seconds: float,
         error: str | None = None,
         settings: Mapping[str, Any] | None = None,
+        reduced: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         """Keep what an analysis yielded, in place of what it may have left before.
 
@@ -168,6 +172,7 @@ class Writer:
             seconds: what it took.
             error: what stopped it, or None.
             settings: what it was asked for, as plain containers.
+            reduced: what is less than that, see `Outcome`.
 
         Raises:
             ValueError: the name is no plain word, a key comes twice, or a picture is not uint8 [H, W, 3].
@@ -188,7 +193,7 @@ class Writer:
         _dump(folder / "figures.json", [_entry(figure, file) for figure, file in zip(figures, files)])
         _dump(folder / "scalars.json", [{**asdict(s), "value": _finite(s.value)} for s in scalars])
         _dump(folder / "sheets.json", [{"layer": k, "file": f} for k, f in zip(groups, sheets)])
-        outcome = Outcome(round(float(seconds), 3), error, len(figures), settings)
+        outcome = Outcome(round(float(seconds), 3), error, len(figures), settings, reduced or None)
         self._complete["analyses"][name] = asdict(outcome)
         if self._final is not None:
             self._add(name, folder)

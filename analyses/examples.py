@@ -17,11 +17,17 @@ from analyses.tap import as_maps, evaluating, modules_at, tapped, turns_maps
 from analyses.top_k import RunningTop, TopExamples, merge
 from settings import setting
 
+BINS = 32  # of the distribution of a unit's activations
+
 __all__ = ["Examples", "TopExamples", "merge", "top_examples", "top_examples_of"]
 
 
 def top_examples(
-    network: nn.Module, loader: Iterable[Sequence], layers: Sequence[str], k: int = 9
+    network: nn.Module,
+    loader: Iterable[Sequence],
+    layers: Sequence[str],
+    k: int = 9,
+    spread: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, TopExamples]:
     """For every unit of the layers, the k images on which its largest activation over space is largest.
 
@@ -35,9 +41,10 @@ def top_examples(
             being passed over.
         layers: dotted names of submodules.
         k: images a unit; all, where there are fewer.
+        spread: layer -> units whose largest activation on every image is kept: four bytes an image and unit.
 
     Returns:
-        layer -> values, indices, positions and labels, on the CPU.
+        layer -> values, indices, positions, labels and, of the units in `spread`, peaks; on the CPU.
 
     Raises:
         UnknownName: there is no such layer.
@@ -47,7 +54,8 @@ def top_examples(
         raise ValueError(f"k is {k}, expected at least 1")
     modules_at(network, layers)
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    running = {layer: RunningTop(k, dense=device.type != "cpu") for layer in layers}
+    spread = spread or {}
+    running = {layer: RunningTop(k, device.type != "cpu", spread.get(layer, ())) for layer in layers}
     order: list[Tensor] = []
     labels: list[Tensor] = []
     met: set[int] = set()
@@ -68,10 +76,7 @@ def top_examples(
         raise ValueError("the loader gave no images")
     label_of = _Lookup(torch.cat(order), torch.cat(labels))
     found = {layer: top.result() for layer, top in running.items()}
-    return {
-        layer: TopExamples(top.values, top.indices, top.positions, label_of(top.indices))
-        for layer, top in found.items()
-    }
+    return {layer: replace(top, labels=label_of(top.indices)) for layer, top in found.items()}
 
 
 def top_examples_of(subject: Subject, k: int = 9) -> dict[str, TopExamples]:
@@ -80,7 +85,7 @@ def top_examples_of(subject: Subject, k: int = 9) -> dict[str, TopExamples]:
     def find() -> dict[str, TopExamples]:
         part = subject.share(len(subject.dataset))
         batches = subject.batches("dataset examples", part)
-        own = top_examples(subject.network, batches, subject.layers, k) if part else {}
+        own = top_examples(subject.network, batches, subject.layers, k, subject.units) if part else {}
         own = {layer: replace(top, indices=top.indices + part.start) for layer, top in own.items()}
         found = [of_one for of_one in subject.exchange(own) if of_one]
         merged = partial(reduce, lambda some, more: merge([some, more], k))
@@ -92,6 +97,10 @@ def top_examples_of(subject: Subject, k: int = 9) -> dict[str, TopExamples]:
 @dataclass(frozen=True)
 class Examples(Analysis):
     """For each unit the images that excite it most, whole with a box, and cut out: its receptive field.
+
+    `values` tell how the unit's largest activation in an image is spread over the data set: the share of
+    images in each of `bin-01` to `bin-32`, which part the way from `lowest` to `activation` evenly; and the
+    share of each class among the images shown, `class/<name>`.
 
     Curves: the share of dead units, the mean class entropy of the top images of the others, and how far the
     top images of the units shown are those of the checkpoint before (Jaccard).
@@ -107,7 +116,8 @@ class Examples(Analysis):
         before = {figure.key: figure for figure in subject.previous.get("examples", ())}
         for layer, units in subject.units.items():
             top, overlaps = found[layer], []
-            for figure in subject.dealt(units, partial(self._figures, subject, layer, top, boxes[layer])):
+            rows = list(enumerate(units))
+            for figure in subject.dealt(rows, partial(self._figures, subject, layer, top, boxes[layer])):
                 if figure.key in before:
                     overlaps.append(jaccard(_indices(figure.values), _indices(before[figure.key].values)))
                 yield figure
@@ -118,11 +128,14 @@ class Examples(Analysis):
                 yield Scalar(f"overlap/{layer}", sum(overlaps) / len(overlaps), layer)
 
     def _figures(
-        self, subject: Subject, layer: str, top: TopExamples, boxes: Tensor, units: Sequence[int]
+        self, subject: Subject, layer: str, top: TopExamples, boxes: Tensor, units: Sequence[tuple[int, int]]
     ) -> Iterator[Figure]:
-        return (self._figure(subject, layer, unit, top, boxes[unit]) for unit in units)
+        for row, unit in units:
+            yield self._figure(subject, layer, unit, top, boxes[unit], top.peaks[row])
 
-    def _figure(self, subject: Subject, layer: str, unit: int, top: TopExamples, boxes: Tensor) -> Figure:
+    def _figure(
+        self, subject: Subject, layer: str, unit: int, top: TopExamples, boxes: Tensor, peaks: Tensor
+    ) -> Figure:
         images, _ = subject.images(top.indices[unit])
         places = [boxes[row, column].tolist() for row, column in top.positions[unit].tolist()]
         labels, values = top.labels[unit], top.values[unit]
@@ -143,12 +156,30 @@ class Examples(Analysis):
             unit=unit,
             values={
                 "activation": best,
+                "least": least,
                 "class_entropy": top.class_entropy[unit].item(),
                 "top_class": float(label),
                 "top_class_share": count / len(labels),
+                **{
+                    f"class/{subject.classes[c]}": n / len(labels)
+                    for c, n in zip(kinds.tolist(), counts.tolist())
+                },
+                **spread_of(peaks),
                 **{f"index-{i + 1}": float(index) for i, index in enumerate(top.indices[unit].tolist())},
             },
         )
+
+
+def spread_of(peaks: Tensor) -> dict[str, float]:
+    """How values [N] are spread: `lowest`, and the share of them in each of evenly wide bins up to the
+    largest."""
+    finite = peaks[peaks.isfinite()]
+    if not len(finite):
+        return {}
+    low, high = finite.min(), finite.max()
+    bins = ((finite - low) / (high - low).clamp(min=1e-30) * BINS).long().clamp(max=BINS - 1)
+    shares = bins.bincount(minlength=BINS).double() / len(finite)
+    return {"lowest": low.item(), **{f"bin-{i + 1:02d}": round(s, 6) for i, s in enumerate(shares.tolist())}}
 
 
 def jaccard(a: set[int], b: set[int]) -> float:

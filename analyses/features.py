@@ -62,9 +62,10 @@ class Features(Analysis):
     """For each unit, the picture that excites it most beside the crops of the data set that do: baseball, or
     stripes? For each class, the picture that its logit likes best.
 
-    Yields under "<layer>/unit-017" a row: the optimised picture first, then, on request, its negative and its
-    diverse variants, then the crops. `values`: the activation that the picture reaches, the data set's
-    maximum, and their ratio. Under "logits/<class>" a class.
+    Yields under "<layer>/unit-017" a row: the optimised picture, then the crops. `values`: the activation
+    that the picture reaches, the data set's maximum, and their ratio. On request under
+    "<layer>/unit-017/negative" what excites the unit least, under "/diverse" variants in a row. Under
+    "logits/<class>" a class.
     """
 
     divided: ClassVar[bool] = True
@@ -106,7 +107,8 @@ class Features(Analysis):
         keys = [f"{layer}/unit-{unit:03d}" for unit in units]
         asked = [channel(layer, unit) for unit in units]
         pictures, on_the_way = studio.pictures(asked, keys)
-        others = [studio.pictures([-o for o in asked])[0]] if self.negative else []
+        negatives = studio.pictures([-o for o in asked])[0] if self.negative else None
+        others = None
         if self.variants:
             apart = (self.diversity * reached(subject.network, asked, pictures).abs()).tolist()
             varied = [
@@ -114,9 +116,9 @@ class Features(Analysis):
                 for o, weight, key in zip(asked, apart, keys)
                 for _ in range(self.variants)
             ]
-            others += studio.pictures(varied)[0].unflatten(0, (len(units), self.variants)).unbind(1)
-        with torch.no_grad():
-            peaks = activations(subject.network, pictures, [layer])[layer].float().amax((2, 3))
+            others = studio.pictures(varied)[0].unflatten(0, (len(units), self.variants))
+        peaks = studio.peaks(pictures, layer)
+        lows = None if negatives is None else studio.peaks(negatives, layer)
         best = studio.best[layer]
         for i, (unit, key) in enumerate(zip(units, keys)):
             peak, top = peaks[i, unit].item(), best.values[unit, 0].item()
@@ -125,9 +127,17 @@ class Features(Analysis):
             if top > 0:
                 values["multiple"] = peak / top
                 words += f", {peak / top:.2g} times the data set's maximum"
-            beside = [paint.picture(other[i]) for other in others]
-            image = studio.row([paint.picture(pictures[i]), *beside], studio.crops(layer, unit, self.crops))
-            yield Figure(key, image, f"{layer}, unit {unit}: {words}", layer=layer, unit=unit, values=values)
+            of = {"layer": layer, "unit": unit}
+            image = studio.row([paint.picture(pictures[i])], studio.crops(layer, unit, self.crops))
+            yield Figure(key, image, f"{layer}, unit {unit}: {words}", values=values, **of)
+            if negatives is not None:
+                image, low = studio.row([paint.picture(negatives[i])]), lows[i, unit].item()
+                words = f"{layer}, unit {unit}: what excites it least, activation {low:.3g}"
+                yield Figure(f"{key}/negative", image, words, values={"activation": low}, **of)
+            if others is not None:
+                image = studio.row([paint.picture(other) for other in others[i]])
+                words = f"{layer}, unit {unit}: what else excites it, pictures pushed apart"
+                yield Figure(f"{key}/diverse", image, words, **of)
             if on_the_way is not None:
                 strip = studio.row([paint.picture(picture) for picture in on_the_way[:, i]])
                 steps = ", ".join(map(str, studio.at))
@@ -197,6 +207,11 @@ class _Studio:
         side = self.size * self.enlarged
         picture = figure.image[: side : self.enlarged, : side : self.enlarged].permute(2, 0, 1)
         return picture[: self.subject.probes.images.shape[1]].float().div(255)
+
+    def peaks(self, pictures: Tensor, layer: str) -> Tensor:
+        """The largest activation of every unit of a layer in each picture, [N, units]."""
+        with torch.no_grad():
+            return activations(self.subject.network, pictures, [layer])[layer].float().amax((2, 3))
 
     def crops(self, layer: str, unit: int, count: int) -> list[Tensor]:
         """What the unit sees of the images that excite it most."""

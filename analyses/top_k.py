@@ -26,12 +26,15 @@ class TopExamples:
         indices: int64 [units, k], into the data set; the lower one first where values are equal.
         positions: int64 [units, k, 2], row and column of the activation in the layer's map.
         labels: int64 [units, k], of the images; None where they are not known.
+        peaks: float32 [units asked for, images], their largest activations on every image; None unless asked
+            for.
     """
 
     values: Tensor
     indices: Tensor
     positions: Tensor
     labels: Tensor | None = None
+    peaks: Tensor | None = None
 
     @property
     def dead(self) -> Tensor:
@@ -55,10 +58,12 @@ class RunningTop:
         k: images a unit.
         dense: work on every unit's list for every batch. On a GPU, finding out which lists change means
             waiting for it, and costs more than it spares; on a CPU it spares most of the work.
+        spread: units of which the largest activation on every image is kept, too.
     """
 
-    def __init__(self, k: int, dense: bool):
-        self.k, self.dense = k, dense
+    def __init__(self, k: int, dense: bool, spread: Sequence[int] = ()):
+        self.k, self.dense, self.spread = k, dense, torch.tensor(list(spread), dtype=torch.int64)
+        self.peaks: list[Tensor] = []  # [B, spread] of each batch
         self.keys: Tensor | None = None  # [units, k] descending
         self.places: Tensor | None = None  # [units, k], row * 2^16 + column
 
@@ -69,6 +74,9 @@ class RunningTop:
         are not fresh (bool [B]) are passed over.
         """
         best = maps.amax((2, 3))
+        if len(self.spread):
+            self.spread = self.spread.to(maps.device)
+            self.peaks.append((best if fresh is None else best[fresh])[:, self.spread].float())
         if self.keys is None:
             self.keys = torch.full((best.shape[1], self.k), NONE, device=maps.device)
             self.places = torch.zeros_like(self.keys)
@@ -100,7 +108,10 @@ class RunningTop:
         """What has been found, on the CPU; fewer than k columns where fewer images have come by."""
         count = int((self.keys > NONE).sum(1).min())
         keys, places = self.keys[:, :count].cpu(), self.places[:, :count].cpu()
-        return TopExamples(*read_keys(keys), torch.stack([places >> 16, places & 0xFFFF], 2))
+        peaks = torch.cat(self.peaks).T.contiguous().cpu() if len(self.spread) else None
+        return TopExamples(
+            *read_keys(keys), torch.stack([places >> 16, places & 0xFFFF], 2), labels=None, peaks=peaks
+        )
 
 
 def _places(maps: Tensor) -> Tensor:
@@ -111,7 +122,7 @@ def _places(maps: Tensor) -> Tensor:
 
 def merge(parts: Sequence[TopExamples], k: int = 9) -> TopExamples:
     """One top k from those of several shares of a data set (of ranks, say); an image in several counts
-    once."""
+    once, but for `peaks`, which are strung together."""
     values, indices, positions = (
         torch.cat([getattr(p, n) for p in parts], 1) for n in ("values", "indices", "positions")
     )
@@ -121,11 +132,13 @@ def merge(parts: Sequence[TopExamples], k: int = 9) -> TopExamples:
     keys, best = keys.masked_fill(again, NONE).topk(min(k, keys.shape[1]), 1)
     best = order.gather(1, best[:, : int((keys > NONE).sum(1).min())])
     known = all(p.labels is not None for p in parts)
+    spread = all(p.peaks is not None for p in parts)
     return TopExamples(
         values.gather(1, best),
         torch.cat([p.indices for p in parts], 1).gather(1, best),
         positions.gather(1, best[:, :, None].expand(-1, -1, 2)),
         torch.cat([p.labels for p in parts], 1).gather(1, best) if known else None,
+        torch.cat([p.peaks for p in parts], 1) if spread else None,
     )
 
 

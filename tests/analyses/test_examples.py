@@ -1,10 +1,19 @@
+import numpy as np
 import pytest
 import torch
 import torchvision
 from torch import nn
 
 from analyses.base import Figure, Probes, Scalar, Subject
-from analyses.examples import Examples, TopExamples, merge, top_examples, top_examples_of
+from analyses.examples import (
+    BINS,
+    Examples,
+    TopExamples,
+    merge,
+    spread_of,
+    top_examples,
+    top_examples_of,
+)
 from analyses.receptive_field import receptive_field
 from analyses.top_k import RunningTop
 from registry import UnknownName
@@ -91,6 +100,50 @@ def test_the_shares_of_ranks_merge_into_the_whole_and_their_padding_is_dropped()
     shares = [torch.cat([torch.arange(rank, 41, 4), torch.tensor([0, 1])]) for rank in range(4)]
     parts = [top_examples(network, batches(images, labels, 8, share), ["3"])["3"] for share in shares]
     assert_same(merge(parts), whole)
+
+
+@pytest.mark.parametrize("size", [8, 41])
+def test_the_largest_activation_on_every_image_is_kept_of_the_units_asked_for(size):
+    network, (images, labels) = integer_network(), integer_images()
+    found = top_examples(network, batches(images, labels, size), ["1", "3"], spread={"3": [6, 0]})
+    with torch.no_grad():
+        expected = network[:4](images).amax((2, 3)).T[[6, 0]]
+    assert torch.equal(found["3"].peaks, expected) and found["1"].peaks is None
+    again = torch.cat([torch.arange(41), torch.arange(5)])  # a sampler's padding counts once
+    padded = top_examples(network, batches(images, labels, size, again), ["3"], spread={"3": [6, 0]})
+    assert torch.equal(padded["3"].peaks, expected)
+    first, rest = (
+        top_examples(network, batches(images, labels, size, part), ["3"], spread={"3": [6, 0]})["3"]
+        for part in (torch.arange(20), torch.arange(20, 41))
+    )
+    assert torch.equal(merge([first, rest]).peaks, expected)
+
+
+def test_a_figure_tells_how_activations_are_spread_and_of_which_classes_the_images_are():
+    network = integer_network()
+    given = subject(network)
+    figure = next(f for f in Examples()(given) if isinstance(f, Figure) and f.key == "3/unit-006")
+    with torch.no_grad():
+        peaks = network[:4](given.images(range(41))[0]).amax((2, 3))[:, 6]
+    low, high = peaks.min().item(), peaks.max().item()
+    assert (figure.values["lowest"], figure.values["activation"]) == (low, high)
+    counts, _ = np.histogram(peaks.double().numpy(), bins=BINS, range=(low, high))
+    shares = [figure.values[f"bin-{i:02d}"] for i in range(1, BINS + 1)]
+    assert shares == pytest.approx((counts / 41).tolist(), abs=2e-6) and sum(shares) == pytest.approx(
+        1, abs=1e-4
+    )
+    classes = {name: figure.values.get(f"class/{name}", 0) for name in "abcd"}
+    labels = top_examples_of(given)["3"].labels[6]
+    assert classes == pytest.approx(
+        {name: (labels == i).float().mean().item() for i, name in enumerate("abcd")}
+    )
+
+
+def test_a_spread_of_one_value_or_of_none_is_told_as_it_is():
+    assert spread_of(torch.tensor([2.0, 2.0])) == {"lowest": 2.0, "bin-01": 1.0} | {
+        f"bin-{i:02d}": 0.0 for i in range(2, BINS + 1)
+    }
+    assert spread_of(torch.tensor([torch.nan])) == {}
 
 
 def test_the_way_that_asks_a_gpu_nothing_finds_the_same():

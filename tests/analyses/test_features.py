@@ -84,11 +84,25 @@ def test_a_picture_does_not_depend_on_which_units_are_shown(subject):
 def test_negative_variants_and_course_are_shown_on_request(subject):
     settings = Features(steps=4, crops=1, classes=0, negative=True, variants=2, course=[0, 2])
     figures = {f.key: f for f in settings(subject) if hasattr(f, "image")}
-    assert figures["0/unit-002"].image.shape[1] == 5 * 96 + 4 * paint.GAP  # picture, negative, two, a crop
+    assert figures["0/unit-002"].image.shape[1] == 2 * 96 + paint.GAP  # the picture, and a crop
+    least = figures["0/unit-002/negative"]
+    assert least.image.shape[1] == 96 and (least.layer, least.unit) == ("0", 2)
+    assert figures["0/unit-002/diverse"].image.shape[1] == 2 * 96 + paint.GAP
     strip = figures["0/unit-002/course"]
     assert strip.image.shape[1] == 3 * 96 + 2 * paint.GAP and "0, 2, 4" in strip.caption
     last, first = strip.image[:, -96:].int(), figures["0/unit-002"].image[:, :96].int()
     assert (last - first).abs().max() <= 1
+
+
+def test_the_negative_excites_its_unit_least(subject):
+    figures = {
+        f.key: f
+        for f in Features(steps=24, crops=0, classes=0, negative=True)(subject)
+        if hasattr(f, "image")
+    }
+    units = [key for key in figures if f"{key}/negative" in figures]
+    gaps = [figures[k].values["activation"] - figures[f"{k}/negative"].values["activation"] for k in units]
+    assert len(units) == 5 and min(gaps) >= 0 and max(gaps) > 0  # none where a ReLU keeps both at 0
 
 
 def test_a_warm_start_goes_on_from_the_checkpoint_before(subject):

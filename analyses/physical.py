@@ -156,7 +156,7 @@ class Physical(Analysis):
             image=bars(
                 groups,
                 {"PGD": COLOURS["pgd"], "EOT": COLOURS["robust"]},
-                "destruction rate (% of adversarial images that the transformation undoes)",
+                "destruction rate (% of adversarial images undone)",
                 105,
             ),
             caption=f"Which share of the adversarial images ({budget(self.norm, self.eps)}) each "

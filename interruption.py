@@ -1,7 +1,7 @@
 """Signals that ask a program to end: Ctrl-C, SIGTERM, and SIGUSR1, by which schedulers warn.
 
-Where nothing is lost (setting up, an analysis, waiting) `Interrupted` is raised on the spot. While a network is
-trained the signal is only noted (`defer`), and whoever trains asks for it between two steps.
+Where nothing is lost (setting up, an analysis, waiting) `Interrupted` is raised on the spot. While a network
+is trained the signal is only noted (`defer`), and whoever trains asks for it between two steps.
 """
 
 from __future__ import annotations
@@ -55,11 +55,12 @@ def handled() -> Iterator[None]:
         yield
         return
     before = {number: signal.signal(number, _answer) for number in SIGNALS}
+    outside = _received, _deferred, _depth
     _received, _deferred, _depth = None, False, _depth + 1
     try:
         yield
     finally:
-        _depth -= 1
+        _received, _deferred, _depth = outside
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -33,14 +33,31 @@ def check_name(name: str, root: str) -> None:
         raise SettingError("run.name", "is too long or holds control characters, expected a folder name")
 
 
-def claim(folder: Path, resume: bool) -> None:
-    """Make a run's folder, which nobody else may have made meanwhile unless it is resumed."""
-    try:
-        folder.mkdir(parents=True, exist_ok=resume)
-    except FileExistsError:
-        raise SettingError("run.name", f"{folder} was made by another run just now") from None
-    except OSError as error:
-        raise SettingError("run.root", f"{folder} cannot be made: {error.strerror}") from None
+def claim(folder: Path, resume: bool, unnamed: bool = False) -> Path:
+    """Make a run's folder, which nobody else may have made meanwhile unless it is resumed.
+
+    Args:
+        unnamed: its name is from the clock. Where another run began in the same second and has it, this one
+            takes the next that is free: NAME-2, NAME-3, ...
+
+    Returns:
+        The folder made.
+
+    Raises:
+        SettingError: another run has it, or it cannot be made.
+    """
+    made, number = folder, 1
+    while True:
+        try:
+            made.mkdir(parents=True, exist_ok=resume)  # of many that try, one makes it
+            return made
+        except FileExistsError:
+            if not unnamed:
+                raise SettingError("run.name", f"{folder} was made by another run just now") from None
+        except OSError as error:
+            raise SettingError("run.root", f"{folder} cannot be made: {error.strerror}") from None
+        number += 1
+        made = folder.with_name(f"{folder.name}-{number}")
 
 
 def folder_of(word: str) -> Path:

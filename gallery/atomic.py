@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         OSError: the disk refused; the old content stands and nothing is left beside it.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     try:
         with open(aside, "wb") as file:
             file.write(content)

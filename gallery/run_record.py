@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gallery import atomic
+from gallery import atomic, locks
 from gallery.sinks import Results
 
 _log = logging.getLogger(__name__)
@@ -26,8 +26,9 @@ _CODE = Path(__file__).resolve().parent.parent
 class RunRecord:
     """A sink that keeps run.json up: written at the start, at every checkpoint and at the end.
 
-    A run that is resumed keeps when it began, and its seconds add up; what a kill cut off since the last
-    checkpoint is not in them.
+    Its `state` is "running" until it is closed as "finished", "preempted", "interrupted" or "failed"; a kill
+    leaves it "running", and `process` says who was killed. A run that is resumed keeps when it began, and its
+    seconds add up; what a kill cut off since the last checkpoint is not in them.
 
     Args:
         run_dir: the run's folder.
@@ -44,6 +45,8 @@ class RunRecord:
             "started": before.get("started", now),
             "resumed": now if before else None,
             "ended": None,
+            "state": "running",
+            "process": locks.this_process(),
             "seconds": self._before,
             "commit": commit(),
             "command": shlex.join(["python", *words]),
@@ -56,9 +59,9 @@ class RunRecord:
         """The seconds until now; never raises."""
         self._write()
 
-    def close(self) -> None:
+    def close(self, state: str = "finished") -> None:
         """The run ended; never raises."""
-        self.content["ended"] = _now()
+        self.content |= {"ended": _now(), "state": state}
         self._write()
 
     def _write(self) -> None:

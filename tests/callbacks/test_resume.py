@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from callbacks.checkpoints import CheckpointSettings
 from callbacks.examine import weights_hash
-from callbacks.resume import damage_of, last_good_checkpoint, step_of
+from callbacks.resume import damage_of, last_good_checkpoint
 from gallery.store import Store
 
 CONTEXT = multiprocessing.get_context("forkserver")  # processes of their own that need not import torch again
@@ -128,27 +128,6 @@ def test_a_kill_in_an_analysis_leaves_nothing_half_made_and_is_caught_up_on(tmp_
     assert status(start(run_dir, every_steps=3, resume=True)) == 0
     assert torch.load(run_dir / "final.pt") == tiny.weights(whole)
     assert Store(run_dir).steps() == [3, 6, 8]
-
-
-def test_sigterm_and_ctrl_c_stop_between_steps_and_the_run_goes_on_exactly(tmp_path):
-    class Signal(lightning.Callback):
-        def __init__(self, number):
-            self.number = number
-
-        def on_before_optimizer_step(self, trainer, *_):  # in the midst of the step after 5
-            if trainer.global_step == 5:
-                os.kill(os.getpid(), self.number)
-
-    whole, _ = tiny.train(tmp_path / "whole")
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        run_dir, before = tmp_path / number.name, signal.getsignal(signal.SIGINT)
-        with pytest.raises(SystemExit):
-            tiny.train(run_dir, extra=(Signal(number),))
-        signal.signal(signal.SIGINT, before)  # Lightning ignores it from then on: the process is to end
-        assert step_of(last_good_checkpoint(run_dir)) == 6
-        resumed, _ = tiny.train(run_dir, resume=True)
-        assert tiny.weights(resumed) == tiny.weights(whole), number.name
-        assert Store(run_dir).steps() == [4, 6, 8]
 
 
 def test_a_truncated_and_a_flipped_checkpoint_are_passed_over_with_a_warning(tmp_path, caplog):

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 LONGEST = 80  # characters of a part, and
 DEEPEST = 240  # of a path: far below any file system's limit
 # what Windows keeps for itself, what the store does, and names of folders that look like files
-_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?|sheets|.*\.(png|webp|json)")
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.(png|webp|json)")
 
 
 def part(name: str) -> str:

@@ -20,7 +20,6 @@ import torch
 from analyses.base import Figure, Scalar
 from gallery import aside, atomic, filenames, pictures
 from gallery.scratch import FileScratch
-from gallery.sheet import by_layer, sheet
 
 
 @dataclass(frozen=True)
@@ -185,14 +184,8 @@ class Writer:
         paths = filenames.paths([figure.key for figure in figures])
         with ThreadPoolExecutor(os.cpu_count()) as threads:  # encoding releases the interpreter
             files = list(threads.map(pictures.write, repeat(folder), paths, [f.image for f in figures]))
-        groups = {layer: group for layer, group in by_layer(figures).items() if len(group) > 1}
-        sheets = [
-            pictures.write(folder, f"sheets/{path}", sheet([figure.image for figure in group]))
-            for group, path in zip(groups.values(), filenames.paths([layer or "all" for layer in groups]))
-        ]
         _dump(folder / "figures.json", [_entry(figure, file) for figure, file in zip(figures, files)])
         _dump(folder / "scalars.json", [{**asdict(s), "value": _finite(s.value)} for s in scalars])
-        _dump(folder / "sheets.json", [{"layer": k, "file": f} for k, f in zip(groups, sheets)])
         outcome = Outcome(round(float(seconds), 3), error, len(figures), settings, reduced or None)
         self._complete["analyses"][name] = asdict(outcome)
         if self._final is not None:

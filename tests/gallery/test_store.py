@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from analyses.base import Figure, Scalar
 from gallery import filenames
@@ -65,22 +64,10 @@ def test_the_layout_is_the_published_one(tmp_path):
     entries = json.loads((step / "examples" / "figures.json").read_text())
     assert list(entries[0]) == ["key", "file", "caption", "layer", "unit", "probe", "label", "values"]
     assert (step / "examples" / entries[0]["file"]).name == "unit-000.png"
-    assert Image.open(step / "examples" / "sheets" / "layer3.png").size[0] > 7
     complete = json.loads((step / "complete.json").read_text())
     assert complete["step"] == 500 and complete["weights"] == "a" * 64
     assert set(complete["analyses"]["examples"]) >= {"seconds", "error", "figures"}
     assert os.listdir(tmp_path / "analysis") == ["step=00000500"]
-
-
-def test_a_sheet_holds_every_picture_of_its_layer(tmp_path):
-    figures = [figure(f"a/{i}", i, layer="a", unit=i) for i in range(7)]
-    write(tmp_path, examples=figures)
-    folder = Store(tmp_path).step_folder(500) / "examples"
-    (entry,) = json.loads((folder / "sheets.json").read_text())
-    sheet = torch.tensor(list(Image.open(folder / entry["file"]).convert("RGB").tobytes()), dtype=torch.uint8)
-    for was in figures:
-        row = bytes(was.image[0].flatten().tolist())
-        assert row in bytes(sheet.tolist())
 
 
 def test_a_picture_is_kept_bit_for_bit_or_where_that_is_large_in_less_room_and_always_the_same(tmp_path):
@@ -127,7 +114,6 @@ HOSTILE = [
     "a.png",
     "a",
     "a.png/b",
-    "sheets/all",
     "C:\\windows",
     "\udcff",
     "é",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import html
 import json
@@ -18,7 +19,7 @@ from gallery.sinks import Results
 _log = logging.getLogger(__name__)
 
 _ASSETS = Path(__file__).with_name("page")
-_SCRIPTS = ("data.js", "elements.js", "charts.js", "pictures.js", "views.js", "app.js")
+_SCRIPTS = ("data.js", "elements.js", "charts.js", "pictures.js", "numbers.js", "views.js", "app.js")
 
 
 def build(run_dir: str | Path) -> Path:
@@ -73,9 +74,22 @@ class PageSink:
 
     def _build(self) -> None:
         try:
-            build(self.run_dir)
+            for _ in range(10):
+                known = _whole(self.run_dir)
+                build(self.run_dir)
+                if _whole(self.run_dir) == known:
+                    break  # else another process has added a step meanwhile, and its page may be under ours
         except Exception:
             _log.warning("the page could not be written", exc_info=True)
+
+
+def _whole(run_dir: Path) -> dict[str, int]:
+    """The steps that are whole and the run's record, by when they were written."""
+    known = {}
+    for file in (*run_dir.glob("analysis/step=*/complete.json"), run_dir / "run.json"):
+        with contextlib.suppress(OSError):  # being replaced
+            known[str(file)] = file.stat().st_mtime_ns
+    return known
 
 
 def _write(folder: Path, runs: list[dict[str, Any]], title: str) -> Path:

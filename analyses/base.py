@@ -149,6 +149,10 @@ class Subject:
             self._memo[key] = compute()
         return self._memo[key]
 
+    def forget(self) -> None:
+        """Forget what `once` has worked out."""
+        self._memo.clear()
+
     def images(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
         """The images (float [N, C, H, W] in [0, 1]) and labels ([N]) at `indices`, on the device."""
         indices = [int(i) for i in indices]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
-import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +17,9 @@ from torch import nn
 
 import interruption
 from analyses.base import Analysis, Figure, Scalar, Subject
-from callbacks.budget import Choice, in_words, last_outcomes, plan
-from callbacks.isolation import isolated
-from callbacks.memory import halving
+from callbacks.budget import in_words, last_outcomes, plan
+from callbacks.division import Division, Made
+from callbacks.ranks import ALONE, Ranks
 from gallery.store import Store, Writer
 from settings import setting
 
@@ -85,6 +85,7 @@ def examine(
     strict: bool = False,
     again: bool = False,
     allowed: float | None = None,
+    ranks: Ranks = ALONE,
 ) -> Report:
     """Run what is `missing` at the subject's step, keep it in the store and hand it to the sinks.
 
@@ -100,19 +101,28 @@ def examine(
         strict: the first failure is raised, once it is recorded beside what was made before it.
         again: analyses that failed here before, had other settings, or were less than asked for, run again.
         allowed: seconds that they may take, see `callbacks.budget`; None: no limit.
+        ranks: who makes them; this is the first, and the others `assist`.
     """
     report = Report(subject.step)
-    names = missing(store, subject.step, analyses, weights, again)
-    due = {name: analyses[name] for name in names}
-    choices = plan(due, subject.units, last_outcomes(store, subject.step, names), allowed)
+    division = Division(analyses, subject, lambda name: store.scratch(subject.step, name, weights), ranks)
     results: Results = {}
-    failure: Exception | None = None
+    failure: str | None = None
     try:
+        names = missing(store, subject.step, analyses, weights, again)
+        past = last_outcomes(store, subject.step, names)
+        choices = plan({name: analyses[name] for name in names}, subject.units, past, allowed)
+        seconds = {name: outcome.seconds for name, outcome in past.items()}
         if names:
-            with interruption.at_once(), store.writing(subject.step, weights=weights) as writer:
-                for name in subject.progress(names, f"analyses at step {subject.step}", len(names)):
-                    own = dataclasses.replace(subject, scratch=store.scratch(subject.step, name, weights))
-                    failure = _run(name, analyses[name], own, choices[name], writer, results, report)
+            # several ranks leave together, where they meet
+            prompt = interruption.at_once() if ranks.count == 1 else contextlib.nullcontext()
+            with prompt, store.writing(subject.step, weights=weights) as writer:
+                made = division.lead(choices, seconds)
+                for name, one in subject.progress(made, f"analyses at step {subject.step}", len(names)):
+                    _keep(name, one, analyses[name], writer, report)
+                    if not choices[name].left_out:
+                        # the store has the seconds in complete.json; a dashboard wants them as a curve
+                        results[name] = (one.figures, [*one.scalars, Scalar(f"seconds/{name}", one.seconds)])
+                    failure = one.error
                     if failure and strict:
                         break
             for name in results.keys() - report.errors.keys():  # not before the step is whole
@@ -124,11 +134,20 @@ def examine(
         report.errors["store"] = _line(error)
         if strict:
             raise
+    finally:
+        division.close()
     if failure and strict:
-        raise RuntimeError(f"an analysis failed at step {subject.step}: {_line(failure)}") from failure
+        raise RuntimeError(f"an analysis failed at step {subject.step}: {failure}")
     if results and "store" not in report.errors:
         _tell(sinks, subject.step, results, store, report, strict)
     return report
+
+
+def assist(
+    subject: Subject, analyses: Mapping[str, Analysis], store: Store, weights: str, ranks: Ranks
+) -> None:
+    """On the other ranks: take part in what the first one makes in `examine`, of the same weights."""
+    Division(analyses, subject, lambda name: store.scratch(subject.step, name, weights), ranks).attend()
 
 
 def missing(
@@ -174,55 +193,25 @@ def summary(reports: Sequence[Report]) -> str:
     return "\n".join(lines + [f"  {name} at step {step}: {said}" for name, step, said in less])
 
 
-def _run(
-    name: str,
-    analysis: Analysis,
-    subject: Subject,
-    choice: Choice,
-    writer: Writer,
-    results: Results,
-    report: Report,
-) -> Exception | None:
-    """Run one analysis and write what it yielded; its failure, where it failed. OSError: the store's."""
-    figures: list[Figure] = []
-    scalars: list[Scalar] = []
-    failure, trace = None, None
+def _keep(name: str, made: Made, analysis: Analysis, writer: Writer, report: Report) -> None:
+    """Write what came of an analysis, and report it. OSError: the store's."""
+    if made.reduced:
+        report.reduced[name] = made.reduced
+        log.warning("analysis %r at step %d: %s", name, report.step, in_words(made.reduced))
     settings = dataclasses.asdict(analysis)
-    reduced = choice.reduced(analysis, subject.units)
-
-    def attempt(analysis: Analysis, subject: Subject) -> None:
-        figures.clear(), scalars.clear()
-        with isolated(subject.network):
-            for yielded in analysis(subject):
-                (figures if isinstance(yielded, Figure) else scalars).append(yielded)
-
-    start = time.perf_counter()
     try:
-        if not choice.left_out:
-            fits = halving(name, *choice.applied(analysis, subject), attempt)
-            reduced |= {"batch": [fits, subject.batch_size]} if fits < subject.batch_size else {}
-    except Exception as error:
-        failure, trace = error, traceback.format_exc()
-    seconds = time.perf_counter() - start
-    if reduced:
-        report.reduced[name] = reduced
-        log.warning("analysis %r at step %d: %s", name, subject.step, in_words(reduced))
-    try:
-        writer.write(name, figures, scalars, seconds, trace, settings, reduced)
+        writer.write(name, made.figures, made.scalars, made.seconds, made.trace, settings, made.reduced)
     except (ValueError, TypeError) as error:  # pictures that cannot be kept are the analysis' failure as well
-        failure, trace = failure or error, trace or traceback.format_exc()
-        figures, scalars = [], []
-        writer.write(name, figures, scalars, seconds, trace)
-    if choice.left_out:
-        return failure
-    report.seconds[name] = seconds
-    report.figures += len(figures)
-    # the store has the seconds in complete.json; a dashboard wants them as a curve
-    results[name] = (figures, [*scalars, Scalar(f"seconds/{name}", seconds)])
-    if failure:
-        report.errors[name] = _line(failure)
-        log.error("analysis %r failed at step %d:\n%s", name, subject.step, trace)
-    return failure
+        made.fail(error)
+        made.figures, made.scalars = [], []
+        writer.write(name, [], [], made.seconds, made.trace)
+    if "analysis" in made.reduced:
+        return
+    report.seconds[name] = made.seconds
+    report.figures += len(made.figures)
+    if made.error:
+        report.errors[name] = made.error
+        log.error("analysis %r failed at step %d:\n%s", name, report.step, made.trace)
 
 
 def _tell(

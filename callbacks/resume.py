@@ -16,6 +16,7 @@ from lightning.pytorch.loops.fit_loop import RestartStage
 from lightning.pytorch.loops.loop import _Loop
 
 from callbacks import random_state
+from callbacks.ranks import ALONE, ranks_of
 
 log = logging.getLogger(__name__)
 
@@ -78,18 +79,24 @@ class ExactResume(Callback):
     """Keeps the random number generators in the checkpoint, so that a resumed run draws what the cut one
     would have drawn.
 
-    They are put back as the last thing before the first batch: setting up draws from them as well. Loggers
+    They are put back as the last thing before the first batch: setting up draws from them as well. Each rank
+    has its own back; with fewer or more ranks than the run had, they are shared out in turn. Loggers
     that can (`rewind(step)`) forget what the cut run logged beyond the checkpoint.
     """
 
     def __init__(self) -> None:
-        self._state: dict[str, Any] | None = None
+        self._state: list[dict[str, Any]] = []
+        self._ranks = ALONE
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        self._ranks = ranks_of(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"random": random_state.capture()}
+        return {"random": self._ranks.gather(random_state.capture())}  # all ranks are asked when one saves
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._state = state_dict["random"]
+        saved = state_dict["random"]
+        self._state = saved if isinstance(saved, list) else [saved]  # one, in checkpoints of before
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         for logger in trainer.loggers:
@@ -97,9 +104,9 @@ class ExactResume(Callback):
                 logger.rewind(trainer.global_step)
         _place_loaders(trainer.fit_loop)
         _leave_finished_epoch(trainer.fit_loop)
-        if self._state is not None:
-            random_state.restore(self._state)
-            self._state = None
+        if self._state:
+            random_state.restore(self._state[self._ranks.rank % len(self._state)])
+            self._state = []
 
 
 def _place_loaders(loop: Any) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 _LOSSLESS = 8 * 1024  # bytes up to which a picture is kept bit for bit
-_QUALITY = 80  # of the others
+_QUALITY, _EFFORT = 75, 3  # of the others; more effort takes longer and spares nothing
 
 
 def read(path: Path) -> Tensor:
@@ -30,7 +30,7 @@ def write(folder: Path, path: str, image: Tensor) -> str:
     picture = Image.fromarray(image.cpu().contiguous().numpy())
     data, ending = _encoded(picture, "PNG", compress_level=1), ".png"
     if len(data) > _LOSSLESS:
-        smaller = _encoded(picture, "WEBP", quality=_QUALITY, method=1)
+        smaller = _encoded(picture, "WEBP", quality=_QUALITY, method=_EFFORT)
         if len(smaller) < len(data):
             data, ending = smaller, ".webp"
     place = folder / f"{path}{ending}"

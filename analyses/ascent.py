@@ -9,8 +9,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from analyses.objectives import Objective, Reading
+from analyses.objectives import Objective
 from analyses.parameterization import Pixels
+from analyses.reading import Reading
 from analyses.relu_rules import NoRule, ReluRule
 from analyses.rescue import push_up
 from analyses.stem import QuickStem

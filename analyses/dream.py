@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from analyses import paint
 from analyses.base import Analysis, Figure, Subject
-from analyses.objectives import Objective, Reading, activations, deepdream
+from analyses.objectives import Objective, deepdream
+from analyses.reading import Reading, activations
 from analyses.still import held_still
 from settings import setting
 

@@ -19,7 +19,6 @@ from analyses.base import Analysis, Figure, Scalar, Subject
 from analyses.examples import top_examples_of
 from analyses.objectives import (
     Objective,
-    activations,
     channel,
     deepdream,
     direction,
@@ -28,6 +27,7 @@ from analyses.objectives import (
     neuron,
 )
 from analyses.parameterization import colour_matrix, imagenet_colours, mean_magnitude
+from analyses.reading import activations
 from analyses.receptive_field import receptive_fields
 from analyses.transforms import Crops, Transforms
 from analyses.visualization import course, maco, reached, visualize

@@ -3,22 +3,19 @@ numbers.
 
     channel("layer3", 17) - 0.5 * neuron("layer2", 4)
 
-An objective is a weighted sum of terms. Many objectives, one for each picture of a batch, are read off the
-layers
-together: terms of one kind on one layer cost one operation, however many pictures ask for them.
+An objective is a weighted sum of terms.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
-
-from analyses.tap import as_maps, forward_to, tapped, turns_maps
+import torch.nn.functional as F
+from torch import Tensor
 
 LOGITS = ""  # stands where a layer's name stands, for the network's output
 
@@ -159,7 +156,7 @@ class Diversity(Term):
     @classmethod
     def scores(cls, terms: Sequence[Diversity], maps: Tensor, rows: Sequence[int]) -> Tensor:
         flat = maps[list(rows)].flatten(2)
-        styles = nn.functional.normalize((flat @ flat.transpose(1, 2)).flatten(1), dim=1)
+        styles = F.normalize((flat @ flat.transpose(1, 2)).flatten(1), dim=1)
         groups = [term.group for term in terms]
         mates = torch.tensor([[a == b for b in groups] for a in groups], device=maps.device).fill_diagonal_(
             False
@@ -215,58 +212,6 @@ def diversity(layer: str, group: str = "") -> Objective:
     `[channel("layer3", 17) + diversity("layer3", "17")] * 4` asks for four different pictures of one unit.
     """
     return Objective(((1.0, Diversity(layer, str(group))),))
-
-
-class Reading:
-    """How a batch of objectives, one a picture, is read off a network's layers."""
-
-    def __init__(self, objectives: Sequence[Objective]):
-        self.count = len(objectives)
-        self.layers = list(dict.fromkeys(layer for o in objectives for layer in o.layers))
-        self._kinds: dict[tuple[type[Term], str], list[tuple[int, float, Term]]] = {}
-        for row, objective in enumerate(objectives):
-            for weight, term in objective.terms:
-                self._kinds.setdefault((type(term), term.layer), []).append((row, weight, term))
-
-    def scores(self, network: nn.Module, images: Tensor) -> Tensor:
-        """Each objective's value ([B], float32) on its image of [B, C, H, W]; layers deeper than needed do
-        not run."""
-        return self.read(activations(network, images, self.layers))
-
-    def read(self, maps: Mapping[str, Tensor]) -> Tensor:
-        """The same from the layers' maps [B, C, h, w]."""
-        total = 0.0
-        for (kind, layer), asked in self._kinds.items():
-            rows, weights, terms = zip(*asked)
-            seen = maps[layer].float()
-            scores = kind.scores(terms, seen, rows) * seen.new_tensor(weights)
-            total = total + seen.new_zeros(self.count).index_add(
-                0, torch.tensor(rows, device=seen.device), scores
-            )
-        return total
-
-
-def activations(network: nn.Module, images: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
-    """The maps [B, C, h, w] of layers on images, as `tap.forward_to` gives them; `LOGITS` are [B, K, 1, 1]
-    maps.
-
-    Raises:
-        UnknownName: there is no such layer.
-        ValueError: a layer was not reached, or its output has no spatial reading.
-    """
-    layers = list(layers)
-    if LOGITS not in layers:
-        return forward_to(network, images, layers)
-    outputs: dict[str, Tensor] = {}
-
-    def keep(layer: str, output: Tensor) -> Tensor:
-        outputs.setdefault(layer, output)
-        return output.clone()
-
-    with tapped(network, [layer for layer in layers if layer != LOGITS], keep):
-        outputs[LOGITS] = network(images)
-    turned = turns_maps(network)
-    return {layer: as_maps(outputs[layer], turned) for layer in layers}
 
 
 def coupled(objectives: Sequence[Objective]) -> list[list[int]]:

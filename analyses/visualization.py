@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from analyses.ascent import View, ascend, generators
-from analyses.objectives import Objective, Reading, activations, coupled
+from analyses.objectives import Objective, coupled
 from analyses.parameterization import Phases, Pixels, imagenet_colours
+from analyses.reading import Reading, activations
 from analyses.still import held_still
 from analyses.tap import input_channels
 from analyses.transforms import Crops, Transforms, drawn, moved

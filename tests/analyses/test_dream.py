@@ -6,7 +6,8 @@ from torch import nn
 
 from analyses.base import Probes, Subject
 from analyses.dream import Dream, dream, noise
-from analyses.objectives import Reading, channel, deepdream
+from analyses.objectives import channel, deepdream
+from analyses.reading import Reading
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from analyses import ANALYSES, paint
 from analyses.base import Probes, Subject
 from analyses.examples import top_examples_of
 from analyses.features import Features, channel, colour_matrix, logit, visualize
-from analyses.objectives import activations
+from analyses.reading import activations
 
 
 class Blobs:

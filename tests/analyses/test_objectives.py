@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from analyses.objectives import (
-    Reading,
     channel,
     coupled,
     deepdream,
@@ -15,6 +14,7 @@ from analyses.objectives import (
     logit,
     neuron,
 )
+from analyses.reading import Reading
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
     python analyze.py RUN                            whatever is missing at the checkpoints of a run
     python analyze.py CKPT [CKPT ...]                these checkpoints only
+    python analyze.py RUN follow=true                while it trains with analysis.mode=follow, elsewhere
     python analyze.py RUN features.steps=512         with other settings (analysis.features.steps)
     python analyze.py model.name=squeezenet1_0 model.weights=FILE data.name=folder data.root=DIR
                                                      a network that was never trained here
@@ -28,7 +29,7 @@ import recipes
 import runs
 from analyses import ANALYSES
 from command_line import answered, helped
-from commands import COMMANDS
+from commands import COMMANDS, follow
 from settings import SettingError
 
 
@@ -42,7 +43,12 @@ def main(arguments: list[str]) -> None:
     started = time.monotonic()
     arguments = [_spelled_out(a) for a in arguments]
     words = [a for a in arguments if not recipes.is_override(a) and Path(a).suffix not in (".yaml", ".yml")]
-    said = [a for a in arguments if a not in words]
+    how, said = follow.parted([a for a in arguments if a not in words])
+    if how:
+        if len(words) != 1:
+            raise SettingError("follow", f"{len(words)} runs came, expected one")
+        follow.follow(words[0], how, said)
+        return
     folders = {runs.folder_of(word): None for word in words}
     if not words:
         look_at_weights(said, started)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,24 @@ def _analysis(store: Store, steps: list[int], name: str) -> dict[str, Any]:
                 of = [entry[what] for what in ("key", "layer", "unit", "probe", "label", "file")]
                 figures.append([*of, *size])
             file = None if entry["file"] == figures[place][5] else entry["file"]
-            values = {key: value for key, value in entry["values"].items() if not INDEX.fullmatch(key)}
-            at.setdefault(step, []).append([place, entry["caption"], values, file])
+            at.setdefault(step, []).append([place, entry["caption"], _values(entry["values"]), file])
     title = TITLES.get(name, name.replace("_", " ").capitalize())
     return {"name": name, "title": title, "figures": figures, "at": at}
+
+
+def _values(values: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a figure to four digits, those that are drawn as bars gathered."""
+    told = {key: _short(value) for key, value in values.items() if not INDEX.fullmatch(key)}
+    bins = [value for key, value in values.items() if re.fullmatch(r"bin-\d+", key)]
+    classes = {key[6:]: _short(value) for key, value in values.items() if key.startswith("class/")}
+    if any(bins):
+        tallest = max(bins)
+        told |= {"lowest": _short(values["lowest"]), "distribution": [round(99 * b / tallest) for b in bins]}
+    return told | ({"classes": classes} if classes else {})
+
+
+def _short(value: float | None) -> float | None:
+    return value if value is None or value == int(value) else float(f"{value:.4g}")
 
 
 def _scalars(store: Store, outcomes: dict[int, Any]) -> list[dict[str, Any]]:

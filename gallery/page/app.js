@@ -78,8 +78,8 @@ function draw(focus = false) {
   watchers = [];
   const main = document.getElementById("main");
   if (!steps.length) {
-    main.replaceChildren(heading(runs[0].name), el("p", { class: "quiet" }, "No checkpoint has been looked at yet. This page shows the first as soon as it is there."), ...runs.map(facts),
-      section("Curves", el("div", { class: "charts", role: "group", "aria-label": "Curves", tabindex: "0" }, ...curves().map(([name, lines]) => chart(words(name), lines, goTo)))) ?? "");
+    main.replaceChildren(heading(runs[0].name), el("p", { class: "quiet" }, "No checkpoint has been looked at yet. This page shows the first as soon as it is there."), facts(),
+      curveSection() ?? "");
   } else {
     main.replaceChildren(...views[state.view](state).filter((part) => part !== null));
   }

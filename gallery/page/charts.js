@@ -2,12 +2,13 @@
 
 const WIDTH = 300, HEIGHT = 90, MOST_LINES = 12;
 
-// lines: [{ name, points: [[step, value], ...], run }]; `choose(step)` is called where the drawing is clicked
-function chart(title, lines, choose) {
+// lines: [{ name, points: [[step, value], ...], steps }], steps: the checkpoints at which alone there is a value now;
+// `choose(step)` is called where the drawing is clicked; `span`: the values from bottom to top
+function chart(title, lines, choose, span = null) {
   const xs = lines.flatMap((line) => line.points.map((point) => point[0])).concat(steps);
   const ys = lines.flatMap((line) => line.points.map((point) => point[1]));
   const [left, right] = [extent(xs)[0], extent(xs)[1]];
-  const [low, high] = extent(ys);
+  const [low, high] = span ?? extent(ys);
   const x = (step) => (right > left ? ((step - left) / (right - left)) * WIDTH : WIDTH / 2);
   const y = (value) => (high > low ? HEIGHT - 8 - ((value - low) / (high - low)) * (HEIGHT - 14) : HEIGHT / 2);
   const drawing = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" });
@@ -30,7 +31,9 @@ function chart(title, lines, choose) {
   const told = many ? [] : lines.map((line, i) => {
     const value = el("b");
     watch(() => {
-      value.textContent = number(line.points.filter((point) => point[0] <= state.step).at(-1)?.[1]);
+      const point = line.points.findLast(([step]) => step <= state.step);
+      const there = point && (!line.steps || point[0] === line.steps.findLast((step) => step <= state.step));
+      value.textContent = number(there ? point[1] : null);
     });
     return el("li", {}, el("i", { class: `c${i % MOST_LINES}` }), `${line.name} `, value);
   });
@@ -47,35 +50,43 @@ function chart(title, lines, choose) {
     many ? el("p", { class: "quiet" }, `${lines.length} curves`) : el("ul", { class: "legend" }, ...told));
 }
 
-// how one number of a figure went over checkpoints
-function sparkline(points) {
+// how one number of a figure went over checkpoints, a line a run
+function sparkline(lines) {
+  const points = lines.flat();
   const [left, right] = extent(points.map((point) => point[0]));
   const [low, high] = extent(points.map((point) => point[1]));
   const at = ([step, value]) => `${right > left ? (((step - left) / (right - left)) * 96 + 2).toFixed(1) : 50} ${high > low ? (18 - ((value - low) / (high - low)) * 16).toFixed(1) : 10}`;
   const drawing = svg("svg", { class: "spark", viewBox: "0 0 100 20", preserveAspectRatio: "none", "aria-hidden": "true" });
-  drawing.append(svg("path", { class: "c0", d: `M${points.map(at).join("L")}l.01 0` }));
+  lines.forEach((line, i) => line.length && drawing.append(svg("path", { class: `c${i}`, d: `M${line.map(at).join("L")}l.01 0` })));
   return drawing;
 }
 
 // charts of what training and analyses logged: "train/loss" and "val/loss" share one, so do all "dead_units/..."
 function curves() {
   const lines = [];
-  runs.forEach((run, i) => {
+  for (const run of runs) {
     const of = (name) => (runs.length > 1 ? `${run.name} ${name}`.trim() : name);
     for (const [name, points] of Object.entries(run.metrics)) {
-      const [first, second, ...rest] = name.split("/");
-      const rate = /^lr-/.test(name);
-      lines.push({ chart: rate ? "learning rate" : second ?? first, name: of(second ? [first, ...rest].join(" ") : first), points, run: i });
+      const [chart, line] = CHARTS[name] ?? (/^lr-/.test(name) ? ["learning rate", name] : parted(name));
+      lines.push({ chart, name: of(line), points });
     }
     for (const { key, points } of run.scalars) {
       const [first, ...rest] = key.split("/");
-      lines.push({ chart: first, name: of(rest.join("/") || first), points, run: i });
+      const subject = rest.length > 1 ? `, ${rest.shift()}` : ""; // "pointing_game/sign/gradient": on the sign
+      lines.push({ chart: first + subject, name: of(words(rest.join(" ") || first)), points });
     }
-  });
-  const order = ["accuracy", "loss"];
-  const late = (name) => /^learning rate$|_class$/.test(name); // what one looks at last
-  const rank = (name) => (order.includes(name) ? order.indexOf(name) : order.length + late(name));
+  }
+  const rank = (name) => FIRST.findIndex((first) => name.startsWith(first)) >>> 0; // none: last
   return grouped(lines, (line) => line.chart).sort((a, b) => rank(a[0]) - rank(b[0]));
+}
+
+// what one looks at first; the other charts are there when asked for
+const FIRST = ["accuracy", "loss", "dead_units", "pointing_game"];
+const CHARTS = { "val/robust_accuracy": ["accuracy", "val, under attack"], "val/clean_accuracy_subset": ["accuracy", "val, the same images unattacked"] };
+
+function parted(name) {
+  const [first, second, ...rest] = name.split("/");
+  return [second ?? first, second ? [first, ...rest].join(" ") : first];
 }
 
 function extent(values) {

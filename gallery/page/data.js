@@ -41,9 +41,12 @@ function figuresWhere(wanted) {
 // the version of a figure at a step of a run: its own, else its last one before
 function versionAt(run, id, step) {
   const versions = run.figures.get(id)?.versions ?? [];
-  let found = null;
-  for (const version of versions) if (version.step <= step) found = version;
-  return found;
+  return versions.findLast((version) => version.step <= step) ?? null;
+}
+
+// the last checkpoint of a run up to a step: a run that has ended stands where it ended
+function latest(run, step) {
+  return run.steps.findLast((at) => at.step <= step)?.step ?? null;
 }
 
 function distinct(figures, what) {
@@ -97,3 +100,6 @@ function number(value) {
   if (size !== 0 && (size < 1e-3 || size >= 1e5)) return value.toExponential(1);
   return value.toPrecision(3).replace(/\.?0+$/, "");
 }
+
+const percent = (share) => `${Math.round(100 * share)} %`;
+const words = (name) => name.replaceAll("_", " ").replaceAll("/", ", ");

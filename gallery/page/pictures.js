@@ -1,16 +1,26 @@
 // Pictures at the chosen time: one column a checkpoint or run, each with its caption as its alternative text.
 
+// at: the checkpoint of the run that holds at the step; null before its first
 function columns() {
-  if (runs.length > 1) {
-    return runs.map((run) => ({ run, step: state.step, name: run.name }));
-  }
-  const shown = [{ run: runs[0], step: state.step, name: `step ${state.step}` }];
-  if (state.beside !== null) shown.push({ run: runs[0], step: state.beside, name: `step ${state.beside}` });
+  const column = (run, step, name) => ({ run, step, at: latest(run, step), name });
+  if (runs.length > 1) return runs.map((run) => column(run, state.step, run.name));
+  const shown = [column(runs[0], state.step, `step ${state.step}`)];
+  if (state.beside !== null) shown.push(column(runs[0], state.beside, `step ${state.beside}`));
   return shown;
 }
 
-// options: href (where a click leads), caption (whether to tell it), title, large (small ones drawn larger)
-function picture(figure, { href = null, caption = false, title = "", large = false } = {}) {
+// what stands below a column's picture where it does not go without saying
+function markOf(version, column, several) {
+  const run = runs.length > 1 ? column.name : "";
+  if (!version) return several ? `${column.name}: not yet` : "not yet";
+  if (version.step !== column.at) return [run, `of step ${version.step}`].filter(Boolean).join(", ");
+  if (!several) return "";
+  return run && column.at !== column.step ? `${run}, step ${column.at}` : column.name;
+}
+
+// options: href (where a click leads), caption (whether to tell it), title, large (drawn to be looked at closely),
+// corner (only the square at the left of the picture: of a feature visualization the optimised one)
+function picture(figure, { href = null, caption = false, title = "", large = false, corner = false } = {}) {
   const cells = el("div", { class: "cells" });
   const told = caption ? el("figcaption") : null;
   const frame = href ? el("a", { href, class: "cells-link" }, cells) : cells;
@@ -18,18 +28,24 @@ function picture(figure, { href = null, caption = false, title = "", large = fal
   watch(() => {
     const wanted = columns();
     if (wanted.length !== shown.length) {
-      shown = wanted.map(() => cell(figure, large ? zoom(figure) : 0));
+      shown = wanted.map(() => cell(figure, large ? zoom(figure, corner) : 0, corner));
       cells.replaceChildren(...shown.map((one) => one.element));
     }
-    wanted.forEach((column, i) => shown[i].show(versionAt(column.run, figure.id, column.step), column, wanted.length > 1));
-    if (told) told.textContent = shown[0].caption || shown.at(-1).caption;
+    const several = wanted.length > 1;
+    wanted.forEach((column, i) => shown[i].show(versionAt(column.run, figure.id, column.step), column, several, caption));
+    if (told) {
+      told.hidden = several; // then each tells its own
+      told.textContent = shown[0].caption;
+    }
   });
   return el("figure", { class: "picture" }, title ? el("p", { class: "of" }, title) : null, frame, told);
 }
 
-// how many times its own size a picture is drawn to be looked at closely
-function zoom(figure) {
-  return figure.width ? Math.max(1, Math.min(3, Math.round(220 / figure.height), Math.floor(760 / figure.width))) : 0;
+// how many times its own size a picture is drawn, in halves
+function zoom({ width, height }, corner = false) {
+  if (!width) return 0;
+  if (corner) return Math.max(1, Math.round(256 / height));
+  return Math.max(1, Math.min(4, Math.floor((2 * 300) / height) / 2, Math.floor((2 * 860) / width) / 2));
 }
 
 // an image that takes its room before it is there
@@ -42,42 +58,56 @@ function drawn(figure, attributes) {
   return image;
 }
 
-function cell(figure, times) {
+// a window on the square at the left of an image, `side` pixels wide
+function cornered(figure, image, side) {
+  if (!figure.width || figure.width <= figure.height) return image;
+  image.style.height = `${side}px`;
+  const frame = el("div", { class: "corner" }, image);
+  frame.style.width = frame.style.height = `${side}px`;
+  return frame;
+}
+
+function cell(figure, times, corner) {
   const image = drawn(figure);
   if (times) image.style.width = `${figure.width * times}px`;
   const mark = el("span", { class: "mark" });
-  const element = el("div", { class: "cell" }, image, mark);
+  const told = el("p", { class: "told-here" });
+  const shown = corner ? cornered(figure, image, figure.height * (times || 1)) : image;
+  const element = el("div", { class: "cell" }, shown, mark, told);
   const one = {
     element,
     caption: "",
-    show(version, column, several) {
+    show(version, column, several, caption) {
       one.caption = version ? version.caption : "";
       element.classList.toggle("none", !version);
-      element.classList.toggle("stale", Boolean(version) && version.step !== column.step);
-      mark.textContent = !version ? `${several ? `${column.name}: ` : ""}not yet`
-        : version.step !== column.step ? `${runs.length > 1 ? `${column.name}, ` : ""}of step ${version.step}`
-        : several ? column.name : "";
+      element.classList.toggle("stale", Boolean(version) && version.step !== column.at);
+      mark.textContent = markOf(version, column, several);
+      told.textContent = several && caption ? one.caption : "";
+      shown.hidden = !version;
       image.hidden = !version;
       if (!version) image.removeAttribute("src");
       else if (image.getAttribute("src") !== version.src) image.setAttribute("src", version.src);
-      image.alt = version ? version.caption : "";
+      image.alt = one.caption;
     },
   };
   return one;
 }
 
 // every version of a figure in a row, the chosen one marked; a click goes to its time
-function filmstrip(figure, choose) {
+function filmstrip(figure, choose, corner = false) {
+  const side = corner || !figure.width ? 64 : Math.max(28, Math.min(64, Math.round((280 * figure.height) / figure.width)));
   const strips = runs.map((run) => {
     const versions = run.figures.get(figure.id)?.versions ?? [];
     if (runs.length === 1 && versions.length < 2) return null;
     const frames = versions.map((version) => {
       const image = drawn(figure, { src: version.src });
+      image.style.height = `${side}px`;
       const label = `step ${version.step}: ${version.caption}`;
-      const frame = el("button", { type: "button", class: "frame", "aria-label": label, onclick: () => choose(version.step) }, image, el("span", {}, String(version.step)));
+      const seen = corner ? cornered(figure, image, side) : image;
+      const frame = el("button", { type: "button", class: "frame", "aria-label": label, onclick: () => choose(version.step) }, seen, el("span", {}, String(version.step)));
       return { frame, version };
     });
-    const strip = el("div", { class: "strip film", role: "group", "aria-label": `${figure.title} over time` }, ...frames.map((one) => one.frame));
+    const strip = el("div", { class: "strip film", role: "group", "aria-label": `${figure.title} over time${runs.length > 1 ? `, ${run.name}` : ""}` }, ...frames.map((one) => one.frame));
     watch(() => {
       const current = versionAt(run, figure.id, state.step);
       for (const { frame, version } of frames) {
@@ -88,33 +118,9 @@ function filmstrip(figure, choose) {
         }
       }
     });
-    return strip;
+    return runs.length > 1 && frames.length ? el("div", {}, el("p", { class: "of" }, run.name), strip) : strip;
   });
   if (!strips.some(Boolean)) return null;
   const of = variantOf(figure) || subjectOf(figure);
   return el("div", { class: "films" }, of ? el("p", { class: "of" }, of) : null, ...strips);
-}
-
-// the numbers of some figures, now and how they went
-function numbers(figures) {
-  const rows = [];
-  for (const figure of figures) {
-    for (const run of runs) {
-      const versions = run.figures.get(figure.id)?.versions ?? [];
-      for (const name of new Set(versions.flatMap((version) => Object.keys(version.values)))) {
-        if (name === "top_class") continue; // a class index: the caption has its name
-        const points = versions.filter((v) => typeof v.values[name] === "number").map((v) => [v.step, v.values[name]]);
-        if (!points.length) continue;
-        const values = [el("td", { class: "value" })];
-        if (runs.length === 1) values.push(el("td", { class: "value then" }));
-        watch(() => {
-          values[0].textContent = number(versionAt(run, figure.id, state.step)?.values[name]);
-          if (values[1]) values[1].textContent = state.beside === null ? "" : number(versionAt(run, figure.id, state.beside)?.values[name]);
-        });
-        const what = [runs.length > 1 ? run.name : "", variantOf(figure) || subjectOf(figure), name.replaceAll("_", " ")].filter(Boolean).join(", ");
-        rows.push(el("tr", {}, el("th", { scope: "row" }, what), ...values, el("td", {}, sparkline(points))));
-      }
-    }
-  }
-  return rows.length ? el("table", { class: "numbers" }, el("tbody", {}, ...rows)) : null;
 }

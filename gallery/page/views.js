@@ -5,16 +5,21 @@ const views = {
     const layers = layersOf();
     const probes = probesOf();
     const rest = figuresWhere((f) => f.layer === null && f.unit === null && f.probe === null);
+    const classes = rest.filter((f) => f.label !== null), others = rest.filter((f) => f.label === null);
+    const small = (f) => picture(f, { title: subjectOf(f) || f.key.split("/").at(-1), caption: true });
     return [
       heading(runs.map((run) => run.name).join(" beside ")),
       failures(),
-      ...runs.map(facts),
-      section("Curves", el("div", { class: "charts", role: "group", "aria-label": "Curves", tabindex: "0" }, ...curves().map(([name, lines]) => chart(words(name), lines, goTo)))),
+      facts(),
+      curveSection(),
       layers.length ? section("Layers", ...layers.map(layerStrip)) : null,
       probes.length ? section("Images", probeStrip(probes)) : null,
-      ...grouped(rest, (f) => f.analysis).map(([, figures]) =>
-        section(figures[0].title, el("div", { class: "wide" }, ...figures.map((f) => picture(f, { caption: true }))))),
-      el("p", { class: "quiet" }, "Keys: ← → move through time, space plays, j and k lead to the next and previous layer, unit or image."),
+      ...grouped(classes, (f) => f.analysis).map(([, figures]) =>
+        section(`${figures[0].title} of the classes`, el("div", { class: "tiles" }, ...figures.map(small)))),
+      ...grouped(others, (f) => f.analysis).map(([, figures]) =>
+        section(figures[0].title, el("div", { class: "halves" }, ...figures.map((f) => picture(f, { caption: true }))))),
+      el("p", { class: "quiet keys" }, "Keys: ", ...[["←", "→"], ["space"], ["j", "k"]].flatMap((keys, i) => [
+        ...keys.flatMap((key) => [el("kbd", {}, key), " "]), ["move through time, ", "plays, ", "next and previous layer, unit or image"][i]])),
     ];
   },
 
@@ -33,45 +38,65 @@ const views = {
           return shown;
         }));
     });
-    const grid = el("div", { class: "cards" }, ...cards);
+    const small = ofUnits.every((f) => f.width && f.width < 160); // filters: many a row
+    const grid = el("div", { class: small ? "cards small" : "cards" }, ...cards);
     return [
       heading(layer, siblings("layer", layersOf(), layer)),
       ...grouped(whole, (f) => f.analysis).map(([, figures]) =>
         section(figures[0].title, el("div", { class: "wide" }, ...figures.map((f) => picture(f, { caption: true }))))),
       cards.length ? section(`${cards.length} units`, techniques.length > 1 ? choices(techniques, grid) : null, grid) : null,
-      ...byTechnique(ofProbes, (f) => picture(f, { href: link("image", f.probe), caption: true })),
+      ...grouped(ofProbes, (f) => f.analysis).map(([, own]) =>
+        section(own[0].title, el("div", { class: "thirds" }, ...own.map((f) => picture(f, { href: link("image", f.probe), caption: true }))))),
     ];
   },
 
   unit({ layer, unit }) {
-    const own = bestFirst(figuresWhere((f) => f.layer === layer && f.unit === unit));
+    const own = bestFirst(figuresWhere((f) => f.layer === layer && f.unit === unit && f.probe === null));
     const up = el("a", { href: link("layer", layer) }, layer);
     return [
       heading(["unit ", String(unit), " of ", up], siblings("unit", unitsOf(layer).map((u) => [layer, u]), [layer, unit])),
-      ...grouped(own, (f) => f.analysis).map(([, figures]) => {
-        const titles = figures.some(variantOf); // then each has one, and they stand in line
+      el("div", { class: "sections" }, ...grouped(own, (f) => f.analysis).map(([analysis, figures]) => {
+        const corner = (f) => analysis === "features" && /^(|negative)$/.test(variantOf(f)); // its picture, without the crops beside it
+        const titled = figures.some(variantOf); // then each is, and they stand in line
         return section(figures[0].title,
-          el("div", { class: "wide" }, ...figures.map((f) => picture(f, { caption: true, large: true, title: variantOf(f) || (titles ? "the unit" : "") }))),
-          numbers(figures),
-          ...figures.map((f) => filmstrip(f, goTo)));
-      }),
+          withAside(figures.every(corner), el("div", { class: "wide" }, ...figures.map((f) => picture(f, { caption: true, large: true, corner: corner(f), title: variantOf(f) || (titled ? "the unit" : "") }))),
+            ...figures.flatMap((f) => [distribution(f), classMix(f)]), numbers(figures)),
+          ...figures.map((f) => filmstrip(f, goTo, corner(f))));
+      })),
     ];
   },
 
   image({ probe }) {
     const own = figuresWhere((f) => f.probe === probe);
+    const titles = new Set(own.map(subjectOf).filter(Boolean));
     return [
-      heading(`image ${probe}`, siblings("image", probesOf(), probe)),
-      ...grouped(own, (f) => f.analysis).map(([, figures]) =>
+      heading([`image ${probe}`, ...(titles.size ? [el("span", { class: "of-what" }, [...titles][0])] : [])], siblings("image", probesOf(), probe)),
+      ...grouped(own, (f) => f.analysis).map(([, figures], i) =>
         section(figures[0].title,
-          el("div", { class: "wide" }, ...figures.map((f) => picture(f, { caption: true, large: true, title: subjectOf(f) }))),
-          numbers(figures),
+          withAside(false, el("div", { class: "wide stack" }, ...figures.map((f) => picture(f, { caption: true, large: true, title: subjectOf(f) }))),
+            i === 0 ? confidences(own) : null, numbers(figures)),
           ...figures.map((f) => filmstrip(f, goTo)))),
     ];
   },
 };
 
-const BEST = ["features", "examples"]; // what shows a unit best, first
+// pictures, and beside or below them what is drawn of them
+function withAside(below, pictures, ...parts) {
+  const told = parts.filter((part) => part !== null);
+  return el("div", { class: below ? "with-below" : "with-aside" }, pictures, told.length ? el("div", { class: "aside" }, ...told) : null);
+}
+
+// the charts that one looks at first, and all the others folded away
+function curveSection() {
+  const draw = (all, label) => el("div", { class: "charts", role: "group", "aria-label": label, tabindex: "0" }, ...all.map(([name, lines]) => chart(words(name), lines, goTo)));
+  const all = curves();
+  if (!all.length) return null;
+  const first = FIRST.map((name) => all.find(([chart]) => chart.startsWith(name))).filter(Boolean);
+  const shown = first.length ? first : all, rest = all.filter((one) => !shown.includes(one));
+  return section("Curves", draw(shown, "Curves"), rest.length ? el("details", { class: "more" }, el("summary", {}, `${rest.length} more`), draw(rest, "More curves")) : null);
+}
+
+const BEST = ["features", "examples", "unit_saliency"]; // what shows a unit best, first
 function bestFirst(figures) {
   const rank = (f) => (BEST.includes(f.analysis) ? BEST.indexOf(f.analysis) : BEST.length);
   return figures.toSorted((a, b) => rank(a) - rank(b));
@@ -87,10 +112,6 @@ function section(title, ...content) {
   return el("section", {}, el("h2", {}, title), ...content);
 }
 
-function byTechnique(figures, draw) {
-  return grouped(figures, (f) => f.analysis).map(([, own]) => section(own[0].title, el("div", { class: "wide" }, ...own.map(draw))));
-}
-
 // previous and next of the same kind
 function siblings(view, all, current) {
   const same = (a, b) => [a].flat().join("\n") === [b].flat().join("\n");
@@ -104,13 +125,25 @@ function siblings(view, all, current) {
     to(all[place + 1], "↓", "next"));
 }
 
-function facts(run) {
-  const duration = run.steps.flatMap((at) => Object.values(at.analyses)).reduce((sum, one) => sum + one.seconds, 0);
-  const pairs = [...run.facts, ["checkpoints", String(run.steps.length)], ["analyses took", `${number(Math.round(duration))} s`]];
+// what was run: a line of facts, or where there are several runs a table in which what differs stands out
+function facts() {
+  const pairs = runs.map((run) => {
+    const seconds = run.steps.flatMap((at) => Object.values(at.analyses)).reduce((sum, one) => sum + one.seconds, 0);
+    return new Map([...run.facts, ["checkpoints", String(run.steps.length)], ["analyses took", `${number(Math.round(seconds))} s`]]);
+  });
+  const settings = runs.filter((run) => run.settings).map((run) => el("details", {},
+    el("summary", {}, runs.length > 1 ? `All settings of ${run.name}` : "All settings"), el("pre", { tabindex: "0" }, run.settings)));
+  if (runs.length === 1) {
+    return el("div", { class: "facts" }, el("dl", {}, ...[...pairs[0]].map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))), ...settings);
+  }
+  const names = [...new Set(pairs.flatMap((of) => [...of.keys()]))];
+  const differs = (name) => new Set(pairs.map((of) => of.get(name))).size > 1;
   return el("div", { class: "facts" },
-    runs.length > 1 ? el("h2", {}, run.name) : null,
-    el("dl", {}, ...pairs.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),
-    run.settings ? el("details", {}, el("summary", {}, "All settings"), el("pre", { tabindex: "0" }, run.settings)) : null);
+    el("div", { class: "runs", role: "group", "aria-label": "The runs", tabindex: "0" }, el("table", {},
+      el("thead", {}, el("tr", {}, el("td"), ...names.map((name) => el("th", { scope: "col" }, name)))),
+      el("tbody", {}, ...runs.map((run, i) => el("tr", {}, el("th", { scope: "row" }, run.name),
+        ...names.map((name) => el("td", { class: differs(name) ? "differs" : "" }, pairs[i].get(name) ?? "–"))))))),
+    ...settings);
 }
 
 // analyses that failed at the step chosen
@@ -167,5 +200,3 @@ function choices(techniques, grid) {
   apply();
   return el("fieldset", { class: "choices" }, el("legend", {}, "Show"), ...boxes);
 }
-
-const words = (name) => name.replaceAll("_", " ");

@@ -173,8 +173,15 @@ class Subject:
             yield self.images(range(start, min(start + self.batch_size, part.stop)))
 
     def share(self, count: int) -> range:
-        """Which of `count` things are this rank's: as many as the others', give or take one, in a row."""
-        return range(count * self.rank // self.ranks, count * (self.rank + 1) // self.ranks)
+        """Which of `count` things are this rank's: as many as the others', give or take one, in a row.
+
+        On a CPU never one of several, and so maybe none: convolutions of a batch of one round differently
+        there, which some techniques (gradient ascent, attacks) blow up.
+        """
+        least = 2 if self.device.type == "cpu" else 1
+        shares = max(1, min(self.ranks, count // least))
+        own = min(self.rank, shares), min(self.rank + 1, shares)
+        return range(*(count * number // shares for number in own))
 
     def dealt(self, things: Sequence[Any], make: Callable[[Sequence[Any]], Iterable[Any]]) -> list[Any]:
         """`make(things)` by all ranks together: each makes of its share, and all get all, in order.

@@ -133,7 +133,8 @@ def smooth_grad(
     total = torch.zeros_like(images)
     for copies in chunks(n, len(images), batch_size):
         noise = torch.stack([torch.randn(images.shape[1:], generator=generator) for _ in copies]).to(images)
-        total += _gradients_of_copies(network, images + sigma * noise[:, None], targets, of).sum(0)
+        for gradient in _gradients_of_copies(network, images + sigma * noise[:, None], targets, of):
+            total += gradient  # one by one: the sum does not depend on how many make a pass
     return total / n
 
 
@@ -163,7 +164,8 @@ def integrated_gradients(
     total = torch.zeros_like(images)
     for points in chunks(steps, len(images), batch_size):
         between = images - (1 - share[points]) * way
-        total += (weight[points] * _gradients_of_copies(network, between, targets, of)).sum(0)
+        for point, gradient in zip(points, _gradients_of_copies(network, between, targets, of)):
+            total += weight[point] * gradient  # one by one, as above
     return way * total
 
 

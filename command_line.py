@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import sys
 import typing
 from collections.abc import Callable, Iterator
@@ -11,16 +12,33 @@ from typing import Any
 
 import config
 import trainer_arguments
-from settings import SettingError, in_words
+from settings import SettingError, Stopped, in_words
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def answered(main: Callable[[list[str]], None]) -> None:
-    """Run a program's main; wrong input ends it with exit status 2 and one message on stderr."""
+    """Run a program's main; wrong input ends it with exit status 2 and one message on stderr, what no program
+    can go on without (`settings.Stopped`, room on the disk) with 1 and one message."""
     try:
         main(sys.argv[1:])
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except Stopped as error:
+        words = [str(error), *getattr(error, "__notes__", [])]
+        print(f"stopped: {'; '.join(words)}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        where = f" for {error.filename}" if error.filename else ""
+        print(
+            f"stopped: {error.strerror}{where}: nothing is half-written; make room and go on with "
+            "run.resume=true",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
 
 
 def helped(arguments: list[str], about: str) -> bool:

@@ -78,13 +78,15 @@ class RunCheckpoints(ModelCheckpoint):
 
 
 class StepCheckpoints(RunCheckpoints):
-    """Lightning's ModelCheckpoint, named by step, and in four things stricter.
+    """Lightning's ModelCheckpoint, named by step, and in five things stricter.
 
     - The newest `keep` stay, whatever the metrics say, and a step has one file.
+    - Where a validation is due after a step, it comes before the checkpoint: a run cut off between the two
+      would not make up for it.
     - The end of training is a checkpoint, wherever it falls; so is the start, with `at_start`.
-    - After an exception there is one only if it struck between two steps: in the midst of a step some of the
-      network has changed and some has not, and no run could go on exactly from there. The last regular one
-      stands.
+    - After an exception there is one only if it struck between two steps and the network is not spoiled: in
+      the midst of a step some of the network has changed and some has not, and no run could go on exactly
+      from there. The last regular one stands.
     - A resumed run does not write again what it was resumed from.
     """
 
@@ -112,6 +114,7 @@ class StepCheckpoints(RunCheckpoints):
         )
         self.at_start = at_start
         self._training = False
+        self._validating_first = False
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -122,6 +125,25 @@ class StepCheckpoints(RunCheckpoints):
         elif self.at_start and not trainer.fast_dev_run:
             self._save(trainer)
 
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        loop = trainer.fit_loop
+        self._validating_first = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+        if not self._validating_first:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self._validating_first and not trainer.sanity_checking:
+            self._validating_first = False
+            super().on_train_batch_end(trainer, pl_module, None, None, 0)
+        super().on_validation_end(trainer, pl_module)
+
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._training = False
         if not self._should_skip_saving_checkpoint(trainer):
@@ -130,7 +152,7 @@ class StepCheckpoints(RunCheckpoints):
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        if not (self._training and between_steps(trainer)):
+        if not (self._training and between_steps(trainer)) or getattr(exception, "spoiled", False):
             return
         try:
             super().on_exception(trainer, pl_module, exception)

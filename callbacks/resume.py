@@ -99,9 +99,10 @@ class ExactResume(Callback):
         self._state = saved if isinstance(saved, list) else [saved]  # one, in checkpoints of before
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        batches = trainer.fit_loop.epoch_loop._batches_that_stepped + 1  # fewer than steps where these replay
         for logger in trainer.loggers:
             if hasattr(logger, "rewind"):
-                logger.rewind(trainer.global_step)
+                logger.rewind(min(trainer.global_step, batches))
         _place_loaders(trainer.fit_loop)
         _leave_finished_epoch(trainer.fit_loop)
         if self._state:

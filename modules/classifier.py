@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.distributed
 import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor, nn
@@ -15,26 +16,42 @@ from torchmetrics.classification import MulticlassCalibrationError, MulticlassCo
 
 from modules.objectives.base import Objective
 from modules.optimizers import OptimizerSettings, build
-from settings import check
+from settings import Stopped, check
 
 _CHECK_EVERY = 16  # steps between looks at the loss where looking makes the host wait for the device
 
 
-class NonFiniteLoss(ArithmeticError):
-    """The loss is NaN or infinite.
+class NonFinite(Stopped, ArithmeticError):
+    """The loss, or the weights, are NaN or infinite.
 
     Attributes:
         step: optimizer steps taken before it.
         indices: of the batch's images in the data set; empty where the batch does not say.
+        loss: what it is; None where it is the weights that are not finite.
     """
 
-    def __init__(self, step: int, loss: float, indices: list[int]):
+    spoiled = True
+
+    def __init__(self, what: str, step: int, indices: Sequence[int], loss: float | None = None):
         shown = ", ".join(map(str, indices[:8])) + (", ..." if len(indices) > 8 else "")
         of = f" on the batch of images {shown}" if indices else ""
-        super().__init__(
-            f"the loss is {loss} at step {step}{of}: lower the learning rate, or look at these images"
-        )
-        self.step, self.loss, self.indices = step, loss, indices
+        super().__init__(f"{what} at step {step}{of}: lower the learning rate, or look at these images")
+        self.step, self.loss, self.indices = step, loss, list(indices)
+
+
+class NonFiniteLoss(NonFinite):
+    """The loss is NaN or infinite."""
+
+    def __init__(self, step: int, loss: float, indices: Sequence[int]):
+        super().__init__(f"the loss is {loss}", step, indices, loss)
+
+
+class NonFiniteWeights(NonFinite):
+    """A weight is NaN or infinite, and so the checkpoint that was about to be written is not."""
+
+    def __init__(self, step: int, names: Sequence[str], indices: Sequence[int]):
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        super().__init__(f"{names[0]}{more} is no longer finite", step, indices)
 
 
 class Classifier(LightningModule):
@@ -55,7 +72,9 @@ class Classifier(LightningModule):
 
     Raises:
         ValueError: a network of other classes than these.
-        NonFiniteLoss: in training; before the step on a CPU, at most 16 steps late elsewhere.
+        NonFiniteLoss: in training; before the step in one process on a CPU, at most 16 steps late elsewhere.
+            All ranks raise it, whoever's loss it was.
+        NonFiniteWeights: where a checkpoint of such weights would have been written.
     """
 
     def __init__(
@@ -83,7 +102,9 @@ class Classifier(LightningModule):
         self._extra: dict[str, MeanMetric] = {}
         self._sums: list[Tensor | int] = [0, 0, 0]  # loss times images, correct ones, images
         self._logged = 0  # the step at which the sums were logged
+        self._epoch = 0  # in which the checkpoint was written that training goes on from
         self._unseen: list[tuple[int, Tensor, Tensor | None]] = []
+        self._latest: Tensor | None = None  # indices of the last batch
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
@@ -97,21 +118,34 @@ class Classifier(LightningModule):
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         images, labels = batch[0], batch[1]
         loss, logits = self.objective(self.network, images, labels)
-        self._watch(loss.detach(), batch[2] if len(batch) > 2 else None)
+        self._latest = batch[2] if len(batch) > 2 else None
+        self._watch(loss.detach(), self._latest)
         with torch.no_grad():
-            self._sums[0] += loss.detach() * len(labels)
-            self._sums[1] += (logits.detach().argmax(1) == labels).sum()
-            self._sums[2] += len(labels)
+            losses, correct, count = self._sums
+            correct = correct + (logits.detach().argmax(1) == labels).sum()
+            self._sums = [losses + loss.detach() * len(labels), correct, count + len(labels)]
         return loss
+
+    def on_train_start(self) -> None:
+        # a checkpoint is written before its own step is logged: whoever goes on from it logs that step
+        if metrics := self._since_logged():
+            values = {name: float(value) for name, value in metrics.items()}
+            step = self.trainer.fit_loop.epoch_loop._batches_that_stepped
+            self.trainer._logger_connector.log_metrics(values | {"epoch": self._epoch}, step)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         # self.log costs as much as a small network's step, so it is called where Lightning uses its value
+        if metrics := self._since_logged():
+            self.log_dict(metrics, prog_bar=True)
+
+    def _since_logged(self) -> dict[str, Tensor]:
+        """What is to be logged at this step, if anything is: means since it was logged last."""
         every = self.trainer.log_every_n_steps
         if not every or self.global_step % every or self.global_step == self._logged:
-            return
+            return {}
         loss, correct, images = self._sums
         self._sums, self._logged = [0, 0, 0], self.global_step
-        self.log_dict({"train/loss": loss / images, "train/accuracy": correct / images}, prog_bar=True)
+        return {"train/loss": loss / images, "train/accuracy": correct / images} if images else {}
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
@@ -124,19 +158,37 @@ class Classifier(LightningModule):
             self.objective.after_backward(self.network)
 
     def _watch(self, loss: Tensor, indices: Tensor | None) -> None:
-        if loss.device.type == "cpu" and math.isfinite(loss.item()):
+        at_once = loss.device.type == "cpu" and _ranks() == 1  # no waiting for a device, nor for another rank
+        if at_once and math.isfinite(loss.item()):
             return
         self._unseen.append((self.global_step, loss, indices))
-        if loss.device.type == "cpu" or len(self._unseen) >= _CHECK_EVERY:
+        if at_once or len(self._unseen) >= _CHECK_EVERY:
             self._look()
 
     def _look(self) -> None:
-        """Raise NonFiniteLoss for the first of the losses not looked at yet that is not finite."""
+        """Raise NonFiniteLoss for the first of the losses not looked at yet that is not finite, of any rank.
+
+        All ranks come here together, and have as many to look at.
+        """
         unseen, self._unseen = self._unseen, []
-        if not unseen or bool(torch.stack([loss for _, loss, _ in unseen]).isfinite().all()):
+        if not unseen:
             return
-        step, loss, indices = next(entry for entry in unseen if not bool(entry[1].isfinite()))
-        raise NonFiniteLoss(step, float(loss), [] if indices is None else indices.tolist())
+        bad = ~torch.stack([loss for _, loss, _ in unseen]).isfinite()
+        anywhere = bad.any().to(torch.uint8)
+        if _ranks() > 1:
+            torch.distributed.all_reduce(anywhere, torch.distributed.ReduceOp.MAX)
+        if not bool(anywhere):
+            return
+        found = [
+            (step, float(loss), [] if indices is None else indices.tolist())
+            for (step, loss, indices), is_bad in zip(unseen, bad.tolist())
+            if is_bad
+        ][:1]
+        if _ranks() > 1:
+            gathered: list[Any] = [None] * _ranks()
+            torch.distributed.all_gather_object(gathered, found)
+            found = sorted((entry for entries in gathered for entry in entries), key=lambda entry: entry[0])
+        raise NonFiniteLoss(*found[0])
 
     def on_train_epoch_end(self) -> None:
         self._look()
@@ -184,14 +236,34 @@ class Classifier(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._look()
+        if names := self._not_finite(checkpoint.get("state_dict", {})):
+            indices = [] if self._latest is None else self._latest.tolist()
+            raise NonFiniteWeights(int(checkpoint.get("global_step", 0)), names, indices)
         state = self.objective.state_dict() if hasattr(self.objective, "state_dict") else {}
         checkpoint["vitrine"] = {
             "spec": getattr(self.network, "spec", None),
             "classes": list(self.classes),
             "step": int(checkpoint.get("global_step", 0)),
             "objective": state,
+            "sums": [s.cpu() if isinstance(s, Tensor) else s for s in self._sums],
+            "logged": self._logged,
         }
 
+    def _not_finite(self, state: Mapping[str, Any]) -> list[str]:
+        """The parameters that are NaN or infinite, and the buffers that are NaN (a mask may hold -inf)."""
+        parameters = {name for name, _ in self.named_parameters()}
+        floats = {n: t for n, t in state.items() if isinstance(t, Tensor) and t.is_floating_point()}
+        bad = {n: (~t.isfinite() if n in parameters else t.isnan()).any() for n, t in floats.items()}
+        return [name for name, is_bad in bad.items() if bool(is_bad)]
+
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        saved = checkpoint.get("vitrine", {})
+        self._sums, self._logged = saved.get("sums", [0, 0, 0]), saved.get("logged", self._logged)
+        self._epoch = checkpoint.get("epoch", 0)
         if hasattr(self.objective, "load_state_dict"):
             self.objective.load_state_dict(checkpoint["vitrine"]["objective"])
+
+
+def _ranks() -> int:
+    distributed = torch.distributed
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1

@@ -1,5 +1,6 @@
 """Which checkpoints are written; when, is in test_analyze_checkpoints."""
 
+import lightning
 import pytest
 import tiny
 
@@ -40,3 +41,21 @@ def test_a_disk_that_is_full_on_an_exception_does_not_hide_the_exception(tmp_pat
 
     with pytest.raises(ArithmeticError, match="the first thing"):
         tiny.train(tmp_path, extra=(Raise(),))
+
+
+def test_a_validation_that_a_kill_cut_off_is_made_up_for(tmp_path):
+    """The checkpoint of an epoch's last step comes after that epoch's validation, whoever asked for it."""
+
+    class CutOff(lightning.Callback):
+        def on_validation_start(self, trainer, *_):
+            if trainer.global_step == 8:
+                trainer.callbacks = []  # as if killed: nothing after it runs, nothing is saved
+                raise ConnectionAbortedError
+
+    settings = CheckpointSettings(every_steps=2)
+    tiny.train(tmp_path / "whole", epochs=3, checkpoints=settings)
+    with pytest.raises(ConnectionAbortedError):
+        tiny.train(tmp_path / "cut", epochs=3, checkpoints=settings, extra=(CutOff(),))
+    tiny.train(tmp_path / "cut", epochs=3, checkpoints=settings, resume=True)
+    whole, cut = ((tmp_path / name / "metrics.csv").read_text() for name in ("whole", "cut"))
+    assert cut == whole and "val/accuracy" in whole

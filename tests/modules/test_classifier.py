@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader, Dataset
 
 from modules import Classifier, OptimizerSettings, load_network
@@ -228,3 +229,40 @@ def test_what_cannot_be_is_refused_by_name():
         Classifier(network, Standard(), SETTINGS, ["a", "b"])
     with pytest.raises(SettingError, match=r"optimizer\.lr: is -1"):
         Classifier(network, Standard(), OptimizerSettings(lr=-1), NAMES)
+
+
+def test_means_go_on_where_a_checkpoint_was_written(tmp_path):
+    """Logged are means over all steps since the last time, also where a run was cut off between."""
+
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step in (3, 4):
+                trainer.save_checkpoint(tmp_path / f"{trainer.global_step}.ckpt")
+
+    class Logged(Logger):
+        name, version = "logged", ""
+
+        def __init__(self):
+            super().__init__()
+            self.rows = {}
+
+        def log_hyperparams(self, *_, **__):
+            pass
+
+        def log_metrics(self, metrics, step=None):
+            self.rows.setdefault(step, {}).update(metrics)
+
+    def rows(**how):
+        logger = Logged()
+        ran = trainer(tmp_path, logger=logger, log_every_n_steps=4, callbacks=[Save()], max_epochs=8)
+        ran.fit(small(), loader(Squares(8)), **how)
+        return logger.rows
+
+    whole = rows()
+    assert sorted(whole) == [3, 7]
+    (tmp_path / "3.ckpt").rename(tmp_path / "before.ckpt")
+    (tmp_path / "4.ckpt").rename(tmp_path / "at.ckpt")
+    assert rows(ckpt_path=tmp_path / "before.ckpt", weights_only=True) == whole
+    assert (
+        rows(ckpt_path=tmp_path / "at.ckpt", weights_only=True) == whole
+    )  # written before step 4 was logged

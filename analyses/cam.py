@@ -55,8 +55,7 @@ def grad_cam(network: nn.Module, images: Tensor, targets: Tensor | int, layer: s
         ValueError: a target is no class, or the logits do not depend on the layer.
     """
     maps, gradients, _ = class_gradients(network, images, targets, layer)
-    # not a matrix product: its last bit depends on the size of the batch
-    return (maps * gradients.mean((2, 3), keepdim=True)).sum(1).relu()
+    return torch.einsum("nchw,nc->nhw", maps, gradients.mean((2, 3))).relu()
 
 
 def grad_cam_pp(network: nn.Module, images: Tensor, targets: Tensor | int, layer: str) -> Tensor:

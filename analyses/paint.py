@@ -69,7 +69,7 @@ def balance(values: Tensor, over: Tensor, opacity: float = 0.6) -> Tensor:
 
 def upsampled(values: Tensor, size: Sequence[int]) -> Tensor:
     """Maps [..., h, w] upsampled bilinearly to [..., H, W]."""
-    flat = values.reshape(1, -1, *values.shape[-2:])
+    flat = values.reshape(-1, 1, *values.shape[-2:])  # as channels, their number would choose how it rounds
     return F.interpolate(flat, tuple(size), mode="bilinear", align_corners=False).reshape(
         *values.shape[:-2], *size
     )

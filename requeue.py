@@ -27,7 +27,7 @@ def end(interrupted: Interrupted, run: Any, close: Callable[[], None]) -> NoRetu
         run: the settings of section `run`.
         close: closes the page, W&B, ...; what it has not done in time is left undone.
     """
-    first = _rank() == 0
+    first = _is_first()
     if first:
         print(after(interrupted, run), flush=True)
     from gallery.bounded import Bounded
@@ -89,6 +89,9 @@ def _asked(*words: str) -> tuple[str, str]:
     return ran.stdout, ""
 
 
-def _rank() -> int:
-    """This process among all of the job, as launchers tell."""
-    return next((int(os.environ[n]) for n in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if n in os.environ), 0)
+def _is_first() -> bool:
+    """Whether this is the first process of the job, as torchrun tells, or else srun and Lightning."""
+    env = os.environ
+    if "RANK" in env:
+        return env["RANK"] == "0"
+    return env.get("SLURM_PROCID", "0") == env.get("LOCAL_RANK", "0") == "0"

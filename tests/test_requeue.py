@@ -204,7 +204,14 @@ def test_without_scontrol_the_command_is_said(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("environment", "status"), [({}, 75), ({"RANK": "1"}, 0), ({"SLURM_PROCID": "3"}, 0)]
+    ("environment", "status"),
+    [
+        ({}, 75),
+        ({"RANK": "1", "LOCAL_RANK": "0"}, 0),  # torchrun
+        ({"RANK": "0", "LOCAL_RANK": "0", "SLURM_PROCID": "1"}, 75),  # which numbers nodes as it likes
+        ({"SLURM_PROCID": "3"}, 0),  # srun
+        ({"SLURM_PROCID": "0", "LOCAL_RANK": "1"}, 0),  # a batch script, and Lightning in it
+    ],
 )
 def test_of_several_ranks_the_first_speaks(monkeypatch, capsys, environment, status):
     for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK", "SLURM_JOB_ID"):

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+import config
 import runs
+import train
+from analyses import ANALYSES
 from settings import SettingError
 
 ROOT = Path(runs.__file__).parent
@@ -52,3 +55,16 @@ def test_a_name_that_was_chosen_is_not_changed(tmp_path):
     with pytest.raises(SettingError, match="was made by another run just now"):
         runs.claim(tmp_path / "mine", resume=False)
     assert runs.claim(tmp_path / "mine", resume=True) == tmp_path / "mine"
+
+
+def test_a_training_whose_name_was_taken_in_its_second_trains_under_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "default_name", lambda *_: "signs-now")
+    words = ["data.train_size=32", "data.val_size=16", "data.image_size=32", "trainer.max_steps=1"]
+    words += ["trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "logging.wandb.mode=disabled"]
+    off = [f"analysis.{name}.enabled=false" for name in ANALYSES]
+    (tmp_path / "signs-now").mkdir()
+    train.main([*words, *off, f"run.root={tmp_path}"])
+    made = tmp_path / "signs-now-2"
+    assert (made / "checkpoints" / "last.ckpt").exists() and (made / "index.html").exists()
+    assert config.load([], base=[made / "config.yaml"]).run.name == "signs-now-2"
+    assert not list((tmp_path / "signs-now").iterdir())

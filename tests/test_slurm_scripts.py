@@ -31,7 +31,8 @@ def test_training_goes_on_under_its_name(tmp_path):
 
 def test_each_of_an_array_has_a_run_of_its_own(tmp_path):
     _, calls = ran(tmp_path, "train.sbatch", "mine", SLURM_ARRAY_TASK_ID="3")
-    assert "run.name=mine-3" in calls[0]
+    said = "run.name=mine-3 run.resume=true trainer.enable_progress_bar=false"
+    assert calls == [f"srun python train.py run.seed=3 {said}"]
 
 
 @pytest.mark.parametrize(("status", "requeued"), [(0, []), (75, ["scontrol requeue 7"]), (1, [])])

@@ -33,6 +33,11 @@ class RunSettings:
     root: str = setting("runs", "where runs are kept")
     seed: int = setting(0, "everything random comes from it", least=0, most=2**31 - 1)
     resume: bool = setting(False, "go on with the run of this name from its last good checkpoint")
+    requeue: str = setting(
+        "auto",
+        "auto: a SLURM job that is preempted (SIGTERM, SIGUSR1) is put back into the queue",
+        choices=("auto", "never"),
+    )
 
 
 @dataclass
@@ -69,11 +74,16 @@ class Settings:
     analysis: Any
     logging: Any
     tree: DictConfig = dataclasses.field(repr=False)
+    unnamed: bool = False  # run.name is from the clock
 
     @property
     def folder(self) -> Path:
         """The run's directory."""
         return Path(self.run.root) / str(self.run.name)
+
+    def rename(self, name: str) -> None:
+        """Call the run something else."""
+        self.run.name = self.tree.run.name = name
 
     def save(self) -> None:
         """Write config.yaml into the run's directory; loading it gives the same settings."""
@@ -171,10 +181,11 @@ def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
     for name in schemas:
         check(values[name], name)
     trainer_arguments.check(values["trainer"])
-    if values["run"].name is None:
+    unnamed = values["run"].name is None
+    if unnamed:
         values["run"].name = tree.run.name = runs.default_name(values["data"].name, values["model"].name)
     runs.check_name(values["run"].name, values["run"].root)
-    return Settings(**values, tree=tree)
+    return Settings(**values, tree=tree, unnamed=unnamed)
 
 
 def filled(schema: type, arguments: Sequence[str]) -> Any:
@@ -245,18 +256,21 @@ def leaves(node: DictConfig, path: str = "") -> Iterator[str]:
             yield from leaves(child, inner)
 
 
-def load_run(arguments: Sequence[str]) -> Settings:
+def load_run(arguments: Sequence[str], first: bool = True) -> Settings:
     """The settings of a run about to start or to go on.
 
     With `run.resume`, the run's own config.yaml comes before everything else that was said; a run that is not
     there yet starts, so that one command serves for both.
+
+    Args:
+        first: of the processes that train together, whose run may not be there yet.
 
     Raises:
         SettingError: as `load`; and a run of this name is there already, or it is not said which to resume.
     """
     settings = load(arguments)
     if not settings.run.resume:
-        if settings.folder.exists():
+        if first and settings.folder.exists() and not settings.unnamed:
             problem = f"{settings.folder} is there already; run.resume=true goes on with it"
             raise SettingError("run.name", f"{problem}, another name starts another")
         return settings

@@ -13,6 +13,7 @@ from torch import Tensor
 from analyses import paint
 from analyses.attribution import Effort, attributions, cam_layer, strength, technique
 from analyses.base import Analysis, Figure, Scalar, Subject
+from analyses.table import table
 from settings import setting
 
 TITLES = {
@@ -79,15 +80,20 @@ class Saliency(Analysis):
             probe, confidence = numbers[row], probabilities[row, target].item()
             roles = {"true": labels[row] == target, "predicted": predicted[row] == target}
             role = " and ".join(name for name, holds in roles.items() if holds)
-            tiles, values = [paint.picture(images[row])], {"probability": confidence}
+            tiles, values = {"image": paint.picture(images[row])}, {"probability": confidence}
             for name, found in maps.items():
                 painted, values[name] = _painted(name, found[i])
-                tiles += painted
+                title = TITLES[name].split(" (")[0]
+                tiles |= dict(zip((title, f"{title}, magnitude"), painted))
             titles = ", ".join(["image", *(TITLES[name] for name in maps)])
             cautions = [CAUTIONS[name] for name in maps if name in CAUTIONS]
             yield Figure(
                 key=f"probe-{probe:03d}/{subject.classes[target]}",
-                image=paint.row([paint.enlarged(tile, tile_side(images.shape[-2:])) for tile in tiles]),
+                image=table(
+                    [[paint.enlarged(tile, tile_side(images.shape[-2:])) for tile in tiles.values()]],
+                    list(tiles),
+                    [f"{subject.classes[target]} {confidence:.0%}"],
+                ),
                 caption=f"probe {probe}, {subject.classes[target]} ({role}, {confidence:.0%}): "
                 f"{' '.join([titles + '.', *cautions])}",
                 probe=probe,

@@ -7,6 +7,7 @@ from torch import nn
 from analyses import paint
 from analyses.base import Probes, Subject
 from analyses.probe_saliency import Saliency
+from analyses.table import GAP, LINE
 from registry import UnknownName
 
 IMAGES = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -36,8 +37,9 @@ def test_each_probe_has_a_row_for_its_true_class_and_one_more_where_another_is_p
     probability = given.network(IMAGES).softmax(1)[1, true.label].item()
     assert true.values["probability"] == pytest.approx(probability)
     for figure in figures:  # the image, the gradient twice, six more: nine tiles of 128 pixels
-        assert figure.image.shape == (128, 9 * 128 + 8 * paint.GAP, 3)
-        assert torch.equal(figure.image[:, :128], paint.enlarged(paint.picture(IMAGES[figure.probe]), 128))
+        assert figure.image.shape == (LINE + 128, LINE + 9 * 128 + 8 * GAP, 3)
+        tile = figure.image[LINE:, LINE : LINE + 128]
+        assert torch.equal(tile, paint.enlarged(paint.picture(IMAGES[figure.probe]), 128))
         assert all(
             t in figure.caption for t in ("SmoothGrad", "Guided Grad-CAM", "occlusion", "Adebayo 2018")
         )
@@ -53,7 +55,7 @@ def test_maps_that_a_network_without_relus_cannot_have_are_left_out_and_the_log_
     with caplog.at_level(logging.INFO):
         figure = next(Saliency(probes=1, **QUICK)(subject(nn.GELU)))
     assert "guided" not in figure.caption.lower() and "Adebayo" not in figure.caption
-    assert figure.image.shape[1] == 6 * 128 + 5 * paint.GAP
+    assert figure.image.shape[1] == LINE + 6 * 128 + 5 * GAP
     assert "guided_backprop is left out" in caplog.text and "GELU" in caplog.text
 
 

@@ -99,15 +99,19 @@ class ExactResume(Callback):
         self._state = saved if isinstance(saved, list) else [saved]  # one, in checkpoints of before
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        batches = trainer.fit_loop.epoch_loop._batches_that_stepped + 1  # fewer than steps where these replay
         for logger in trainer.loggers:
             if hasattr(logger, "rewind"):
-                logger.rewind(min(trainer.global_step, batches))
+                logger.rewind(trainer.global_step)
         _place_loaders(trainer.fit_loop)
         _leave_finished_epoch(trainer.fit_loop)
         if self._state:
             random_state.restore(self._state[self._ranks.rank % len(self._state)])
             self._state = []
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        # Loggers count by this. Lightning (2.6) adds one to what a checkpoint says of it, which is one too many
+        # where the checkpoint was written after the step's end, as it is after an exception.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
 
 def _place_loaders(loop: Any) -> None:

@@ -130,7 +130,7 @@ class Classifier(LightningModule):
         # a checkpoint is written before its own step is logged: whoever goes on from it logs that step
         if metrics := self._since_logged():
             values = {name: float(value) for name, value in metrics.items()}
-            step = self.trainer.fit_loop.epoch_loop._batches_that_stepped
+            step = self.global_step - 1  # loggers count from 0
             self.trainer._logger_connector.log_metrics(values | {"epoch": self._epoch}, step)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:

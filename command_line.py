@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import os
 import sys
 import typing
 from collections.abc import Callable, Iterator
@@ -28,6 +29,9 @@ def answered(main: Callable[[list[str]], None]) -> None:
     except Stopped as error:
         words = [str(error), *getattr(error, "__notes__", [])]
         print(f"stopped: {'; '.join(words)}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except BrokenPipeError:  # `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes there
         raise SystemExit(1) from None
     except OSError as error:
         if error.errno not in NO_ROOM:

@@ -180,6 +180,15 @@ def test_wrong_input_ends_with_status_2_and_one_line():
         assert ended.stderr.count("\n") == 1 and "did you mean data.batch_size" in ended.stderr
 
 
+def test_help_that_is_read_only_in_part_is_no_error():
+    root = Path(train.__file__).parent
+    with subprocess.Popen(
+        [sys.executable, "train.py", "--help"], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as program:
+        program.stdout.close()
+        assert program.stderr.read() == b""
+
+
 def test_help_lists_every_setting_with_its_default_and_meaning(capsys):
     train.main(["--help"])
     said = capsys.readouterr().out

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gallery.sheet import by_layer, sheet
-from gallery.sinks import Results, section
+from gallery.sinks import Results, media_key, scalar_key
 
 _log = logging.getLogger(__name__)
 
@@ -27,11 +27,10 @@ class TensorBoardSink:
         try:
             for name, (figures, scalars) in results.items():
                 for scalar in scalars:
-                    self.writer.add_scalar(f"{section(name)}/{scalar.key}", float(scalar.value), step)
+                    self.writer.add_scalar(scalar_key(name, scalar.key), float(scalar.value), step)
                 for layer, group in by_layer(figures).items():
-                    tag = "/".join([section(name), name, *([layer] if layer else [])])
-                    pixels = sheet([figure.image for figure in group])
-                    self.writer.add_image(tag, pixels.numpy(), step, dataformats="HWC")
+                    pixels = sheet([figure.image for figure in group]).numpy()
+                    self.writer.add_image(media_key(name, layer), pixels, step, dataformats="HWC")
             self.writer.flush()
         except Exception:
             _log.warning("step %d did not reach TensorBoard", step, exc_info=True)

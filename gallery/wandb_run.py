@@ -13,7 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gallery import atomic
+from gallery import atomic, wandb_log, wandb_share
+from gallery.bounded import Bounded
+from gallery.guarded_run import FINISH_SECONDS, GuardedRun
+from gallery.ranking import BEST
+from gallery.sinks import STEP, metric_key
 from settings import setting
 
 if TYPE_CHECKING:
@@ -21,16 +25,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+PROJECT = "vitrine"
 INIT_SECONDS = 30  # a server that does not answer by then is done without
-FINISH_SECONDS = 300  # what is not uploaded by then stays in the run directory
-# curves whose best value ranks runs; the summary holds it
-RANKED = {
-    "val/accuracy": "max",
-    "val/robust_accuracy": "max",
-    "val/loss": "min",
-    "val/ece": "min",
-}
-_STEP = "trainer/global_step"  # Lightning's name for it
+OPEN_SECONDS = 240  # for all of opening a run, which asks a server several times
 _placed: dict[str, str] = {}  # environment variables that are ours, and what we made them
 
 
@@ -43,10 +40,15 @@ class WandbSettings:
         "auto: online with an API key (WANDB_API_KEY or `wandb login`), else offline",
         choices=("auto", "online", "offline", "disabled"),
     )
-    project: str = setting("vitrine", "project the run is shown in")
+    project: str | None = setting(
+        None, "project the run is shown in; WANDB_PROJECT, or vitrine, unless given"
+    )
     entity: str | None = setting(None, "user or team; your own unless given")
     group: str | None = setting(None, "name under which runs are gathered")
+    job_type: str | None = setting(None, "what kind of run it is within its group")
     tags: list[str] = setting([], "words to find the run by")
+    notes: str | None = setting(None, "what the run is for, in a sentence")
+    page: bool = setting(True, "upload the page at the end (as much again as the analysis folder)")
 
 
 def wandb_logger(
@@ -55,6 +57,7 @@ def wandb_logger(
     *,
     name: str | None = None,
     config: Mapping[str, Any] | None = None,
+    part: str = "alone",
 ) -> tuple[WandbLogger | None, str]:
     """Open the run's W&B run, or go on with the one it had; never raises, never waits for a person.
 
@@ -62,6 +65,7 @@ def wandb_logger(
         run_dir: the run's folder; the W&B id is kept in its `wandb-id`.
         name: what to call it; the folder's name unless given.
         config: the settings to show with the run, as plain containers.
+        part: "leader" where other processes log to the run as well, "follower" for these; see wandb_share.
 
     Returns:
         Lightning's logger, or None where W&B is disabled or did not start; and one line for the person: where
@@ -74,42 +78,57 @@ def wandb_logger(
     mode = _mode(settings.mode)
     if mode == "disabled":
         return None, "W&B is disabled."
+    project = settings.project or os.environ.get("WANDB_PROJECT") or PROJECT
+    if part == "follower" and not (run_dir / "wandb-id").exists():
+        return None, "The training does not log to W&B, so neither do those that follow it."
     if rank_zero_only.rank != 0:
-        return WandbLogger(project=settings.project, save_dir=str(run_dir)), ""
+        return WandbLogger(project=project, save_dir=str(run_dir)), ""
+    bounded = Bounded("W&B")
     try:
-        run, why = _open(run_dir, settings, mode, name, config)
+        opened, why = bounded.ask(
+            "init", OPEN_SECONDS, _open, run_dir, settings, mode, project, name, config, part
+        )
+        run = GuardedRun(opened, bounded)
+        _define(run)
+        had = bounded.ask("summary", INIT_SECONDS, _logged_before, run_dir, opened)
     except Exception as error:
         _log.warning("W&B did not start", exc_info=True)
         return None, f"W&B did not start, the run goes on without it ({_line(error)})."
-    logger = WandbLogger(experiment=run, project=settings.project, save_dir=str(run_dir), id=run.id)
+    from gallery.wandb_curves import Curves
+
+    logger = Curves(run, had, project, run_dir)
     if not run.offline:
         return logger, f"W&B shows the run at {run.url}"
-    place = Path(os.path.relpath(run_dir / "wandb"))
-    return logger, f"W&B is offline{why}; to upload the run: wandb sync {place}/offline-run-*-{run.id}"
+    place, all_of_them = Path(os.path.relpath(run_dir / "wandb")), "" if part == "alone" else "*"
+    sync = f"wandb sync {place}/offline-run-*-{run.id}{all_of_them}"
+    return logger, f"W&B is offline{why}; to upload the run: {sync}"
 
 
 def _open(
-    run_dir: Path, settings: WandbSettings, mode: str, name: str | None, config: Any
+    run_dir: Path, settings: WandbSettings, mode: str, project: str, name: str | None, config: Any, part: str
 ) -> tuple[Any, str]:
     import wandb
 
     _keep_inside(run_dir)
     why = ""
-    if mode == "online" and not _has_key():
+    if mode == "online" and not has_key():
         mode, why = "offline", " (there is no API key)"
 
     def start(mode: str) -> Any:
+        mode = wandb_share.mode_of(run_dir, part, mode)
+        wandb_share.mark(run_dir, part, shared=mode == "shared")
         return wandb.init(
             dir=str(run_dir),
             id=_run_id(run_dir),
-            resume="allow"
-            if mode == "online"
-            else None,  # an offline run always continues its id when synced
+            # off line it is written down, and `wandb sync` appends to what it finds
+            resume=None if mode == "shared" else "allow",
             name=name or run_dir.name,
-            project=settings.project,
+            project=project,
             entity=settings.entity,
             group=settings.group,
+            job_type=settings.job_type,
             tags=list(settings.tags) or None,
+            notes=settings.notes,
             config=dict(config or {}),
             reinit="create_new",  # whatever run a notebook has open is its own affair
             settings=wandb.Settings(
@@ -118,22 +137,40 @@ def _open(
                 init_timeout=INIT_SECONDS,
                 login_timeout=INIT_SECONDS,
                 finish_timeout=FINISH_SECONDS,
+                **wandb_share.settings_of(part),
             ),
         )
 
     try:
-        run = start(mode)
+        return start(mode), why
     except Exception as error:
         if mode == "offline":
             raise
         _log.warning("W&B is not reached, the run is kept offline: %s", _line(error))
         wandb.teardown()  # the half-open run holds the id
-        run, why = start("offline"), " (the server was not reached)"
-    run.define_metric(_STEP)
-    run.define_metric("*", step_metric=_STEP, step_sync=True)
-    for metric, summary in RANKED.items():
-        run.define_metric(metric, step_metric=_STEP, step_sync=True, summary=f"{summary},last")
-    return run, why
+        return start("offline"), " (the server was not reached)"
+
+
+def _define(run: GuardedRun) -> None:
+    """Steps as everybody's x axis, and what is best of the curves that rank runs."""
+    run.define_metric(STEP)
+    run.define_metric("*", step_metric=STEP, step_sync=True)
+    for metric, best in BEST.items():
+        summary = f"{best.__name__},last"
+        run.define_metric(metric_key(f"val/{metric}"), step_metric=STEP, step_sync=True, summary=summary)
+
+
+def _logged_before(run_dir: Path, run: Any) -> dict[int, set[str]]:
+    """The keys that earlier starts of the run have logged, by step, so that W&B has them."""
+    from gallery.wandb_curves import metrics_until
+
+    if not run.offline:
+        return metrics_until(run_dir, run.summary.get(STEP) if run.resumed else None)
+    had: dict[int, set[str]] = {}
+    for row in wandb_log.rows(run_dir, run.id):
+        if STEP in row:
+            had.setdefault(int(row[STEP]), set()).update(row)
+    return had
 
 
 def _mode(asked: str) -> str:
@@ -146,7 +183,7 @@ def _mode(asked: str) -> str:
     return {"dryrun": "offline", "offline": "offline", "disabled": "disabled"}.get(said, "online")
 
 
-def _has_key() -> bool:
+def has_key() -> bool:
     """Whether W&B would find credentials without asking."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,118 +13,113 @@ from typing import Any
 import torch
 
 from analyses.base import Figure
+from gallery.guarded_run import GuardedRun
+from gallery.ranking import ranking
 from gallery.sheet import PAPER, by_layer, sheet
-from gallery.sinks import INDEX, Results, section
+from gallery.sinks import STEP, UNITS, Results, media_key, scalar_key
+from gallery.units_table import units_table
 
 _log = logging.getLogger(__name__)
 
-SINGLES = (
-    32  # pictures of no unit are shown one by one, each with its caption, up to so many; else as a sheet
-)
+# pictures of no unit are shown one by one, each with its caption, up to so many (W&B: 108); else as a sheet
+SINGLES = 32
 
 
 class WandbSink:
-    """Logs to an open W&B run.
+    """Logs to an open W&B run, which it never waits for without end.
 
     Args:
         run: what `wandb.init` gave, or `WandbLogger.experiment`.
         classes: class names, for the table of units.
+        page: upload the page when everything was logged.
     """
 
-    def __init__(self, run: Any, classes: Sequence[str] = ()):
-        self.run, self.classes = run, list(classes)
+    def __init__(self, run: Any, classes: Sequence[str] = (), page: bool = True):
+        self.run = run if isinstance(run, GuardedRun) else GuardedRun(run)
+        self.classes, self.page = list(classes), page
         self._run_dir: Path | None = None
 
     def log(self, step: int, results: Results, folder: Path) -> None:
         """Show the results of one checkpoint, at its step; never raises.
 
-        Sheets and pictures are taken from `folder` where they lie there, so that nothing is encoded twice.
+        Pictures are taken from `folder` where they lie there, so that none is encoded twice.
         """
+        if self.run.given_up:
+            return
         try:
             folder = Path(folder)
             self._run_dir = folder.resolve().parent.parent
-            payload: dict[str, Any] = {"trainer/global_step": int(step)}
-            for name, (figures, scalars) in results.items():
-                payload |= {f"{section(name)}/{scalar.key}": float(scalar.value) for scalar in scalars}
-                payload |= dict(_media(step, name, figures, folder / name))
-            table = units_table(results, folder, self.classes)
-            if table is not None:
-                payload["Units/units"] = table
-            self.run.log(payload)
+            self.run.log({STEP: int(step), **_payload(step, results, folder, self.classes)})
+            self.run.summarize(ranking(self._run_dir))
             if not self.run.offline:
                 self._upload(f"analysis-{self.run.id}", "analysis", [folder], [f"step-{step}"])
         except Exception:
             _log.warning("step %d did not reach W&B", step, exc_info=True)
 
     def close(self) -> None:
-        """Upload the page, where somebody is on line to see it, and end the run; never raises."""
+        """Rank the run, upload the page and end the run; never raises.
+
+        Offline the page's artifact only says which files it is made of; `wandb sync` uploads them.
+        """
+        failed = isinstance(sys.exc_info()[1], BaseException)  # closed while an error is on its way up
         try:
-            if not self.run.offline and self._run_dir and (self._run_dir / "index.html").exists():
-                page = [path for path in self._run_dir.iterdir() if path.suffix in (".html", ".js")]
-                self._upload(f"page-{self.run.id}", "page", [*page, self._run_dir / "analysis"], ["final"])
-            self.run.finish()
+            if self._run_dir and not self.run.given_up:
+                self.run.summarize(ranking(self._run_dir))
+                if self.page and (self._run_dir / "index.html").exists():
+                    page = [path for path in self._run_dir.iterdir() if path.suffix in (".html", ".js")]
+                    self._upload(
+                        f"page-{self.run.id}", "page", [*page, self._run_dir / "analysis"], ["final"]
+                    )
         except Exception:
-            _log.warning("W&B did not end in order", exc_info=True)
+            _log.warning("the page did not reach W&B", exc_info=True)
+        self.run.finish(exit_code=1 if failed else None)
 
     def _upload(self, name: str, kind: str, paths: Sequence[Path], aliases: list[str]) -> None:
         import wandb
 
         artifact = wandb.Artifact(name, type=kind)
-        for path in paths:
-            if path.is_dir():
-                artifact.add_dir(str(path), name=path.name, policy="immutable", skip_cache=True)
-            else:
-                artifact.add_file(str(path), name=path.name, policy="immutable", skip_cache=True)
+        for path in paths:  # `add_dir` would print
+            for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+                name = file.relative_to(path.parent).as_posix()
+                artifact.add_file(str(file), name=name, policy="immutable", skip_cache=True)
         self.run.log_artifact(artifact, aliases=["latest", *aliases])
 
 
-def units_table(results: Results, folder: Path, classes: Sequence[str] = ()) -> Any:
-    """A wandb.Table with a row a unit: what each technique shows of it, then numbers; None without units."""
-    rows: dict[tuple[str, int], dict[str, Any]] = {}
-    pictures: dict[str, None] = {}  # an ordered set of columns
-    numbers: dict[str, None] = {}
-    for name, (figures, _) in results.items():
-        files = _files(folder / name)
-        for figure in figures:
-            if figure.layer is None or figure.unit is None or figure.probe is not None:
-                continue
-            row = rows.setdefault((figure.layer, figure.unit), {})
-            column = " ".join([name, *figure.key.split("/")[2:]])  # "layer3/unit-017/negative"
-            if column in row:
-                continue
-            row[column] = _image(figure, files.get(figure.key), figure.caption)
-            pictures[column] = None
-            for key, value in figure.values.items():
-                if INDEX.fullmatch(key):
-                    continue
-                told = _class(int(value), classes) if key == "top_class" else float(value)
-                row.setdefault(f"{name}.{key}", told)
-                numbers[f"{name}.{key}"] = None
-            if figure.label is not None:
-                row[f"{name}.class"] = _class(figure.label, classes)
-                numbers[f"{name}.class"] = None
-    if not rows:
-        return None
+def _payload(step: int, results: Results, folder: Path, classes: Sequence[str]) -> dict[str, Any]:
     import wandb
 
-    columns = [*pictures, *numbers]
-    data = [[layer, unit, *(row.get(column) for column in columns)] for (layer, unit), row in rows.items()]
-    return wandb.Table(columns=["layer", "unit", *columns], data=data)
+    payload: dict[str, Any] = {}
+    files = {name: _files(folder / name) for name in results}
+    for name, (figures, scalars) in results.items():
+        payload |= {scalar_key(name, scalar.key): float(scalar.value) for scalar in scalars}
+        payload |= dict(_media(step, name, figures, folder / name))
+
+    def picture(name: str, figure: Figure) -> Any:
+        return _image(figure, files[name].get(figure.key), figure.caption)
+
+    if table := units_table(results, picture, classes):
+        payload[UNITS] = wandb.Table(columns=table[0], data=table[1])
+    return payload
 
 
 def _media(step: int, name: str, figures: Sequence[Figure], folder: Path) -> Iterator[tuple[str, Any]]:
-    files, sheets = _files(folder), _sheets(folder)
+    import wandb
+
+    files = _files(folder)
     for layer, group in by_layer(figures).items():
-        key = "/".join([section(name), name, *([layer] if layer else [])])
         of_units = any(figure.unit is not None for figure in group)
         if len(group) <= SINGLES and not of_units:
             captions = [f"step {step}: {figure.caption}" for figure in group]
             if len({figure.image.shape for figure in group}) > 1:  # W&B shows a list in frames of one size
                 group, files = _framed(group), {}
-            yield key, [_image(f, files.get(f.key), caption) for f, caption in zip(group, captions)]
+            if len({path.suffix for f in group if (path := files.get(f.key))}) > 1:  # and of one format
+                files = {}
+            shown = [_image(f, files.get(f.key), caption) for f, caption in zip(group, captions)]
+            yield media_key(name, layer), shown
         else:
             caption = f"step {step}: {name}, {layer or 'all layers'}, {len(group)} pictures"
-            yield key, _image(lambda group=group: sheet([f.image for f in group]), sheets.get(layer), caption)
+            pixels = sheet([figure.image for figure in group]).numpy()
+            yield media_key(name, layer), wandb.Image(pixels, caption=caption, file_type="jpg")
 
 
 def _framed(figures: Sequence[Figure]) -> list[Figure]:
@@ -137,26 +133,17 @@ def _framed(figures: Sequence[Figure]) -> list[Figure]:
     return framed
 
 
-def _image(source: Any, file: Path | None, caption: str) -> Any:
+def _image(figure: Figure, file: Path | None, caption: str) -> Any:
     import wandb
 
     if file is not None and file.exists():
         return wandb.Image(str(file), caption=caption)
-    pixels = source.image if isinstance(source, Figure) else source()
-    return wandb.Image(pixels.cpu().numpy(), caption=caption)  # uint8: floats would come out black
+    return wandb.Image(figure.image.cpu().numpy(), caption=caption)  # uint8: floats would come out black
 
 
 def _files(folder: Path) -> dict[str, Path]:
     return {entry["key"]: folder / entry["file"] for entry in _listed(folder / "figures.json")}
 
 
-def _sheets(folder: Path) -> dict[str | None, Path]:
-    return {entry["layer"]: folder / entry["file"] for entry in _listed(folder / "sheets.json")}
-
-
 def _listed(path: Path) -> list[dict[str, Any]]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-
-
-def _class(label: int, classes: Sequence[str]) -> str:
-    return classes[label] if 0 <= label < len(classes) else str(label)

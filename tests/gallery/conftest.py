@@ -1,3 +1,8 @@
+import json
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -40,3 +45,49 @@ def results():
         return {"weights": (weights, []), "examples": (units, curves), "cam": (maps, [])}
 
     return at
+
+
+@pytest.fixture
+def offline_home(tmp_path, monkeypatch):
+    """A home without a key, nothing of W&B's in the environment, and an empty working directory."""
+    wandb = pytest.importorskip("wandb")
+    from gallery import wandb_run
+
+    for variable in [v for v in os.environ if v.startswith("WANDB_")] + ["NETRC"]:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(wandb_run, "_placed", {})
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    wandb.teardown()  # its settings are those of the environment when it was first used
+    yield home
+    wandb.teardown()
+    for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_ARTIFACT_DIR"):
+        os.environ.pop(variable, None)
+
+
+@pytest.fixture
+def records():
+    """Reads the transaction log of an offline run, as W&B's own reader sees it."""
+
+    def read(folder, kind):
+        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        return [record[kind] for record in found if record["type"] == kind]
+
+    return read
+
+
+@pytest.fixture
+def history(records):
+    """The rows of all that a run's folder holds of offline logs, start after start."""
+
+    def read(run_dir):
+        folders = sorted(run_dir.glob("wandb/offline-run-*"))
+        return [row["item"] for folder in folders for row in records(folder, "history")]
+
+    return read

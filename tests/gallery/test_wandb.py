@@ -1,62 +1,34 @@
 import json
-import os
 import socket
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import gallery.wandb_run as wandb_run
+from callbacks.robust_validation import METRICS
+from gallery.sheet import sheet
+from gallery.sinks import metric_key, scalar_key, section
 from gallery.store import Store
 from gallery.wandb_run import WandbSettings, wandb_logger
 from gallery.wandb_sink import WandbSink
 
 wandb = pytest.importorskip("wandb")
+pytestmark = pytest.mark.usefixtures("offline_home")
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """A home without a key, and nothing of W&B's in the environment."""
-    for variable in [v for v in os.environ if v.startswith("WANDB_")] + ["NETRC"]:
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(wandb_run, "_placed", {})
-    home = tmp_path / "home"
-    home.mkdir()
-    monkeypatch.setenv("HOME", str(home))
-    work = tmp_path / "work"
-    work.mkdir()
-    monkeypatch.chdir(work)
-    yield home
-    for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_ARTIFACT_DIR"):
-        os.environ.pop(variable, None)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def service():
-    yield
-    wandb.teardown()
-
-
-def records(folder: Path):
-    """The transaction log of an offline run, as W&B's own reader sees it."""
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-
-
-def history(folder: Path):
-    return [record["history"]["item"] for record in records(folder) if record["type"] == "history"]
+def pixels(file: Path) -> torch.Tensor:
+    return torch.from_numpy(np.array(Image.open(file).convert("RGB")))
 
 
 def offline_folders(run_dir: Path):
     return sorted((run_dir / "wandb").glob("offline-run-*"))
 
 
-def test_pictures_tables_and_curves_arrive_at_their_steps(tmp_path, results):
+def test_pictures_tables_and_curves_arrive_at_their_steps(tmp_path, results, records, history):
     run_dir = tmp_path / "run"
     run_dir.mkdir()
     logger, line = wandb_logger(run_dir, WandbSettings(), config={"seed": 7})
@@ -71,76 +43,184 @@ def test_pictures_tables_and_curves_arrive_at_their_steps(tmp_path, results):
     sink.close()
 
     (folder,) = offline_folders(run_dir)
-    items = history(folder)
+    items = history(run_dir)
     assert [item["trainer/global_step"] for item in items] == [100, 500, 1000]  # one `log` call a checkpoint
-    assert items[0]["train/loss"] == 0.5
+    assert items[0]["Training/train/loss"] == 0.5
     first, second = items[1:]
     assert {k for k in first if not k.startswith("_")} == {k for k in second if not k.startswith("_")}
     assert first["Examples/dead_units/layer1"] == 0.5 and second["Examples/dead_units/layer1"] == 1.0
 
     for item, step in ((first, 500), (second, 1000)):
-        sheet = item["Examples/examples/layer2.path"]
-        seen = Image.open(folder / "files" / sheet)
-        kept = Image.open(store.step_folder(step) / "examples" / "sheets" / "layer2.png")
-        assert seen.tobytes() == kept.tobytes()
+        seen = pixels(folder / "files" / item["Examples/examples/layer2.path"]).float()
+        made = sheet([f.image for f in results(step)["examples"][0] if f.layer == "layer2"]).float()
+        assert (seen - made).abs().mean() < 45  # a JPEG, of noise
         assert item["Class maps/cam.count"] == 3
         assert item["Class maps/cam.captions"][1] == f"step {step}: probe 1: <b>"
-        probe = Image.open(folder / "files" / item["Class maps/cam.filenames"][1]).convert("RGB")
-        was = results(step)["cam"][0][1].image
-        assert torch.equal(torch.tensor(list(probe.tobytes())).reshape(was.shape), was.long())
-        table = json.loads((folder / "files" / item["Units/units.path"]).read_text())
-        assert "examples.index-1" not in table["columns"]
-        assert table["columns"][:3] == ["layer", "unit", "examples"]
+        probe = pixels(folder / "files" / item["Class maps/cam.filenames"][1])
+        assert probe.equal(results(step)["cam"][0][1].image)
+        table = json.loads((folder / "files" / item["Features/units.path"]).read_text())
+        assert table["columns"] == [
+            "layer",
+            "unit",
+            "examples",
+            "activation of the best example",
+            "top class",
+            "class entropy",
+        ]
         assert [row[:2] for row in table["data"]][:2] == [["layer1", 0], ["layer1", 5]]
         assert len(table["data"]) == 6
-        assert table["data"][1][table["columns"].index("examples.activation")] == 10 + step
-        assert table["data"][0][table["columns"].index("examples.top_class")] == "b"
-    tables = [record["artifact"] for record in records(folder) if record["type"] == "artifact"]
+        assert table["data"][1][3:] == [10 + step, "b", 0.5]
+    tables = records(folder, "artifact")
     assert len(tables) == 2
-    for table in tables:  # the pictures of the table, staged inside the run
-        staged = [Path(entry["local_path"]) for entry in table["manifest"]["contents"]]
-        assert sum(entry["path"].endswith(".png") for entry in table["manifest"]["contents"]) == 6
-        assert all(path.exists() and path.is_relative_to(run_dir.resolve()) for path in staged)
-    metrics = [record["metric"] for record in records(folder) if record["type"] == "metric"]
-    assert {"val/accuracy", "trainer/global_step"} <= {metric.get("name") for metric in metrics}
+    for table, step in zip(tables, (500, 1000)):  # the pictures of the table, staged inside the run
+        staged = {entry["path"]: Path(entry["local_path"]) for entry in table["manifest"]["contents"]}
+        assert sum(path.endswith(".png") for path in staged) == 6
+        assert all(path.is_relative_to(run_dir.resolve()) for path in staged.values())
+        cell = json.loads(staged["Features/units.table.json"].read_text())["data"][1][2]
+        assert pixels(staged[cell["path"]]).equal(
+            next(f.image for f in results(step)["examples"][0] if f.key == "layer1/unit-005")
+        )
     assert line.endswith(f"wandb sync ../run/wandb/offline-run-*-{logger.experiment.id}")
 
 
-def test_nothing_is_written_outside_the_run(tmp_path, elsewhere, results):
+def test_steps_are_the_x_axis_and_the_best_is_kept(tmp_path, records):
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    logger, _ = wandb_logger(run_dir, WandbSettings())
+    for step, accuracy in ((9, 0.25), (19, 0.75), (29, 0.5)):
+        logger.log_metrics({"val/accuracy": accuracy, "val/loss": 1 - accuracy}, step=step)
+    logger.experiment.finish()
+    (folder,) = offline_folders(run_dir)
+    axes = {m.get("name", m.get("glob_name")): m.get("step_metric") for m in records(folder, "metric")}
+    assert axes["*"] == axes["Training/val/accuracy"] == "trainer/global_step"
+    told = {}
+    for summary in records(folder, "summary"):
+        told |= summary["update"]
+    assert told["Training/val/accuracy"] == {"max": 0.75, "last": 0.5}
+    assert told["Training/val/loss"] == {"min": 0.25, "last": 0.5}
+
+
+def test_the_summary_ranks_a_run_by_its_whole_life(tmp_path, results, records):
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    (run_dir / "metrics.csv").write_text(  # the best came before a resume
+        "step,epoch,val/accuracy,val/loss,val/robust_accuracy\n9,0,0.9,0.2,0.3\n19,1,0.8,0.4,\n29,2,nan,nan,0.1\n"
+    )
+    logger, _ = wandb_logger(run_dir, WandbSettings())
+    sink, store = WandbSink(logger.experiment), Store(run_dir)
+    for step in (500, 1000):
+        with store.writing(step, weights="") as writer:
+            for name, (figures, scalars) in results(step).items():
+                writer.write(name, figures, scalars, 1.5)
+        sink.log(step, results(step), store.step_folder(step))
+    sink.close()
+    told = {}
+    for summary in records(offline_folders(run_dir)[0], "summary"):
+        told |= summary["update"]
+    assert {key: told[key] for key in told if key.split("/")[0] in ("best", "last", "seconds")} == {
+        "best/accuracy": 0.9,
+        "last/accuracy": 0.8,
+        "best/loss": 0.2,
+        "last/loss": 0.4,
+        "best/robust_accuracy": 0.3,
+        "last/robust_accuracy": 0.1,
+        "last/dead_units": 1.0,
+        "last/step": 1000,
+        "seconds/analyses": 9.0,
+    }
+
+
+def test_what_robust_validation_measures_has_a_section_of_its_own():
+    assert {metric_key(f"val/{name}").split("/")[0] for name in METRICS} == {"Robustness"}
+    assert metric_key("val/accuracy") == "Training/val/accuracy"
+    assert metric_key("val/accuracy_class/no entry") == "Classes/accuracy/no entry"
+    assert metric_key("lr-AdamW/pg1") == "Training/lr-AdamW/pg1"
+
+
+def test_no_two_scalars_of_a_section_share_a_key():
+    assert scalar_key("examples", "dead_units/layer1") == "Examples/dead_units/layer1"
+    assert scalar_key("cam", "insertion/x") != scalar_key("localization", "insertion/x")
+    assert scalar_key("cam", "seconds/cam") == "Time/cam"
+    assert section("new_technique") == "New technique"
+
+
+def test_a_list_too_long_for_wandb_is_a_sheet(tmp_path, results, history):
+    (tmp_path / "run").mkdir()
+    logger, _ = wandb_logger(tmp_path / "run", WandbSettings())
+    picture = results(1)["cam"][0][0]
+    many = [picture] * 109
+    WandbSink(logger.experiment).log(1, {"cam": (many, []), "saliency": (many[:32], [])}, tmp_path)
+    logger.experiment.finish()
+    (row,) = history(tmp_path / "run")
+    assert row["Class maps/cam._type"] == "image-file"
+    assert row["Class maps/saliency.count"] == 32
+
+
+def test_the_page_is_an_artifact_of_the_files_that_it_is_made_of(tmp_path, results, records):
+    run_dir = tmp_path / "run"
+    for wanted in (True, False):
+        logger, _ = wandb_logger(run_dir, WandbSettings(page=wanted))
+        sink, store = WandbSink(logger.experiment, page=wanted), Store(run_dir)
+        with store.writing(1, weights="") as writer:
+            for name, (figures, scalars) in results(1).items():
+                writer.write(name, figures, scalars, 0.0)
+        (run_dir / "index.html").write_text("page")
+        (run_dir / "gallery.js").write_text("script")
+        sink.log(1, results(1), store.step_folder(1))
+        sink.close()
+        kinds = {artifact["type"]: artifact for artifact in records(offline_folders(run_dir)[-1], "artifact")}
+        if not wanted:
+            assert "page" not in kinds
+            continue
+        entries = {e["path"]: Path(e["local_path"]) for e in kinds["page"]["manifest"]["contents"]}
+        files = [run_dir / "index.html", run_dir / "gallery.js", *run_dir.glob("analysis/**/*.*")]
+        assert {run_dir / path for path in entries} == {file for file in files if file.is_file()}
+        assert all(
+            path.resolve() == (run_dir / name).resolve() for name, path in entries.items()
+        )  # no copies
+
+
+def test_nothing_is_written_outside_the_run(tmp_path, offline_home, results, history):
     run_dir = tmp_path / "run"
     run_dir.mkdir()
     logger, _ = wandb_logger(run_dir, WandbSettings())
     sink = WandbSink(logger.experiment)
     sink.log(1, results(1), run_dir / "analysis" / "step=00000001")
     sink.close()
-    assert (
-        history(offline_folders(run_dir)[0])[0]["Units/units._type"] == "table-file"
-    )  # without a folder, too
-    assert list(elsewhere.iterdir()) == [] and list(Path.cwd().iterdir()) == []
+    assert history(run_dir)[0]["Features/units._type"] == "table-file"  # without a folder, too
+    assert list(offline_home.iterdir()) == [] and list(Path.cwd().iterdir()) == []
 
 
-def test_a_resumed_run_keeps_its_id(tmp_path):
-    ids = []
-    for _ in range(2):
-        logger, _line = wandb_logger(tmp_path / "run", WandbSettings(group="plain", tags=["a", "b"]))
-        ids.append(logger.experiment.id)
-        logger.experiment.finish()
-    assert ids[0] == ids[1] == (tmp_path / "run" / "wandb-id").read_text().strip()
-    for folder in offline_folders(tmp_path / "run"):
-        (run,) = [record["run"] for record in records(folder) if record["type"] == "run"]
-        assert run["run_id"] == ids[0] and run["run_group"] == "plain" and run["tags"] == ["a", "b"]
-        assert run["display_name"] == "run" and run["project"] == "vitrine"
-
-
-def test_a_sweeps_agent_chooses_the_id(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
-    monkeypatch.setenv("WANDB_RUN_ID", "given123")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "wandb-id").write_text("older\n")
-    logger, _ = wandb_logger(tmp_path / "run", WandbSettings())
-    assert logger.experiment.id == "given123" == (tmp_path / "run" / "wandb-id").read_text().strip()
+def test_a_run_says_whose_it_is(tmp_path, records):
+    told = {"group": "plain", "job_type": "train", "tags": ["a", "b"], "notes": "why"}
+    logger, _ = wandb_logger(tmp_path / "run", WandbSettings(project="p", **told), config={"seed": 7})
     logger.experiment.finish()
+    (folder,) = offline_folders(tmp_path / "run")
+    (run,) = records(folder, "run")
+    assert (run["run_group"], run["job_type"], run["tags"], run["notes"]) == tuple(told.values())
+    assert run["display_name"] == "run" and run["project"] == "p" and run["config"]["update"]["seed"] == 7
+    assert run["run_id"] == (tmp_path / "run" / "wandb-id").read_text().strip()
+
+
+def test_the_environment_names_the_project_where_no_setting_does(tmp_path, monkeypatch, records):
+    for said, project in ((None, "vitrine"), ("elsewhere", "elsewhere")):
+        if said:
+            monkeypatch.setenv("WANDB_PROJECT", said)
+        logger, _ = wandb_logger(tmp_path / project, WandbSettings())
+        logger.experiment.finish()
+        (run,) = records(offline_folders(tmp_path / project)[0], "run")
+        assert run["project"] == project
+
+
+def test_a_run_that_fails_says_so(tmp_path, records):
+    logger, _ = wandb_logger(tmp_path / "run", WandbSettings())
+    sink = WandbSink(logger.experiment)
+    with pytest.raises(ArithmeticError):
+        try:
+            raise ArithmeticError
+        finally:
+            sink.close()
+    assert records(offline_folders(tmp_path / "run")[0], "exit")[0]["exit_code"] == 1
 
 
 @pytest.mark.parametrize("mode, said", [("disabled", None), ("auto", "disabled")])
@@ -204,10 +284,10 @@ def test_a_log_that_fails_costs_the_run_nothing(tmp_path, results, caplog):
         def log(self, payload):
             raise OSError("gone")
 
-        def finish(self):
+        def finish(self, exit_code):
             raise OSError("gone")
 
     sink = WandbSink(Broken())
     sink.log(500, results(500), tmp_path)
     sink.close()
-    assert "step 500 did not reach W&B" in caplog.text
+    assert "W&B: log failed" in caplog.text and "W&B: finish failed" in caplog.text

@@ -1,0 +1,207 @@
+"""Two processes train and look together: the pictures are those of one, whatever happens to either."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import crew
+import pytest
+import tiny
+import torch
+import torch.distributed as dist
+
+from analyses.base import Analysis, Figure, Scalar, Subject
+from callbacks.checkpoints import CheckpointSettings
+from callbacks.examine import AnalysisSettings
+from gallery.store import Store
+
+TWO = {"devices": 2, "strategy": "ddp"}
+LOOKED_AT = {"layers": ["0"], "units": 4, "probes": 3, "device": "cpu"}
+
+
+@dataclass(frozen=True)
+class Divided(Analysis):
+    """A picture a unit, and their mean; rank 1 raises in its midst."""
+
+    divided: ClassVar[bool] = True
+    raises: str = ""
+    most: int = 1000  # images a batch that memory has room for
+
+    def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
+        def fail(where: str) -> None:
+            if self.raises == where and subject.rank == 1:
+                raise ValueError(f"{where}, on purpose")
+
+        fail("before")
+        if subject.rank == 1 and subject.batch_size > self.most:
+            raise MemoryError("no more")
+        for layer, units in subject.units.items():
+            weight = dict(subject.network.named_modules())[layer].weight
+            shades = subject.once(("shades", layer), lambda weight=weight: self._shades(subject, weight))
+            fail("between")
+            figures = subject.dealt(list(units), lambda own, s=shades: [self._figure(u, s[u]) for u in own])
+            yield from figures
+            yield Scalar("shade", sum(f.values["shade"] for f in figures) / len(figures), layer)
+        fail("after")
+
+    def _shades(self, subject: Subject, weight: torch.Tensor) -> list[float]:
+        return subject.dealt(list(weight), lambda own: [w.sum().item() for w in own])
+
+    def _figure(self, unit: int, shade: float) -> Figure:
+        image = torch.full((4, 4, 3), int(abs(shade) * 100) % 256, dtype=torch.uint8)
+        return Figure(f"0/unit-{unit:03d}", image, "a filter", layer="0", unit=unit, values={"shade": shade})
+
+
+@dataclass(frozen=True)
+class Whole(Analysis):
+    """Somebody else's, who knows nothing of ranks."""
+
+    raises: bool = False
+
+    def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
+        assert (subject.rank, subject.ranks) == (0, 1)
+        yield Scalar("process", os.getpid())
+        yield Figure(
+            "it",
+            torch.zeros(2, 2, 3, dtype=torch.uint8),
+            "it",
+            values={"sum": float(sum(subject.exchange(2)))},
+        )
+        if self.raises:
+            raise ValueError("whole, on purpose")
+
+
+ANALYSES = {
+    "well": Divided(),
+    "before": Divided(raises="before"),
+    "between": Divided(raises="between"),
+    "after": Divided(raises="after"),
+    "again": Divided(),
+    "scarce": Divided(most=64),
+    "one": Whole(),
+    "another": Whole(),
+    "fails": Whole(raises=True),
+}
+
+
+def trained(run_dir: Path, analyses: dict, strict: bool = False, load=None, **options) -> list[float]:
+    if load is not None:
+        tiny.load = load
+    settings = AnalysisSettings(**LOOKED_AT, strict=strict)
+    module, looking = tiny.train(run_dir, analyses=analyses, settings=settings, **TWO, **options)
+    assert bool(looking.reports) == (dist.get_rank() == 0 and bool(analyses))
+    return tiny.weights(module)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> tuple[Path, list]:
+    """A run with all that can go wrong in an analysis, and the final weights of both ranks."""
+    run_dir = tmp_path_factory.mktemp("together") / "run"
+    return run_dir, crew.together(trained, run_dir, ANALYSES)
+
+
+def complete(run_dir: Path, step: int) -> dict:
+    return json.loads((run_dir / "analysis" / f"step={step:08d}" / "complete.json").read_text())["analyses"]
+
+
+def test_all_ranks_end_with_the_same_weights_as_without_looking(run, tmp_path):
+    _, (first, second) = run
+    assert isinstance(first, list), first
+    assert first == second
+    assert crew.together(trained, tmp_path / "off", {})[0] == first
+
+
+def test_what_fails_on_another_rank_is_recorded_with_its_traceback_and_the_rest_is_made(run):
+    run_dir, _ = run
+    assert Store(run_dir).steps() == [2, 4]
+    for step in (2, 4):
+        found = complete(run_dir, step)
+        assert set(found) == set(ANALYSES)
+        for name in ("before", "between", "after"):
+            assert f"rank 1: ValueError: {name}, on purpose" in found[name]["error"]
+            assert "in fail" in found[name]["error"]  # where it was raised
+        assert "whole, on purpose" in found["fails"]["error"]
+        assert not any(found[name]["error"] for name in ("well", "again", "scarce", "one", "another"))
+        assert found["scarce"]["reduced"] == {"batch": [64, 256]}
+
+
+def test_pictures_and_curves_are_in_the_order_of_one_process(run, tmp_path):
+    run_dir, _ = run
+    alone = {name: ANALYSES[name] for name in ("well", "again")}
+    looking = tiny.AnalyzeCheckpoints(tmp_path, alone, AnalysisSettings(**LOOKED_AT), load=tiny.load)
+    trainer = type("", (), {"world_size": 1, "datamodule": tiny.TinyData(), "strategy": type("", (), {})})
+    trainer.strategy.root_device = torch.device("cpu")
+    trainer.datamodule.setup()
+    looking._look(trainer, 4, run_dir / "checkpoints" / "step=00000004.ckpt", True, None)
+    for name in alone:
+        mine, theirs = Store(run_dir), Store(tmp_path)
+        assert mine.entries(4, name) == theirs.entries(4, name)
+        assert mine.scalars(4, name) == theirs.scalars(4, name)
+        for a, b in zip(mine.figures(4, name), theirs.figures(4, name), strict=True):
+            assert torch.equal(a.image, b.image)
+
+
+def test_whole_ones_are_shared_out(run):
+    run_dir, _ = run
+    processes = {n: Store(run_dir).scalars(4, n)[0].value for n in ("one", "another", "fails")}
+    assert len(set(processes.values())) == 2
+    assert Store(run_dir).figures(4, "one")[0].values == {"sum": 2.0}
+
+
+def test_strict_raises_on_every_rank(tmp_path):
+    start = time.monotonic()
+    first, second = crew.together(trained, tmp_path, {"after": ANALYSES["after"]}, True)
+    assert "rank 1: ValueError: after, on purpose" in first
+    assert "after, on purpose" in second
+    assert time.monotonic() - start < 60
+
+
+def unreadable(file: Path):
+    if dist.get_rank() == 1:
+        raise OSError(f"{file.name} is not on this machine")
+    return LOAD(file)
+
+
+LOAD = tiny.load
+
+
+def test_a_checkpoint_that_one_rank_cannot_read_is_reported_and_training_goes_on(tmp_path):
+    first, second = crew.together(trained, tmp_path, {"well": Divided()}, False, unreadable)
+    assert isinstance(first, list) and first == second
+    assert Store(tmp_path).steps() == []
+
+
+def full_disk(run_dir: Path) -> list[float]:
+    import gallery.pictures
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    gallery.pictures.write = full
+    return trained(run_dir, {"well": Divided(), "again": Divided()})
+
+
+def test_a_disk_that_refuses_to_write_pictures_does_not_stop_any_rank(tmp_path, run):
+    first, second = crew.together(full_disk, tmp_path)
+    assert first == second == run[1][0]
+    assert Store(tmp_path).steps() == []
+
+
+def cut(run_dir: Path, kill: int | None, resume: bool = False) -> list[float]:
+    checkpoints = CheckpointSettings(every_steps=2)
+    extra = () if kill is None else (tiny.KillAt(kill),)
+    options = {"checkpoints": checkpoints, "extra": extra, "resume": resume, "epochs": 4}
+    return trained(run_dir, {"well": Divided()}, **options)
+
+
+def test_killed_ranks_resume_and_end_in_the_weights_of_the_unkilled(tmp_path):
+    whole, _ = crew.together(cut, tmp_path / "whole", None)
+    assert crew.together(cut, tmp_path / "cut", 5) == [-9, -9]
+    first, second = crew.together(cut, tmp_path / "cut", None, True)
+    assert isinstance(whole, list), whole
+    assert first == second == whole
+    assert Store(tmp_path / "cut").steps() == Store(tmp_path / "whole").steps() == [2, 4, 6, 8]

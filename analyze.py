@@ -13,6 +13,7 @@ Beside that, commands of their own; `python analyze.py COMMAND --help` tells mor
     python analyze.py style RUN content=FILE style=FILE
                                                      one image in the style of another
     python analyze.py compare RUN RUN ...            several runs beside each other on one page
+    python analyze.py report RUN [RUN ...]           a workspace and a report on Weights & Biases
 
 `--help` lists every setting, `--help SECTION` some.
 """

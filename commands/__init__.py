@@ -10,5 +10,6 @@ COMMANDS = Registry(
         "dream": "commands.dream:main",
         "style": "commands.style:main",
         "compare": "commands.compare:main",
+        "report": "commands.report:main",
     },
 )

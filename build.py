@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import nn
 
 from analyses import ANALYSES
 from analyses.base import Analysis
+from callbacks.bad_batch import KeepBadBatch
 from callbacks.checkpoint_io import AtomicCheckpointIO
 from callbacks.checkpoints import model_checkpoints
 from callbacks.isolation import isolated
@@ -39,11 +41,12 @@ from modules.classifier import Classifier
 from settings import SettingError
 
 
-def data(settings: Settings) -> ImageData:
-    """The images, drawn, loaded or found."""
+def data(settings: Settings, in_turn: Callable[[], Any] = contextlib.nullcontext) -> ImageData:
+    """The images, drawn, loaded or found; `in_turn`: a scope for what only one process at a time may do."""
     with blaming("data"):
         module = DATA[settings.data.name](settings.data, seed=settings.run.seed)
-        module.prepare_data()
+        with in_turn():
+            module.prepare_data()
         module.setup()
     return module
 
@@ -118,16 +121,25 @@ class Logs:
             sink.close()
 
 
-def logs(settings: Settings, classes: Sequence[str]) -> Logs:
-    """The page and metrics.csv always; W&B and TensorBoard as `logging` says."""
+def logs(settings: Settings, classes: Sequence[str], part: str = "alone") -> Logs:
+    """The page and metrics.csv always; W&B and TensorBoard as `logging` says.
+
+    Args:
+        part: which this process plays among those that log to the run (gallery.wandb_share); "none" for a
+            rank that only trains.
+    """
     folder = settings.folder
+    if part == "none":
+        return Logs([MetricsCSV(folder)])  # as Lightning expects; it does not write there
     made = Logs([MetricsCSV(folder)], [PageSink(folder)])
     tree = OmegaConf.to_container(settings.tree)
-    logger, note = wandb_logger(folder, settings.logging.wandb, name=settings.run.name, config=tree)
+    logger, note = wandb_logger(
+        folder, settings.logging.wandb, name=settings.run.name, config=tree, part=part
+    )
     made.notes.append(note)
     if logger is not None:
         made.loggers.append(logger)
-        made.sinks.append(WandbSink(logger.experiment, classes))
+        made.sinks.append(WandbSink(logger.experiment, classes, settings.logging.wandb.page))
     if settings.logging.tensorboard:
         with blaming("logging.tensorboard"):
             board = TensorBoardLogger(folder, name="", version="tensorboard")
@@ -138,7 +150,12 @@ def logs(settings: Settings, classes: Sequence[str]) -> Logs:
 
 def trainer(settings: Settings, last: Sequence[Callback] = ()) -> Trainer:
     """Lightning's Trainer with all that a run of ours needs but loggers; `last`: callbacks to come last."""
-    made: list[Callback] = [ExactResume(), StopBetweenSteps(), LearningRateMonitor("step")]
+    made: list[Callback] = [
+        ExactResume(),
+        StopBetweenSteps(),
+        LearningRateMonitor("step"),
+        KeepBadBatch(settings.folder),
+    ]
     attacked = RobustValidation(settings.validation, settings.run.seed, settings.objective)
     if attacked.count:
         made.append(attacked)  # before the averaged weights are put away

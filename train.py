@@ -10,46 +10,93 @@ Recipes are merged left to right, then key=value. `--help` lists every setting, 
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import config
+import interruption
+import processes
+import requeue
 import runs
 from command_line import answered, helped
+from interruption import Interrupted
+from processes import Processes
 
 
 def main(arguments: list[str]) -> None:
     if helped(arguments, __doc__):
         return
-    started = time.monotonic()
-    settings = config.load_run(arguments)
+    with interruption.handled(), processes.started() as those, ExitStack() as last:
+        interruption.defer()  # for a second or two: what to do depends on the settings
+        settings = config.load_run(arguments, those.first)
+        try:
+            with interruption.at_once():
+                train(settings, arguments, those, last)
+        except Interrupted as interrupted:
+            requeue.end(interrupted, settings.run, last.pop_all().close)
 
+
+def train(settings: config.Settings, arguments: list[str], those: Processes, last: ExitStack) -> None:
+    """A run, from its settings to its closing lines.
+
+    Args:
+        those: who train together; the first decides, writes and speaks.
+        last: takes what is to be closed in any case.
+    """
+    started = time.monotonic()
     import build  # seconds of imports, which a mistyped setting need not wait for
     from callbacks.analyze_checkpoints import AnalyzeCheckpoints
     from callbacks.resume import last_good_checkpoint
     from gallery.run_record import RunRecord
 
-    data = build.data(settings)
+    def assembled() -> tuple[AnalyzeCheckpoints, Any]:
+        looking = AnalyzeCheckpoints(settings.folder, analyses, settings.analysis)
+        return looking, build.trainer(settings, last=[looking])
+
+    settings.trainer.update(those.sized(settings.trainer))
+    data = build.data(settings, those.one_a_node_first)
     module = build.classifier(settings, data)
     analyses = build.analyses(settings, module.network, data)
-    looking = AnalyzeCheckpoints(settings.folder, analyses, settings.analysis)
-    trainer = build.trainer(settings, last=[looking])
+    looking, trainer = assembled()
+    those.meet()
 
-    runs.claim(settings.folder, settings.run.resume)  # nothing is refused from here on
+    if not those.first:
+        told = those.told()
+        settings.rename(told["name"])
+        looking, trainer = assembled()
+        trainer.loggers = build.logs(settings, data.classes, "none").loggers
+        trainer.fit(module, datamodule=data, ckpt_path=told["resumed"], weights_only=True)
+        return
+
+    # nothing is refused from here on
+    folder = runs.claim(settings.folder, settings.run.resume, settings.unnamed)
+    if folder != settings.folder:
+        settings.rename(folder.name)
+        looking, trainer = assembled()
     settings.save()
-    logs = build.logs(settings, data.classes)
+    logs = build.logs(settings, data.classes, "leader" if settings.analysis.mode == "follow" else "alone")
+    last.callback(logs.close)
     record = RunRecord(settings.folder, ["train.py", *arguments])
     trainer.loggers, looking.sinks = logs.loggers, [record, *logs.sinks]
-    resumed = last_good_checkpoint(settings.folder) if settings.run.resume else None
+    found = last_good_checkpoint(settings.folder) if settings.run.resume else None
+    resumed = None if found is None else str(found)
+    those.tell(name=settings.run.name, resumed=resumed)
     parameters = sum(p.numel() for p in module.network.parameters())
     print(data.describe())
     print(f"{settings.run.name}: {settings.model.name}, {parameters:,} parameters, in {settings.folder}")
     if resumed:
         print(f"going on from {resumed}")
+    state = "failed"
     try:
         trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
+        interruption.defer()  # all is done: who interrupts now waits for the closing lines
+        state = "finished"
+    except Interrupted as interrupted:
+        state = interrupted.state
+        raise
     finally:
-        record.close()
-        logs.close()
+        record.close(state)
+    last.close()
     print(closing(settings, trainer, looking, logs, time.monotonic() - started))
 
 
@@ -61,12 +108,18 @@ def closing(settings: config.Settings, trainer: Any, looking: Any, logs: Any, se
         accuracy += f"under attack {metrics['val/robust_accuracy']:.1%}, "
     lines = [
         "",
-        f"{trainer.global_step:,} steps in {seconds:.0f} s: {accuracy}{looking.summary()}",
+        f"{trainer.global_step:,} steps in {seconds:.0f} s: {accuracy}{_looked_at(settings, looking)}",
         *([f"seconds a technique: {looking.seconds()}"] if looking.reports else []),
         *(note for note in logs.notes if note),
         f"the page: {settings.folder / 'index.html'}",
     ]
     return "\n".join(lines)
+
+
+def _looked_at(settings: config.Settings, looking: Any) -> str:
+    if settings.analysis.mode == "follow":
+        return f"its checkpoints are looked at by `python analyze.py {settings.folder} follow=true`"
+    return looking.summary()
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -38,6 +40,7 @@ class Physical(Analysis):
     2016).
     """
 
+    divided: ClassVar[bool] = True
     enabled: bool = setting(False, "make these pictures at every checkpoint (minutes each)")
     probes: int = setting(8, "probes attacked, the first ones", least=1)
     shown: int = setting(4, "how many of them are shown", least=0)
@@ -59,15 +62,46 @@ class Physical(Analysis):
         rows = (targets != labels).nonzero()[: self.probes, 0]
         if not len(rows):
             return
-        probes = rows.tolist()
-        images, labels, targets = subject.probes.images[rows], labels[rows], targets[rows]
-        found = self._attacked(subject, images, targets)
-        for i, probe in list(enumerate(probes))[: self.shown]:
-            sides = {name: side[i : i + 1] for name, side in {"image": images, **found}.items()}
-            yield self._figure(subject, probe, sides, int(labels[i]), int(targets[i]))
+        own = subject.share(len(rows))
+        made = self._made(subject, rows[own.start : own.stop].tolist(), targets) if own else ([], {}, {})
+        parts = subject.exchange(made)
+        shown = [figure for figures, _, _ in parts for figure in figures]
+        yield from shown[: self.shown]
+        reached, undone = (_sum(part[place] for part in parts) for place in (1, 2))
         rates = {
             name: {
-                side: destruction_rate(
+                side: undone[name, side] / (self.draws_each * count) if count else math.nan
+                for side, count in reached.items()
+            }
+            for name in TITLES
+        }
+        for name, sides in rates.items():
+            for side, rate in sides.items():
+                if not math.isnan(rate):
+                    yield Scalar(f"destruction/{side}/{name}", rate)
+        yield self._rates_figure(
+            rates, {side: count / len(rows) for side, count in reached.items()}, len(rows)
+        )
+
+    def _made(
+        self, subject: Subject, probes: list[int], targets: Tensor
+    ) -> tuple[list[Figure], dict[str, int], dict[tuple[str, str], int]]:
+        """The figures of these probes; how many are taken for their target by attack; and by transformation
+        and attack, in how many draws they no longer are."""
+        images, labels, targets = (
+            whole[probes]
+            for whole in (subject.probes.images, subject.probes.labels.to(subject.device), targets)
+        )
+        found = self._attacked(subject, images, targets)
+        figures = []
+        for i, probe in list(enumerate(probes))[: self.shown]:
+            sides = {name: side[i : i + 1] for name, side in {"image": images, **found}.items()}
+            figures.append(self._figure(subject, probe, sides, int(labels[i]), int(targets[i])))
+        reached, undone = {}, {}
+        for side, adversarial in found.items():
+            reached[side] = int(fooled(subject.network, adversarial, targets, targeted=True).sum())
+            for name in TITLES:
+                rate = destruction_rate(
                     subject.network,
                     images,
                     adversarial,
@@ -77,15 +111,8 @@ class Physical(Analysis):
                     draws_each=self.draws_each,
                     seed=subject.seed + 1,  # other draws than the search has seen
                 )
-                for side, adversarial in found.items()
-            }
-            for name in TITLES
-        }
-        for name, sides in rates.items():
-            for side, rate in sides.items():
-                if not math.isnan(rate):
-                    yield Scalar(f"destruction/{side}/{name}", rate)
-        yield self._rates_figure(subject, rates, found, targets)
+                undone[name, side] = round(rate * self.draws_each * reached[side]) if reached[side] else 0
+        return figures, reached, undone
 
     def _attacked(self, subject: Subject, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         # all steps, as EOT's: an image that barely crosses the boundary survives nothing
@@ -137,16 +164,8 @@ class Physical(Analysis):
         )
 
     def _rates_figure(
-        self,
-        subject: Subject,
-        rates: dict[str, dict[str, float]],
-        found: dict[str, Tensor],
-        targets: Tensor,
+        self, rates: dict[str, dict[str, float]], reached: dict[str, float], count: int
     ) -> Figure:
-        reached = {
-            side: fooled(subject.network, adversarial, targets, targeted=True).float().mean().item()
-            for side, adversarial in found.items()
-        }
         groups = {
             TITLES[name]: {side: 100 * rate for side, rate in sides.items()} for name, sides in rates.items()
         }
@@ -161,12 +180,19 @@ class Physical(Analysis):
             ),
             caption=f"Which share of the adversarial images ({budget(self.norm, self.eps)}) each "
             "transformation undoes, so that they are no longer taken for the target; "
-            f"{self.draws_each} draws an image. Taken for it as they are: {told} of {len(targets)} probes.",
+            f"{self.draws_each} draws an image. Taken for it as they are: {told} of {count} probes.",
             values={
                 **{f"reached/{side}": share for side, share in reached.items()},
                 **{f"{side}/{name}": rate for name, sides in rates.items() for side, rate in sides.items()},
             },
         )
+
+
+def _sum(counts: Iterable[Mapping[Any, int]]) -> dict[Any, int]:
+    total: Counter[Any] = Counter()
+    for some in counts:
+        total.update(some)
+    return dict(total)
 
 
 def one_of_them(images: Tensor, keys: Tensor) -> Tensor:

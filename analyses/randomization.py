@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,7 @@ class Randomization(Analysis):
     itself being random; a map that keeps a high one tells little about what was learned.
     """
 
+    divided: ClassVar[bool] = True
     enabled: bool = setting(False, "make these pictures at every checkpoint")
     probes: int = setting(8, "probes, the first ones", least=1)
     shown: int = setting(2, "probes shown", least=0)
@@ -40,7 +43,19 @@ class Randomization(Analysis):
             technique(name)
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
-        images = subject.probes.images[: self.probes]
+        probes = range(min(self.probes, len(subject.probes)))
+        made = subject.dealt(probes, partial(self._made, subject))
+        for name, stage in made[0][0]:
+            correlation = torch.tensor([found[name, stage] for found, _ in made]).mean().item()
+            layer = stage if stage in subject.units else None
+            yield Scalar(f"rank_correlation/{name}/{stage}", correlation, layer)
+        yield from (figure for _, figure in made if figure is not None)
+
+    def _made(
+        self, subject: Subject, probes: Sequence[int]
+    ) -> Iterator[tuple[dict[tuple[str, str], float], Figure | None]]:
+        """Of each of these probes the rank correlations by map and stage, and the picture, where shown."""
+        images = subject.probes.images[list(probes)]
         with torch.no_grad():
             targets = subject.network(images).argmax(1)
         effort = Effort(self.copies, steps=self.steps, seed=subject.seed)
@@ -50,23 +65,23 @@ class Randomization(Analysis):
             return {name: strength(name, maps) for name, maps in found.items()}
 
         original = strengths(subject.network)
-        stages = {"original": original}
+        stages, correlations = {"original": original}, {}
         random = copy.deepcopy(subject.network)
         groups = cascade(subject.network, images[:1], subject.layers)
         for i, (stage, modules) in enumerate(groups.items()):
             randomize(random, modules, subject.seed + i)
             stages[stage] = strengths(random)
             for name, maps in stages[stage].items():
-                correlation = rank_correlation(maps, original[name]).mean().item()
-                yield Scalar(
-                    f"rank_correlation/{name}/{stage}", correlation, stage if stage in subject.units else None
-                )
-        for probe in range(min(self.shown, len(images))):
-            yield self._picture(subject, probe, images[probe], int(targets[probe]), stages)
+                correlations[name, stage] = rank_correlation(maps, original[name]).tolist()
+        for i, probe in enumerate(probes):
+            shown = probe < self.shown
+            picture = self._picture(subject, i, probe, images[i], int(targets[i]), stages) if shown else None
+            yield {key: values[i] for key, values in correlations.items()}, picture
 
     def _picture(
         self,
         subject: Subject,
+        row: int,
         probe: int,
         image: Tensor,
         target: int,
@@ -76,7 +91,7 @@ class Randomization(Analysis):
         for name in stages["original"]:
             tiles.append(paint.enlarged(paint.picture(image), side))
             for maps in stages.values():
-                values = maps[name][probe]
+                values = maps[name][row]
                 tiles.append(paint.enlarged(paint.coloured(values / bright(values), "gray"), side))
         return Figure(
             key=f"probe-{probe:03d}/{subject.classes[target]}",

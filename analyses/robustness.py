@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ class Robustness(Analysis):
     the evaluation).
     """
 
+    divided: ClassVar[bool] = True
     enabled: bool = setting(False, "make these pictures at every checkpoint (minutes to hours each)")
     images: int = setting(256, "images of the data set that are attacked, a seeded draw", least=1)
     norm: str = setting("linf", "norm of the perturbation", choices=("linf", "l2"))
@@ -54,10 +55,10 @@ class Robustness(Analysis):
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         generator = torch.Generator().manual_seed(subject.seed)
         drawn = torch.randperm(len(subject.dataset), generator=generator)[: self.images]
-        images, labels = subject.images(drawn.sort().values)
-        evaluation = self._attacked(subject, images, labels)
-        standing = self._curve(subject, images, labels)
-        report = self._health(subject, images, labels)
+        own = subject.share(len(drawn))
+        evaluation, standing, report, labels = _joined(
+            subject.exchange(self._made(subject, drawn.sort().values[own.start : own.stop]) if own else None)
+        )
         for part, accuracy in evaluation.report().items():
             yield Scalar(f"accuracy/{part}", accuracy)
         yield Scalar("accuracy/robust", evaluation.accuracy)
@@ -75,6 +76,14 @@ class Robustness(Analysis):
         )
         yield by_class(subject.classes, labels, evaluation, **budget)
         yield health_figure(report, evaluation, self.health_queries)
+
+    def _made(self, subject: Subject, indices: Tensor) -> tuple[Evaluation, Tensor, Health, Tensor]:
+        """AutoAttack on these images (not their pixels), who stands at each eps, the health, the labels."""
+        images, labels = subject.images(indices)
+        evaluation = self._attacked(subject, images, labels)
+        bare = dataclasses.replace(evaluation, adversarial=images[:0], fell_to=evaluation.fell_to.cpu())
+        standing = self._curve(subject, images, labels)
+        return bare, standing, self._health(subject, images, labels), labels.cpu()
 
     @property
     def _budgets(self) -> list[float]:
@@ -134,6 +143,16 @@ class Robustness(Analysis):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         pairs = list(zip(images.split(self.batch_size), labels.split(self.batch_size)))
         return subject.progress(pairs, what, len(pairs))
+
+
+def _joined(
+    parts: Sequence[tuple[Evaluation, Tensor, Health, Tensor] | None],
+) -> tuple[Evaluation, Tensor, Health, Tensor]:
+    """What was found on all images, from what was found on shares of them (None: no image)."""
+    evaluations, standing, reports, labels = zip(*(part for part in parts if part is not None))
+    fell_to = torch.cat([evaluation.fell_to for evaluation in evaluations])
+    evaluation = dataclasses.replace(evaluations[0], fell_to=fell_to)
+    return evaluation, torch.cat(standing, 1), pooled(reports), torch.cat(labels)
 
 
 def pooled(parts: Sequence[Health]) -> Health:

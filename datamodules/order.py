@@ -45,7 +45,10 @@ class Order:
             raise ValueError(f"length: {length} images cannot be shared among {world} ranks")
         self.length, self.rank, self.world = length, rank, world
         self.seed, self.train, self.repeat = seed, train, repeat
-        self.batch_size = min(batch_size, length // world) if train else batch_size
+        if train:
+            self.batch_size = min(batch_size, length // world)
+        else:  # ranks must have equally many batches, and where one is split no batch may be empty
+            self.batch_size = max(batch_size, 2) if world > 1 else batch_size
         self.epoch = 0
 
     def __len__(self) -> int:

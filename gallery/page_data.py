@@ -17,7 +17,7 @@ from gallery.sinks import INDEX
 from gallery.store import Store
 
 POINTS = 300  # of a curve; more are averaged, the page draws no more pixels than that
-TITLES = {
+TITLES = {  # in the order in which the page shows them
     "weights": "First-layer weights",
     "examples": "Top dataset examples",
     "cam": "Class activation maps",
@@ -46,7 +46,8 @@ def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
     run_dir = Path(run_dir)
     store = Store(run_dir)
     outcomes = {step: store.outcomes(step) for step in store.steps()}
-    names = list(dict.fromkeys(name for step in reversed(outcomes) for name in outcomes[step]))
+    names = dict.fromkeys(name for step in reversed(outcomes) for name in outcomes[step])
+    order = [*TITLES, *names]  # as one tells of them, whichever was made last
     settings = _text(run_dir / "config.yaml")
     return {
         "name": run_dir.resolve().name,
@@ -57,7 +58,7 @@ def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
             {"step": step, "analyses": {n: {"seconds": o.seconds, "error": o.error} for n, o in at.items()}}
             for step, at in outcomes.items()
         ],
-        "analyses": [_analysis(store, list(outcomes), name) for name in names],
+        "analyses": [_analysis(store, list(outcomes), name) for name in sorted(names, key=order.index)],
         "scalars": _scalars(store, outcomes),
         "metrics": _metrics(run_dir / "metrics.csv"),
     }

@@ -154,6 +154,8 @@ class StepCheckpoints(RunCheckpoints):
     ) -> None:
         if not (self._training and between_steps(trainer)) or getattr(exception, "spoiled", False):
             return
+        if trainer.world_size > 1 and isinstance(exception, Exception):
+            return  # it may have struck this rank alone, and it takes all of them to save
         try:
             super().on_exception(trainer, pl_module, exception)
         except OSError:  # the disk may be what went wrong in the first place: let the exception be seen

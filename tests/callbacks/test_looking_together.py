@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import crew
+import lightning
 import pytest
 import tiny
 import torch
@@ -189,6 +190,27 @@ def test_a_disk_that_refuses_to_write_pictures_does_not_stop_any_rank(tmp_path, 
     first, second = crew.together(full_disk, tmp_path)
     assert first == second == run[1][0]
     assert Store(tmp_path).steps() == []
+
+
+class RaiseOnOne(lightning.Callback):
+    """On rank 1, between two steps, where a checkpoint has just been written."""
+
+    def on_validation_end(self, trainer, pl_module):
+        if trainer.global_rank == 1 and trainer.global_step == 2:
+            raise ArithmeticError("on one rank")
+
+
+def one_raises(run_dir: Path) -> list[float]:
+    return trained(run_dir, {"well": Divided()}, extra=(RaiseOnOne(),))
+
+
+def test_an_exception_on_one_rank_ends_both_and_none_waits_to_save(tmp_path):
+    start = time.monotonic()
+    first, second = crew.together(one_raises, tmp_path)
+    assert second == "ArithmeticError: on one rank"
+    assert isinstance(first, str)
+    assert time.monotonic() - start < 60
+    assert not (tmp_path / "checkpoints" / "step=00000004.ckpt").exists()
 
 
 def cut(run_dir: Path, kill: int | None, resume: bool = False) -> list[float]:

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import logging
 
+import crew
 import pytest
 import torch
 from lightning import Callback, Trainer, seed_everything
@@ -17,7 +18,14 @@ from analyses.base import as_float
 from callbacks.checkpoint_io import AtomicCheckpointIO
 from callbacks.checkpoints import CheckpointSettings, model_checkpoints
 from callbacks.resume import ExactResume, last_good_checkpoint
-from callbacks.robust_validation import METRICS, RobustValidation, ValidationSettings, subset
+from callbacks.robust_validation import (
+    METRICS,
+    RobustValidation,
+    ValidationSettings,
+    recognised,
+    shares,
+    subset,
+)
 from modules import OBJECTIVES, Classifier, OptimizerSettings, load_network
 from settings import SettingError
 
@@ -34,6 +42,7 @@ def fit(
     resume=False,
     monitor="val/robust_accuracy",
     every_steps=None,
+    **options,
 ):
     seed_everything(3, verbose=False)
     objective = objective or OBJECTIVES["standard"]()
@@ -57,6 +66,7 @@ def fit(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
+        **options,
     )
     checkpoint = last_good_checkpoint(folder) if resume else None
     trainer.fit(module, datamodule=TinyData(), ckpt_path=checkpoint, weights_only=True)
@@ -103,6 +113,26 @@ def test_training_is_bit_for_bit_the_same_without_it(tmp_path):
     _, without, _ = fit(tmp_path / "b", **objective, validation=off, monitor=None)
     for mine, theirs in zip(with_it.state_dict().values(), without.state_dict().values()):
         assert torch.equal(mine, theirs)
+
+
+def measured_by_two(folder):
+    trainer, module, _ = fit(folder, epochs=1, devices=2, strategy="ddp", validation=ODD)
+    state = {name: value.tolist() for name, value in module.network.state_dict().items()}
+    return state, {name: trainer.callback_metrics[f"val/{name}"].item() for name in METRICS}
+
+
+ODD = ValidationSettings(robust_images=7, eps=0.1, steps=5)
+
+
+def test_two_ranks_divide_the_images_and_measure_what_one_does(tmp_path):
+    first, second = crew.together(measured_by_two, tmp_path)
+    assert first == second
+    network = load_network("convnet", classes=["dark", "bright"], widths=[4, 8])
+    network.load_state_dict({name: torch.tensor(value) for name, value in first[0].items()})
+    images = subset(TinyData()._draw(8, 2), 7, 1)
+    counts = recognised(network.eval(), *images, 5, torch.device("cpu"), norm="linf", eps=0.1)
+    assert counts[0] == 7
+    assert {**shares(counts), "robust_alarm": 0.0} == pytest.approx(first[1])
 
 
 def test_averaged_weights_are_the_ones_attacked(tmp_path, monkeypatch):

@@ -24,11 +24,11 @@ def answered(main: Callable[[list[str]], None]) -> None:
     try:
         main(sys.argv[1:])
     except SettingError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_a_line(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except Stopped as error:
         words = [str(error), *getattr(error, "__notes__", [])]
-        print(f"stopped: {'; '.join(words)}", file=sys.stderr)
+        print(f"stopped: {in_a_line('; '.join(words))}", file=sys.stderr)
         raise SystemExit(1) from None
     except BrokenPipeError:  # `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes there
@@ -43,6 +43,12 @@ def answered(main: Callable[[list[str]], None]) -> None:
             file=sys.stderr,
         )
         raise SystemExit(1) from None
+
+
+def in_a_line(text: str, most: int = 1500) -> str:
+    """A message as it can be shown: what cannot be printed escaped, the middle of what is long left out."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return text if len(text) <= most else f"{text[: most - 300]} ... {text[-300:]}"
 
 
 def helped(arguments: list[str], about: str) -> bool:

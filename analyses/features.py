@@ -30,7 +30,7 @@ from analyses.parameterization import colour_matrix, imagenet_colours, mean_magn
 from analyses.reading import activations
 from analyses.receptive_field import receptive_fields
 from analyses.transforms import Crops, Transforms
-from analyses.visualization import course, maco, reached, visualize
+from analyses.visualization import course, fitting, maco, reached, visualize
 from settings import setting
 
 __all__ = [
@@ -194,6 +194,7 @@ class _Studio:
             "colours": self.colours,
             "transforms": settings.transforms,
             "progress": subject.progress,
+            "batch_size": min(subject.batch_size, fitting(self.size, subject.device)),
         }
         if keys and all(key in self.before for key in keys):
             options["warm_start"] = torch.stack([self._kept(self.before[key]) for key in keys])

@@ -230,7 +230,7 @@ def _optimised(
     )
     with held_still(network, kind.colours.device) as network:
         _check(network, objectives, kind)
-        batches = _batches(objectives, batch_size or _fitting(kind))
+        batches = _batches(objectives, batch_size or fitting(kind.size, kind.colours.device))
         for members in progress(batches, "features", len(batches)):
             own = [dice[i] for i in members]
             if warm_start is None:
@@ -264,10 +264,10 @@ def _batches(objectives: Sequence[Objective], batch_size: int) -> list[list[int]
     return batches
 
 
-def _fitting(kind: Pixels) -> int:
-    """As many pictures of a size as a device works on well."""
-    pixels = BATCH_PIXELS.get(kind.colours.device.type, BATCH_PIXELS["cpu"])
-    return max(1, min(256, pixels // kind.size**2))
+def fitting(size: int, device: torch.device) -> int:
+    """As many pictures, of so many pixels a side, as a device works on well."""
+    pixels = BATCH_PIXELS.get(device.type, BATCH_PIXELS["cpu"])
+    return max(1, min(256, pixels // size**2))
 
 
 def _check(network: nn.Module, objectives: Sequence[Objective], kind: Pixels) -> None:

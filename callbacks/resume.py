@@ -109,8 +109,8 @@ class ExactResume(Callback):
             self._state = []
 
     def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
-        # Loggers count by this. Lightning (2.6) adds one to what a checkpoint says of it, which is one too many
-        # where the checkpoint was written after the step's end, as it is after an exception.
+        # Loggers count by this. Lightning (2.6) adds one to what a checkpoint says of it: one too many where
+        # the checkpoint was written after the step's end, as it is after an exception.
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
 

@@ -126,7 +126,7 @@ def at(subject, step):
 
 
 def test_over_many_checkpoints_looking_stays_under_its_share(tmp_path, subject, monkeypatch):
-    monkeypatch.setattr(examining.time, "perf_counter", CLOCK)
+    monkeypatch.setattr("time.perf_counter", CLOCK)
     store, allowance, spent, trained = Store(tmp_path), Allowance(0.1, CLOCK), 0.0, 0.0
     analyses = {"features": Slow(seconds=0.5), "cam": Slow(seconds=1.0)}  # 4.5 and 5 s whole
     for step in range(1, 13):
@@ -145,7 +145,7 @@ def test_over_many_checkpoints_looking_stays_under_its_share(tmp_path, subject, 
 
 
 def test_what_is_less_is_recorded_shown_and_made_up_for(tmp_path, subject, monkeypatch, caplog):
-    monkeypatch.setattr(examining.time, "perf_counter", CLOCK)
+    monkeypatch.setattr("time.perf_counter", CLOCK)
     store, analyses = Store(tmp_path), {"features": Slow(), "robustness": Slow(seconds=9)}
     examine(at(subject, 1), analyses, store, weights="1")
     report = examine(at(subject, 2), analyses, store, weights="2", allowed=1.5)

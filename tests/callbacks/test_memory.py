@@ -8,6 +8,7 @@ import tiny
 import torch
 
 from analyses.base import Analysis, Figure, Scalar
+from analyses.features import Features
 from callbacks.examine import AnalysisSettings, examine, missing
 from callbacks.memory import ran_out
 from callbacks.subject import make_subject
@@ -96,3 +97,17 @@ def test_what_the_allocator_of_the_host_really_says_is_understood():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert ran_out(caught.value)
+
+
+def test_features_make_fewer_pictures_at_a_time(subject, monkeypatch):
+    import analyses.features
+
+    sizes, real = [], analyses.features.visualize
+
+    def visualize(*args, batch_size, **how):
+        sizes.append(batch_size)
+        return real(*args, batch_size=batch_size, **how)
+
+    monkeypatch.setattr(analyses.features, "visualize", visualize)
+    list(Features(steps=1, size=8, crops=0)(replace(subject, batch_size=2)))
+    assert set(sizes) == {2}

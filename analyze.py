@@ -14,6 +14,7 @@ Beside that, commands of their own; `python analyze.py COMMAND --help` tells mor
                                                      one image in the style of another
     python analyze.py compare RUN RUN ...            several runs beside each other on one page
     python analyze.py report RUN [RUN ...]           a workspace and a report on Weights & Biases
+    python analyze.py sync RUN [RUN ...]             upload what was logged there offline
 
 `--help` lists every setting, `--help SECTION` some.
 """

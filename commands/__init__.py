@@ -11,5 +11,6 @@ COMMANDS = Registry(
         "style": "commands.style:main",
         "compare": "commands.compare:main",
         "report": "commands.report:main",
+        "sync": "commands.sync:main",
     },
 )

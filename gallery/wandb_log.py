@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_BLOCK = 32768  # LevelDB's log format, with a header of its own in front
-_HEADER = 7
+BLOCK = 32768  # LevelDB's log format, with a header of its own in front
+HEADER = 7
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 
@@ -28,7 +28,7 @@ def history(file: Path) -> Iterator[dict[str, Any]]:
     """The rows of one `.wandb` file: what each `log` call gave, by key."""
     from wandb.proto import wandb_internal_pb2 as messages
 
-    for content in _records(file.read_bytes()):
+    for content in records(file.read_bytes()):
         record = messages.Record()
         record.ParseFromString(content)
         if record.WhichOneof("record_type") == "history":
@@ -36,15 +36,16 @@ def history(file: Path) -> Iterator[dict[str, Any]]:
             yield {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}
 
 
-def _records(content: bytes) -> Iterator[bytes]:
-    place, parts = _HEADER, b""
-    while place + _HEADER <= len(content):
-        left = _BLOCK - place % _BLOCK
-        if left < _HEADER:  # too little for a record: padding
+def records(content: bytes) -> Iterator[bytes]:
+    """The packed records of a `.wandb` file's content."""
+    place, parts = HEADER, b""
+    while place + HEADER <= len(content):
+        left = BLOCK - place % BLOCK
+        if left < HEADER:  # too little for a record: padding
             place += left
             continue
         _, length, kind = struct.unpack_from("<IHB", content, place)
-        start, place = place + _HEADER, place + _HEADER + length
+        start, place = place + HEADER, place + HEADER + length
         if not kind or place > len(content):
             return  # never written, or cut off
         parts = content[start:place] if kind in (_FULL, _FIRST) else parts + content[start:place]

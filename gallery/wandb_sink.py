@@ -117,7 +117,9 @@ def _media(step: int, name: str, figures: Sequence[Figure], folder: Path) -> Ite
             shown = [_image(f, files.get(f.key), caption) for f, caption in zip(group, captions)]
             yield media_key(name, layer), shown
         else:
-            caption = f"step {step}: {name}, {layer or 'all layers'}, {len(group)} pictures"
+            units = dict.fromkeys(figure.unit for figure in group if figure.unit is not None)
+            what = f"units {', '.join(map(str, units))}" if units else f"{len(group)} pictures"
+            caption = f"step {step}: {name}, {layer or 'all layers'}, {what}, row by row"
             pixels = sheet([figure.image for figure in group]).numpy()
             yield media_key(name, layer), wandb.Image(pixels, caption=caption, file_type="jpg")
 

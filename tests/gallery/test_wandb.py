@@ -54,6 +54,8 @@ def test_pictures_tables_and_curves_arrive_at_their_steps(tmp_path, results, rec
         seen = pixels(folder / "files" / item["Examples/examples/layer2.path"]).float()
         made = sheet([f.image for f in results(step)["examples"][0] if f.layer == "layer2"]).float()
         assert (seen - made).abs().mean() < 45  # a JPEG, of noise
+        caption = item["Examples/examples/layer2.caption"]
+        assert caption == f"step {step}: examples, layer2, units 0, 5, 9, row by row"
         assert item["Class maps/cam.count"] == 3
         assert item["Class maps/cam.captions"][1] == f"step {step}: probe 1: <b>"
         probe = pixels(folder / "files" / item["Class maps/cam.filenames"][1])

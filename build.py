@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -33,6 +33,7 @@ from config import Settings
 from datamodules import DATA
 from datamodules.base import ImageData
 from gallery.page import PageSink
+from gallery.tensorboard_logger import BoardLogger
 from gallery.tensorboard_sink import TensorBoardSink
 from gallery.wandb_run import wandb_logger
 from gallery.wandb_sink import WandbSink
@@ -142,7 +143,7 @@ def logs(settings: Settings, classes: Sequence[str], part: str = "alone") -> Log
         made.sinks.append(WandbSink(logger.experiment, classes, settings.logging.wandb.page))
     if settings.logging.tensorboard:
         with blaming("logging.tensorboard"):
-            board = TensorBoardLogger(folder, name="", version="tensorboard")
+            board = BoardLogger(folder, name="", version="tensorboard")
             made.sinks.append(TensorBoardSink(board.experiment))
         made.loggers.append(board)
     return made

@@ -29,6 +29,25 @@ def test_curves_and_sheets_arrive_at_their_steps(tmp_path, results):
     assert np.array_equal(shown, wanted.numpy())
 
 
+def test_what_was_logged_beyond_the_checkpoint_is_forgotten_when_a_run_goes_on(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from gallery.tensorboard_logger import BoardLogger
+
+    for start, ends, value in ((0, 5, 1.0), (3, 7, 2.0)):  # cut off after step 5, its last checkpoint at 3
+        board = BoardLogger(tmp_path, name="", version="tensorboard")
+        if start:
+            board.rewind(start)
+        for step in range(start + 1, ends + 1):
+            board.log_metrics({"train/loss": value}, step)
+        board.finalize("success")
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    points = [(point.step, point.value) for point in events.Scalars("train/loss")]
+    assert points == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0), (5, 2.0), (6, 2.0), (7, 2.0)]
+
+
 def test_a_log_that_fails_costs_the_run_nothing(tmp_path, results, caplog):
     class Broken:
         def __getattr__(self, name):

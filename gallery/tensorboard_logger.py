@@ -1,0 +1,20 @@
+"""TensorBoard as a logger of curves that a resumed run can take back."""
+
+from __future__ import annotations
+
+from lightning.pytorch.loggers import TensorBoardLogger
+
+
+class BoardLogger(TensorBoardLogger):
+    """Lightning's TensorBoardLogger; a run that goes on forgets what was logged beyond its checkpoint."""
+
+    def rewind(self, step: int) -> None:
+        """Have TensorBoard leave out what an earlier process logged after `step`.
+
+        What it logged at `step` stays, as the checkpoint's pictures are there; a curve's point comes twice, the
+        same.
+        """
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+        start = Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+        self.experiment.file_writer.add_event(start)

@@ -11,8 +11,8 @@ class BoardLogger(TensorBoardLogger):
     def rewind(self, step: int) -> None:
         """Have TensorBoard leave out what an earlier process logged after `step`.
 
-        What it logged at `step` stays, as the checkpoint's pictures are there; a curve's point comes twice, the
-        same.
+        What it logged at `step` stays, since the checkpoint's pictures are there; a curve's point there comes
+        twice, the same.
         """
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 

@@ -178,10 +178,38 @@ class Subject:
         On a CPU never one of several, and so maybe none: convolutions of a batch of one round differently
         there, which some techniques (gradient ascent, attacks) blow up.
         """
+        return self._part(count, self.rank, self.ranks)
+
+    def _part(self, count: int, number: int, parts: int) -> range:
         least = 2 if self.device.type == "cpu" else 1
-        shares = max(1, min(self.ranks, count // least))
-        own = min(self.rank, shares), min(self.rank + 1, shares)
-        return range(*(count * number // shares for number in own))
+        parts = max(1, min(parts, count // least))
+        ends = min(number, parts), min(number + 1, parts)
+        return range(*(count * end // parts for end in ends))
+
+    def dealt_by(
+        self,
+        groups: Mapping[Any, Sequence[Any]],
+        make: Callable[[Any, Sequence[Any]], Iterable[Any]],
+    ) -> Iterator[tuple[Any, list[Any]]]:
+        """`make(key, things)` of each group, by all ranks together: the keys, and what was made, in order.
+
+        Ranks take groups in turn, whole where there are two for each of them: so that a batch is what it is
+        in one process, and no smaller. Groups are cut into parts where there are fewer.
+        """
+        if self.ranks == 1:
+            yield from ((key, list(make(key, things))) for key, things in groups.items())
+            return
+        parts = -(-2 * self.ranks // max(1, len(groups)))
+        jobs = [
+            (key, things[cut.start : cut.stop])
+            for key, things in groups.items()
+            for number in range(parts)
+            if (cut := self._part(len(things), number, parts))
+        ]
+        own = {i: list(make(*jobs[i])) for i in range(self.rank, len(jobs), self.ranks)}
+        made = {i: results for some in self.exchange(own) for i, results in some.items()}
+        for key in groups:
+            yield key, [one for i, job in enumerate(jobs) if job[0] == key for one in made[i]]
 
     def dealt(self, things: Sequence[Any], make: Callable[[Sequence[Any]], Iterable[Any]]) -> list[Any]:
         """`make(things)` by all ranks together: each makes of its share, and all get all, in order.

@@ -92,15 +92,19 @@ class Features(Analysis):
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         before = subject.previous.get("features", ()) if self.warm_start else ()
         studio = _Studio(self, subject, {figure.key: figure for figure in before})
-        for layer, units in subject.units.items():
-            figures = subject.dealt(list(units), partial(self._units, studio, layer))
+        count = len(subject.classes)
+        shown = min(self.classes, count)
+        labels = [i * count // shown for i in range(shown)]
+        groups = {layer: list(units) for layer, units in subject.units.items()}
+        for layer, figures in subject.dealt_by({**groups, None: labels}, partial(self._figures, studio)):
             yield from figures
             multiples = [figure.values["multiple"] for figure in figures if "multiple" in figure.values]
             if multiples:
                 yield Scalar(f"multiple/{layer}", sum(multiples) / len(multiples), layer=layer)
-        count = len(subject.classes)
-        shown = min(self.classes, count)
-        yield from subject.dealt([i * count // shown for i in range(shown)], partial(self._classes, studio))
+
+    def _figures(self, studio: _Studio, layer: str | None, things: Sequence[int]) -> Iterator[Figure]:
+        """Of units of a layer; without one, of classes."""
+        return self._classes(studio, things) if layer is None else self._units(studio, layer, things)
 
     def _units(self, studio: _Studio, layer: str, units: Sequence[int]) -> Iterator[Figure]:
         subject = studio.subject

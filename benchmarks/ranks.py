@@ -1,6 +1,7 @@
 """How much sooner two processes look at a checkpoint than one: the default analyses, one thread each.
 
-    python -m benchmarks.ranks [--processes 2] [--rounds 3] [--only features,examples] [key=value ...]
+    python -m benchmarks.ranks [--processes 2] [--rounds 3] [--only features,examples] [--processor]
+        [key=value ...]
 
 Every process has the default run's network (as it is before training) and images. Each round looks with one
 process and with all of them, in turn: all analyses after each other, as at a checkpoint, what one of them has
@@ -15,6 +16,7 @@ import os
 import socket
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -33,15 +35,18 @@ from callbacks.subject import make_subject
 WANTED = 1.6
 
 
-def looked(subject: Subject, analyses: dict[str, Any], ranks: Ranks) -> dict[str, float]:
-    """The seconds of each analysis, nothing being known before the first."""
+def looked(
+    subject: Subject, analyses: dict[str, Any], ranks: Ranks, clock: Callable[[], float]
+) -> dict[str, float]:
+    """The seconds of each analysis, nothing being known before the first; of several ranks the most."""
     subject, seconds = dataclasses.replace(subject, _memo={}), {}
     for name, analysis in analyses.items():
         ranks.gather(None)  # nobody begins before all are there
+        begun = clock()
         made = make(name, analysis, subject, Choice(), ranks)
         if made.error:
             raise RuntimeError(f"{name}: {made.error}")
-        seconds[name] = made.seconds
+        seconds[name] = max(ranks.gather(clock() - begun))
     return seconds
 
 
@@ -58,15 +63,16 @@ def work(rank: int, count: int, port: int, wanted: argparse.Namespace) -> None:
     chosen = [name for name in chosen if not wanted.only or name in wanted.only.split(",")]
     subject = make_subject(network, data, settings.analysis, device="cpu")
     subject = dataclasses.replace(subject, progress=lambda iterable, *_: iterable)
+    clock = time.process_time if wanted.processor else time.perf_counter
     alone: list[dict[str, float]] = []
     together: list[dict[str, float]] = []
     for turn in range(wanted.rounds):
         for with_others in (turn % 2 == 0, turn % 2 == 1):
             if with_others:
-                together.append(looked(subject, {name: analyses[name] for name in chosen}, ranks))
+                together.append(looked(subject, {name: analyses[name] for name in chosen}, ranks, clock))
             else:
                 if ranks.first:
-                    alone.append(looked(subject, {name: analyses[name] for name in chosen}, ALONE))
+                    alone.append(looked(subject, {name: analyses[name] for name in chosen}, ALONE, clock))
                 ranks.gather(None)  # the others wait, and leave it the machine
     if ranks.first:
         print(f"{hardware()}\n\n{table(alone, together, count)}")
@@ -95,6 +101,9 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="analyses, with commas between")
+    parser.add_argument(
+        "--processor", action="store_true", help="processor seconds, for a machine that others use as well"
+    )
     parser.add_argument("settings", nargs="*", help="settings of train.py, e.g. analysis.units=16")
     wanted = parser.parse_args()
     with socket.socket() as free:

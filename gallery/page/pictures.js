@@ -21,7 +21,8 @@ function markOf(version, column, several) {
 // options: href (where a click leads), caption (whether to tell it), title, large (drawn to be looked at closely),
 // corner (only the square at the left of the picture: of a feature visualization the optimised one)
 function picture(figure, { href = null, caption = false, title = "", large = false, corner = false } = {}) {
-  const cells = el("div", { class: "cells" });
+  const long = large && !corner && figure.width > 4 * figure.height; // several of it stand one above the other
+  const cells = el("div", { class: long ? "cells long" : "cells" });
   const told = caption ? el("figcaption") : null;
   const frame = href ? el("a", { href, class: "cells-link" }, cells) : cells;
   let shown = [];

@@ -52,7 +52,7 @@ def _recipe(path: Path) -> dict[str, Any]:
         raise SettingError(str(path), f"is not YAML: {' '.join(str(error).split())}") from None
     if loaded is not None and not isinstance(loaded, dict):
         raise SettingError(str(path), f"holds a {type(loaded).__name__}, expected sections such as `data:`")
-    return loaded or {}
+    return {str(key): value for key, value in (loaded or {}).items()}
 
 
 def _override(argument: str) -> dict[str, Any]:

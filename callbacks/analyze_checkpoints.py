@@ -33,7 +33,7 @@ class AnalyzeCheckpoints(Checkpoint):
     two files. So the step is noted there, and looked at in the next hook, from the file: averaged weights
     are seen as they were saved, and `analyze.py` sees the same.
 
-    With `settings.mode` of "follow" nothing is looked at here: other processes do (`analyze.py RUN follow=true`).
+    With `settings.mode` of "follow" nothing is looked at here: others do it (`analyze.py RUN follow=true`).
 
     What was saved by an interrupt (Ctrl-C, SIGTERM) is left for the next start, as is what a kill cut off: a
     resumed run first catches up on the checkpoints that lie in `folder`.

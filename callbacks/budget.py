@@ -180,14 +180,6 @@ def last_outcomes(store: Store, step: int, names: Sequence[str]) -> dict[str, Ou
     return found
 
 
-def in_words(reduced: Mapping[str, Sequence[int]]) -> str:
-    """ "4 of 16 units, 16 of 64 steps", "left out", "batches of 64, not 256"."""
-    if "analysis" in reduced:
-        return "left out"
-    said = {"batch": "batches of {0}, not {1}"}
-    return ", ".join(said.get(what, f"{{0}} of {{1}} {what}").format(*n) for what, n in reduced.items())
-
-
 def _least(name: str, analysis: Analysis, most: int) -> Choice:
     steps = min(LEAST_STEPS, analysis.steps) if name in BY_STEP else None
     return Choice(most if name in BY_UNIT else 1, steps)

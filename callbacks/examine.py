@@ -17,10 +17,10 @@ from torch import nn
 
 import interruption
 from analyses.base import Analysis, Figure, Scalar, Subject
-from callbacks.budget import in_words, last_outcomes, plan
+from callbacks.budget import last_outcomes, plan
 from callbacks.division import Division, Made
 from callbacks.ranks import ALONE, Ranks
-from gallery.store import Store, Writer
+from gallery.store import Store, Writer, in_words
 from settings import setting
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class AnalysisSettings:
     strict: bool = setting(False, "an analysis that fails ends the training")
     mode: str = setting(
         "train",
-        "who looks at checkpoints: train, or others that run `analyze.py RUN follow=true` while it only saves",
+        "who looks at checkpoints: train, or `analyze.py RUN follow=true` elsewhere while it only saves",
         choices=("train", "follow"),
     )
     budget: float | None = setting(

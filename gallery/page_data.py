@@ -14,7 +14,7 @@ from PIL import Image
 
 from gallery.run_record import facts_of
 from gallery.sinks import INDEX
-from gallery.store import Store
+from gallery.store import Outcome, Store, in_words
 
 POINTS = 300  # of a curve; more are averaged, the page draws no more pixels than that
 TITLES = {  # in the order in which the page shows them
@@ -55,13 +55,19 @@ def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
         "settings": settings,
         "facts": _facts(settings) + facts_of(run_dir),
         "steps": [
-            {"step": step, "analyses": {n: {"seconds": o.seconds, "error": o.error} for n, o in at.items()}}
+            {"step": step, "analyses": {name: _outcome(outcome) for name, outcome in at.items()}}
             for step, at in outcomes.items()
         ],
         "analyses": [_analysis(store, list(outcomes), name) for name in sorted(names, key=order.index)],
         "scalars": _scalars(store, outcomes),
         "metrics": _metrics(run_dir / "metrics.csv"),
     }
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    """How an analysis went: seconds, error, and where it was less than asked for, by how much."""
+    told: dict[str, Any] = {"seconds": outcome.seconds, "error": outcome.error}
+    return told | ({"less": in_words(outcome.reduced)} if outcome.reduced else {})
 
 
 def _analysis(store: Store, steps: list[int], name: str) -> dict[str, Any]:

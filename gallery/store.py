@@ -42,6 +42,14 @@ class Outcome:
     reduced: Mapping[str, Sequence[int]] | None = None
 
 
+def in_words(reduced: Mapping[str, Sequence[int]]) -> str:
+    """What `Outcome.reduced` says: "4 of 16 units, 16 of 64 steps", "left out", "batches of 64, not 256"."""
+    if "analysis" in reduced:
+        return "left out"
+    said = {"batch": "batches of {0}, not {1}"}
+    return ", ".join(said.get(what, f"{{0}} of {{1}} {what}").format(*n) for what, n in reduced.items())
+
+
 class Store:
     """The `analysis` folder of a run. Reading sees whole steps only; looking creates nothing.
 

@@ -146,14 +146,15 @@ function facts() {
     ...settings);
 }
 
-// analyses that failed at the step chosen
+// analyses that failed at the step chosen, and those that were less than asked for
 function failures() {
   const place = el("div");
   watch(() => {
-    const failed = runs.flatMap((run) => Object.entries(run.steps.find((at) => at.step === state.step)?.analyses ?? {})
-      .filter(([, outcome]) => outcome.error));
-    place.replaceChildren(...failed.map(([name, { error }]) => el("details", { class: "failed" },
-      el("summary", {}, `${name} failed at step ${state.step}: ${error.trim().split("\n").at(-1)}`), el("pre", { tabindex: "0" }, error))));
+    const went = runs.flatMap((run) => Object.entries(run.steps.find((at) => at.step === state.step)?.analyses ?? {}));
+    const less = went.filter(([, outcome]) => outcome.less).map(([name, outcome]) => `${name}: ${outcome.less}`);
+    place.replaceChildren(...went.filter(([, outcome]) => outcome.error).map(([name, { error }]) => el("details", { class: "failed" },
+      el("summary", {}, `${name} failed at step ${state.step}: ${error.trim().split("\n").at(-1)}`), el("pre", { tabindex: "0" }, error))),
+    less.length ? el("p", { class: "quiet" }, `Less than asked for at step ${state.step}: ${less.join("; ")}`) : "");
   });
   return place;
 }

@@ -11,10 +11,11 @@ import torch
 from analyses.base import Analysis, Figure
 from analyses.features import Features
 from callbacks import examine as examining
-from callbacks.budget import Allowance, Choice, in_words, last_outcomes, plan
+from callbacks.budget import Allowance, Choice, last_outcomes, plan
 from callbacks.examine import AnalysisSettings, examine, missing
 from callbacks.subject import make_subject
-from gallery.store import Outcome, Store
+from gallery.page_data import run_data
+from gallery.store import Outcome, Store, in_words
 
 UNITS = {"a": range(8), "b": range(8)}
 
@@ -157,6 +158,9 @@ def test_what_is_less_is_recorded_shown_and_made_up_for(tmp_path, subject, monke
     words = examining.summary([report])
     assert "features at step 2: 1 of 4 units" in words and "robustness at step 2: left out" in words
     assert "left out" in caplog.text
+    shown = run_data(tmp_path)["steps"][1]["analyses"]
+    assert shown["features"]["less"] == "1 of 4 units" and shown["robustness"]["less"] == "left out"
+    assert "less" not in run_data(tmp_path)["steps"][0]["analyses"]["features"]
     assert missing(store, 2, analyses, "2") == []  # once a checkpoint
     assert missing(store, 2, analyses, "2", again=True) == ["features", "robustness"]
     examine(at(subject, 2), analyses, store, weights="2", again=True)

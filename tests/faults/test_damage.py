@@ -58,7 +58,7 @@ def test_the_one_before_is_taken_and_the_run_ends_the_same(folder, whole, damage
 
 
 def test_whatever_byte_is_flipped_and_wherever_it_is_cut_off(folder):
-    """20 places each: the one before is taken, or the file is as good as it was (a byte that nobody reads)."""
+    """20 places each: the one before is taken, or the file is as good as it was (nobody reads that byte)."""
     dice = random.Random(0)
     *_, before, last = checkpoints(folder)
     content = last.read_bytes()

@@ -52,6 +52,7 @@ class Ranks:
 
     def __init__(self, rank: int = 0, count: int = 1, group: Any = None):
         self.rank, self.count, self.group = rank, count, group
+        self._parted = False  # all have been interrupted together, and none listens any more
 
     @property
     def first(self) -> bool:
@@ -79,7 +80,8 @@ class Ranks:
 
     def dismiss(self, failure: BaseException | None = None) -> None:
         """On rank 0: nothing is left to tell; what has befallen it, the others raise as well."""
-        self.gather((None, _ending(failure)))
+        if not self._parted:
+            self.gather((None, _ending(failure)))
 
     def hear(self) -> Any:
         """On another rank: what rank 0 tells next; None once it has nothing left to tell.
@@ -114,6 +116,7 @@ class Ranks:
         endings = self._end(_ending(failure))
         if any(endings):
             raised = _agreed(endings, failure)
+            self._parted = not isinstance(raised, Exception)
             raise raised from (failure if failure is not raised else failure.__cause__)
         return result
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import tiny
 import torch
 import torch.distributed as dist
 
+import interruption
 from analyses.base import Analysis, Figure, Scalar, Subject
 from callbacks.checkpoints import CheckpointSettings
 from callbacks.examine import AnalysisSettings
@@ -211,6 +213,32 @@ def test_an_exception_on_one_rank_ends_both_and_none_waits_to_save(tmp_path):
     assert isinstance(first, str)
     assert time.monotonic() - start < 60
     assert not (tmp_path / "checkpoints" / "step=00000004.ckpt").exists()
+
+
+@dataclass(frozen=True)
+class Long(Analysis):
+    """Asked to end in its midst, as all ranks are by a launcher."""
+
+    divided: ClassVar[bool] = True
+
+    def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in subject.progress(range(1000), "long", 1000):
+            time.sleep(0.1)
+        yield Scalar("done", 1.0)
+
+
+def signalled(run_dir: Path) -> list[float]:
+    with interruption.handled():
+        return trained(run_dir, {"long": Long()})
+
+
+def test_a_signal_in_an_analysis_ends_all_ranks_without_waiting_for_it(tmp_path):
+    start = time.monotonic()
+    assert crew.together(signalled, tmp_path) == ["interruption.Interrupted: SIGTERM"] * 2
+    assert time.monotonic() - start < 60
+    assert (tmp_path / "checkpoints" / "step=00000002.ckpt").is_file()
+    assert Store(tmp_path).steps() == []
 
 
 def cut(run_dir: Path, kill: int | None, resume: bool = False) -> list[float]:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import config
+import processes
 import recipes
 import runs
 from analyses import ANALYSES
@@ -51,6 +52,7 @@ def main(arguments: list[str]) -> None:
             raise SettingError("follow", f"{len(words)} runs came, expected one")
         follow.follow(words[0], how, said)
         return
+    _alone()
     folders = {runs.folder_of(word): None for word in words}
     if not words:
         look_at_weights(said, started)
@@ -134,6 +136,16 @@ def _loaded(wanted: list[tuple[int, Path]]) -> Iterator[tuple[int, Any]]:
     for step, file in wanted:
         with blaming(str(file)):
             yield step, load_checkpoint(file)
+
+
+def _alone() -> None:
+    """Refuse to be one of several processes, which would all do the same."""
+    if (those := processes.started()).count == 1:
+        return
+    if not those.first:
+        raise SystemExit(2)  # the first says why
+    divided = "several processes divide a run's checkpoints with follow=true; else start one"
+    raise SettingError("analyze.py", f"was started as {those.count} processes: {divided}")
 
 
 def _spelled_out(argument: str) -> str:

@@ -13,6 +13,7 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
+import closing
 import config
 import interruption
 import processes
@@ -86,40 +87,11 @@ def train(settings: config.Settings, arguments: list[str], those: Processes, las
     print(f"{settings.run.name}: {settings.model.name}, {parameters:,} parameters, in {settings.folder}")
     if resumed:
         print(f"going on from {resumed}")
-    state = "failed"
-    try:
+    with record:
         trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
         interruption.defer()  # all is done: who interrupts now waits for the closing lines
-        state = "finished"
-    except Interrupted as interrupted:
-        state = interrupted.state
-        raise
-    finally:
-        record.close(state)
     last.close()
-    print(closing(settings, trainer, looking, logs, time.monotonic() - started))
-
-
-def closing(settings: config.Settings, trainer: Any, looking: Any, logs: Any, seconds: float) -> str:
-    """What came of the run, in a few lines: accuracy, where the time went, where everything is."""
-    metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
-    accuracy = f"validation accuracy {metrics['val/accuracy']:.1%}, " if "val/accuracy" in metrics else ""
-    if "val/robust_accuracy" in metrics:
-        accuracy += f"under attack {metrics['val/robust_accuracy']:.1%}, "
-    lines = [
-        "",
-        f"{trainer.global_step:,} steps in {seconds:.0f} s: {accuracy}{_looked_at(settings, looking)}",
-        *([f"seconds a technique: {looking.seconds()}"] if looking.reports else []),
-        *(note for note in logs.notes if note),
-        f"the page: {settings.folder / 'index.html'}",
-    ]
-    return "\n".join(lines)
-
-
-def _looked_at(settings: config.Settings, looking: Any) -> str:
-    if settings.analysis.mode == "follow":
-        return f"its checkpoints are looked at by `python analyze.py {settings.folder} follow=true`"
-    return looking.summary()
+    print(closing.words(settings, trainer, looking, logs.notes, time.monotonic() - started))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from gallery import atomic, locks
 from gallery.sinks import Results
@@ -29,6 +29,8 @@ class RunRecord:
     Its `state` is "running" until it is closed as "finished", "preempted", "interrupted" or "failed"; a kill
     leaves it "running", and `process` says who was killed. A run that is resumed keeps when it began, and its
     seconds add up; what a kill cut off since the last checkpoint is not in them.
+
+    As a scope it is closed by how the scope ends; an exception that has a `state` names it.
 
     Args:
         run_dir: the run's folder.
@@ -58,6 +60,12 @@ class RunRecord:
     def log(self, step: int, results: Results, folder: Path) -> None:
         """The seconds until now; never raises."""
         self._write()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
+        self.close("finished" if error is None else getattr(error, "state", "failed"))
 
     def close(self, state: str = "finished") -> None:
         """The run ended; never raises."""

@@ -1,8 +1,10 @@
 """The commands of analyze.py: pictures of a file, pages of several runs; and what a run records of itself."""
 
+import contextlib
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +16,13 @@ import yaml
 from PIL import Image
 
 import analyze
+import command_line
 import config
 import train
 from analyses import ANALYSES
 from analyses.dream import dream
 from gallery import run_record
+from interruption import Interrupted
 from modules import load_checkpoint
 from settings import SettingError
 
@@ -260,6 +264,17 @@ def test_a_resumed_run_keeps_its_beginning_and_adds_its_seconds(tmp_path):
     assert run_record.read(tmp_path)["command"] == "python train.py 'run.name=a b'"
 
 
+@pytest.mark.parametrize(
+    ("error", "state"), [(None, "finished"), (Interrupted(signal.SIGTERM), "preempted"), (OSError, "failed")]
+)
+def test_a_record_is_closed_by_how_its_run_ends(tmp_path, error, state):
+    with contextlib.suppress(Interrupted, OSError), run_record.RunRecord(tmp_path, ["train.py"]):
+        assert run_record.read(tmp_path)["state"] == "running"
+        if error:
+            raise error
+    assert run_record.read(tmp_path)["state"] == state
+
+
 def test_the_commit_is_that_of_the_codes_own_checkout(tmp_path):
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     if shutil.which("git") is None:
@@ -313,3 +328,18 @@ def test_agents_that_begin_in_the_same_second_name_their_runs_apart(monkeypatch)
         monkeypatch.setenv("WANDB_RUN_ID", agent)
         names.append(config.load([]).run.name)
     assert names[0].endswith("-abc") and names[1].endswith("-def")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_several_processes_that_would_all_do_the_same_are_refused_and_the_first_says_so(
+    rank, tmp_path, monkeypatch, capsys
+):
+    asked = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    for name, value in {**asked, "TORCHELASTIC_RUN_ID": "none"}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr("sys.argv", ["analyze.py", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        command_line.answered(analyze.main)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert ("was started as 2 processes" in said and "follow=true" in said) if rank == 0 else said == ""

@@ -186,8 +186,16 @@ def device(settings: Settings) -> torch.device:
 
 
 def quiet() -> None:
-    """Lightning says which devices it sees, at length; a run of ours says what it does, in a line."""
+    """Lightning says which devices it sees, at length; a run of ours says what it does, in a line.
+
+    Of several ranks' values it says that they should be brought together, which torchmetrics has done.
+    """
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for said in (".*LeafSpec.*", ".*smaller than the logging interval.*", ".*does not have many workers.*"):
+    for said in (
+        ".*LeafSpec.*",
+        ".*smaller than the logging interval.*",
+        ".*does not have many workers.*",
+        ".*sync_dist=True.*",
+    ):
         warnings.filterwarnings("ignore", said)

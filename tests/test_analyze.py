@@ -298,7 +298,7 @@ def test_the_sweeps_command_line_loads(monkeypatch):
     from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
     sweep = yaml.safe_load((HERE / "configs" / "sweep.yaml").read_text())
-    assert sweep["program"] == "train.py" and sweep["metric"]["name"] == "val/accuracy"
+    assert sweep["program"] == "train.py" and sweep["metric"]["name"] == "best/accuracy"
     for pick in ("min", "max"):
         drawn = {
             key: {"value": said.get(pick, said.get("values", [None])[0 if pick == "min" else -1])}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from registry import nearest
 from settings import SettingError
 
 KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*")
+DEEPEST = 32  # that settings can be nested; those of ours are 4 deep
 
 
 def merged(arguments: Sequence[str], base: Sequence[Path] = ()) -> dict[str, Any]:
@@ -50,6 +51,8 @@ def _recipe(path: Path) -> dict[str, Any]:
         raise SettingError(str(path), f"cannot be read: {error}") from None
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise SettingError(str(path), f"is not YAML: {' '.join(str(error).split())}") from None
+    if _too_deep(loaded):
+        raise SettingError(str(path), f"is nested more than {DEEPEST} deep, which no setting is")
     if loaded is not None and not isinstance(loaded, dict):
         raise SettingError(str(path), f"holds a {type(loaded).__name__}, expected sections such as `data:`")
     return {str(key): value for key, value in (loaded or {}).items()}
@@ -66,7 +69,24 @@ def _override(argument: str) -> dict[str, Any]:
         raise SettingError(key, f"{text!r} cannot be read: {' '.join(str(error).split())}") from None
     for part in reversed(key.split(".")):
         value = {part: value}
+    if _too_deep(value):
+        raise SettingError(argument, f"is nested more than {DEEPEST} deep, which no setting is")
     return value
+
+
+def _too_deep(tree: Any) -> bool:
+    """Whether mappings and lists lie in one another deeper than DEEPEST, where python's stack would end."""
+    level = [tree]
+    for _ in range(DEEPEST + 1):
+        inner = [value for some in level for value in _values(some)]
+        level = list({id(value): value for value in inner}.values())  # aliases once: `[*a, *a, *a]`
+    return bool(level)
+
+
+def _values(some: Any) -> Collection[Any]:
+    if isinstance(some, dict):
+        return some.values()
+    return some if isinstance(some, list) else ()
 
 
 def _merge(into: dict[str, Any], source: dict[str, Any]) -> None:

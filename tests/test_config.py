@@ -177,3 +177,16 @@ def test_every_recipe_in_the_tree_loads():
         head = recipe.read_text().splitlines()[0]
         assert head.startswith("# python train.py"), f"{recipe}: the first line says the command"
         config.load([str(recipe), *(["data.root=."] if "data.root=" in head else [])])
+
+
+@pytest.mark.parametrize("depth", [40, 153, 3000])
+def test_what_is_nested_deeper_than_any_setting_is_refused(tmp_path, depth):
+    key = ".".join(["trainer"] * depth)
+    with pytest.raises(SettingError, match=r"nested more than 32 deep|cannot be read"):
+        config.load([f"{key}=0"])
+    with pytest.raises(SettingError, match=r"nested more than 32 deep|cannot be read"):
+        config.load([f"model.options={'[' * depth}{']' * depth}"])
+    recipe = tmp_path / "deep.yaml"
+    recipe.write_text("trainer: " + "{trainer: " * depth + "0" + "}" * depth)
+    with pytest.raises(SettingError, match=r"nested more than 32 deep|is not YAML"):
+        config.load([str(recipe)])

@@ -130,6 +130,7 @@ def run(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_one_run_is_made_and_all_analyses_go_well(run):
     outcomes = Store(run).outcomes(2)
     assert {"examples", "features", "localization", "robustness", "physical", "dream"} <= set(outcomes)
@@ -137,6 +138,7 @@ def test_one_run_is_made_and_all_analyses_go_well(run):
     assert (run / "index.html").is_file() and (run / "config.yaml").is_file()
 
 
+@pytest.mark.slow
 def test_the_pictures_and_curves_are_those_of_one_process(run, tmp_path):
     alone = tmp_path / "alone"
     (alone / "checkpoints").mkdir(parents=True)
@@ -160,6 +162,7 @@ def test_the_pictures_and_curves_are_those_of_one_process(run, tmp_path):
     assert sum(equal) >= 0.9 * len(equal)
 
 
+@pytest.mark.slow
 def test_lightning_s_own_processes_give_the_same_weights_and_curves(run, tmp_path):
     (ended,) = programs(
         None, [*SMALL[:12], "analysis.mode=follow", "trainer.devices=2", f"run.root={tmp_path}"]
@@ -173,6 +176,7 @@ def test_lightning_s_own_processes_give_the_same_weights_and_curves(run, tmp_pat
     assert (run / "metrics.csv").read_text() == (folder / "metrics.csv").read_text()
 
 
+@pytest.mark.slow
 def test_slurm_s_tasks_find_each_other_and_a_run_goes_on(tmp_path):
     words = [*SMALL[:12], "analysis.mode=follow", f"run.root={tmp_path}", "run.name=a"]
     assert [one.returncode for one in programs(srun, words)] == [0, 0]
@@ -182,6 +186,7 @@ def test_slurm_s_tasks_find_each_other_and_a_run_goes_on(tmp_path):
     assert (tmp_path / "a" / "checkpoints" / "step=00000004.ckpt").is_file()
 
 
+@pytest.mark.slow
 def test_what_the_first_one_refuses_ends_all_with_status_2_and_one_message(tmp_path):
     (tmp_path / "a").mkdir()
     ended = programs(srun, [*SMALL, f"run.root={tmp_path}", "run.name=a"])
@@ -191,6 +196,7 @@ def test_what_the_first_one_refuses_ends_all_with_status_2_and_one_message(tmp_p
     assert list((tmp_path / "a").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_only_another_one_lacks_ends_all_before_a_folder_is_made(tmp_path):
     from PIL import Image
 

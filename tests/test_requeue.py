@@ -98,6 +98,7 @@ def whole(tmp_path_factory) -> Path:
     return root / "signs"
 
 
+@pytest.mark.slow
 def test_a_preempted_job_is_requeued_and_goes_on_exactly_with_all_its_pictures(whole, tmp_path):
     run, path = tmp_path / "signs", scontrol(tmp_path / "bin")
     environment = {**SLURM, **path}
@@ -124,6 +125,7 @@ def test_a_preempted_job_is_requeued_and_goes_on_exactly_with_all_its_pictures(w
     assert len(calls(tmp_path / "bin")) == 2
 
 
+@pytest.mark.slow
 def test_ctrl_c_once_ends_with_130_and_the_command_that_goes_on(whole, tmp_path):
     process = start(tmp_path)
     after_first_checkpoint(tmp_path)
@@ -138,6 +140,7 @@ def test_ctrl_c_once_ends_with_130_and_the_command_that_goes_on(whole, tmp_path)
     assert all(torch.equal(tensor, found[key]) for key, tensor in weights(whole).items())
 
 
+@pytest.mark.slow
 def test_a_signal_before_there_is_anything_to_save_is_answered_too(tmp_path):
     process = start(tmp_path, **SLURM, **scontrol(tmp_path / "bin"))
     time.sleep(2.5)  # imports

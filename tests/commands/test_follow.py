@@ -114,6 +114,7 @@ def test_training_only_saves(trained, capsys):
     assert json.loads((trained / "run.json").read_text())["state"] == "finished"
 
 
+@pytest.mark.slow
 def test_two_processes_look_at_each_checkpoint_once_and_the_page_has_all(run, trained, tmp_path, capsys):
     other = another(run)
     while not other.stdout.readline().startswith("waiting for checkpoints"):  # it has imported
@@ -137,6 +138,7 @@ def test_two_processes_look_at_each_checkpoint_once_and_the_page_has_all(run, tr
     assert pictures(alone) == pictures(run) != {}
 
 
+@pytest.mark.slow
 def test_what_a_killed_follower_was_looking_at_is_taken_over(run, capsys):
     other = another(run, "features.enabled=true", "features.steps=1000000")
     put(run, 1)

@@ -87,6 +87,7 @@ def test_a_picture_that_vanishes_is_named_and_the_run_goes_on_when_it_is_back(
     assert small.metrics(folder) == small.metrics(tmp_path / "runs" / "whole")
 
 
+@pytest.mark.slow
 def test_a_chunk_that_vanishes_is_named_and_the_run_goes_on_when_it_is_back(
     images, tmp_path, monkeypatch, capsys
 ):

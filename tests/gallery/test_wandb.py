@@ -259,6 +259,7 @@ def silent_server():
         connection.close()
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_is_done_without(tmp_path, monkeypatch, silent_server):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", silent_server)

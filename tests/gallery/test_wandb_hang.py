@@ -78,6 +78,7 @@ def test_an_end_that_never_comes_is_not_waited_for(opened, quick):
     assert time.monotonic() - began < 25 and services() == []
 
 
+@pytest.mark.slow
 def test_what_was_logged_before_can_be_synced(tmp_path, opened, quick, history):
     logger, sink, service = opened
     for step in range(2, 40):
@@ -91,6 +92,7 @@ def test_what_was_logged_before_can_be_synced(tmp_path, opened, quick, history):
     assert [row["trainer/global_step"] for row in rows] == list(range(1, len(rows) + 1)) and len(rows) >= 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["SIGSTOP", "SIGKILL"])
 def test_the_process_ends_although_nobody_closed_the_run(tmp_path, what):
     script = """

@@ -74,6 +74,7 @@ print(said)
 """
 
 
+@pytest.mark.slow
 def test_off_line_each_has_a_folder_and_the_runs_id(tmp_path, records):
     leader, _ = wandb_logger(tmp_path, WandbSettings(mode="offline"), part="leader")
     command = [sys.executable, "-c", FOLLOW, str(tmp_path)]

@@ -1,4 +1,4 @@
-"""Directories aside: a step is made in one of its own, beside its place, and one rename shows it."""
+"""What is made aside: a file or a step's directory, beside its place, until one rename shows it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import socket
 import time
 from pathlib import Path
 
-_STALE = 24 * 3600  # seconds after which a directory aside, whose writer cannot be asked, is a leftover
+_STALE = 24 * 3600  # seconds after which something aside, whose writer cannot be asked, is a leftover
 
 
 def place(final: Path) -> Path:
@@ -18,18 +18,22 @@ def place(final: Path) -> Path:
     return final.with_name(f".{final.name}.{socket.gethostname()}.{os.getpid()}")
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed processes have left aside in a folder of steps."""
-    for path in folder.glob(".step=*"):
-        if abandoned(path):
+def sweep(folder: Path, name: str = "step=*") -> None:
+    """Remove what killed processes have left aside in a folder, of all steps or of what `name` matches."""
+    for path in folder.glob(f".{name}.*"):
+        if not abandoned(path):
+            continue
+        if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def abandoned(path: Path) -> bool:
-    """Whether nobody is writing to a directory aside any more."""
-    match = re.fullmatch(r"\.step=\d+\.(.+)\.(\d+)(\.old)?", path.name)
-    if match and match[1] == socket.gethostname() and os.name == "posix":
-        writer = int(match[2])
+    """Whether nobody is writing to something aside any more."""
+    match = re.fullmatch(rf"\..+\.{re.escape(socket.gethostname())}\.(\d+)(\.old)?", path.name)
+    if match and os.name == "posix":
+        writer = int(match[1])
         if writer == os.getpid():
             return True  # of a process that had our number: ours has not begun
         try:
@@ -43,5 +47,6 @@ def abandoned(path: Path) -> bool:
 
 def _age(path: Path) -> float:
     with contextlib.suppress(OSError):
-        return time.time() - max(p.stat().st_mtime for p in (path, *path.iterdir()))
+        parts = (path, *path.iterdir()) if path.is_dir() else (path,)
+        return time.time() - max(part.stat().st_mtime for part in parts)
     return 0.0

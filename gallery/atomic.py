@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
-import socket
 from pathlib import Path
 from typing import Any
+
+from gallery import aside
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Put `content` in a file: a reader finds the old content or the new one, never part of either.
 
+    What a process that was killed while it wrote the same file has left is removed.
+
     Raises:
         OSError: the disk refused; the old content stands and nothing is left beside it.
     """
-    aside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+    aside.sweep(path.parent, glob.escape(path.name))
+    staged = aside.place(path)
     try:
-        with open(aside, "wb") as file:
+        with open(staged, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, path)
+        os.replace(staged, path)
     except BaseException:
-        aside.unlink(missing_ok=True)
+        staged.unlink(missing_ok=True)
         raise
     sync(path.parent)
 

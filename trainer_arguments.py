@@ -28,6 +28,7 @@ OURS = {  # arguments of lightning.Trainer that Vitrine fills in itself, and whe
     "inference_mode": "analysis",
     "barebones": "logging",
 }
+SHARDING = ("fsdp", "deepspeed", "model_parallel", "xla_fsdp")  # strategies: no rank has a whole network
 
 
 @functools.cache
@@ -58,6 +59,9 @@ def check(arguments: dict[str, Any]) -> None:
             close = nearest(name, known)
             hint = f"did you mean trainer.{close[0]}?" if close else f"known: {', '.join(known)}"
             raise SettingError(key, f"lightning.Trainer has no such argument; {hint}")
+        if name == "strategy" and str(value).lower().startswith(SHARDING):
+            problem = "divides the network among the ranks, and analyses need it whole"
+            raise SettingError(key, f"is {value}, which {problem}; expected auto, ddp or another of its kind")
         if not _fits(value, known[name]):
             raise SettingError(key, f"is {value!r}, expected {in_words(known[name])}")
         if isinstance(value, (int, float)) and not isinstance(value, bool):

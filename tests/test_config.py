@@ -190,3 +190,12 @@ def test_what_is_nested_deeper_than_any_setting_is_refused(tmp_path, depth):
     recipe.write_text("trainer: " + "{trainer: " * depth + "0" + "}" * depth)
     with pytest.raises(SettingError, match=r"nested more than 32 deep|is not YAML"):
         config.load([str(recipe)])
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "deepspeed_stage_2", "fsdp_cpu_offload"])
+def test_a_strategy_that_leaves_no_rank_a_whole_network_is_refused(strategy):
+    with pytest.raises(
+        SettingError, match=r"trainer\.strategy: is .*analyses need it whole; expected auto, ddp"
+    ):
+        config.load([f"trainer.strategy={strategy}"])
+    assert config.load(["trainer.strategy=ddp"]).trainer["strategy"] == "ddp"

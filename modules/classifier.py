@@ -139,13 +139,21 @@ class Classifier(LightningModule):
             self.log_dict(metrics, prog_bar=True)
 
     def _since_logged(self) -> dict[str, Tensor]:
-        """What is to be logged at this step, if anything is: means since it was logged last."""
+        """What is to be logged at this step, if anything is: means since it was logged last, of all ranks."""
         every = self.trainer.log_every_n_steps
         if not every or self.global_step % every or self.global_step == self._logged:
             return {}
-        loss, correct, images = self._sums
+        loss, correct, images = self._over_ranks()
         self._sums, self._logged = [0, 0, 0], self.global_step
         return {"train/loss": loss / images, "train/accuracy": correct / images} if images else {}
+
+    def _over_ranks(self) -> list[Tensor | int]:
+        """`_sums` of all ranks, which come here together."""
+        if _ranks() == 1:
+            return self._sums
+        total = torch.stack([torch.as_tensor(s, device=self.device, dtype=torch.float32) for s in self._sums])
+        torch.distributed.all_reduce(total)
+        return list(total)
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
@@ -245,7 +253,7 @@ class Classifier(LightningModule):
             "classes": list(self.classes),
             "step": int(checkpoint.get("global_step", 0)),
             "objective": state,
-            "sums": [s.cpu() if isinstance(s, Tensor) else s for s in self._sums],
+            "sums": [s.cpu() if isinstance(s, Tensor) else s for s in self._over_ranks()],
             "logged": self._logged,
         }
 
@@ -258,7 +266,9 @@ class Classifier(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         saved = checkpoint.get("vitrine", {})
-        self._sums, self._logged = saved.get("sums", [0, 0, 0]), saved.get("logged", self._logged)
+        self._logged = saved.get("logged", self._logged)
+        if _ranks() == 1 or torch.distributed.get_rank() == 0:  # they are of all ranks
+            self._sums = saved.get("sums", [0, 0, 0])
         self._epoch = checkpoint.get("epoch", 0)
         if hasattr(self.objective, "load_state_dict"):
             self.objective.load_state_dict(checkpoint["vitrine"]["objective"])

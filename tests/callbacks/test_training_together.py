@@ -1,0 +1,56 @@
+"""Two processes train together: the curves are of both."""
+
+from pathlib import Path
+
+import crew
+import lightning
+import pytest
+import tiny
+import torch
+
+from callbacks.checkpoint_io import AtomicCheckpointIO
+from callbacks.metrics_csv import MetricsCSV
+from callbacks.resume import ExactResume
+from modules.classifier import Classifier
+from modules.objectives.standard import Standard
+from modules.optimizers import OptimizerSettings
+
+STEPS = 6  # of 4 images on each of two ranks, logged at every third
+
+
+def trained(run_dir: Path, cuts: list[int]) -> list[float]:
+    """Train, starting anew after the steps of `cuts`; each step's loss on this rank."""
+    seen, before = [], None
+    for steps in [*cuts, STEPS]:
+        lightning.seed_everything(0, verbose=False)
+        module = Classifier(tiny.tiny_network(), Standard(), OptimizerSettings(), ["dark", "bright"])
+        real = module.training_step
+        module.training_step = lambda *batch, real=real: (seen.append(loss := real(*batch)), loss)[1]
+        trainer = lightning.Trainer(
+            accelerator="cpu",
+            devices=2,
+            strategy="ddp",
+            max_steps=steps,
+            log_every_n_steps=3,
+            logger=MetricsCSV(run_dir),
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            callbacks=[ExactResume()],
+            plugins=[AtomicCheckpointIO()],
+        )
+        trainer.fit(module, datamodule=tiny.TinyData(2 * STEPS), ckpt_path=before, weights_only=True)
+        before = str(run_dir / f"{steps}.ckpt")
+        trainer.save_checkpoint(before)
+    return [float(loss.detach()) for loss in seen]
+
+
+@pytest.mark.parametrize("cuts", [[], [2]])
+def test_the_curve_of_training_is_of_all_ranks_also_when_resumed(tmp_path, cuts):
+    first, second = crew.together(trained, tmp_path, cuts)
+    assert isinstance(first, list), first
+    assert len(first) == len(second) == STEPS and first != second
+    logged = [float(row["train/loss"]) for row in MetricsCSV(tmp_path).rows() if row.get("train/loss")]
+    both = (torch.tensor(first) + torch.tensor(second)) / 2
+    torch.testing.assert_close(torch.tensor(logged), both.view(-1, 3).mean(1))

@@ -125,7 +125,8 @@ def _look(settings: config.Settings, networks: Any, started: float, data: Any = 
     else:
         logs.close()
         print(*(note for note in logs.notes if note), sep="\n")
-    print(f"{summary(reports)} ({time.monotonic() - started:.0f} s in all)")
+    made = summary(reports) if reports else "nothing was missing"
+    print(f"{made} ({time.monotonic() - started:.0f} s in all)")
     print(f"the page: {settings.folder / 'index.html'}")
 
 

@@ -4,8 +4,8 @@ most 1.10x.
     python -m benchmarks.examples [--device cuda] [--model resnet18] [--size 64] [--batch 128] [--batches 8]
 
 Both go over the same images, random ones, whose units' top lists change as often as those of a shuffled data
-set. The lists begin empty, so that each image of the first batches enters many of them: over a large split the
-cost is lower.
+set. The lists begin empty, so that each image of the first batches enters many of them: over a large split
+the cost is lower.
 """
 
 from __future__ import annotations

@@ -181,6 +181,8 @@ def weights_hash(network: nn.Module) -> str:
 
 def summary(reports: Sequence[Report]) -> str:
     """What was made, how long it took, what failed and what was cut short: a line, and one more for each."""
+    if not reports:
+        return "no checkpoint was looked at"
     ran = sum(len(report.seconds) for report in reports)
     figures = sum(report.figures for report in reports)
     seconds = sum(sum(report.seconds.values()) for report in reports)

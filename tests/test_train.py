@@ -87,7 +87,7 @@ def test_analyze_makes_what_is_missing_and_the_same_pictures_bit_for_bit(run, ca
     analyze.main([str(run)])
     assert pictures(run) == before
     analyze.main([str(run / "checkpoints" / "last.ckpt")])
-    assert "0 analyses" in capsys.readouterr().out.splitlines()[-2]
+    assert "nothing was missing" in capsys.readouterr().out.splitlines()[-2]
 
 
 def test_analyze_adds_a_technique_that_was_off(run):

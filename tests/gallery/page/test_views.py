@@ -232,6 +232,13 @@ def test_axe_finds_nothing_serious(visit, serious, view):
     assert serious(visit(view)) == []
 
 
+@pytest.mark.parametrize("view", ["", "layer/layer1", "unit/layer1/5", "image/1"])
+def test_axe_finds_nothing_serious_in_a_comparison(visit, serious, run, view):
+    write(run.parent / "axe", 1000)
+    page.compare([run, run.parent / "axe"], run.parent / "compared")
+    assert serious(visit(view, folder=run.parent / "compared")) == []
+
+
 def test_axe_finds_nothing_serious_before_the_first_checkpoint(visit, serious, tmp_path):
     page.build(tmp_path / "new")
     assert serious(visit(folder=tmp_path / "new")) == []

@@ -1,6 +1,6 @@
 // Where we are (the address), when we are (the slider), and what is drawn.
 
-const state = { view: "overview", step: 0, beside: null };
+const state = { view: "overview", step: 0, beside: null, lost: null };
 let playing = null;
 let last = null; // the stamp of what gallery.js said last
 let unchanged = 0; // times it said the same
@@ -18,14 +18,16 @@ function where() {
   });
   const asked = new URLSearchParams(query);
   const at = (name) => (asked.has(name) && steps.length ? nearest(Number(asked.get(name)) || 0) : null);
-  const place = { view: "overview", step: at("step"), beside: at("beside"), asked: asked.has("step") };
+  const place = { view: "overview", step: at("step"), beside: at("beside"), asked: asked.has("step"), lost: null };
   if (view === "layer" && layersOf().includes(parts[0])) Object.assign(place, { view, layer: parts[0] });
   if (view === "unit" && unitsOf(parts[0]).includes(Number(parts[1]))) Object.assign(place, { view, layer: parts[0], unit: Number(parts[1]) });
   if (view === "image" && probesOf().includes(Number(parts[0]))) Object.assign(place, { view, probe: Number(parts[0]) });
+  if (view && place.view === "overview") place.lost = [view, ...parts];
   return place;
 }
 
 function path() {
+  if (state.lost) return link(...state.lost); // it may come yet
   if (state.view === "layer") return link("layer", state.layer);
   if (state.view === "unit") return link("unit", state.layer, state.unit);
   if (state.view === "image") return link("image", state.probe);
@@ -34,6 +36,7 @@ function path() {
 
 // the address tells the time as well; moving through time does not fill the browser's history
 function keepAddress() {
+  if (!steps.length) return;
   const beside = state.beside === null ? "" : `&beside=${state.beside}`;
   history.replaceState(null, "", `${path()}?step=${state.step}${beside}`);
 }
@@ -188,17 +191,18 @@ addEventListener("keydown", (event) => {
 globalThis.vitrine = (told) => {
   unchanged = told.stamp === last ? unchanged + 1 : 0;
   if (told.stamp === last) return;
-  const first = last === null;
-  const newest = !first && steps.length > 0 && state.step === steps.at(-1);
+  const empty = last === null || !steps.length;
+  const newest = !empty && state.step === steps.at(-1);
   last = told.stamp;
   arrange(told);
-  if (first) {
+  if (empty) {
     arrive(false);
   } else {
     const scroll = scrollY;
     if (newest || !steps.includes(state.step)) state.step = steps.at(-1) ?? 0;
     keepAddress();
-    draw();
+    if (state.lost) arrive(false);
+    else draw();
     scrollTo(0, scroll);
   }
 };

@@ -1,14 +1,16 @@
 // The views: overview, layer, unit, image, technique. Each gives its elements; `watch` keeps them at the time chosen.
 
 const views = {
-  overview() {
+  overview({ lost }) {
     const layers = layersOf();
     const probes = probesOf();
+    const missed = lost?.length === 3 ? `${lost[0]} ${lost[2]} of ${lost[1]}` : lost?.join(" ");
     const rest = figuresWhere((f) => f.layer === null && f.unit === null && f.probe === null);
     const classes = rest.filter((f) => f.label !== null), others = rest.filter((f) => f.label === null);
     const small = (f) => picture(f, { title: subjectOf(f) || f.key.split("/").at(-1), caption: true });
     return [
       heading(runs.map((run) => run.name).join(" beside ")),
+      lost && el("p", { class: "quiet", role: "status" }, `There is no ${missed} here: this is the overview.`),
       failures(),
       facts(),
       curveSection(),

@@ -157,7 +157,23 @@ def test_names_are_text_in_every_view(visit):
 
 def test_a_wrong_address_is_the_overview(visit):
     for address in ("unit/layer9/3", "nonsense/%E0%A4%A", "image/99?step=banana"):
-        assert visit(address).text_content("h1") == "first #1?"
+        tab = visit(address)
+        assert tab.text_content("h1") == "first #1?"
+        assert "There is no" in tab.text_content("[role=status]")
+    assert visit("").locator("[role=status]").count() == 0
+    tab = visit(f"unit/{HOSTILE}/3?step=1000")
+    assert f"no unit 3 of {HOSTILE} here" in tab.text_content("[role=status]")
+    assert tab.text_content("output") == "step 1000"
+
+
+def test_an_address_of_what_is_not_there_yet_is_shown_once_it_is(visit, tmp_path):
+    folder = tmp_path / "growing"
+    page.build(folder)
+    tab = visit("unit/layer1/5", folder=folder)
+    assert "No checkpoint" in tab.text_content("main")
+    write(folder, 500)
+    page.build(folder)
+    tab.wait_for_function("document.querySelector('h1').textContent === 'unit 5 of layer1'", timeout=20000)
 
 
 def test_the_page_grows_while_training_runs(visit, tmp_path):

@@ -166,6 +166,7 @@ def test_a_run_of_the_same_name_is_not_written_over(run):
         train.main([*SHORT, f"run.root={run.parent}", "run.name=signs"])
 
 
+@pytest.mark.slow
 def test_wrong_input_ends_with_status_2_and_one_line():
     root = Path(train.__file__).parent
     for program in ("train.py", "analyze.py"):
@@ -180,6 +181,7 @@ def test_wrong_input_ends_with_status_2_and_one_line():
         assert ended.stderr.count("\n") == 1 and "did you mean data.batch_size" in ended.stderr
 
 
+@pytest.mark.slow
 def test_help_that_is_read_only_in_part_is_no_error():
     root = Path(train.__file__).parent
     with subprocess.Popen(

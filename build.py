@@ -157,15 +157,19 @@ def trainer(settings: Settings, last: Sequence[Callback] = ()) -> Trainer:
         LearningRateMonitor("step"),
         KeepBadBatch(settings.folder),
     ]
+    _replayed(settings)
+    kept = settings.checkpoint
     attacked = RobustValidation(settings.validation, settings.run.seed, settings.objective)
     if attacked.count:
         made.append(attacked)  # before the averaged weights are put away
-    elif settings.checkpoint.monitor in [f"val/{name}" for name in METRICS]:
-        problem = f"is {settings.checkpoint.monitor}, which nothing measures: give validation.robust_images"
+        if kept.monitor is None:
+            kept = dataclasses.replace(kept, monitor="val/robust_accuracy", mode="max")
+    elif kept.monitor in [f"val/{name}" for name in METRICS]:
+        problem = f"is {kept.monitor}, which nothing measures: give validation.robust_images"
         raise SettingError("checkpoint.monitor", problem)
     if settings.optimizer.ema:
         made.append(EMAWeightAveraging(decay=settings.optimizer.ema))
-    made += model_checkpoints(settings.folder, settings.checkpoint)
+    made += model_checkpoints(settings.folder, kept)
     quiet()
     with blaming("trainer"):
         return Trainer(
@@ -176,6 +180,17 @@ def trainer(settings: Settings, last: Sequence[Callback] = ()) -> Trainer:
             default_root_dir=settings.folder,
             use_distributed_sampler=False,
         )
+
+
+def _replayed(settings: Settings) -> None:
+    """Raise SettingError where gradients are to be gathered over batches that are replayed."""
+    replays = getattr(settings.objective, "replays", 1)
+    gathered = settings.trainer.get("accumulate_grad_batches") or 1
+    if replays > 1 and gathered > 1:
+        problem = (
+            f"is {gathered} beside objective.replays={replays}, expected 1: each replay is an optimizer step"
+        )
+        raise SettingError("trainer.accumulate_grad_batches", problem)
 
 
 def device(settings: Settings) -> torch.device:

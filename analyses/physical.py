@@ -201,7 +201,9 @@ def one_of_them(images: Tensor, keys: Tensor) -> Tensor:
     Half of them under all at once, the others under a single one or none.
     """
     names = [None, *TITLES]
-    number = (draws.uniform(draws.derived(keys, 1), 1)[:, 0] * 2 * len(TITLES)).long().clamp(max=len(TITLES))
+    # else the number that chooses would also be the first that is drawn in what is chosen
+    choice, keys = draws.derived(keys, 0), draws.derived(keys, 1)
+    number = (draws.uniform(choice, 1)[:, 0] * 2 * len(TITLES)).long().clamp(max=len(TITLES))
     rows = [(number == place).nonzero()[:, 0] for place in range(len(names))]
     seen = [
         images[own] if name is None else TRANSFORMATIONS[name]()(images[own], keys[own])

@@ -48,9 +48,7 @@ class APGD(Attack):
     def search(self, victim: Victim, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
         ball = around(images, self.norm, self.eps)
         logits = victim.guess(images, labels)
-        fewest = losses.FEWEST_CLASSES[self.loss]
-        if logits.shape[1] < fewest:
-            raise ValueError(f"network has {logits.shape[1]} classes, the loss {self.loss} needs {fewest}")
+        losses.enough_classes(logits, self.loss)
         towards = self.loss == "dlr-targeted"
         ranked = wrong_classes(logits, labels, self.targets) if towards else None
         compact = self.compact and victim.check and self.mode == "eval"

@@ -13,6 +13,13 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 FEWEST_CLASSES = {"ce": 2, "margin": 2, "dlr": 3, "dlr-targeted": 4}
 
 
+def enough_classes(logits: Tensor, loss: str) -> None:
+    """Raise ValueError where logits [N, K] have fewer classes than a loss compares."""
+    classes, fewest = logits.shape[1], FEWEST_CLASSES[loss]
+    if classes < fewest:
+        raise ValueError(f"network has {classes} classes, the loss {loss} needs {fewest}")
+
+
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """-log p(label)."""
     return F.cross_entropy(logits, labels, reduction="none")
@@ -26,6 +33,7 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
 
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     """Difference of logits ratio, -(z_y - max_{i != y} z_i) / (z_1 - z_3) (Croce & Hein 2020)."""
+    enough_classes(logits, "dlr")
     first, _, third = logits.topk(3, dim=1).values.unbind(1)
     return margin(logits, labels) / (first - third + 1e-12)
 
@@ -34,6 +42,7 @@ def dlr_towards(targets: Tensor) -> Loss:
     """Targeted DLR, -(z_y - z_t) / (z_1 - (z_3 + z_4) / 2) (Croce & Hein 2020), for these targets."""
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        enough_classes(logits, "dlr-targeted")
         top = logits.topk(4, dim=1).values
         difference = (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None]))[:, 0]
         return difference / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)

@@ -28,6 +28,7 @@ def minimize(objective: Objective, start: Tensor, steps: int, memory: int) -> Te
     points, rows = start.clone(), torch.arange(len(start), device=start.device)
     values, gradient = objective(points, rows)
     shape, pairs = start.shape[1:], []
+    moving = torch.ones_like(rows, dtype=torch.bool)
     for _ in range(steps):
         flat, slope = points.flatten(1), gradient.flatten(1)
         free = ~(((flat <= 0) & (slope > 0)) | ((flat >= 1) & (slope < 0)))
@@ -38,7 +39,7 @@ def minimize(objective: Objective, start: Tensor, steps: int, memory: int) -> Te
         if not pairs:  # no curvature known yet: one pixel range in all at most
             direction = direction / direction.abs().sum(1, keepdim=True).clamp(min=1.0)
         moved, new_values, new_gradient = points, values, gradient
-        waiting = (downhill.abs().amax(1) > 1e-7).nonzero()[:, 0]
+        waiting = (moving & (downhill.abs().amax(1) > 1e-7)).nonzero()[:, 0]
         size = 1.0
         for _ in range(_TRIALS):
             if not len(waiting):
@@ -53,7 +54,8 @@ def minimize(objective: Objective, start: Tensor, steps: int, memory: int) -> Te
             new_gradient = new_gradient.index_copy(0, at, its[good])
             waiting, size = waiting[~good], size / 2
         step, change = (moved - points).flatten(1), (new_gradient - gradient).flatten(1)
-        if not step.any():
+        moving &= step.any(1)  # whoever stands stays: its later directions would depend on the others' pairs
+        if not moving.any():
             break
         pairs = [*pairs, _pair(step, change)][-memory:]
         points, values, gradient = moved, new_values, new_gradient

@@ -55,7 +55,7 @@ class Victim:
 
     def logits(self, images: Tensor) -> Tensor:
         """[N, K] in full precision, for verdicts."""
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             return self._seen(self.network(images))
 
     def guess(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -90,7 +90,8 @@ class Victim:
         `logits` are the search's; where they were of low precision, falls are confirmed in full.
         """
         fallen = (logits.argmax(1) == labels) == self.targeted
-        if self.bf16 and fallen.any():
+        low = self.bf16 or torch.is_autocast_enabled(images.device.type)
+        if low and fallen.any():
             rows = fallen.nonzero()[:, 0]
             sure = self.logits(images[rows])
             fallen[rows] = (sure.argmax(1) == labels[rows]) == self.targeted

@@ -27,7 +27,9 @@ class CheckpointSettings:
         None, "how many of the newest checkpoints stay (their pictures all do); null: all", least=1
     )
     monitor: str | None = setting(
-        None, "a validation metric; the checkpoint with the best stays as best.ckpt"
+        None,
+        "a validation metric; the checkpoint with the best stays as best.ckpt; null: val/robust_accuracy "
+        "where it is measured",
     )
     mode: str = setting("max", "whether more of the metric is better, or less", choices=("max", "min"))
     at_start: bool = setting(False, "a checkpoint of the untrained network too")

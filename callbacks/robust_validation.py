@@ -82,7 +82,7 @@ class RobustValidation(Callback):
         if fell and not self.alarmed:
             log.warning(
                 "robust accuracy collapsed at step %d: %.1f %%, its best was %.1f %% (FGSM less PGD: %.1f "
-                "points); the best checkpoint stays with checkpoint.monitor=val/robust_accuracy",
+                "points); unless checkpoint.monitor is another metric, best.ckpt is of before",
                 trainer.global_step,
                 100 * values["robust_accuracy"],
                 100 * self.best,

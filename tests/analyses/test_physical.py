@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 import config
+from analyses import physical
 from analyses.base import Figure, Probes, Scalar, Subject
 from analyses.physical import TITLES, Physical, one_of_them
 from analyses.table import GAP, LINE
@@ -112,13 +113,30 @@ def test_it_is_off_unless_asked_for_and_its_settings_are_understood():
     assert config.load(said).analysis.physical == Physical(enabled=True, target="stop")
 
 
+@pytest.mark.parametrize("name", TITLES)
+def test_what_is_chosen_says_nothing_of_how_it_turns_out(name, monkeypatch):
+    came = []
+
+    def keep(images, keys):
+        came.append(keys)
+        return images
+
+    kinds = {other: lambda: lambda images, keys: images for other in TITLES} | {name: lambda: keep}
+    monkeypatch.setattr(physical, "TRANSFORMATIONS", kinds)
+    one_of_them(torch.zeros(4000, 1, 2, 2), torch.arange(4000))
+    (keys,) = came
+    for own in (keys, *(draws.derived(keys, purpose) for purpose in range(8))):
+        drawn = draws.uniform(own, 1)
+        assert 0.4 < drawn.mean() < 0.6 and drawn.min() < 0.1 and drawn.max() > 0.9
+
+
 def test_half_of_the_views_are_under_all_at_once_and_each_is_its_keys_own():
     generator = torch.Generator().manual_seed(0)
     images, keys = torch.rand(200, 3, 8, 8, generator=generator), torch.arange(200)
     seen = one_of_them(images, keys)
     found = {}
     for name in (None, *TITLES):
-        alone = images if name is None else TRANSFORMATIONS[name]()(images, keys)
+        alone = images if name is None else TRANSFORMATIONS[name]()(images, draws.derived(keys, 1))
         found[name] = (seen - alone).flatten(1).abs().amax(1) < 1e-6
     assert torch.stack([*found.values()]).any(0).all()  # each image is as one of them makes it
     assert 70 < found["physical"].sum() < 130 and min(there.sum() for there in found.values()) > 2

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from attacks import APGD, fooled
+from attacks import APGD, BIM, FGSM, PGD, fooled
 from attacks.apgd import windows
 
 
@@ -61,6 +61,9 @@ def test_too_few_classes_are_refused(linear, images):
         APGD(loss="dlr")(linear(2), pictures, labels)
     with pytest.raises(ValueError, match="3 classes, the loss dlr-targeted needs 4"):
         APGD(loss="dlr-targeted")(linear(3), pictures, labels)
+    for attack in (FGSM, BIM, PGD):
+        with pytest.raises(ValueError, match="2 classes, the loss dlr needs 3"):
+            attack(loss="dlr")(linear(2), pictures, labels)
 
 
 def test_leaving_the_batch_changes_nobodys_outcome(convnet, images, own_labels):

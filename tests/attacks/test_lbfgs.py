@@ -35,6 +35,19 @@ def test_a_budget_leaves_out_what_is_farther(convnet, images, own_labels):
     assert torch.equal((ended != pictures).flatten(1).any(1), sizes <= eps)
 
 
+def test_an_image_beside_others_ends_where_it_does_alone():
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(48, 32), torch.nn.ReLU(), torch.nn.Linear(32, 16), torch.nn.ReLU()]
+    network = torch.nn.Sequential(torch.nn.Flatten(), *layers, torch.nn.Linear(16, 5)).double()
+    for parameter in network.parameters():
+        parameter.data *= 2
+    pictures = torch.rand(12, 3, 4, 4, dtype=torch.float64)  # some get stuck long before the others
+    labels = network(pictures).argmax(1)
+    together = LBFGS()(network, pictures, labels)
+    alone = [LBFGS()(network, pictures[i : i + 1], labels[i : i + 1]) for i in range(12)]
+    assert torch.allclose(together, torch.cat(alone), atol=1e-9)
+
+
 def test_minimises_in_the_box_as_scipy_does():
     generator = torch.Generator().manual_seed(0)
     factors = torch.randn(4, 6, 6, generator=generator, dtype=torch.float64)

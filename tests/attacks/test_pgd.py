@@ -172,6 +172,21 @@ def test_searching_in_bfloat16_confirms_falls_in_full(convnet, images, own_label
     assert fell[1].any()
 
 
+def test_under_the_callers_autocast_falls_are_confirmed_in_full():
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(3, 16, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(16, 16, 3, padding=1)]
+    network = torch.nn.Sequential(*layers, torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(1024, 10))
+    pictures = torch.rand(256, 3, 8, 8)
+    labels = network(pictures).argmax(1)
+    for restarts in (1, 2):
+        with torch.autocast("cpu", torch.bfloat16):
+            inherited, said = (
+                PGD(steps=10, restarts=restarts, precision=p)(network, pictures, labels)
+                for p in ("inherit", "bf16-mixed")
+            )
+        assert torch.equal(inherited, said)
+
+
 def test_every_step_can_be_watched(convnet, images, own_labels):
     pictures, seen = images(3, 3, 8, 8), []
     labels = own_labels(convnet, pictures)

@@ -195,6 +195,26 @@ def test_a_best_checkpoint_by_what_nothing_measures_is_refused(tmp_path):
     assert kinds.index("RobustValidation") < kinds.index("EMAWeightAveraging")
 
 
+def test_the_most_robust_checkpoint_stays_unless_another_metric_is_named(tmp_path):
+    said = [f"run.root={tmp_path}", "trainer.accelerator=cpu"]
+    for more, monitored in (
+        (["objective.name=pgd"], ["val/robust_accuracy"]),
+        (["objective.name=pgd", "checkpoint.monitor=val/accuracy"], ["val/accuracy"]),
+        (["objective.name=pgd", "validation.robust_images=0"], []),
+        ([], []),
+    ):
+        callbacks = build.trainer(config.load([*said, *more])).callbacks
+        best = [c.monitor for c in callbacks if getattr(c, "filename", None) == "best"]
+        assert best == monitored
+
+
+def test_replays_and_gathered_gradients_are_refused(tmp_path):
+    said = [f"run.root={tmp_path}", "trainer.accumulate_grad_batches=2", "objective.name=free"]
+    with pytest.raises(SettingError, match=r"accumulate_grad_batches.*beside objective\.replays=8"):
+        build.trainer(config.load(said))
+    build.trainer(config.load([*said, "objective.replays=1", "trainer.accelerator=cpu"]))
+
+
 class StopAt(Callback):
     """As if killed: nothing after it runs, nothing is saved."""
 

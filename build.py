@@ -140,7 +140,7 @@ def logs(settings: Settings, classes: Sequence[str], part: str = "alone") -> Log
     made.notes.append(note)
     if logger is not None:
         made.loggers.append(logger)
-        made.sinks.append(WandbSink(logger.experiment, classes, settings.logging.wandb.page))
+        made.sinks.append(WandbSink(logger.experiment, classes, settings.logging.wandb.page, folder))
     if settings.logging.tensorboard:
         with blaming("logging.tensorboard"):
             board = BoardLogger(folder, name="", version="tensorboard")

@@ -169,15 +169,17 @@ def _made_to_fit(
 
 
 def last_outcomes(store: Store, step: int, names: Sequence[str]) -> dict[str, Outcome]:
-    """How each analysis went when it last ran before a step, without error and not left out."""
+    """How each analysis went when it last ran before a step and was not left out; how it failed, if it always
+    did."""
     found: dict[str, Outcome] = {}
+    failed: dict[str, Outcome] = {}
     for earlier in sorted((s for s in store.steps() if s < step), reverse=True):
         for name, outcome in store.outcomes(earlier).items():
-            if name in names and not outcome.error and "analysis" not in (outcome.reduced or {}):
-                found.setdefault(name, outcome)
+            if name in names and "analysis" not in (outcome.reduced or {}):
+                (failed if outcome.error else found).setdefault(name, outcome)
         if len(found) == len(names):
             break
-    return found
+    return failed | found
 
 
 def _least(name: str, analysis: Analysis, most: int) -> Choice:

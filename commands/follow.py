@@ -148,13 +148,21 @@ class _Follower:
     def _look(self, step: int, file: Path) -> None:
         from callbacks.resume import damage_of
         from modules import load_checkpoint
+        from modules.weights import WeightsError
 
         if damage := damage_of(file):
             self.passed_over.add(step)
             log.warning("passed over %s: %s", file, damage)
             return
         self.said = ""
-        network = load_checkpoint(file)
+        try:
+            network = load_checkpoint(file)
+        except WeightsError:
+            if file.exists():
+                raise
+            self.passed_over.add(step)
+            log.warning("passed over %s: it was removed (checkpoint.keep)", file)
+            return
         with interruption.at_once():
             self.parts = self.parts or _Parts(self.settings, network)
         report = self.parts.examine(self.store, step, network)
@@ -165,13 +173,16 @@ class _Follower:
 
     def _waited_too_long(self) -> bool:
         """Whether there was no sign of life for longer than patience lasts; says once what is waited for."""
+        state = _state(self.folder)
+        if state == "finished":  # since it was asked last
+            return False
         words = {
             "running": "waiting for checkpoints",
             "killed": "the training was killed; waiting for it to go on",
             "preempted": "the training was preempted; waiting for it to go on",
             "interrupted": "the training was interrupted; waiting for it to go on",
             "failed": "the training failed; waiting for it to go on",
-        }[_state(self.folder)]
+        }[state]
         if words != self.said:
             print(words, flush=True)
             self.said = words

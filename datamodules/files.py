@@ -135,9 +135,14 @@ def decoded(file: Path | BinaryIO, name: object, channels: int) -> Image.Image:
         raise UnreadableImage(f"{name} cannot be read as an image ({error})") from error
 
 
+def cores() -> int:
+    """How many cores this process may run on: a job's share of a machine, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def in_threads(work: Callable[[_In], _Out], items: Iterable[_In]) -> Iterable[_Out]:
     """`work` on every item, in order, in as many threads as there are cores, a little ahead of the reader."""
-    threads = os.cpu_count() or 1
+    threads = cores()
     with ThreadPoolExecutor(threads) as pool:
         waiting = []
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.files import UnreadableImage
+from datamodules.files import UnreadableImage, cores
 from datamodules.order import Order
 
 
@@ -40,7 +39,7 @@ class Loader:
         progress: Callable[[], Any] | None = None,
     ):
         self.split, self.sampler, self.make = split, order, make
-        self.workers = min(16, os.cpu_count() or 1) if workers is None else workers
+        self.workers = min(16, cores()) if workers is None else workers
         self.progress = progress
         self._epoch, self._yielded, self._shift = 0, 0, 0
         self._resume: tuple[int, int] | None = None

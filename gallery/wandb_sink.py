@@ -32,12 +32,13 @@ class WandbSink:
         run: what `wandb.init` gave, or `WandbLogger.experiment`.
         classes: class names, for the table of units.
         page: upload the page when everything was logged.
+        run_dir: the run's folder, whose numbers rank it also where no analysis is logged.
     """
 
-    def __init__(self, run: Any, classes: Sequence[str] = (), page: bool = True):
+    def __init__(self, run: Any, classes: Sequence[str] = (), page: bool = True, run_dir: Path | None = None):
         self.run = run if isinstance(run, GuardedRun) else GuardedRun(run)
         self.classes, self.page = list(classes), page
-        self._run_dir: Path | None = None
+        self._run_dir, self._logged = run_dir, False
 
     def log(self, step: int, results: Results, folder: Path) -> None:
         """Show the results of one checkpoint, at its step; never raises.
@@ -48,7 +49,7 @@ class WandbSink:
             return
         try:
             folder = Path(folder)
-            self._run_dir = folder.resolve().parent.parent
+            self._run_dir, self._logged = folder.resolve().parent.parent, True
             self.run.log({STEP: int(step), **_payload(step, results, folder, self.classes)})
             self.run.summarize(ranking(self._run_dir))
             if not self.run.offline:
@@ -65,7 +66,7 @@ class WandbSink:
         try:
             if self._run_dir and not self.run.given_up:
                 self.run.summarize(ranking(self._run_dir))
-                if self.page and (self._run_dir / "index.html").exists():
+                if self.page and self._logged and (self._run_dir / "index.html").exists():
                     page = [path for path in self._run_dir.iterdir() if path.suffix in (".html", ".js")]
                     self._upload(
                         f"page-{self.run.id}", "page", [*page, self._run_dir / "analysis"], ["final"]

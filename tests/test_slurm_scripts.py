@@ -26,17 +26,20 @@ def test_training_goes_on_under_its_name(tmp_path):
     )
     assert status == 75
     said = "run.name=mine run.resume=true trainer.enable_progress_bar=false"
-    assert calls == [f"srun python train.py configs/imagenet.yaml data.root=/a b {said}"]
+    assert calls == [f"srun --gpu-bind=none python train.py configs/imagenet.yaml data.root=/a b {said}"]
 
 
 def test_each_of_an_array_has_a_run_of_its_own(tmp_path):
     _, calls = ran(tmp_path, "train.sbatch", "mine", SLURM_ARRAY_TASK_ID="3")
     said = "run.name=mine-3 run.resume=true trainer.enable_progress_bar=false"
-    assert calls == [f"srun python train.py run.seed=3 {said}"]
+    assert calls == [f"srun --gpu-bind=none python train.py run.seed=3 {said}"]
 
 
 @pytest.mark.parametrize(("status", "requeued"), [(0, []), (75, ["scontrol requeue 7"]), (1, [])])
 def test_a_follower_is_requeued_when_its_time_is_up(tmp_path, status, requeued):
     ended, calls = ran(tmp_path, "follow.sbatch", "runs/mine", "features.steps=64", status=status)
     assert ended == status
-    assert calls == ["srun python analyze.py runs/mine follow=true features.steps=64", *requeued]
+    assert calls == [
+        "srun --gpu-bind=none python analyze.py runs/mine follow=true features.steps=64",
+        *requeued,
+    ]

@@ -98,7 +98,7 @@ function number(value) {
   const size = Math.abs(value);
   if (Number.isInteger(value) && size < 1e6) return String(value);
   if (size !== 0 && (size < 1e-3 || size >= 1e5)) return value.toExponential(1);
-  return value.toPrecision(3).replace(/\.?0+$/, "");
+  return String(Number(value.toPrecision(3)));
 }
 
 const percent = (share) => `${Math.round(100 * share)} %`;

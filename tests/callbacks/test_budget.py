@@ -9,6 +9,7 @@ import tiny
 import torch
 
 from analyses.base import Analysis, Figure
+from analyses.class_maps import ClassMaps
 from analyses.features import Features
 from callbacks import examine as examining
 from callbacks.budget import Allowance, Choice, last_outcomes, plan
@@ -191,6 +192,17 @@ def test_the_last_time_that_an_analysis_ran_is_what_counts(tmp_path, subject):
             writer.write("cam", [], [], seconds, error, {}, reduced)
     assert last_outcomes(store, 4, ["cam", "other"])["cam"].seconds == 3.0
     assert last_outcomes(store, 1, ["cam"]) == {}
+
+
+def test_an_analysis_that_always_fails_costs_what_it_took(tmp_path):
+    store = Store(tmp_path)
+    for step in (1, 2):
+        with store.writing(step, weights="w") as writer:
+            writer.write("cam", [], [], 50.0 * step, "failed", {}, None)
+    past = last_outcomes(store, 3, ["cam"])
+    assert past["cam"].seconds == 100.0
+    chosen = plan({"cam": ClassMaps()}, {"layer": [0]}, past, 10.0)
+    assert chosen["cam"].left_out
 
 
 def test_words():

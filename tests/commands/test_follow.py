@@ -18,6 +18,8 @@ import pytest
 import analyze
 import train
 from analyses import ANALYSES
+from callbacks import resume
+from commands import follow
 from gallery import locks
 from gallery.page_data import run_data
 from gallery.store import Store
@@ -167,6 +169,33 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(run, caplog):
     analyze.main([str(run), *FOLLOW])
     assert Store(run).steps() == [1, 3]
     assert "passed over" in caplog.text and "step=00000002.ckpt" in caplog.text
+
+
+def test_a_checkpoint_that_is_removed_before_its_turn_is_passed_over(run, caplog, monkeypatch):
+    for step in (1, 2, 3):
+        put(run, step)
+    record(run, "finished")
+    whole = resume.damage_of
+
+    def removed(file):
+        damage = whole(file)
+        if file.name == "step=00000002.ckpt":
+            file.unlink()  # as checkpoint.keep does, at the worst moment
+        return damage
+
+    monkeypatch.setattr(resume, "damage_of", removed)
+    analyze.main([str(run), *FOLLOW])
+    assert Store(run).steps() == [1, 3]
+    assert "it was removed" in caplog.text
+
+
+def test_a_training_that_ends_between_two_looks_is_no_surprise(run, monkeypatch):
+    record(run, "running")
+    put(run, 1)
+    answers = iter(["running", "running"])
+    monkeypatch.setattr(follow, "_state", lambda folder: next(answers, "finished"))
+    analyze.main([str(run), *FOLLOW])
+    assert Store(run).steps() == [1]
 
 
 @pytest.mark.parametrize(("newest", "order"), [("false", [1, 2, 3]), ("true", [3, 2, 1])])

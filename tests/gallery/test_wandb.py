@@ -102,6 +102,18 @@ def test_steps_are_the_x_axis_and_the_best_is_kept(tmp_path, records):
     assert told["Training/val/loss"] == {"min": 0.25, "last": 0.5}
 
 
+def test_a_run_without_analyses_is_ranked_too(tmp_path, records):
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    (run_dir / "metrics.csv").write_text("step,val/accuracy\n1,0.9\n2,0.8\n")
+    logger, _ = wandb_logger(run_dir, WandbSettings(), config={})
+    WandbSink(logger.experiment, run_dir=run_dir).close()
+    told = {}
+    for summary in records(offline_folders(run_dir)[0], "summary"):
+        told |= summary["update"]
+    assert told["best/accuracy"] == 0.9 and told["last/accuracy"] == 0.8
+
+
 def test_the_summary_ranks_a_run_by_its_whole_life(tmp_path, results, records):
     run_dir = tmp_path / "run"
     run_dir.mkdir()

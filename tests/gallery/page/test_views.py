@@ -233,6 +233,17 @@ def test_it_fits_and_follows_the_scheme(visit, tmp_path):
     assert tab.evaluate("getComputedStyle(document.body).backgroundColor") != paper
 
 
+def test_numbers_keep_their_size(visit, tmp_path):
+    folder = tmp_path / "numbers"
+    values = {"a": 119.7, "b": 100.4, "c": 640.2, "d": 2.5, "e": 0.0234, "f": -30.04, "g": 7.0, "h": 1e-9}
+    figure = Figure("layer1/unit-000", colour(1, 2, 3), "", layer="layer1", unit=0, values=values)
+    with Store(folder).writing(1, weights="") as writer:
+        writer.write("examples", [figure], [], 1)
+    page.build(folder)
+    shown = visit("unit/layer1/0", folder=folder).locator(".numbers .value").all_text_contents()
+    assert shown == ["120", "100", "640", "2.5", "0.0234", "-30", "7", "1.0e-9"]
+
+
 def test_every_control_and_picture_has_a_name(visit):
     tab = visit("unit/layer1/5")
     named = "i => i.getAttribute('aria-label') || i.textContent.trim() || i.closest('label')"

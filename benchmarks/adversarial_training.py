@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.ratio import compare, hardware, table
-from modules import OBJECTIVES, load_network
+from vitrine.modules import OBJECTIVES, load_network
 
 WANTED = 1.05
 EPS, STEP, STEPS = 8 / 255, 2 / 255, 10

@@ -25,9 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks import PGD, AutoAttack, fooled
 from benchmarks.ratio import compare, hardware, table
-from modules import load_network
+from vitrine.attacks import PGD, AutoAttack, fooled
+from vitrine.modules import load_network
 
 STEPS, EPS = 10, 8 / 255
 STANDING = 0.4

@@ -13,8 +13,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from analyses.cam import cam, grad_cam, last_spatial_layer
 from benchmarks.ratio import compare, hardware, table
+from vitrine.analyses.cam import cam, grad_cam, last_spatial_layer
 
 
 def main() -> None:

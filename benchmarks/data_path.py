@@ -20,9 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from benchmarks.ratio import compare, hardware, table
-from datamodules.augment import Augment
-from datamodules.base import DataSettings, ImageData
-from datamodules.memory import InMemory
+from vitrine.datamodules.augment import Augment
+from vitrine.datamodules.base import DataSettings, ImageData
+from vitrine.datamodules.memory import InMemory
 
 BATCH = 128
 

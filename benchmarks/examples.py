@@ -16,8 +16,8 @@ import torch
 import torchvision
 from torch import nn
 
-from analyses.examples import top_examples
 from benchmarks.ratio import compare, hardware, table
+from vitrine.analyses.examples import top_examples
 
 
 def main() -> None:

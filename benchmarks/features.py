@@ -22,11 +22,11 @@ from lucent.optvis import param, render, transform
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import center_crop
 
-from analyses.objectives import channel
-from analyses.transforms import Transforms
-from analyses.visualization import reached, visualize
 from benchmarks.ratio import compare, hardware
-from modules import load_network
+from vitrine.analyses.objectives import channel
+from vitrine.analyses.transforms import Transforms
+from vitrine.analyses.visualization import reached, visualize
+from vitrine.modules import load_network
 
 LAYER = "features.7"  # the fourth of eight fire modules
 CHANNELS = 256

@@ -20,10 +20,10 @@ from typing import Any
 
 import lightning
 
-import build
-import train
-from analyses import ANALYSES
 from benchmarks.ratio import Timing, hardware, table
+from vitrine import assembly
+from vitrine.analyses import ANALYSES
+from vitrine.cli import train
 
 WANTED = 0.98
 SMALL = ["data.train_size=1024", "data.val_size=64", "data.image_size=32", "validation.robust_images=0"]
@@ -44,19 +44,19 @@ class Stopwatch(lightning.Callback):
 
 def seconds(arguments: list[str]) -> float:
     """How long a training takes, by the front door."""
-    watch, original = Stopwatch(), build.trainer
+    watch, original = Stopwatch(), assembly.trainer
 
     def trainer(*some: Any, **named: Any) -> Any:
         made = original(*some, **named)
         made.callbacks.append(watch)  # after whoever writes the last checkpoint
         return made
 
-    build.trainer = trainer
+    assembly.trainer = trainer
     try:
         with tempfile.TemporaryDirectory() as root, contextlib.redirect_stdout(io.StringIO()):
             train.main([*arguments, f"run.root={root}", "run.name=run"])
     finally:
-        build.trainer = original
+        assembly.trainer = original
     return watch.seconds
 
 

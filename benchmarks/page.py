@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 
-from analyses.base import Figure, Scalar
 from benchmarks.ratio import hardware
-from gallery import page
-from gallery.store import Store
+from vitrine.analyses.base import Figure, Scalar
+from vitrine.reporting import page
+from vitrine.runs.store import Store
 
 IMAGES = 8
 

@@ -23,14 +23,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-import build
-import config
-from analyses.base import Subject
 from benchmarks.ratio import hardware
-from callbacks.budget import Choice
-from callbacks.division import make
-from callbacks.ranks import ALONE, Ranks
-from callbacks.subject import make_subject
+from vitrine import assembly, config
+from vitrine.analyses.base import Subject
+from vitrine.distributed.ranks import ALONE, Ranks
+from vitrine.examination.budget import Choice
+from vitrine.examination.division import make
+from vitrine.examination.subject import make_subject
 
 WANTED = 1.6
 
@@ -56,9 +55,9 @@ def work(rank: int, count: int, port: int, wanted: argparse.Namespace) -> None:
     dist.init_process_group("gloo", rank=rank, world_size=count)
     ranks = Ranks(rank, count, dist.new_group(backend="gloo"))
     settings = config.load(["data.train_size=64", *wanted.settings, "run.name=benchmark"])
-    data = build.data(settings)
-    network = build.network(settings, data)
-    analyses = build.analyses(settings, network, data)
+    data = assembly.data(settings)
+    network = assembly.network(settings, data)
+    analyses = assembly.analyses(settings, network, data)
     chosen = [name for name, analysis in analyses.items() if analysis.enabled and analysis.divided]
     chosen = [name for name in chosen if not wanted.only or name in wanted.only.split(",")]
     subject = make_subject(network, data, settings.analysis, device="cpu")

@@ -16,8 +16,8 @@ import torch
 import torchvision
 from captum.attr import Deconvolution, GuidedBackprop, Saliency
 
-from analyses.saliency import deconvnet, guided_backprop, input_gradient
 from benchmarks.ratio import compare, hardware, table
+from vitrine.analyses.saliency import deconvnet, guided_backprop, input_gradient
 
 
 def main() -> None:

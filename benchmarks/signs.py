@@ -11,8 +11,8 @@ import time
 
 import torch
 
-from datamodules.drawing.atlas import atlas
-from datamodules.signs import SignImages
+from vitrine.datamodules.drawing.atlas import atlas
+from vitrine.datamodules.signs import SignImages
 
 
 def main() -> None:

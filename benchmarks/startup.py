@@ -27,8 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def child(started: float, arguments: list[str]) -> None:
     """Train as `train.py` does, and print how far it was when, once the first step is done."""
-    import build
-    import train
+    from vitrine import assembly
+    from vitrine.cli import train
 
     marks = [time.time() - started]
 
@@ -55,8 +55,8 @@ def child(started: float, arguments: list[str]) -> None:
         made.callbacks.insert(0, FirstStep())
         return made
 
-    original = build.trainer
-    build.data, build.trainer = marking(build.data), marking(trainer)
+    original = assembly.trainer
+    assembly.data, assembly.trainer = marking(assembly.data), marking(trainer)
     train.main(arguments)
 
 

@@ -26,10 +26,10 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
 from benchmarks.ratio import Timing, hardware, table
-from datamodules.base import Batch
-from modules import Classifier, OptimizerSettings, load_network
-from modules.objectives.standard import Standard
-from modules.optimizers import build
+from vitrine.datamodules.base import Batch
+from vitrine.modules import Classifier, OptimizerSettings, load_network
+from vitrine.modules.objectives.standard import Standard
+from vitrine.modules.optimizers import build
 
 WANTED = 0.95
 SETTINGS = OptimizerSettings(lr=0.01)

@@ -1,3 +1,4 @@
+import os
 import tomllib
 from pathlib import Path
 
@@ -6,15 +7,16 @@ SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def test_an_installation_carries_every_room_and_file():
-    packed = SETTINGS["tool"]["setuptools"]
-    rooms = {
-        str(room.parent.relative_to(ROOT)).replace("/", ".")
-        for room in ROOT.rglob("__init__.py")
-        if room.relative_to(ROOT).parts[0] not in ("tests", "benchmarks", "build", "dist")
-        and not any(part.startswith(".") for part in room.relative_to(ROOT).parts)
-    }
-    assert set(packed["packages"]) == rooms
-    assert set(packed["py-modules"]) == {file.stem for file in ROOT.glob("*.py")}
+    rooms = {".".join(f.parent.relative_to(ROOT).parts) for f in (ROOT / "vitrine").rglob("__init__.py")}
+    assert set(SETTINGS["tool"]["setuptools"]["packages"]) == rooms | {"vitrine.configs"}
+
+
+def test_the_root_holds_two_programs_and_links_to_the_rooms_below():
+    assert {file.name for file in ROOT.glob("*.py")} == {"train.py", "analyze.py"}
+    for room in ("modules", "datamodules", "callbacks"):
+        link = ROOT / room
+        assert link.is_symlink() and link.resolve() == ROOT / "vitrine" / room
+        assert not Path(os.readlink(link)).is_absolute()
 
 
 def test_the_pinned_versions_name_what_the_project_asks_for():

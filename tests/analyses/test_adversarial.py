@@ -2,15 +2,14 @@ import pytest
 import torch
 from torch import nn
 
-import config
-import modules
-from analyses import paint
-from analyses.adversarial import Adversarial
-from analyses.base import Figure, Probes, Scalar, Subject
-from analyses.cam import grad_cam
-from analyses.saliency import input_gradient
-from analyses.table import GAP, LINE
-from registry import UnknownName
+from vitrine import config, modules
+from vitrine.analyses import paint
+from vitrine.analyses.adversarial import Adversarial
+from vitrine.analyses.base import Figure, Probes, Scalar, Subject
+from vitrine.analyses.cam import grad_cam
+from vitrine.analyses.saliency import input_gradient
+from vitrine.analyses.table import GAP, LINE
+from vitrine.core.registry import UnknownName
 
 EPS = 8 / 255
 

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from analyses.base import Probes, Subject, as_float
+from vitrine.analyses.base import Probes, Subject, as_float
 
 
 class OneByOne:

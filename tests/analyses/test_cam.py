@@ -6,8 +6,8 @@ import torchcam.methods
 import torchvision
 from torch import nn
 
-import modules
-from analyses.cam import (
+from vitrine import modules
+from vitrine.analyses.cam import (
     cam,
     class_gradients,
     grad_cam,
@@ -16,8 +16,8 @@ from analyses.cam import (
     last_spatial_layer,
     layer_cam,
 )
-from analyses.pooled_head import pooled_head
-from registry import UnknownName
+from vitrine.analyses.pooled_head import pooled_head
+from vitrine.core.registry import UnknownName
 
 
 def build(name, classes=7):

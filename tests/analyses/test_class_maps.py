@@ -1,10 +1,10 @@
 import torch
 from torch import nn
 
-import modules
-from analyses.base import Figure, Probes, Scalar, Subject
-from analyses.cam import cam, grad_cam
-from analyses.class_maps import ClassMaps, share_inside
+from vitrine import modules
+from vitrine.analyses.base import Figure, Probes, Scalar, Subject
+from vitrine.analyses.cam import cam, grad_cam
+from vitrine.analyses.class_maps import ClassMaps, share_inside
 
 CLASSES = ["stop", "yield", "no entry"]
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from analyses.base import Probes, Subject
-from analyses.dream import Dream, dream, noise
-from analyses.objectives import channel, deepdream
-from analyses.reading import Reading
+from vitrine.analyses.base import Probes, Subject
+from vitrine.analyses.dream import Dream, dream, noise
+from vitrine.analyses.objectives import channel, deepdream
+from vitrine.analyses.reading import Reading
 
 
 @pytest.fixture

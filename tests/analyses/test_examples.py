@@ -4,8 +4,8 @@ import torch
 import torchvision
 from torch import nn
 
-from analyses.base import Figure, Probes, Scalar, Subject
-from analyses.examples import (
+from vitrine.analyses.base import Figure, Probes, Scalar, Subject
+from vitrine.analyses.examples import (
     BINS,
     Examples,
     TopExamples,
@@ -14,9 +14,9 @@ from analyses.examples import (
     top_examples,
     top_examples_of,
 )
-from analyses.receptive_field import receptive_field
-from analyses.top_k import RunningTop
-from registry import UnknownName
+from vitrine.analyses.receptive_field import receptive_field
+from vitrine.analyses.top_k import RunningTop
+from vitrine.core.registry import UnknownName
 
 
 def integer_network(inplace=False):

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from analyses import ANALYSES, paint
-from analyses.base import Probes, Subject
-from analyses.examples import top_examples_of
-from analyses.features import Features, channel, colour_matrix, logit, visualize
-from analyses.reading import activations
+from vitrine.analyses import ANALYSES, paint
+from vitrine.analyses.base import Probes, Subject
+from vitrine.analyses.examples import top_examples_of
+from vitrine.analyses.features import Features, channel, colour_matrix, logit, visualize
+from vitrine.analyses.reading import activations
 
 
 class Blobs:

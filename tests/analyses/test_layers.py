@@ -4,9 +4,9 @@ import torchvision
 from torch import nn
 from torchvision.models.vgg import cfgs, make_layers
 
-import modules
-from analyses.layers import auto_layers, choose_units
-from registry import UnknownName
+from vitrine import modules
+from vitrine.analyses.layers import auto_layers, choose_units
+from vitrine.core.registry import UnknownName
 
 
 def build(name):

@@ -5,12 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from analyses.base import Figure, Probes, Scalar, Subject, as_float
-from analyses.localization import Localization
-from analyses.pointing import pointing_game
-from analyses.saliency import input_gradient
-from datamodules.signs import SignImages
-from registry import UnknownName
+from vitrine.analyses.base import Figure, Probes, Scalar, Subject, as_float
+from vitrine.analyses.localization import Localization
+from vitrine.analyses.pointing import pointing_game
+from vitrine.analyses.saliency import input_gradient
+from vitrine.core.registry import UnknownName
+from vitrine.datamodules.signs import SignImages
 
 
 def trained_on_colours(images, labels):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from analyses.objectives import (
+from vitrine.analyses.objectives import (
     channel,
     coupled,
     deepdream,
@@ -14,7 +14,7 @@ from analyses.objectives import (
     logit,
     neuron,
 )
-from analyses.reading import Reading
+from vitrine.analyses.reading import Reading
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import torch
 from captum.attr import Occlusion
 from torch import nn
 
-from analyses.saliency import occlusion
+from vitrine.analyses.saliency import occlusion
 
 IMAGES = torch.rand(2, 3, 10, 13, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.tensor([1, 3])

@@ -1,6 +1,6 @@
 import torch
 
-from analyses import paint
+from vitrine.analyses import paint
 
 
 def test_a_picture_is_uint8_in_height_width_and_colour():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.io import decode_jpeg, read_file
 
-from analyses.parameterization import (
+from vitrine.analyses.parameterization import (
     Fourier,
     Phases,
     Pixels,

@@ -2,12 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-import config
-from analyses import physical
-from analyses.base import Figure, Probes, Scalar, Subject
-from analyses.physical import TITLES, Physical, one_of_them
-from analyses.table import GAP, LINE
-from attacks import TRANSFORMATIONS, draws
+from vitrine import config
+from vitrine.analyses import physical
+from vitrine.analyses.base import Figure, Probes, Scalar, Subject
+from vitrine.analyses.physical import TITLES, Physical, one_of_them
+from vitrine.analyses.table import GAP, LINE
+from vitrine.attacks import TRANSFORMATIONS, draws
 
 QUICK = {"enabled": True, "steps": 20, "draws": 2, "draws_each": 16, "eps": 0.04}
 CLASSES = ["dark", "bright"]

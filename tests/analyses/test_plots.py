@@ -2,7 +2,7 @@ import math
 
 import torch
 
-from analyses.plots import bars, plotted, wilson
+from vitrine.analyses.plots import bars, plotted, wilson
 
 
 def test_a_plot_is_a_light_picture_of_the_size_asked_for():

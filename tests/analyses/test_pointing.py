@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from analyses.pointing import best_iou, blurred, deletion, energy_inside, insertion, pointing_game
+from vitrine.analyses.pointing import best_iou, blurred, deletion, energy_inside, insertion, pointing_game
 
 GENERATOR = torch.Generator().manual_seed(0)
 MAPS = torch.rand(6, 7, 9, generator=GENERATOR).mul(8).floor()  # with ties

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from analyses import paint
-from analyses.base import Probes, Subject
-from analyses.probe_saliency import Saliency
-from analyses.table import GAP, LINE
-from registry import UnknownName
+from vitrine.analyses import paint
+from vitrine.analyses.base import Probes, Subject
+from vitrine.analyses.probe_saliency import Saliency
+from vitrine.analyses.table import GAP, LINE
+from vitrine.core.registry import UnknownName
 
 IMAGES = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 QUICK = {"copies": 2, "steps": 2}

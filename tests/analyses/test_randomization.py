@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torchmetrics.functional import spearman_corrcoef
 
-from analyses.base import Figure, Probes, Scalar, Subject
-from analyses.randomization import Randomization, cascade, randomize, rank_correlation
+from vitrine.analyses.base import Figure, Probes, Scalar, Subject
+from vitrine.analyses.randomization import Randomization, cascade, randomize, rank_correlation
 
 
 def test_the_rank_correlation_is_torchmetrics_ties_included():

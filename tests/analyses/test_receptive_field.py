@@ -4,9 +4,9 @@ import torchvision
 from torch import nn
 from torchvision.models.vgg import cfgs, make_layers
 
-from analyses.receptive_field import effective_field, hull, receptive_field, receptive_fields
-from analyses.tap import forward_to
-from registry import UnknownName
+from vitrine.analyses.receptive_field import effective_field, hull, receptive_field, receptive_fields
+from vitrine.analyses.tap import forward_to
+from vitrine.core.registry import UnknownName
 
 NAN = float("nan")
 

@@ -4,9 +4,9 @@ import torch.nn.functional as F
 from captum.attr import Deconvolution, GuidedBackprop
 from torch import nn
 
-from analyses.relu_rules import NoRule, ReluRule, deconvnet, guided
-from analyses.saliency import deconvnet as deconvnet_map
-from analyses.saliency import guided_backprop
+from vitrine.analyses.relu_rules import NoRule, ReluRule, deconvnet, guided
+from vitrine.analyses.saliency import deconvnet as deconvnet_map
+from vitrine.analyses.saliency import guided_backprop
 
 RELUS = {
     "nn.ReLU": nn.ReLU(),

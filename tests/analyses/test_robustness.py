@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-import config
-from analyses.base import Figure, Probes, Scalar, Subject
-from analyses.robustness import Robustness, pooled
-from attacks.health import Health, health
-from settings import SettingError
+from vitrine import config
+from vitrine.analyses.base import Figure, Probes, Scalar, Subject
+from vitrine.analyses.robustness import Robustness, pooled
+from vitrine.attacks.health import Health, health
+from vitrine.core.settings import SettingError
 
 QUICK = {"enabled": True, "images": 24, "batch_size": 8, "steps": 10, "queries": 20, "health_queries": 10}
 CLASSES = ["ant", "bee", "cat", "dog"]

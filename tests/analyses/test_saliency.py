@@ -3,8 +3,8 @@ import torch
 from captum.attr import GuidedBackprop, GuidedGradCam, IntegratedGradients, Saliency
 from torch import nn
 
-from analyses.cam import grad_cam
-from analyses.saliency import (
+from vitrine.analyses.cam import grad_cam
+from vitrine.analyses.saliency import (
     deconvnet,
     guided_backprop,
     guided_grad_cam,
@@ -12,7 +12,7 @@ from analyses.saliency import (
     integrated_gradients,
     smooth_grad,
 )
-from registry import UnknownName
+from vitrine.core.registry import UnknownName
 
 IMAGES = torch.rand(6, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.tensor([0, 1, 2, 3, 0, 1])

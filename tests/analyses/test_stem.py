@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from analyses.stem import QuickStem, input_gradient
+from vitrine.analyses.stem import QuickStem, input_gradient
 
 
 @pytest.mark.parametrize("size", [(32, 32), (31, 37)])

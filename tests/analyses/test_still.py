@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from analyses.saliency import guided_backprop, input_gradient, integrated_gradients
+from vitrine.analyses.saliency import guided_backprop, input_gradient, integrated_gradients
 
 
 def small_network():

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from analyses.base import Probes, Subject
-from analyses.style import Style, gram, transfer, variation
-from analyses.tap import forward_to
+from vitrine.analyses.base import Probes, Subject
+from vitrine.analyses.style import Style, gram, transfer, variation
+from vitrine.analyses.tap import forward_to
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 import torch
 
-from analyses.table import GAP, LINE, fitted, table
+from vitrine.analyses.table import GAP, LINE, fitted, table
 
 RED = torch.tensor([178, 24, 43])
 

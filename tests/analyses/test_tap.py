@@ -4,8 +4,8 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from analyses.tap import as_maps, evaluating, forward_to, input_channels, tapped, turns_maps
-from registry import UnknownName
+from vitrine.analyses.tap import as_maps, evaluating, forward_to, input_channels, tapped, turns_maps
+from vitrine.core.registry import UnknownName
 
 
 class Reused(nn.Module):

@@ -2,7 +2,7 @@
 
 import torch
 
-from analyses.transforms import Crops, Transforms, drawn, moved
+from vitrine.analyses.transforms import Crops, Transforms, drawn, moved
 
 
 def test_nothing_asked_is_nothing_moved():

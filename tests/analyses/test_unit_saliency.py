@@ -1,10 +1,10 @@
 import torch
 from torch import nn
 
-from analyses import paint
-from analyses.base import Probes, Subject
-from analyses.saliency import deconvnet, guided_backprop
-from analyses.unit_saliency import UnitSaliency, _windows
+from vitrine.analyses import paint
+from vitrine.analyses.base import Probes, Subject
+from vitrine.analyses.saliency import deconvnet, guided_backprop
+from vitrine.analyses.unit_saliency import UnitSaliency, _windows
 
 CROSS = torch.tensor([[-1.0, 1, -1], [1, 1, 1], [-1, 1, -1]])
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from analyses.objectives import channel, deepdream, direction, diversity, logit, neuron
-from analyses.parameterization import imagenet_colours, mean_magnitude
-from analyses.transforms import Crops
-from analyses.visualization import course, maco, reached, visualize
+from vitrine.analyses.objectives import channel, deepdream, direction, diversity, logit, neuron
+from vitrine.analyses.parameterization import imagenet_colours, mean_magnitude
+from vitrine.analyses.transforms import Crops
+from vitrine.analyses.visualization import course, maco, reached, visualize
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@ import torch
 import torchvision
 from torch import nn
 
-import modules
-from analyses.base import Probes, Subject
-from analyses.weights import Weights, first_layer
+from vitrine import modules
+from vitrine.analyses.base import Probes, Subject
+from vitrine.analyses.weights import Weights, first_layer
 
 
 def subject(network, classes=("a", "b")):

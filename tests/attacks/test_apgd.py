@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from attacks import APGD, BIM, FGSM, PGD, fooled
-from attacks.apgd import windows
+from vitrine.attacks import APGD, BIM, FGSM, PGD, fooled
+from vitrine.attacks.apgd import windows
 
 
 def test_checkpoints_are_the_papers():

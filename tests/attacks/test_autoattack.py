@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from attacks import AutoAttack, fooled
+from vitrine.attacks import AutoAttack, fooled
 
 SHORT = {"steps": 30, "queries": 60, "batch_size": 16}
 

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from attacks import APGD, PGD, nested
-from attacks.threat import violations
+from vitrine.attacks import APGD, PGD, nested
+from vitrine.attacks.threat import violations
 
 
 @settings(max_examples=15, deadline=None)

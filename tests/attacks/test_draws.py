@@ -1,6 +1,6 @@
 import torch
 
-from attacks import draws
+from vitrine.attacks import draws
 
 
 def test_numbers_are_a_function_of_the_key_alone():

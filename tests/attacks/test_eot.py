@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from attacks import EOT, PGD, destruction_rate, draws, fooled
-from attacks.transformations import Light
+from vitrine.attacks import EOT, PGD, destruction_rate, draws, fooled
+from vitrine.attacks.transformations import Light
 
 
 class Shift(nn.Module):

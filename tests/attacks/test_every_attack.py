@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from attacks import APGD, BIM, EOT, FAB, FGSM, LBFGS, PGD, AutoAttack, Square, fooled
-from attacks.threat import violations
-from registry import UnknownName
+from vitrine.attacks import APGD, BIM, EOT, FAB, FGSM, LBFGS, PGD, AutoAttack, Square, fooled
+from vitrine.attacks.threat import violations
+from vitrine.core.registry import UnknownName
 
 ATTACKS = {
     "fgsm": FGSM(eps=0.05),
@@ -181,7 +181,7 @@ def test_settings_that_cannot_be_are_refused():
 def test_settings_are_understood_by_omegaconf():
     from omegaconf import OmegaConf
 
-    from attacks import ATTACKS as KNOWN
+    from vitrine.attacks import ATTACKS as KNOWN
 
     for name in KNOWN:
         settings = OmegaConf.structured(KNOWN[name])

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from attacks import FAB, fooled
-from attacks.threat import NORMS
+from vitrine.attacks import FAB, fooled
+from vitrine.attacks.threat import NORMS
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

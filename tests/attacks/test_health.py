@@ -1,6 +1,6 @@
 from torch import nn
 
-from attacks.health import health
+from vitrine.attacks.health import health
 
 
 class Masked(nn.Module):

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.optimize import linprog, minimize
 
-from attacks.hyperplane import project
+from vitrine.attacks.hyperplane import project
 
 
 def problems(count: int, size: int):

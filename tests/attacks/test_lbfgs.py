@@ -2,8 +2,8 @@ import numpy as np
 import torch
 from scipy.optimize import minimize as scipy_minimize
 
-from attacks import LBFGS, fooled
-from attacks.quasi_newton import minimize
+from vitrine.attacks import LBFGS, fooled
+from vitrine.attacks.quasi_newton import minimize
 
 
 def test_finds_nearly_the_smallest_perturbation_of_a_linear_network(linear, images, own_labels):

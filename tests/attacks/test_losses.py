@@ -1,6 +1,6 @@
 import torch
 
-from attacks import losses
+from vitrine.attacks import losses
 
 LOGITS = torch.tensor([[4.0, 1.0, 3.0, 0.5, 2.0], [0.0, 5.0, 1.0, -1.0, 2.0]])
 LABELS = torch.tensor([0, 2])

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from attacks import APGD, PGD, fooled
-from modules import load_network
+from vitrine.attacks import APGD, PGD, fooled
+from vitrine.modules import load_network
 
 COUNT, EPS = 48, 0.5 / 255
 

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from attacks import BIM, FGSM, PGD, fooled
-from attacks.losses import margin
+from vitrine.attacks import BIM, FGSM, PGD, fooled
+from vitrine.attacks.losses import margin
 
 CONFIDENT = 0.15  # an eps that stays within [0, 1] for images between .3 and .7
 

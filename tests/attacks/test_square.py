@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from attacks import Square, fooled
-from attacks.square_moves import _pyramid
+from vitrine.attacks import Square, fooled
+from vitrine.attacks.square_moves import _pyramid
 
 
 def test_the_schedule_halves_where_the_paper_says():

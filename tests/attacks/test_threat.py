@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attacks.threat import L2, Linf, around, violations
+from vitrine.attacks.threat import L2, Linf, around, violations
 
 norms = st.sampled_from(["linf", "l2"])
 budgets = st.floats(1e-4, 2.0)

@@ -2,9 +2,9 @@ import pytest
 import torch
 from PIL import Image
 
-from attacks import TRANSFORMATIONS, draws
-from attacks.jpeg import JPEG, jpeg
-from attacks.transformations import Light, Perspective, Rotation, Scale, homography, similarity, warp
+from vitrine.attacks import TRANSFORMATIONS, draws
+from vitrine.attacks.jpeg import JPEG, jpeg
+from vitrine.attacks.transformations import Light, Perspective, Rotation, Scale, homography, similarity, warp
 
 every = pytest.mark.parametrize("name", list(TRANSFORMATIONS))
 

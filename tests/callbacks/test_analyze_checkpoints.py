@@ -9,9 +9,9 @@ import tiny
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
-from callbacks.checkpoints import CheckpointSettings
-from callbacks.examine import AnalysisSettings
-from gallery.store import Store
+from vitrine.callbacks.checkpoints import CheckpointSettings
+from vitrine.examination.examine import AnalysisSettings
+from vitrine.runs.store import Store
 
 
 def complete(run_dir: Path, step: int) -> dict:
@@ -143,7 +143,7 @@ def test_a_disk_that_refuses_to_write_pictures_does_not_stop_training(tmp_path, 
 
     without, _ = tiny.train(tmp_path / "off", analyses={})
     with monkeypatch.context() as patch:
-        patch.setattr("gallery.pictures.write", full)
+        patch.setattr("vitrine.runs.pictures.write", full)
         module, looking = tiny.train(tmp_path / "on", epochs=2)
     assert tiny.weights(module) == tiny.weights(without)
     assert "No space left" in caplog.text

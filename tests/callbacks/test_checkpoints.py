@@ -4,8 +4,8 @@ import lightning
 import pytest
 import tiny
 
-from callbacks.checkpoints import CheckpointSettings, model_checkpoints
-from settings import SettingError
+from vitrine.callbacks.checkpoints import CheckpointSettings, model_checkpoints
+from vitrine.core.settings import SettingError
 
 
 def test_epochs_and_steps_at_once_are_refused(tmp_path):
@@ -36,7 +36,7 @@ def test_a_disk_that_is_full_on_an_exception_does_not_hide_the_exception(tmp_pat
     class Raise(tiny.lightning.Callback):
         def on_validation_end(self, trainer, pl_module):
             if not trainer.sanity_checking:
-                monkeypatch.setattr("callbacks.checkpoint_io.AtomicCheckpointIO.save_checkpoint", full)
+                monkeypatch.setattr("vitrine.runs.checkpoint_io.AtomicCheckpointIO.save_checkpoint", full)
                 raise ArithmeticError("the first thing that went wrong")
 
     with pytest.raises(ArithmeticError, match="the first thing"):

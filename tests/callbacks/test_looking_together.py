@@ -16,11 +16,11 @@ import tiny
 import torch
 import torch.distributed as dist
 
-import interruption
-from analyses.base import Analysis, Figure, Scalar, Subject
-from callbacks.checkpoints import CheckpointSettings
-from callbacks.examine import AnalysisSettings
-from gallery.store import Store
+from vitrine.distributed import interruption
+from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
+from vitrine.callbacks.checkpoints import CheckpointSettings
+from vitrine.examination.examine import AnalysisSettings
+from vitrine.runs.store import Store
 
 TWO = {"devices": 2, "strategy": "ddp"}
 LOOKED_AT = {"layers": ["0"], "units": 4, "probes": 3, "device": "cpu"}
@@ -179,12 +179,12 @@ def test_a_checkpoint_that_one_rank_cannot_read_is_reported_and_training_goes_on
 
 
 def full_disk(run_dir: Path) -> list[float]:
-    import gallery.pictures
+    from vitrine.runs import pictures
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    gallery.pictures.write = full
+    pictures.write = full
     return trained(run_dir, {"well": Divided(), "again": Divided()})
 
 
@@ -235,7 +235,7 @@ def signalled(run_dir: Path) -> list[float]:
 
 def test_a_signal_in_an_analysis_ends_all_ranks_without_waiting_for_it(tmp_path):
     start = time.monotonic()
-    assert crew.together(signalled, tmp_path) == ["interruption.Interrupted: SIGTERM"] * 2
+    assert crew.together(signalled, tmp_path) == ["vitrine.distributed.interruption.Interrupted: SIGTERM"] * 2
     assert time.monotonic() - start < 60
     assert (tmp_path / "checkpoints" / "step=00000002.ckpt").is_file()
     assert Store(tmp_path).steps() == []

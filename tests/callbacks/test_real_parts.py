@@ -8,18 +8,19 @@ import tiny
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
-from analyses import ANALYSES
-from callbacks.analyze_checkpoints import AnalyzeCheckpoints
-from callbacks.checkpoint_io import AtomicCheckpointIO
-from callbacks.checkpoints import CheckpointSettings, model_checkpoints
-from callbacks.examine import AnalysisSettings, examine, weights_hash
-from callbacks.metrics_csv import MetricsCSV
-from callbacks.resume import ExactResume, last_good_checkpoint
-from callbacks.subject import make_subject
-from datamodules.memory import InMemory
-from gallery.store import Store
-from modules import Classifier, OptimizerSettings, load_checkpoint, load_network
-from modules.objectives.standard import Standard
+from vitrine.analyses import ANALYSES
+from vitrine.callbacks.analyze_checkpoints import AnalyzeCheckpoints
+from vitrine.runs.checkpoint_io import AtomicCheckpointIO
+from vitrine.callbacks.checkpoints import CheckpointSettings, model_checkpoints
+from vitrine.examination.examine import AnalysisSettings, examine, weights_hash
+from vitrine.runs.metrics_csv import MetricsCSV
+from vitrine.callbacks.resume import ExactResume
+from vitrine.runs.checkpoint_files import last_good_checkpoint
+from vitrine.examination.subject import make_subject
+from vitrine.datamodules.memory import InMemory
+from vitrine.runs.store import Store
+from vitrine.modules import Classifier, OptimizerSettings, load_checkpoint, load_network
+from vitrine.modules.objectives.standard import Standard
 
 NAMES = ("weights", "examples")
 SETTINGS = AnalysisSettings(units=2, probes=2)

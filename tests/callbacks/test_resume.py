@@ -14,10 +14,10 @@ import tiny
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
-from callbacks.checkpoints import CheckpointSettings
-from callbacks.examine import weights_hash
-from callbacks.resume import damage_of, last_good_checkpoint
-from gallery.store import Store
+from vitrine.callbacks.checkpoints import CheckpointSettings
+from vitrine.examination.examine import weights_hash
+from vitrine.runs.checkpoint_files import damage_of, last_good_checkpoint
+from vitrine.runs.store import Store
 
 CONTEXT = multiprocessing.get_context("forkserver")  # processes of their own that need not import torch again
 CONTEXT.set_forkserver_preload(["lightning.pytorch", "torchvision"])

@@ -11,14 +11,15 @@ from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from tiny import TinyData
 
-import attacks
-import build
-import config
-from analyses.base import as_float
-from callbacks.checkpoint_io import AtomicCheckpointIO
-from callbacks.checkpoints import CheckpointSettings, model_checkpoints
-from callbacks.resume import ExactResume, last_good_checkpoint
-from callbacks.robust_validation import (
+from vitrine import attacks
+from vitrine import assembly
+from vitrine import config
+from vitrine.analyses.base import as_float
+from vitrine.runs.checkpoint_io import AtomicCheckpointIO
+from vitrine.callbacks.checkpoints import CheckpointSettings, model_checkpoints
+from vitrine.callbacks.resume import ExactResume
+from vitrine.runs.checkpoint_files import last_good_checkpoint
+from vitrine.callbacks.robust_validation import (
     METRICS,
     RobustValidation,
     ValidationSettings,
@@ -26,8 +27,8 @@ from callbacks.robust_validation import (
     shares,
     subset,
 )
-from modules import OBJECTIVES, Classifier, OptimizerSettings, load_network
-from settings import SettingError
+from vitrine.modules import OBJECTIVES, Classifier, OptimizerSettings, load_network
+from vitrine.core.settings import SettingError
 
 BUDGET = ValidationSettings(robust_images=8, eps=0.1, steps=5)
 
@@ -162,7 +163,7 @@ def test_a_collapse_is_told_once_and_marked_as_long_as_it_lasts(tmp_path, monkey
             alarms.append(trainer.callback_metrics["val/robust_alarm"].item())
 
     monkeypatch.setattr(RobustValidation, "measure", measure)
-    with caplog.at_level(logging.WARNING, "callbacks.robust_validation"):
+    with caplog.at_level(logging.WARNING, "vitrine.callbacks.robust_validation"):
         trainer, *_ = fit(tmp_path, epochs=5, extra=(Listener(),))
     assert alarms == [0, 0, 1, 1, 0]
     assert [r.getMessage().split(",")[0] for r in caplog.records] == [
@@ -189,8 +190,8 @@ def test_budget_and_whether_at_all_follow_the_objective_unless_said():
 def test_a_best_checkpoint_by_what_nothing_measures_is_refused(tmp_path):
     said = [f"run.root={tmp_path}", "checkpoint.monitor=val/robust_accuracy", "trainer.accelerator=cpu"]
     with pytest.raises(SettingError, match=r"checkpoint\.monitor.*validation\.robust_images"):
-        build.trainer(config.load(said))
-    attacked = build.trainer(config.load([*said, "validation.robust_images=16", "optimizer.ema=0.9"]))
+        assembly.trainer(config.load(said))
+    attacked = assembly.trainer(config.load([*said, "validation.robust_images=16", "optimizer.ema=0.9"]))
     kinds = [type(callback).__name__ for callback in attacked.callbacks]
     assert kinds.index("RobustValidation") < kinds.index("EMAWeightAveraging")
 
@@ -203,7 +204,7 @@ def test_the_most_robust_checkpoint_stays_unless_another_metric_is_named(tmp_pat
         (["objective.name=pgd", "validation.robust_images=0"], []),
         ([], []),
     ):
-        callbacks = build.trainer(config.load([*said, *more])).callbacks
+        callbacks = assembly.trainer(config.load([*said, *more])).callbacks
         best = [c.monitor for c in callbacks if getattr(c, "filename", None) == "best"]
         assert best == monitored
 
@@ -211,8 +212,8 @@ def test_the_most_robust_checkpoint_stays_unless_another_metric_is_named(tmp_pat
 def test_replays_and_gathered_gradients_are_refused(tmp_path):
     said = [f"run.root={tmp_path}", "trainer.accumulate_grad_batches=2", "objective.name=free"]
     with pytest.raises(SettingError, match=r"accumulate_grad_batches.*beside objective\.replays=8"):
-        build.trainer(config.load(said))
-    build.trainer(config.load([*said, "objective.replays=1", "trainer.accelerator=cpu"]))
+        assembly.trainer(config.load(said))
+    assembly.trainer(config.load([*said, "objective.replays=1", "trainer.accelerator=cpu"]))
 
 
 class StopAt(Callback):

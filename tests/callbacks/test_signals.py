@@ -16,11 +16,11 @@ import pytest
 import tiny
 import torch
 
-import interruption
-from analyses.base import Analysis, Figure, Scalar, Subject
-from callbacks.checkpoints import CheckpointSettings
-from callbacks.resume import last_good_checkpoint, step_of
-from gallery.store import Store
+from vitrine.distributed import interruption
+from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
+from vitrine.callbacks.checkpoints import CheckpointSettings
+from vitrine.runs.checkpoint_files import last_good_checkpoint, step_of
+from vitrine.runs.store import Store
 
 CONTEXT = multiprocessing.get_context("forkserver")  # processes of their own that need not import torch again
 CONTEXT.set_forkserver_preload(["lightning.pytorch", "torchvision"])

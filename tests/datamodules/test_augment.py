@@ -2,8 +2,8 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from datamodules.augment import Augment, augmented
-from datamodules.draws import key, uniform
+from vitrine.datamodules.augment import Augment, augmented
+from vitrine.datamodules.draws import key, uniform
 
 SEED = torch.tensor(key(11))
 

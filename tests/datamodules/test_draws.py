@@ -1,6 +1,6 @@
 import torch
 
-from datamodules.draws import key, uniform
+from vitrine.datamodules.draws import key, uniform
 
 
 def splitmix64(state, count):

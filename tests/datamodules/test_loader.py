@@ -4,9 +4,9 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
-from datamodules.augment import Augment
-from datamodules.base import DataSettings, ImageData
-from datamodules.memory import InMemory
+from vitrine.datamodules.augment import Augment
+from vitrine.datamodules.base import DataSettings, ImageData
+from vitrine.datamodules.memory import InMemory
 
 IMAGES, BATCH = 22, 4  # five batches an epoch, two images left over
 STEPS = IMAGES // BATCH

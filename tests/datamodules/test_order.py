@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.order import Order
+from vitrine.datamodules.order import Order
 
 
 def rows(order, epoch):

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from datamodules.base import Batch
-from datamodules.drawing.scene import compose, render
-from datamodules.signs import CLASSES, MEAN, STD, SignImages, Signs, SignsSettings
+from vitrine.datamodules.base import Batch
+from vitrine.datamodules.drawing.scene import compose, render
+from vitrine.datamodules.signs import CLASSES, MEAN, STD, SignImages, Signs, SignsSettings
 
 
 @pytest.fixture(scope="module")

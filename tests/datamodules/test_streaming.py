@@ -6,12 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.augment import Augment
-from datamodules.convert import ConvertSettings, convert
-from datamodules.files import UnreadableImage
-from datamodules.folder import Folder, FolderSettings
-from datamodules.streaming import Streaming, StreamingSettings
-from settings import SettingError
+from vitrine.datamodules.augment import Augment
+from vitrine.cli.convert import ConvertSettings, convert
+from vitrine.datamodules.files import UnreadableImage
+from vitrine.datamodules.folder import Folder, FolderSettings
+from vitrine.datamodules.streaming import Streaming, StreamingSettings
+from vitrine.core.settings import SettingError
 
 pytest.importorskip("litdata", reason="the extra `streaming` is not installed")
 
@@ -37,7 +37,7 @@ def chunks(folder):
     """Converted into chunks of a few images each."""
     out = folder.parent / "chunks"
     with pytest.MonkeyPatch.context() as patch:  # chunks are of MiB, and these pictures of bytes
-        patch.setattr("datamodules.convert._MIB", 1024)
+        patch.setattr("vitrine.cli.convert._MIB", 1024)
         convert(folder, out, ConvertSettings(chunk_mib=6))
     return out
 
@@ -231,7 +231,7 @@ def test_photographs(shared, tmp_path):
 
 
 def test_the_command_says_what_it_made(folder, tmp_path, capsys):
-    from datamodules.convert import main
+    from vitrine.cli.convert import main
 
     main([str(folder), str(tmp_path / "out"), "chunk_mib=4"])
     said = capsys.readouterr().out

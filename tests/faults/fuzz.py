@@ -29,9 +29,9 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-import config
-import trainer_arguments
-from command_line import answered
+from vitrine import config
+from vitrine.cli.command_line import run_cli
+from vitrine.config import trainer_arguments
 
 PATIENCE = 10  # seconds a case may take; one that is refused takes some hundredths
 
@@ -168,7 +168,7 @@ def refused(arguments: list[str]) -> str | None:
     before, sys.argv = sys.argv, ["train.py", *arguments]
     try:
         with contextlib.redirect_stderr(said), patient():
-            answered(program)
+            run_cli(program)
     except SystemExit as ended:
         assert ended.code == 2, f"exit status {ended.code}"
         message = said.getvalue()

@@ -102,7 +102,7 @@ def _train(words: list[str], log: Path, saying: int) -> None:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         _speak(saying)
-        import train
+        from vitrine.cli import train
 
         train.main(words)
         status = 0
@@ -116,11 +116,11 @@ def _train(words: list[str], log: Path, saying: int) -> None:
 
 def _speak(saying: int) -> None:
     """Have this process say in which phase it is, by a byte at every change."""
-    from callbacks.checkpoint_io import AtomicCheckpointIO
-    from callbacks.metrics_csv import MetricsCSV
-    from gallery.page import PageSink
-    from gallery.store import Store
-    from modules.classifier import Classifier
+    from vitrine.modules.classifier import Classifier
+    from vitrine.reporting.page import PageSink
+    from vitrine.runs.checkpoint_io import AtomicCheckpointIO
+    from vitrine.runs.metrics_csv import MetricsCSV
+    from vitrine.runs.store import Store
 
     inside = ["start"]
 
@@ -201,14 +201,14 @@ def prepared() -> None:
     import torch
 
     torch.set_num_threads(1)  # threads do not survive a fork
-    import config
-    import train  # noqa: F401
+    from vitrine import config
+    from vitrine.cli import train  # noqa: F401
 
     config.load(["run.name=prepared"])
-    import build  # noqa: F401
-    import gallery.run_record  # noqa: F401
-    from analyses import ANALYSES
-    from datamodules import DATA
+    from vitrine import assembly  # noqa: F401
+    from vitrine.analyses import ANALYSES
+    from vitrine.datamodules import DATA
+    from vitrine.runs import run_record  # noqa: F401
 
     _ = [ANALYSES[name] for name in ANALYSES], DATA["signs"]
 

@@ -37,7 +37,7 @@ WORDS = [
 
 def words(folder: Path, *more: str) -> list[str]:
     """The command line of a run in `folder` that goes on if it is there."""
-    from analyses import ANALYSES
+    from vitrine.analyses import ANALYSES
 
     off = [f"analysis.{name}.enabled=false" for name in ANALYSES if name not in MADE]
     placed = [f"run.root={folder.parent}", f"run.name={folder.name}", "run.resume=true"]

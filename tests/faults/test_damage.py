@@ -8,12 +8,11 @@ import pytest
 import small
 import torch
 
-import analyze
-import train
-from callbacks.resume import last_good_checkpoint
-from command_line import answered
-from modules import load_checkpoint, load_network
-from modules.weights import WeightsError
+from vitrine.cli import analyze, train
+from vitrine.cli.command_line import run_cli
+from vitrine.modules import load_checkpoint, load_network
+from vitrine.modules.weights import WeightsError
+from vitrine.runs.checkpoint_files import last_good_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +135,7 @@ def test_a_bomb_is_refused_as_weights(bomb, tmp_path, monkeypatch, capsys):
     ):
         monkeypatch.setattr("sys.argv", ["program", *words])
         with pytest.raises(SystemExit) as ended:
-            answered(program.main)
+            run_cli(program.main)
         said = capsys.readouterr().err
         assert ended.value.code == 2 and "was not loaded" in said and said.count("\n") == 1
 
@@ -145,13 +144,13 @@ def test_a_bomb_in_a_run_is_refused_by_analyze(bomb, folder, monkeypatch, capsys
     shutil.copy(bomb, folder / "checkpoints" / "step=00000099.ckpt")
     monkeypatch.setattr("sys.argv", ["analyze.py", str(folder)])
     with pytest.raises(SystemExit) as ended:
-        answered(analyze.main)
+        run_cli(analyze.main)
     said = capsys.readouterr().err
     assert ended.value.code == 2 and "step=00000099.ckpt" in said and "was not loaded" in said
 
 
 def test_a_bomb_among_what_a_long_analysis_has_kept_is_not_run(bomb, tmp_path):
-    from gallery.scratch import FileScratch
+    from vitrine.runs.scratch import FileScratch
 
     scratch = FileScratch(tmp_path / "scratch")
     scratch.save("far", {"done": 1})

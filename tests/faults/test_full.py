@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import small
 
-import train
-from callbacks.checkpoint_io import AtomicCheckpointIO
-from callbacks.metrics_csv import MetricsCSV
-from command_line import answered
-from gallery.page import PageSink
-from gallery.store import Store
+from vitrine.cli import train
+from vitrine.cli.command_line import run_cli
+from vitrine.reporting.page import PageSink
+from vitrine.runs.checkpoint_io import AtomicCheckpointIO
+from vitrine.runs.metrics_csv import MetricsCSV
+from vitrine.runs.store import Store
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def ends(capsys, words):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["train.py", *words])
         try:
-            answered(train.main)
+            run_cli(train.main)
         except SystemExit as ended:
             return ended.code, capsys.readouterr().err
     return 0, capsys.readouterr().err

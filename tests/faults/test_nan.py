@@ -7,16 +7,16 @@ import pytest
 import small
 import torch
 
-import train
-from command_line import answered
-from modules.classifier import Classifier, NonFiniteLoss, NonFiniteWeights
+from vitrine.cli import train
+from vitrine.cli.command_line import run_cli
+from vitrine.modules.classifier import Classifier, NonFiniteLoss, NonFiniteWeights
 
 
 def ends(monkeypatch, capsys, words):
     """Exit status and what is said on stderr, as of the program itself."""
     monkeypatch.setattr("sys.argv", ["train.py", *words])
     with pytest.raises(SystemExit) as ended:
-        answered(train.main)
+        run_cli(train.main)
     return ended.value.code, capsys.readouterr().err
 
 
@@ -112,7 +112,7 @@ def _rank(rank, port, at, results):
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    from modules.classifier import _CHECK_EVERY
+    from vitrine.modules.classifier import _CHECK_EVERY
 
     class Watching:
         global_step, _unseen = 0, []

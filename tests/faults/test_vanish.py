@@ -7,18 +7,18 @@ import small
 import torch
 from PIL import Image
 
-import train
-from callbacks.resume import last_good_checkpoint
-from command_line import answered
-from gallery.store import Store
-from modules.classifier import Classifier
+from vitrine.cli import train
+from vitrine.cli.command_line import run_cli
+from vitrine.modules.classifier import Classifier
+from vitrine.runs.checkpoint_files import last_good_checkpoint
+from vitrine.runs.store import Store
 
 
 def ends(capsys, words):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["train.py", *words])
         try:
-            answered(train.main)
+            run_cli(train.main)
         except SystemExit as ended:
             return ended.code, capsys.readouterr().err
     return 0, capsys.readouterr().err
@@ -92,9 +92,9 @@ def test_a_chunk_that_vanishes_is_named_and_the_run_goes_on_when_it_is_back(
     images, tmp_path, monkeypatch, capsys
 ):
     pytest.importorskip("litdata", reason="the extra `streaming` is not installed")
-    from datamodules.convert import ConvertSettings, convert
+    from vitrine.cli.convert import ConvertSettings, convert
 
-    monkeypatch.setattr("datamodules.convert._MIB", 1024)
+    monkeypatch.setattr("vitrine.cli.convert._MIB", 1024)
     root, aside, folder = tmp_path / "chunks", tmp_path / "aside", tmp_path / "runs" / "a"
     convert(images, root, ConvertSettings(chunk_mib=16))
     aside.mkdir()

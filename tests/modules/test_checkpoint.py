@@ -7,9 +7,9 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from torch.utils.data import DataLoader, TensorDataset
 
-from modules import Classifier, OptimizerSettings, load_checkpoint, load_network
-from modules.objectives.standard import Standard
-from modules.weights import WeightsError
+from vitrine.modules import Classifier, OptimizerSettings, load_checkpoint, load_network
+from vitrine.modules.objectives.standard import Standard
+from vitrine.modules.weights import WeightsError
 
 IMAGES = torch.rand(12, 1, 16, 16, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(12) % 3

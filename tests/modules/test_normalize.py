@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from modules import load_network
+from vitrine.modules import load_network
 
 
 @pytest.fixture

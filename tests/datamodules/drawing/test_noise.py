@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from datamodules.drawing.noise import add_grain, fractal, hashed
+from vitrine.datamodules.drawing.noise import add_grain, fractal, hashed
 
 WORDS = torch.randint(-(2**31), 2**31 - 1, (64,), generator=torch.Generator().manual_seed(0)).int()
 

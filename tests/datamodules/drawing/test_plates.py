@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from datamodules.drawing.atlas import LAYERS, atlas
-from datamodules.drawing.dice import Dice
-from datamodules.drawing.faces import CLASSES
-from datamodules.drawing.plates import Plates, paint, placed, tilted
+from vitrine.datamodules.drawing.atlas import LAYERS, atlas
+from vitrine.datamodules.drawing.dice import Dice
+from vitrine.datamodules.drawing.faces import CLASSES
+from vitrine.datamodules.drawing.plates import Plates, paint, placed, tilted
 
 
 def upright(face: int, half_width: float) -> Plates:

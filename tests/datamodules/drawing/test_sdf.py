@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from datamodules.drawing import sdf
+from vitrine.datamodules.drawing import sdf
 
 CONCAVE = [(-0.8, -0.7), (0.1, -0.2), (0.9, -0.6), (0.5, 0.8), (-0.1, 0.3), (-0.6, 0.9)]
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from modules import load_network
+from vitrine.modules import load_network
 
 
 @pytest.fixture

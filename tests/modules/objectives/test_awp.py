@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from modules import OBJECTIVES
+from vitrine.modules import OBJECTIVES
 
 
 def state(network):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from modules import OBJECTIVES
+from vitrine.modules import OBJECTIVES
 
 
 class Light(nn.Module):

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from lightning import Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
-from modules import OBJECTIVES, Classifier, OptimizerSettings
+from vitrine.modules import OBJECTIVES, Classifier, OptimizerSettings
 
 EPS = 8 / 255
 

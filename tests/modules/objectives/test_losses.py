@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from attacks.draws import derived as derive
-from attacks.draws import normal, uniform
-from modules import OBJECTIVES
-from modules.objectives.adversarial import fresh_keys
+from vitrine.attacks.draws import derived as derive
+from vitrine.attacks.draws import normal, uniform
+from vitrine.modules import OBJECTIVES
+from vitrine.modules.objectives.adversarial import fresh_keys
 
 EPS, STEP = 8 / 255, 2 / 255
 

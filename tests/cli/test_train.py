@@ -1,0 +1,206 @@
+"""The road from the command line to the page, on a few small signs."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from vitrine.analyses import ANALYSES
+from vitrine.cli import analyze, train
+from vitrine.core.settings import SettingError
+
+SMALL = [
+    "data.train_size=96",
+    "data.val_size=32",
+    "data.image_size=32",
+    "data.batch_size=16",
+    "trainer.max_steps=4",
+    "trainer.accelerator=cpu",
+    "trainer.enable_progress_bar=false",
+    "trainer.log_every_n_steps=1",
+    "checkpoint.every_steps=2",
+    "logging.wandb.mode=disabled",
+    "analysis.probes=2",
+    "analysis.units=2",
+]
+QUICK = [
+    "saliency.enabled=false",
+    "unit_saliency.enabled=false",
+    "features.enabled=false",
+    "localization.enabled=false",
+]
+SHORT = [*SMALL, *[f"analysis.{word}" for word in QUICK]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("runs")
+    train.main([*SHORT, f"run.root={root}", "run.name=signs"])
+    return root / "signs"
+
+
+def pictures(run: Path) -> dict[str, bytes]:
+    return {
+        str(f.relative_to(run)): f.read_bytes()
+        for f in sorted(run.glob("analysis/**/*.*"))
+        if f.suffix in (".png", ".webp")
+    }
+
+
+def test_a_run_leaves_checkpoints_pictures_curves_and_a_page(run):
+    assert sorted(f.name for f in run.glob("checkpoints/*")) == [
+        "last.ckpt",
+        "step=00000002.ckpt",
+        "step=00000004.ckpt",
+    ]
+    for step in ("step=00000002", "step=00000004"):
+        complete = json.loads((run / "analysis" / step / "complete.json").read_text())
+        assert {"weights", "examples", "cam"} <= set(complete["analyses"])
+        assert not any(outcome["error"] for outcome in complete["analyses"].values())
+        for figure in json.loads((run / "analysis" / step / "cam" / "figures.json").read_text()):
+            assert (run / "analysis" / step / "cam" / figure["file"]).is_file()
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    assert rows[-1]["step"] and any(row["train/loss"] for row in rows)
+    assert (run / "index.html").is_file()
+    assert (run / "config.yaml").is_file()
+
+
+def test_the_closing_lines_name_the_page_and_the_time_of_each_technique(tmp_path, capsys):
+    train.main([*SHORT, f"run.root={tmp_path}", "run.name=a", "trainer.max_steps=2"])
+    said = capsys.readouterr().out
+    assert f"the page: {tmp_path}/a/index.html" in said
+    assert "seconds a technique:" in said
+    assert "none failed" in said
+
+
+def test_analyze_makes_what_is_missing_and_the_same_pictures_bit_for_bit(run, capsys):
+    import shutil
+
+    before = pictures(run)
+    assert before
+    shutil.rmtree(run / "analysis" / "step=00000002")
+    assert pictures(run) != before
+    analyze.main([str(run)])
+    assert pictures(run) == before
+    analyze.main([str(run / "checkpoints" / "last.ckpt")])
+    assert "nothing was missing" in capsys.readouterr().out.splitlines()[-2]
+
+
+def test_analyze_adds_a_technique_that_was_off(run):
+    from vitrine.runs.store import Store
+
+    assert "saliency" not in Store(run).outcomes(4)
+    analyze.main([str(run / "checkpoints" / "step=00000004.ckpt"), "saliency.enabled=true"])
+    assert Store(run).outcomes(4)["saliency"].error is None
+    assert "saliency" not in Store(run).outcomes(2)
+
+
+def test_analyze_looks_at_weights_that_were_not_trained_here(run, tmp_path):
+    from vitrine.modules import load_checkpoint
+
+    network = load_checkpoint(run / "checkpoints" / "last.ckpt")
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    words = [w for w in SHORT if w.startswith(("data.", "analysis.", "logging."))]
+    analyze.main([*words, f"run.root={tmp_path}", "run.name=b", f"model.weights={tmp_path}/weights.pt"])
+    theirs = {
+        Path(name).relative_to("analysis/step=00000000"): data
+        for name, data in pictures(tmp_path / "b").items()
+    }
+    ours = {
+        Path(name).relative_to("analysis/step=00000004"): data
+        for name, data in pictures(run).items()
+        if "step=00000004" in name and "/saliency/" not in name
+    }
+    assert theirs.keys() == ours.keys()
+    # examples are compared with those of the checkpoint before, which b has not
+    assert {k: v for k, v in theirs.items() if "examples" not in k.parts} == {
+        k: v for k, v in ours.items() if "examples" not in k.parts
+    }
+
+
+def test_training_with_analyses_on_is_bit_identical_to_training_without(run, tmp_path):
+    off = [f"analysis.{name}.enabled=false" for name in ANALYSES]
+    train.main([*SMALL, *off, f"run.root={tmp_path}", "run.name=without"])
+    with_pictures = torch.load(run / "checkpoints" / "step=00000004.ckpt", weights_only=True)["state_dict"]
+    without = torch.load(tmp_path / "without" / "checkpoints" / "step=00000004.ckpt", weights_only=True)[
+        "state_dict"
+    ]
+    assert with_pictures.keys() == without.keys()
+    assert all(torch.equal(with_pictures[name], without[name]) for name in without)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["analysis.layers=[blok1]"], r"analysis\.layers: unknown layer 'blok1'"),
+        (
+            ["analysis.units=[100000]"],
+            r"analysis\.units: unit 100000 is asked for, but layer .* has channels 0 to",
+        ),
+        (["model.weights=nothing.pt"], r"nothing\.pt"),
+        (["model.options={widht: 3}"], r"widht: convnet has no such option; did you mean width"),
+        (["optimizer.name=sdg"], r"did you mean sgd"),
+        (["optimizer.schedule=piecewise", "optimizer.milestones=[2]"], r"optimizer\.milestones"),
+        (["trainer.precision=bf16-mixd"], r"trainer\.precision"),
+        (["model.name=inception_v3"], r"does not take images of 3 x 32 x 32"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_a_folder_is_made(tmp_path, words, message):
+    with pytest.raises(SettingError, match=message):
+        train.main([*SHORT, f"run.root={tmp_path}/runs", "run.name=a", *words])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_of_images_that_is_missing_is_named(tmp_path):
+    with pytest.raises(SettingError, match=r"data\.root: /nowhere is missing"):
+        train.main([f"run.root={tmp_path}/runs", "data.name=folder", "data.root=/nowhere"])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_of_the_same_name_is_not_written_over(run):
+    with pytest.raises(SettingError, match=r"is there already; run\.resume=true goes on with it"):
+        train.main([*SHORT, f"run.root={run.parent}", "run.name=signs"])
+
+
+@pytest.mark.slow
+def test_wrong_input_ends_with_status_2_and_one_line():
+    root = Path(__file__).resolve().parents[2]
+    for program in ("train.py", "analyze.py"):
+        ended = subprocess.run(
+            [sys.executable, program, "data.batch_sise=3"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ended.returncode == 2
+        assert ended.stderr.count("\n") == 1 and "did you mean data.batch_size" in ended.stderr
+
+
+@pytest.mark.slow
+def test_help_that_is_read_only_in_part_is_no_error():
+    root = Path(__file__).resolve().parents[2]
+    with subprocess.Popen(
+        [sys.executable, "train.py", "--help"], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as program:
+        program.stdout.close()
+        assert program.stderr.read() == b""
+
+
+def test_help_lists_every_setting_with_its_default_and_meaning(capsys):
+    train.main(["--help"])
+    said = capsys.readouterr().out
+    for words in (
+        "data.batch_size=",
+        "optimizer.lr=0",
+        "analysis.examples.k=9",
+        "with data.name=folder:",
+        "trainer.max_epochs=",
+    ):
+        assert words in said
+    train.main(["--help", "checkpoint"])
+    assert "data.batch_size" not in capsys.readouterr().out

@@ -1,0 +1,201 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from vitrine import config
+from vitrine.core.settings import SettingError
+
+
+def refusal(*arguments: str) -> str:
+    with pytest.raises(SettingError) as caught:
+        config.load(arguments)
+    return str(caught.value)
+
+
+def test_defaults_are_the_embedded_data_and_the_small_network():
+    settings = config.load([])
+    assert (settings.data.name, settings.model.name, settings.objective.name) == (
+        "signs",
+        "convnet",
+        "standard",
+    )
+    assert settings.run.name.startswith("signs-convnet-")
+
+
+def test_recipes_are_merged_left_to_right_and_then_the_command_line(tmp_path):
+    (tmp_path / "one.yaml").write_text("data: {batch_size: 10}\noptimizer: {lr: 0.5}\n")
+    (tmp_path / "two.yaml").write_text("data: {batch_size: 20}\n")
+    settings = config.load(
+        ["run.seed=3", f"{tmp_path}/one.yaml", f"{tmp_path}/two.yaml", "optimizer.lr=0.25"]
+    )
+    assert (settings.data.batch_size, settings.optimizer.lr, settings.run.seed) == (20, 0.25, 3)
+
+
+def test_a_name_chooses_the_settings_of_its_section(tmp_path):
+    settings = config.load(["data.name=folder", f"data.root={tmp_path}"])
+    assert settings.data.root == str(tmp_path)
+    message = refusal("data.root=somewhere")
+    assert "data.root: is a setting of data.name=mnist, " in message
+    assert "folder, " in message and message.endswith("not of data.name=signs")
+
+
+def test_numbers_may_be_fractions_and_exponents():
+    assert config.load(["optimizer.lr=8/255"]).optimizer.lr == 8 / 255
+    assert config.load(["optimizer.lr=1e-3"]).optimizer.lr == 1e-3
+    assert "division by zero" in refusal("optimizer.lr=1/0")
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("data.batch_sise=3", "data.batch_sise: there is no such setting; did you mean data.batch_size"),
+        ("lr=0.1", "lr: there is no such setting; did you mean optimizer.lr"),
+        ("data.batch_size=many", "data.batch_size: is 'many', expected int"),
+        ("data.batch_size=1.5", "data.batch_size: is 1.5, expected int"),
+        ("data.batch_size=0", "data.batch_size: is 0, expected at least 1"),
+        ("optimizer.lr=-1", "optimizer.lr: is -1"),
+        ("optimizer.lr=nan", "optimizer.lr: is nan"),
+        ("data.name=sings", "data.name: unknown data set 'sings': did you mean signs?"),
+        ("model.name=resnet-18", "model.name: unknown network 'resnet-18': did you mean resnet18"),
+        ("objective.name=standart", "objective.name: unknown objective 'standart': did you mean standard?"),
+        ("analysis.examples.k=[1]", "analysis.examples.k: is [1], expected int"),
+        ("analysis.exampels.k=1", "did you mean analysis.examples"),
+        ("data=3", "data: is 3, expected settings below it"),
+        ("analysis.cam=3", "analysis.cam: is 3, expected settings below it"),
+        ("trainer.max_epoch=3", "did you mean trainer.max_epochs?"),
+        ("trainer.max_epochs=many", "trainer.max_epochs: is 'many', expected int or null"),
+        ("trainer.max_epochs=-2", "trainer.max_epochs: is -2, expected at least -1"),
+        ("trainer.precision=15", "trainer.precision: is 15, expected"),
+        ("trainer.logger=false", "trainer.logger: is Vitrine's own to fill in"),
+        ("--data.batch_size=3", "without dashes"),
+        ("data.batch_size", "is neither a recipe (.yaml) nor key=value"),
+        ("run.name=../out", "run.name: is '../out', expected a folder inside"),
+        ("run.name=/tmp", "run.name: is '/tmp', expected a folder inside"),
+        ("run.name=.", "run.name: is '.'"),
+        ("run.seed=${nothing}", "nothing"),
+        ("data.batch_size={a: [", "cannot be read"),
+    ],
+)
+def test_wrong_input_is_named_with_what_was_expected_and_likely_meant(argument, expected):
+    assert expected in refusal(argument)
+
+
+def test_a_missing_recipe_is_answered_with_the_likely_one(tmp_path):
+    (tmp_path / "cifar10.yaml").write_text("{}")
+    assert f"did you mean {tmp_path}/cifar10.yaml?" in refusal(f"{tmp_path}/cifar.yaml")
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1\n- 2\n", "\x00", "a: 1\na: 2"])
+def test_an_unreadable_recipe_is_refused(tmp_path, text):
+    (tmp_path / "bad.yaml").write_text(text)
+    assert "bad.yaml" in refusal(f"{tmp_path}/bad.yaml")
+
+
+def test_a_recipe_that_is_a_folder_or_no_text_is_refused(tmp_path):
+    (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "bytes.yaml").write_bytes(bytes(range(128, 256)))
+    assert "cannot be read" in refusal(f"{tmp_path}/folder.yaml")
+    assert "bytes.yaml" in refusal(f"{tmp_path}/bytes.yaml")
+
+
+def test_resolved_settings_reload_to_the_same_run(tmp_path):
+    first = config.load(
+        [f"run.root={tmp_path}", "optimizer.lr=8/255", "trainer.max_epochs=2", "analysis.units=[1, 2]"]
+    )
+    first.folder.mkdir(parents=True)
+    first.save()
+    again = config.load([str(first.folder / "config.yaml")])
+    assert OmegaConf.to_container(again.tree) == OmegaConf.to_container(first.tree)
+    for section in (
+        "run",
+        "data",
+        "model",
+        "objective",
+        "optimizer",
+        "trainer",
+        "checkpoint",
+        "validation",
+        "analysis",
+        "logging",
+    ):
+        assert getattr(again, section) == getattr(first, section), section
+
+
+KEYS = [str(k) for k in config.leaves(config.load(["run.name=fuzz"]).tree)]
+VALUES = st.one_of(
+    st.integers(-3, 10**12).map(str),
+    st.floats().map(repr),
+    st.text(max_size=12),
+    st.sampled_from(
+        [
+            "null",
+            "true",
+            "[]",
+            "{}",
+            "[1, a]",
+            "${run.name}",
+            "${",
+            "1/0",
+            "8/255",
+            "!!python/object:os.system x",
+        ]
+    ),
+)
+WORDS = st.one_of(
+    st.builds("{}={}".format, st.sampled_from(KEYS), VALUES),
+    st.builds("{}={}".format, st.text(max_size=15), VALUES),
+    st.builds("{}.{}={}".format, st.sampled_from(KEYS), st.sampled_from(KEYS), VALUES),
+    st.text(max_size=15),
+    st.recursive(st.integers() | st.text(max_size=3), lambda x: st.lists(x, max_size=3)).map(json.dumps),
+)
+
+
+@hypothesis_settings(
+    max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+@given(st.lists(WORDS, min_size=1, max_size=3))
+def test_whatever_is_typed_gives_settings_or_one_message(arguments):
+    """RELIABILITY.md names the command that tries 10,000 of these."""
+    try:
+        assert isinstance(config.load(arguments), config.Settings)
+    except SettingError as error:
+        assert str(error)
+        assert "Traceback" not in str(error)
+
+
+def test_every_recipe_in_the_tree_loads():
+    recipes = sorted(Path(__file__).parents[2].glob("configs/*.yaml"))
+    assert recipes
+    for recipe in recipes:
+        if recipe.name == "sweep.yaml":  # W&B's own format
+            continue
+        head = recipe.read_text().splitlines()[0]
+        assert head.startswith("# python train.py"), f"{recipe}: the first line says the command"
+        config.load([str(recipe), *(["data.root=."] if "data.root=" in head else [])])
+
+
+@pytest.mark.parametrize("depth", [40, 153, 3000])
+def test_what_is_nested_deeper_than_any_setting_is_refused(tmp_path, depth):
+    key = ".".join(["trainer"] * depth)
+    with pytest.raises(SettingError, match=r"nested more than 32 deep|cannot be read"):
+        config.load([f"{key}=0"])
+    with pytest.raises(SettingError, match=r"nested more than 32 deep|cannot be read"):
+        config.load([f"model.options={'[' * depth}{']' * depth}"])
+    recipe = tmp_path / "deep.yaml"
+    recipe.write_text("trainer: " + "{trainer: " * depth + "0" + "}" * depth)
+    with pytest.raises(SettingError, match=r"nested more than 32 deep|is not YAML"):
+        config.load([str(recipe)])
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "deepspeed_stage_2", "fsdp_cpu_offload"])
+def test_a_strategy_that_leaves_no_rank_a_whole_network_is_refused(strategy):
+    with pytest.raises(
+        SettingError, match=r"trainer\.strategy: is .*analyses need it whole; expected auto, ddp"
+    ):
+        config.load([f"trainer.strategy={strategy}"])
+    assert config.load(["trainer.strategy=ddp"]).trainer["strategy"] == "ddp"

@@ -1,0 +1,113 @@
+"""An analysis that runs out of memory is tried again with half the batch."""
+
+import json
+from dataclasses import dataclass, replace
+
+import pytest
+import tiny
+import torch
+
+from vitrine.analyses import features
+from vitrine.analyses.base import Analysis, Figure, Scalar
+from vitrine.analyses.features import Features
+from vitrine.core.memory import ran_out
+from vitrine.examination.examine import AnalysisSettings, examine, missing
+from vitrine.examination.subject import make_subject
+from vitrine.runs.store import Store
+
+SAID = {
+    "device": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    "host": lambda: RuntimeError(
+        "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"
+    ),
+    "python": MemoryError,
+}
+
+
+@dataclass(frozen=True)
+class Hungry(Analysis):
+    """Has room for batches of so many images."""
+
+    room: int = 8
+    says: str = "device"
+
+    def __call__(self, subject):
+        yield Figure("first", torch.zeros(2, 2, 3, dtype=torch.uint8), "made before memory ran out")
+        if subject.batch_size > self.room:
+            raise SAID[self.says]()
+        yield Scalar("batch", float(subject.batch_size))
+
+
+@pytest.fixture
+def subject():
+    torch.manual_seed(0)
+    data = tiny.TinyData()
+    data.setup()
+    settings = AnalysisSettings(layers=["0"], units=2, probes=2, batch_size=32)
+    return make_subject(tiny.tiny_network(), data, settings, 5)
+
+
+@pytest.mark.parametrize("says", SAID)
+def test_the_batch_is_halved_until_there_is_room_and_that_is_recorded(tmp_path, subject, says, caplog):
+    store, analyses = Store(tmp_path), {"hungry": Hungry(says=says)}
+    report = examine(subject, analyses, store, weights="0")
+    assert not report.errors
+    assert [scalar.value for scalar in store.scalars(5, "hungry")] == [8]
+    assert len(store.figures(5, "hungry")) == 1  # nothing twice
+    complete = json.loads((store.step_folder(5) / "complete.json").read_text())
+    assert complete["analyses"]["hungry"]["reduced"] == {"batch": [8, 32]}
+    assert "again with batches of 16" in caplog.text
+    assert missing(store, 5, analyses, "0", again=True) == []  # another try would end the same way
+
+
+def test_without_room_for_one_image_it_is_reported_and_the_next_one_runs(tmp_path, subject):
+    analyses = {"hungry": Hungry(room=0), "plain": tiny.Plain()}
+    report = examine(subject, analyses, Store(tmp_path), weights="0")
+    assert list(report.errors) == ["hungry"] and "out of memory" in report.errors["hungry"]
+    assert Store(tmp_path).outcomes(5)["plain"].error is None
+
+
+def test_an_analysis_own_batch_is_halved_too(tmp_path, subject):
+    @dataclass(frozen=True)
+    class Own(Analysis):
+        batch_size: int = 64
+
+        def __call__(self, subject):
+            if self.batch_size > 4:
+                raise MemoryError
+            yield Scalar("batch", float(self.batch_size))
+
+    examine(replace(subject, batch_size=1), {"own": Own()}, Store(tmp_path), weights="0")
+    assert Store(tmp_path).scalars(5, "own")[0].value == 4
+
+
+def test_other_failures_are_not_tried_again(tmp_path, subject):
+    calls = []
+
+    class Wrong(tiny.Plain):
+        def __call__(self, subject):
+            calls.append(subject.batch_size)
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+            yield
+
+    assert examine(subject, {"wrong": Wrong()}, Store(tmp_path), weights="0").errors
+    assert calls == [32]
+
+
+def test_what_the_allocator_of_the_host_really_says_is_understood():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert ran_out(caught.value)
+
+
+def test_features_make_fewer_pictures_at_a_time(subject, monkeypatch):
+
+    sizes, real = [], features.visualize
+
+    def visualize(*args, batch_size, **how):
+        sizes.append(batch_size)
+        return real(*args, batch_size=batch_size, **how)
+
+    monkeypatch.setattr(features, "visualize", visualize)
+    list(Features(steps=1, size=8, crops=0)(replace(subject, batch_size=2)))
+    assert set(sizes) == {2}

@@ -1,0 +1,28 @@
+import pytest
+
+from vitrine.core.registry import Registry, UnknownName, nearest
+
+COLOURS = Registry("colour", {"scarlet": "math:pi", "crimson": "math:e", "navy_blue": "math:tau"})
+
+
+def test_a_name_gives_the_object_at_its_place():
+    import math
+
+    assert COLOURS["scarlet"] == math.pi
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_and_all_known():
+    with pytest.raises(UnknownName, match=r"unknown colour 'scarlett': did you mean scarlet\?.*crimson"):
+        COLOURS["scarlett"]
+
+
+def test_a_name_like_nothing_known_is_answered_with_what_is_known():
+    with pytest.raises(UnknownName, match=r"unknown colour 'zzz': known: scarlet, crimson, navy_blue"):
+        COLOURS.check("zzz")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("SCARLET", "scarlet"), ("crimsn", "crimson"), ("blue", "navy_blue")]
+)
+def test_nearest_looks_past_case_spelling_and_missing_parts(typed, meant):
+    assert nearest(typed, COLOURS)[0] == meant

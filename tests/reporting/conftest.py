@@ -1,0 +1,93 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from vitrine.analyses.base import Figure, Scalar
+
+
+def _picture(seed, height=12, width=10):
+    drawn = torch.randint(0, 256, (height, width, 3), generator=torch.Generator().manual_seed(seed))
+    return drawn.to(torch.uint8)
+
+
+@pytest.fixture
+def results():
+    """What three analyses might yield at a step: pictures of units, of a layer, of probes, and curves."""
+
+    def at(step):
+        units = [
+            Figure(
+                f"{layer}/unit-{unit:03d}",
+                _picture(step + 10 * unit + depth),
+                f"unit {unit} of {layer}",
+                layer=layer,
+                unit=unit,
+                values={
+                    "activation": 2.0 * unit + step,
+                    "class_entropy": 0.5,
+                    "top_class": 1.0,
+                    "index-1": 7.0,
+                },
+            )
+            for depth, layer in enumerate(("layer1", "layer2"))
+            for unit in (0, 5, 9)
+        ]
+        curves = [Scalar("dead_units/layer1", step / 1000, "layer1"), Scalar("entropy", 1.5)]
+        maps = [
+            Figure(f"probe-{p:03d}/<b>", _picture(step + p), f"probe {p}: <b>", probe=p, label=1)
+            for p in range(3)
+        ]
+        weights = [Figure("conv1", _picture(step, 20, 30), "filters of conv1", layer="conv1")]
+        return {"weights": (weights, []), "examples": (units, curves), "cam": (maps, [])}
+
+    return at
+
+
+@pytest.fixture
+def offline_home(tmp_path, monkeypatch):
+    """A home without a key, nothing of W&B's in the environment, and an empty working directory."""
+    wandb = pytest.importorskip("wandb")
+    from vitrine.reporting import wandb_run
+
+    for variable in [v for v in os.environ if v.startswith("WANDB_")] + ["NETRC"]:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(wandb_run, "_placed", {})
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    wandb.teardown()  # its settings are those of the environment when it was first used
+    yield home
+    wandb.teardown()
+    for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_ARTIFACT_DIR"):
+        os.environ.pop(variable, None)
+
+
+@pytest.fixture
+def records():
+    """Reads the transaction log of an offline run, as W&B's own reader sees it."""
+
+    def read(folder, kind):
+        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        return [record[kind] for record in found if record["type"] == kind]
+
+    return read
+
+
+@pytest.fixture
+def history(records):
+    """The rows of all that a run's folder holds of offline logs, start after start."""
+
+    def read(run_dir):
+        folders = sorted(run_dir.glob("wandb/offline-run-*"))
+        return [row["item"] for folder in folders for row in records(folder, "history")]
+
+    return read

@@ -1,0 +1,162 @@
+"""Where a network looks for a class: class activation maps (Zhou 2016), Grad-CAM (Selvaraju 2017) and kin."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vitrine.analyses.layers import auto_layers
+from vitrine.analyses.pooled_head import pooled_head
+from vitrine.analyses.tap import as_maps, evaluating, module_at, tapped, turns_maps
+
+
+def cam(network: nn.Module, images: Tensor, targets: Tensor | int | None = None) -> Tensor:
+    """Class activation maps: the last maps weighted as the linear layer weights their averages (Zhou
+    2016).
+
+    M_c = sum_k w_k^c A_k, the bias left out: the mean of M_c is the logit of c less its bias. No backward
+    pass.
+
+    Args:
+        images: [N, C, H, W] in [0, 1].
+        targets: class indices [N], or one for all images; None for all classes.
+
+    Returns:
+        [N, h, w], or [N, K, h, w] for all classes; signed.
+
+    Raises:
+        ValueError: the network does not end in global average pooling and one linear layer (then use
+            `grad_cam`), or a target is no class.
+    """
+    head = pooled_head(network, images)
+    if targets is None:
+        return torch.einsum("kc,nchw->nkhw", head.weight, head.maps)
+    weight = head.weight[_checked(targets, head.logits)]
+    return torch.einsum("nc,nchw->nhw", weight, head.maps)
+
+
+def grad_cam(network: nn.Module, images: Tensor, targets: Tensor | int, layer: str) -> Tensor:
+    """Grad-CAM: a layer's channels weighted by their mean gradients, negative sums cut off (Selvaraju
+    2017).
+
+    alpha_k = mean over space of d z_c / d A_k (before softmax); L = ReLU(sum_k alpha_k A_k). Nothing below
+    the layer is computed backwards, and no parameter's gradient.
+
+    Args:
+        images: [N, C, H, W] in [0, 1].
+        targets: class indices [N], or one for all images.
+        layer: dotted name; maps, channels-last maps and token grids will do.
+
+    Returns:
+        [N, h, w], not rescaled.
+
+    Raises:
+        UnknownName: there is no such layer.
+        ValueError: a target is no class, or the logits do not depend on the layer.
+    """
+    maps, gradients, _ = class_gradients(network, images, targets, layer)
+    return torch.einsum("nchw,nc->nhw", maps, gradients.mean((2, 3))).relu()
+
+
+def grad_cam_pp(network: nn.Module, images: Tensor, targets: Tensor | int, layer: str) -> Tensor:
+    """Grad-CAM++: positive gradients, each weighted by g^2 / (2 g^2 + (sum A) g^3) (Chattopadhyay 2018).
+
+    Arguments and result are those of `grad_cam`.
+    """
+    maps, g, _ = class_gradients(network, images, targets, layer)
+    below = 2 * g**2 + maps.sum((2, 3), keepdim=True) * g**3
+    share = torch.where(below != 0, g**2 / below, 0)
+    return torch.einsum("nchw,nc->nhw", maps, (share * g.relu()).sum((2, 3))).relu()
+
+
+def hires_cam(network: nn.Module, images: Tensor, targets: Tensor | int, layer: str) -> Tensor:
+    """HiRes-CAM: ReLU(sum_k of gradient x activation), place by place (Draelos & Carin 2020).
+
+    Arguments and result are those of `grad_cam`.
+    """
+    maps, gradients, _ = class_gradients(network, images, targets, layer)
+    return (gradients * maps).sum(1).relu()
+
+
+def layer_cam(network: nn.Module, images: Tensor, targets: Tensor | int, layer: str) -> Tensor:
+    """Layer-CAM: ReLU(sum_k of positive gradient x activation), place by place (Jiang 2021).
+
+    Arguments and result are those of `grad_cam`.
+    """
+    maps, gradients, _ = class_gradients(network, images, targets, layer)
+    return (gradients.relu() * maps).sum(1).relu()
+
+
+def class_gradients(
+    network: nn.Module, images: Tensor, targets: Tensor | int, layer: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A layer's maps A [N, C, h, w], the gradients d z_target / d A, and the logits [N, K], in eval mode.
+
+    Below the layer no graph is built; above it only what leads to A is computed backwards.
+    """
+    leaf: Tensor | None = None
+
+    def cut(_layer: str, output: Tensor) -> Tensor | None:
+        nonlocal leaf
+        if leaf is not None:
+            return None
+        leaf = output.detach().requires_grad_()
+        torch.set_grad_enabled(True)  # until the no_grad around the forward pass ends
+        return leaf.clone()  # an in-place ReLU that follows must not write into the leaf
+
+    with torch.inference_mode(False), torch.no_grad(), evaluating(network):
+        with tapped(network, [layer], cut):
+            logits = network(images.clone() if images.is_inference() else images.detach())
+        if leaf is None:
+            raise ValueError(f"layer {layer!r} takes no part in the forward pass")
+        targets = _checked(targets, logits)
+        gradient = None
+        if logits.requires_grad:
+            score = logits.gather(1, targets[:, None]).sum()
+            (gradient,) = torch.autograd.grad(score, leaf, allow_unused=True)
+    if gradient is None:
+        raise ValueError(f"the logits do not depend on layer {layer!r}")
+    turned = turns_maps(network)
+    return as_maps(leaf.detach(), turned), as_maps(gradient, turned), logits.detach()
+
+
+class NoSpatialLayer(ValueError):
+    """A network whose logits depend on no layer that has maps larger than 1 x 1: it looks nowhere."""
+
+
+def last_spatial_layer(network: nn.Module, images: Tensor) -> str:
+    """The deepest layer that has maps on which the logits depend.
+
+    That is the last of `auto_layers`; but of a transformer that reads its class token alone, whose last patch
+    tokens lead nowhere, the block before.
+
+    Raises:
+        NoSpatialLayer: there is none.
+    """
+    layer = auto_layers(network, images)[-1]
+    parent, _, last = layer.rpartition(".")
+    siblings = [name for name, _ in (module_at(network, parent) if parent else network).named_children()]
+    for name in reversed(siblings[: siblings.index(last) + 1]):
+        candidate = f"{parent}.{name}" if parent else name
+        maps, gradients, _ = class_gradients(network, images[:1], 0, candidate)
+        if maps.shape[-2:].numel() == 1:
+            break
+        if gradients.any():
+            return candidate
+    raise NoSpatialLayer("the logits depend on no layer that has maps larger than 1 x 1")
+
+
+def _checked(targets: Tensor | int, logits: Tensor) -> Tensor:
+    """Targets as int64 [N] on the logits' device."""
+    n, classes = logits.shape
+    targets = torch.as_tensor(targets, device=logits.device)
+    targets = targets.expand(n) if targets.ndim == 0 else targets
+    if targets.shape != (n,) or targets.is_floating_point():
+        raise ValueError(
+            f"targets are {targets.dtype} of shape {tuple(targets.shape)}, "
+            f"expected a class index for each of {n} images"
+        )
+    if ((targets < 0) | (targets >= classes)).any():
+        wrong = targets[(targets < 0) | (targets >= classes)][0].item()
+        raise ValueError(f"targets hold {wrong}, expected classes 0 to {classes - 1}")
+    return targets.long()

@@ -1,0 +1,152 @@
+"""Deep dream (Mordvintsev 2015): an image changed until a layer sees more of what it sees in it already."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitrine.analyses import paint
+from vitrine.analyses.base import Analysis, Figure, Subject
+from vitrine.analyses.objectives import Objective, deepdream
+from vitrine.analyses.reading import Reading, activations
+from vitrine.analyses.still import held_still
+from vitrine.core.settings import setting
+
+
+def dream(
+    network: nn.Module,
+    images: Tensor,
+    objective: str | Objective,
+    *,
+    octaves: int = 4,
+    ratio: float = 1.4,
+    steps: int = 10,
+    step_size: float = 0.006,
+    jitter: int = 32,
+    seed: int = 0,
+    progress: Callable[..., Any] = lambda iterable, *_: iterable,
+) -> Tensor:
+    """Images as a layer dreams them: gradient ascent, first on a small copy, then on larger and larger ones.
+
+    Each image is worked on with random numbers of its own, from the seed and its content.
+
+    Args:
+        network: takes images in [0, 1]. It is looked at in eval mode and left as it was.
+        images: [N, C, H, W] in [0, 1], photographs or `noise`.
+        objective: a layer's name, for the mean of its squared activations, or any objective.
+        octaves: how many sizes; the last is the images' own.
+        ratio: of a size to the one before.
+        steps: at each size.
+        step_size: mean change of a pixel a step.
+        jitter: pixels; images are rolled by up to so many either way at each step.
+
+    Returns:
+        [N, C, H, W] in [0, 1].
+
+    Raises:
+        UnknownName: there is no such layer.
+        ValueError: an argument is out of range, or the network does not take images of an octave's size.
+    """
+    if images.ndim != 4:
+        raise ValueError(f"images have shape {tuple(images.shape)}, expected [N, C, H, W]")
+    if octaves < 1 or steps < 1 or not ratio > 1:
+        raise ValueError(
+            f"octaves, steps and ratio are {octaves}, {steps}, {ratio}, expected >= 1, >= 1 and > 1"
+        )
+    objective = deepdream(objective) if isinstance(objective, str) else objective
+    reading = Reading([objective] * len(images))
+    dice = [torch.Generator().manual_seed(_seed(image, seed)) for image in images]
+    height, width = images.shape[-2:]
+    sizes = [(round(height / ratio**i), round(width / ratio**i)) for i in reversed(range(octaves))]
+    detail = torch.zeros_like(images[:, :, :1, :1])
+    with held_still(network, images.device) as network:
+        for size in progress(sizes, "dream", len(sizes)):
+            base = _resized(images, size)
+            dreamt = base + _resized(detail, size)
+            for _ in range(steps):
+                shifts = [torch.randint(-jitter, jitter + 1, (2,), generator=g).tolist() for g in dice]
+                rolled = _rolled(dreamt, shifts).requires_grad_(True)
+                try:
+                    scores = reading.read(activations(network, rolled, reading.layers))
+                except (RuntimeError, AssertionError) as error:
+                    if isinstance(error, torch.OutOfMemoryError):
+                        raise
+                    raise ValueError(
+                        f"octaves: one is {size[0]} x {size[1]} pixels, which the network does not take; "
+                        "dream of a larger image or in fewer octaves"
+                    ) from error
+                (gradient,) = torch.autograd.grad(scores.sum(), rolled)
+                gradient = gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-30)
+                back = [(-down, -right) for down, right in shifts]
+                dreamt = (dreamt + step_size * _rolled(gradient, back)).clamp(0, 1)
+            detail = dreamt - base
+    return dreamt
+
+
+def noise(count: int, size: int, channels: int = 3, seed: int = 0) -> Tensor:
+    """Grey images with a little noise, for dreaming from nothing: [count, channels, size, size] in [0, 1]."""
+    dice = torch.Generator().manual_seed(seed)
+    return (0.5 + 0.05 * torch.randn(count, channels, size, size, generator=dice)).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Dream(Analysis):
+    """Probes as layers dream them: "<layer>/probe-004", the image beside the dream."""
+
+    enabled: bool = setting(False, "make these pictures at every checkpoint")
+    layers: list[str] = setting([], "that dream; the deepest two that are looked at, unless named")
+    probes: int = setting(2, "how many of the probes are dreamt of", least=0)
+    from_noise: bool = setting(False, "dream from noise as well")
+    size: int | None = setting(None, "pixels on a side; the probes' own unless given", least=16)
+    octaves: int = setting(3, "sizes that are dreamt at, the last being the full one", least=1)
+    ratio: float = setting(1.4, "of a size to the one before", above=1)
+    steps: int = setting(10, "of gradient ascent at each size", least=1)
+    step_size: float = setting(0.006, "mean change of a pixel a step, of 1", above=0)
+    jitter: int = setting(16, "pixels an image is rolled by, at most", least=0)
+
+    def __call__(self, subject: Subject) -> Iterator[Figure]:
+        images = subject.probes.images[: self.probes]
+        if self.size is not None:
+            images = _resized(images, (self.size, self.size))
+        if self.from_noise:
+            _, channels, _, side = subject.probes.images.shape
+            grey = noise(1, self.size or side, channels, subject.seed).to(images.device)
+            images = torch.cat([images, grey])
+        for layer in self.layers or subject.layers[-2:]:
+            dreamt = dream(
+                subject.network,
+                images,
+                layer,
+                octaves=self.octaves,
+                ratio=self.ratio,
+                steps=self.steps,
+                step_size=self.step_size,
+                jitter=self.jitter,
+                seed=subject.seed,
+                progress=subject.progress,
+            )
+            for i, (image, result) in enumerate(zip(images, dreamt)):
+                probe = i if i < min(self.probes, len(subject.probes)) else None
+                what = "noise" if probe is None else f"probe {probe}"
+                pair = paint.row([paint.picture(image), paint.picture(result)])
+                key = f"{layer}/noise" if probe is None else f"{layer}/probe-{probe:03d}"
+                yield Figure(key, pair, f"{what}, as {layer} dreams it", layer=layer, probe=probe)
+
+
+def _seed(image: Tensor, seed: int) -> int:
+    content = image.detach().float().cpu().contiguous().numpy().tobytes()
+    return int.from_bytes(hashlib.sha256(str(seed).encode() + content).digest()[:8], "big") >> 1
+
+
+def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def _rolled(images: Tensor, shifts: list[list[int]] | list[tuple[int, int]]) -> Tensor:
+    return torch.stack([image.roll(tuple(shift), (1, 2)) for image, shift in zip(images, shifts)])

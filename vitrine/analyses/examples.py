@@ -1,0 +1,255 @@
+"""Dataset examples: the images, and the parts of them, that excite a unit most (Zeiler & Fergus 2014)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vitrine.analyses import paint
+from vitrine.analyses.base import Analysis, Figure, Scalar, Subject, as_float
+from vitrine.analyses.receptive_field import receptive_fields
+from vitrine.analyses.tap import as_maps, evaluating, modules_at, tapped, turns_maps
+from vitrine.analyses.top_k import RunningTop, TopExamples, merge
+from vitrine.core.settings import setting
+
+BINS = 32  # of the distribution of a unit's activations
+
+__all__ = ["Examples", "TopExamples", "merge", "top_examples", "top_examples_of"]
+
+
+def top_examples(
+    network: nn.Module,
+    loader: Iterable[Sequence],
+    layers: Sequence[str],
+    k: int = 9,
+    spread: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, TopExamples]:
+    """For every unit of the layers, the k images on which its largest activation over space is largest.
+
+    One streaming pass for all layers and units, no deeper than the deepest layer, in eval mode; activations
+    are not kept. Ties go to the lower index, then to the upper, left position, so that neither batch size
+    nor order matters. Negative activations count like any other; a map that holds a NaN counts as -inf.
+
+    Args:
+        loader: batches (images, labels), images uint8 or float in [0, 1], in the data set's order; or
+            (images, labels, indices, ...) in any order, an index that comes again (a sampler's padding)
+            being passed over.
+        layers: dotted names of submodules.
+        k: images a unit; all, where there are fewer.
+        spread: layer -> units whose largest activation on every image is kept: four bytes an image and unit.
+
+    Returns:
+        layer -> values, indices, positions, labels and, of the units in `spread`, peaks; on the CPU.
+
+    Raises:
+        UnknownName: there is no such layer.
+        ValueError: the loader is empty, k is below 1, or a layer takes no part in the forward pass.
+    """
+    if k < 1:
+        raise ValueError(f"k is {k}, expected at least 1")
+    modules_at(network, layers)
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    spread = spread or {}
+    running = {layer: RunningTop(k, device.type != "cpu", spread.get(layer, ())) for layer in layers}
+    order: list[Tensor] = []
+    labels: list[Tensor] = []
+    met: set[int] = set()
+    came = 0
+    with torch.no_grad(), evaluating(network):
+        for batch in loader:
+            images = as_float(batch[0].to(device))
+            indices = batch[2].cpu() if len(batch) > 2 else torch.arange(came, came + len(images))
+            came += len(images)
+            fresh = None
+            if len(batch) > 2:
+                new = [index not in met and not met.add(index) for index in indices.tolist()]
+                fresh = torch.tensor(new, device=device)
+            order.append(indices)
+            labels.append(batch[1].cpu())
+            _take_in(network, images, running, indices.to(device), fresh)
+    if not came:
+        raise ValueError("the loader gave no images")
+    label_of = _Lookup(torch.cat(order), torch.cat(labels))
+    found = {layer: top.result() for layer, top in running.items()}
+    return {layer: replace(top, labels=label_of(top.indices)) for layer, top in found.items()}
+
+
+def top_examples_of(subject: Subject, k: int = 9) -> dict[str, TopExamples]:
+    """The top examples of the subject's layers on its data set, found once and shared by all analyses."""
+
+    def find() -> dict[str, TopExamples]:
+        part = subject.share(len(subject.dataset))
+        batches = subject.batches("dataset examples", part)
+        own = top_examples(subject.network, batches, subject.layers, k, subject.units) if part else {}
+        own = {layer: replace(top, indices=top.indices + part.start) for layer, top in own.items()}
+        found = [of_one for of_one in subject.exchange(own) if of_one]
+        merged = partial(reduce, lambda some, more: merge([some, more], k))
+        return {layer: merged([top[layer] for top in found]) for layer in subject.layers}
+
+    return subject.once(("top_examples", k), find)
+
+
+@dataclass(frozen=True)
+class Examples(Analysis):
+    """For each unit the images that excite it most, whole with a box, and cut out: its receptive field.
+
+    `values` tell how the unit's largest activation in an image is spread over the data set: the share of
+    images in each of `bin-01` to `bin-32`, which part the way from `lowest` to `activation` evenly; and the
+    share of each class among the images shown, `class/<name>`.
+
+    Curves: the share of dead units, the mean class entropy of the top images of the others, and how far the
+    top images of the units shown are those of the checkpoint before (Jaccard).
+    """
+
+    divided: ClassVar[bool] = True
+    k: int = setting(9, "images a unit", least=1)
+    tile: int = setting(64, "least side of an image on the sheet, in pixels", least=8)
+
+    def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
+        found = top_examples_of(subject, self.k)
+        boxes = receptive_fields(subject.network, subject.layers, subject.probes.images.shape[-2:])
+        before = {figure.key: figure for figure in subject.previous.get("examples", ())}
+        for layer, units in subject.units.items():
+            top, overlaps = found[layer], []
+            rows = list(enumerate(units))
+            for figure in subject.dealt(rows, partial(self._figures, subject, layer, top, boxes[layer])):
+                if figure.key in before:
+                    overlaps.append(jaccard(_indices(figure.values), _indices(before[figure.key].values)))
+                yield figure
+            yield Scalar(f"dead_units/{layer}", top.dead.float().mean().item(), layer)
+            if not top.dead.all():
+                yield Scalar(f"class_entropy/{layer}", top.class_entropy[~top.dead].mean().item(), layer)
+            if overlaps:
+                yield Scalar(f"overlap/{layer}", sum(overlaps) / len(overlaps), layer)
+
+    def _figures(
+        self, subject: Subject, layer: str, top: TopExamples, boxes: Tensor, units: Sequence[tuple[int, int]]
+    ) -> Iterator[Figure]:
+        for row, unit in units:
+            yield self._figure(subject, layer, unit, top, boxes[unit], top.peaks[row])
+
+    def _figure(
+        self, subject: Subject, layer: str, unit: int, top: TopExamples, boxes: Tensor, peaks: Tensor
+    ) -> Figure:
+        images, _ = subject.images(top.indices[unit])
+        places = [boxes[row, column].tolist() for row, column in top.positions[unit].tolist()]
+        labels, values = top.labels[unit], top.values[unit]
+        kinds, counts = labels.unique(return_counts=True)
+        label, count = int(kinds[counts.argmax()]), int(counts.max())
+        best, least = values[0].item(), values[-1].item()
+        alike = f"{count} of {len(labels)} are {subject.classes[label]}"
+        if count == 1 < len(labels):
+            alike = "no two of one class"
+        return Figure(
+            key=f"{layer}/unit-{unit:03d}",
+            image=_sheet(images.cpu(), places, self.tile),
+            caption=f"{layer}, unit {unit}: what excites it most, cut out and in place; activation "
+            f"{best:.3g} to {least:.3g}; "
+            + alike
+            + ("; a dead unit, never above 0" if top.dead[unit] else ""),
+            layer=layer,
+            unit=unit,
+            values={
+                "activation": best,
+                "least": least,
+                "class_entropy": top.class_entropy[unit].item(),
+                "top_class": float(label),
+                "top_class_share": count / len(labels),
+                **{
+                    f"class/{subject.classes[c]}": n / len(labels)
+                    for c, n in zip(kinds.tolist(), counts.tolist())
+                },
+                **spread_of(peaks),
+                **{f"index-{i + 1}": float(index) for i, index in enumerate(top.indices[unit].tolist())},
+            },
+        )
+
+
+def spread_of(peaks: Tensor) -> dict[str, float]:
+    """How values [N] are spread: `lowest`, and the share of them in each of evenly wide bins up to the
+    largest."""
+    finite = peaks[peaks.isfinite()]
+    if not len(finite):
+        return {}
+    low, high = finite.min(), finite.max()
+    bins = ((finite - low) / (high - low).clamp(min=1e-30) * BINS).long().clamp(max=BINS - 1)
+    shares = bins.bincount(minlength=BINS).double() / len(finite)
+    return {"lowest": low.item(), **{f"bin-{i + 1:02d}": round(s, 6) for i, s in enumerate(shares.tolist())}}
+
+
+def jaccard(a: set[int], b: set[int]) -> float:
+    """The share of what is in either set that is in both."""
+    return len(a & b) / len(a | b)
+
+
+def _take_in(
+    network: nn.Module,
+    images: Tensor,
+    running: Mapping[str, RunningTop],
+    indices: Tensor,
+    fresh: Tensor | None,
+) -> None:
+    reached: set[str] = set()
+    turned = turns_maps(network)
+
+    def see(layer: str, output: Tensor) -> None:
+        if layer not in reached:  # read at once: an in-place ReLU may write into it next
+            reached.add(layer)
+            running[layer].update(as_maps(output, turned), indices, fresh)
+
+    with tapped(network, list(running), see, stop=True):
+        network(images)
+    missing = [layer for layer in running if layer not in reached]
+    if missing:
+        raise ValueError(f"layer {missing[0]!r} takes no part in the forward pass")
+
+
+class _Lookup:
+    """Values by index."""
+
+    def __init__(self, indices: Tensor, values: Tensor):
+        self.indices, order = indices.sort()
+        self.values = values[order]
+
+    def __call__(self, indices: Tensor) -> Tensor:
+        return self.values[torch.searchsorted(self.indices, indices.contiguous())]
+
+
+def _indices(values: Mapping[str, float]) -> set[int]:
+    return {int(index) for name, index in values.items() if name.startswith("index-")}
+
+
+def _sheet(images: Tensor, boxes: Sequence[Sequence[int]], tile: int) -> Tensor:
+    """Two blocks side by side, three images a row: the boxes cut out, and the images whole with their
+    boxes."""
+    size = images.shape[-2:]
+    side = max(size) * paint.magnification(size, tile) if max(size) <= 2 * tile else 2 * tile
+    crops, wholes = [], []
+    for image, (top, left, bottom, right) in zip(images, boxes):
+        whole = paint.enlarged(paint.picture(image), side)
+        if bottom > top and right > left:
+            crops.append(paint.squared(paint.picture(image[:, top:bottom, left:right]), side))
+            scale = side / max(size)
+            box = [edge * scale for edge in (top, left, bottom, right)]
+            whole = paint.boxed(whole, _visible(box, whole.shape[:2]))
+        else:  # the unit sees nothing but padding there
+            crops.append(paint.squared(torch.full((1, 1, 3), paint.PAPER, dtype=torch.uint8), side))
+        wholes.append(paint.squared(whole, side))
+    blocks = [paint.grid(block, columns=3) for block in (crops, wholes)]
+    return paint.row(blocks, gap=4 * paint.GAP)
+
+
+def _visible(box: Sequence[float], size: Sequence[int], least: int = 9) -> list[int]:
+    """A box in whole pixels of a picture of `size`, widened about its centre where it is too small to see."""
+    edges = []
+    for low, high, limit in zip(box[:2], box[2:], size):
+        length = min(max(least, round(high - low)), limit)
+        start = max(0, min(round((low + high - length) / 2), limit - length))
+        edges.append((start, start + length))
+    (top, bottom), (left, right) = edges
+    return [top, left, bottom, right]

@@ -1,0 +1,190 @@
+"""Which layers and units to look at, found without knowing the architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd
+
+from vitrine.analyses.tap import as_maps, evaluating, tapped, turns_maps
+
+
+@dataclass(eq=False)
+class _Call:
+    """A module's first turn in a forward pass."""
+
+    name: str
+    module: nn.Module
+    parent: _Call | None
+    size: tuple[int, int] | None = None  # of the map it gives; None for anything else
+    tokens: bool = False  # whether that is a token grid
+    inside: list[_Call] = field(default_factory=list)  # called by it, in order of completion
+
+    @property
+    def mixed(self) -> bool:
+        """Whether it is a chain through several resolutions, passed through and not looked at."""
+        return isinstance(self.module, nn.Sequential) and len({c.size for c in self.inside if c.size}) > 1
+
+    def blocks_around(self, trunk: _Call) -> int:
+        """How many modules with a forward pass of their own stand between it and the trunk."""
+        count, call = 0, self.parent
+        while call is not trunk:
+            count += not isinstance(call.module, nn.Sequential)
+            call = call.parent
+        return count
+
+
+def auto_layers(network: nn.Module, images: Tensor) -> list[str]:
+    """The last module at each spatial resolution, shallow to deep, found by one forward pass.
+
+    Stages and blocks are preferred to what they are made of ("layer3", not "layer3.1.relu") and to a layer
+    that prepares the next resolution (a norm, an expansion inside the next block). 1 x 1 maps, adaptive pools
+    and the head are no layers to look at. Token grids count as [B, C, h, w] maps; of a transformer's encoder,
+    all of one resolution, the last block is taken. A network without maps is looked at in its last layer.
+
+    Args:
+        images: [B, C, H, W], a probe; one image is enough.
+    """
+    root = _calls(network, images)
+    trunk, calls = _trunk(root)
+    best: dict[tuple[int, int], tuple[tuple, int, _Call]] = {}
+    for order, call in enumerate(calls):
+        if (
+            call.size is None
+            or call.mixed
+            or isinstance(call.module, _AdaptiveAvgPoolNd | _AdaptiveMaxPoolNd)
+        ):
+            continue
+        around = call.blocks_around(trunk)
+        if around > 1:  # deep inside a block, where a map may be a window or a table
+            continue
+        rank = (-around, bool(call.inside), -call.name.count("."), order)
+        if call.size not in best or rank > best[call.size][0]:
+            best[call.size] = (rank, order, call)
+    if not best:
+        return [call.name for call in _flat(root)[:-1] if any(True for _ in call.module.parameters())][-1:]
+    return [_last_block(call).name for _, _, call in sorted(best.values(), key=lambda found: found[1])]
+
+
+def choose_units(
+    network: nn.Module, images: Tensor, layers: str | Sequence[str] = "auto", units: int | Sequence[int] = 8
+) -> dict[str, tuple[int, ...]]:
+    """The layers to look at, shallow to deep, each with the channels to show.
+
+    Args:
+        images: [B, C, H, W], a probe; one image is enough.
+        layers: "auto" (see `auto_layers`), or dotted names.
+        units: how many evenly spaced channels a layer, or which.
+
+    Raises:
+        UnknownName: there is no such layer; says the nearest right ones.
+        ValueError: a layer takes no part in the forward pass or gives no maps, or has no such unit.
+    """
+    if isinstance(layers, str):
+        layers = auto_layers(network, images) if layers == "auto" else [layers]
+    layers = list(dict.fromkeys(layers))
+    if isinstance(units, int) and units < 1:
+        raise ValueError(f"units is {units}, expected at least 1 a layer, or a list of channels")
+    turned = turns_maps(network)
+    widths: dict[str, int] = {}  # in the order in which the layers are reached
+
+    def see(layer: str, output: Tensor) -> None:
+        widths.setdefault(layer, as_maps(output, turned).shape[1])
+
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        evaluating(network),
+        tapped(network, layers, see, stop=True),
+    ):
+        network(images[:1].clone())
+    missing = [layer for layer in layers if layer not in widths]
+    if missing:
+        raise ValueError(f"layer {missing[0]!r} takes no part in the forward pass")
+    chosen = {}
+    for layer, channels in widths.items():
+        if isinstance(units, int):
+            shown = min(units, channels)
+            chosen[layer] = tuple(i * channels // shown for i in range(shown))
+        else:
+            wrong = [u for u in units if not 0 <= u < channels]
+            if wrong:
+                raise ValueError(
+                    f"unit {wrong[0]} is asked for, but layer {layer!r} has channels 0 to {channels - 1}"
+                )
+            chosen[layer] = tuple(dict.fromkeys(int(u) for u in units))
+    return chosen
+
+
+def _calls(network: nn.Module, images: Tensor) -> _Call:
+    """What a forward pass calls, as a tree; a module that is called again is not noted twice."""
+    images = images[:1].repeat(
+        2, 1, 1, 1
+    )  # two, to tell a batch from a batch of windows or a table of positions
+    root, turned = _Call("", network, None), turns_maps(network)
+    stack, noted = [root], {network}
+    learned = False  # whether a layer with parameters has run: before it, all is normalisation
+
+    def enter(name: str):
+        def on_enter(module: nn.Module, _inputs: object) -> None:
+            stack.append(_Call(name, module, stack[-1]))
+
+        return on_enter
+
+    def leave(module: nn.Module, _inputs: object, output: object) -> None:
+        nonlocal learned
+        call = stack.pop()
+        learned = learned or any(True for _ in module.parameters(recurse=False))
+        if module in noted:
+            return
+        noted.add(module)
+        call.parent.inside.append(call)
+        if learned and isinstance(output, Tensor) and output.ndim in (3, 4) and len(output) == len(images):
+            try:
+                size = tuple(as_maps(output, turned).shape[-2:])
+            except ValueError:
+                return
+            call.size, call.tokens = size if size[0] * size[1] > 1 else None, output.ndim == 3
+
+    handles = []
+    for name, module in network.named_modules():
+        if module is not network:
+            handles.append(module.register_forward_pre_hook(enter(name), prepend=True))
+            handles.append(module.register_forward_hook(leave))
+    try:
+        with torch.inference_mode(False), torch.no_grad(), evaluating(network):
+            network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return root
+
+
+def _trunk(root: _Call) -> tuple[_Call, list[_Call]]:
+    """What calls the stages, and all calls inside it in order of completion, the head's left out."""
+    while True:
+        branches = [call for call in root.inside if _any_map(call)]
+        if len(branches) != 1 or not branches[0].inside:
+            break
+        root = branches[0]  # a wrapper
+    head = [c for c in root.inside[-1:] if c.size is None and len(branches) > 1]
+    return root, [call for child in root.inside if child not in head for call in _flat(child)]
+
+
+def _flat(call: _Call) -> list[_Call]:
+    return [c for child in call.inside for c in _flat(child)] + [call]
+
+
+def _any_map(call: _Call) -> bool:
+    return any(c.size is not None for c in _flat(call))
+
+
+def _last_block(call: _Call) -> _Call:
+    """Of a transformer's encoder, the last of its stack of like blocks; any other module itself."""
+    for stack in call.inside if call.tokens else []:
+        if isinstance(stack.module, nn.Sequential) and len({type(c.module) for c in stack.inside}) == 1:
+            return stack.inside[-1]
+    return call

@@ -1,0 +1,71 @@
+"""What a score loses when a part of the image is covered."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vitrine.analyses.copies import chunks
+from vitrine.analyses.scores import class_scores, expect, expect_images
+from vitrine.analyses.still import held_still
+
+
+def occlusion(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    of: str = "logit",
+    *,
+    patch: int,
+    stride: int,
+    baseline: float = 0.5,
+    batch_size: int = 64,
+) -> Tensor:
+    """How much the score falls when a square is covered (Zeiler & Fergus 2014), each pixel's mean over the
+    squares that cover it, [N, H, W]; positive where the image speaks for the class.
+
+    Args:
+        network: images [N, C, H, W] -> logits [N, K].
+        images: float in [0, 1], [N, C, H, W].
+        targets: class indices, int64 [N].
+        of: "logit" or "log_prob".
+        patch: side of the square, in pixels.
+        stride: from one square to the next, in pixels, at most `patch`; the last one ends at the border.
+        baseline: the pixel value it is covered with.
+        batch_size: images a pass (at least one copy of the batch).
+
+    Raises:
+        ValueError: an argument is not as above.
+    """
+    expect_images(images)
+    height, width = images.shape[-2:]
+    expect(1 <= patch <= min(height, width), "patch", patch, f"1 to {min(height, width)} pixels")
+    expect(
+        1 <= stride <= patch, "stride", stride, f"1 to {patch} pixels (patch): every pixel is to be covered"
+    )
+    squares = _squares(height, width, patch, stride).to(images.device)
+    fall, times = images.new_zeros(len(images), height, width), images.new_zeros(height, width)
+    with held_still(network, images.device) as still, torch.no_grad():
+        whole = class_scores(still(images.clone()), targets, of)
+        for chunk in chunks(len(squares), len(images), batch_size):
+            square = squares[chunk]
+            covered = torch.where(square[:, None, None], baseline, images)
+            scores = class_scores(still(covered.flatten(0, 1)), targets.repeat(len(chunk)), of)
+            fall += torch.einsum(
+                "pn,phw->nhw", whole - scores.unflatten(0, (len(chunk), -1)), square.to(fall)
+            )
+            times += square.sum(0)
+    return fall / times
+
+
+def _squares(height: int, width: int, patch: int, stride: int) -> Tensor:
+    """What each square covers, bool [P, H, W]."""
+
+    def starts(size: int) -> list[int]:
+        return sorted({*range(0, size - patch + 1, stride), size - patch})
+
+    rows, columns = (
+        torch.tensor([[start <= i < start + patch for i in range(size)] for start in starts(size)])
+        for size in (height, width)
+    )
+    return (rows[:, None, :, None] & columns[None, :, None, :]).flatten(0, 1)

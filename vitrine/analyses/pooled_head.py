@@ -1,0 +1,113 @@
+"""Networks that end in global average pooling and one linear layer: what class activation maps are made
+of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vitrine.analyses.tap import as_maps, evaluating
+
+
+class NoPooledHead(ValueError):
+    """A network that class activation maps cannot be made of; says why."""
+
+    def __init__(self, reason: str):
+        super().__init__(
+            "class activation maps need a network that ends in global average pooling and one linear layer, "
+            f"and in this one {reason}; grad_cam works for any network"
+        )
+
+
+@dataclass(frozen=True)
+class PooledHead:
+    """logits = mean over space of `maps` @ weight.T + bias.
+
+    Attributes:
+        maps: [N, C, h, w], what is averaged, on the images given.
+        weight: [K, C].
+        logits: [N, K].
+    """
+
+    maps: Tensor
+    weight: Tensor
+    logits: Tensor
+
+
+def pooled_head(network: nn.Module, images: Tensor) -> PooledHead:
+    """The head of a network that ends in global average pooling and a linear (or 1 x 1 convolutional)
+    layer.
+
+    Found by watching one forward pass, so that it does not matter whether the pooling is a module, a
+    function or a plain mean, nor which of the two comes first; and checked against the logits on these very
+    images.
+
+    Raises:
+        NoPooledHead: the logits are no such function of any maps; says why.
+    """
+    watch = _Averages()
+    heads: list[tuple[nn.Module, Tensor]] = []
+
+    def see(module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+        heads[:] = [(module, inputs[0])]
+
+    handles = [module.register_forward_hook(see) for module in network.modules() if _is_linear(module)]
+    try:
+        with torch.inference_mode(False), torch.no_grad(), evaluating(network), watch:
+            logits = network(images.clone())
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not heads:
+        raise NoPooledHead("it has no linear layer")
+    module, seen = heads[0]
+    weight, bias = module.weight.detach().flatten(1), module.bias
+    if weight.shape[0] != logits.shape[1]:
+        raise NoPooledHead(
+            f"its last linear layer has {weight.shape[0]} outputs for {logits.shape[1]} classes"
+        )
+    maps = seen if seen.ndim == 4 and seen.shape[-2:].numel() > 1 else watch.averaged
+    if maps is None:
+        raise NoPooledHead("nothing in it is averaged over space")
+    if maps.shape[1] != weight.shape[1]:
+        raise NoPooledHead(
+            f"{maps.shape[1]} channels are averaged, but the linear layer takes {weight.shape[1]} inputs"
+        )
+    pooled = maps.mean((2, 3)) @ weight.T + (0 if bias is None else bias.detach())
+    tolerance = 1e-4 if logits.dtype in (torch.float32, torch.float64) else 2e-2
+    if (pooled - logits).abs().max() > tolerance * logits.abs().max():
+        raise NoPooledHead("something nonlinear stands between the average over space and the logits")
+    return PooledHead(maps, weight, logits)
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
+
+
+class _Averages(TorchDispatchMode):
+    """Within the scope, remembers what was last averaged over all of space."""
+
+    averaged: Tensor | None = None  # [N, C, h, w]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if name in ("mean", "_adaptive_avg_pool2d", "avg_pool2d") and args[0].numel() > result.numel():
+            x = args[0]
+            over = {d % x.ndim for d in args[1]} if name == "mean" and len(args) > 1 and args[1] else None
+            if x.ndim == 4 and over in (None, {2, 3}) and result.numel() == x.shape[0] * x.shape[1]:
+                self.averaged = x
+            elif x.ndim == 4 and over == {1, 2}:
+                self.averaged = x.permute(0, 3, 1, 2)
+            elif x.ndim == 3 and over == {1}:
+                self.averaged = _grid(x)
+        return result
+
+
+def _grid(tokens: Tensor) -> Tensor | None:
+    side = round(tokens.shape[1] ** 0.5)
+    return as_maps(tokens) if side * side == tokens.shape[1] else None  # a class token would be averaged, too

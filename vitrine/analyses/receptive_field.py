@@ -1,0 +1,123 @@
+"""Which pixels a unit can see: theoretical receptive fields, and the effective one on an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vitrine.analyses.boxes import NOTHING, Boxes
+from vitrine.analyses.tap import as_maps, evaluating, forward_to, input_channels, tapped, turns_maps
+
+
+def receptive_field(
+    network: nn.Module,
+    layer: str,
+    positions: Tensor | Sequence,
+    image_size: int | Sequence[int],
+    *,
+    unit: int | None = None,
+    channels: int | None = None,
+) -> Tensor:
+    """The pixels that a layer's activation at a position can depend on, as a box clipped at the image border.
+
+    Exact (the smallest box that holds them all) for convolutions and pools of any stride, dilation, padding
+    and rounding, additions, concatenations, shuffles, adaptive pools and attention windows. Global pooling,
+    dense layers, attention and therefore squeeze-excitation (EfficientNet, RegNet-Y, most of MobileNetV3)
+    make it the whole image. Operations that are not known are taken to mix everything: a box is never too
+    small.
+
+    Args:
+        layer: dotted name of a submodule.
+        positions: [..., 2], row and column in the layer's map.
+        image_size: side, or height and width, in pixels.
+        unit: a channel, where branches of a concatenation see unequally far; their hull unless given.
+        channels: of the image; the first layer's unless given.
+
+    Returns:
+        int64 [..., 4]: top, left, bottom, right; half-open. Zeros where nothing but padding is seen.
+
+    Raises:
+        UnknownName: there is no such layer.
+        ValueError: a position or the unit is outside the layer's map.
+    """
+    boxes = receptive_fields(network, [layer], image_size, channels=channels)[layer]
+    if unit is not None:
+        if not 0 <= unit < len(boxes):
+            raise ValueError(f"unit {unit} is not among the {len(boxes)} channels of layer {layer!r}")
+        boxes = boxes[unit]
+    else:
+        boxes = hull(boxes)
+    positions = torch.as_tensor(positions)
+    if positions.shape[-1:] != (2,):
+        raise ValueError(f"positions have shape {tuple(positions.shape)}, expected [..., 2]: row and column")
+    height, width = boxes.shape[:2]
+    rows, columns = positions.long().cpu().unbind(-1)
+    if ((rows < 0) | (rows >= height) | (columns < 0) | (columns >= width)).any():
+        raise ValueError(f"positions hold some outside the {height} x {width} map of layer {layer!r}")
+    return boxes[rows, columns]
+
+
+def receptive_fields(
+    network: nn.Module, layers: Sequence[str], image_size: int | Sequence[int], *, channels: int | None = None
+) -> dict[str, Tensor]:
+    """The receptive fields of all channels and positions of several layers, in one forward pass.
+
+    Returns:
+        layer -> int64 [C, h, w, 4] (an expanded view where all channels see alike): top, left, bottom, right.
+    """
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    parameter = next(network.parameters(), torch.zeros(()))
+    found: dict[str, Tensor] = {}
+    turned = turns_maps(network)
+
+    def see(layer: str, output: Tensor) -> None:
+        if layer not in found:
+            boxes = tracker.boxes(output).expand(4, *output.shape)
+            maps = torch.stack([as_maps(side, turned)[0] for side in boxes], -1)
+            found[layer] = _plain(maps)
+
+    with torch.inference_mode(False), torch.no_grad(), evaluating(network):
+        shape = (1, channels or input_channels(network, (height, width)), height, width)
+        images = torch.zeros(shape, dtype=parameter.dtype, device=parameter.device)
+        tracker = Boxes(images)
+        with tapped(network, layers, see, stop=True), tracker:
+            network(images)
+    missing = [layer for layer in layers if layer not in found]
+    if missing:
+        raise ValueError(f"layer {missing[0]!r} takes no part in the forward pass")
+    return found
+
+
+def effective_field(
+    network: nn.Module, layer: str, unit: int, image: Tensor, position: Sequence[int]
+) -> Tensor:
+    """The pixels that matter to an activation on this very image: where its gradient is not zero.
+
+    Args:
+        image: [C, H, W].
+        position: row and column in the layer's map.
+
+    Returns:
+        bool [H, W].
+    """
+    with torch.inference_mode(False), torch.enable_grad(), evaluating(network):
+        image = image.detach().clone().requires_grad_()
+        activation = forward_to(network, image[None], [layer])[layer][0, unit, position[0], position[1]]
+        (gradient,) = torch.autograd.grad(activation, image)
+    return (gradient != 0).any(0)
+
+
+def hull(boxes: Tensor) -> Tensor:
+    """The smallest box around boxes [n, ..., 4] (top, left, bottom, right), empty ones left out: [..., 4]."""
+    empty = (boxes[..., 2:] <= boxes[..., :2]).any(-1, keepdim=True)
+    least = boxes[..., :2].masked_fill(empty, torch.iinfo(torch.int64).max).amin(0)
+    most = boxes[..., 2:].masked_fill(empty, 0).amax(0)
+    return torch.cat([least.masked_fill(empty.all(0), 0), most], -1)
+
+
+def _plain(boxes: Tensor) -> Tensor:
+    """Boxes as the tracker holds them, last dimension 4, as int64 top, left, bottom, right."""
+    boxes = torch.where(boxes == NOTHING, 0.0, boxes)
+    return torch.cat([boxes[..., :2], -boxes[..., 2:]], -1).long()

@@ -1,0 +1,176 @@
+"""How robust the network is: AutoAttack, accuracy against eps, class by class, and whether to believe it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
+from vitrine.analyses.robustness_figures import against_eps, by_class, health_figure
+from vitrine.attacks import PGD, AutoAttack, nested
+from vitrine.attacks.evaluation import Evaluation, fingerprint
+from vitrine.attacks.health import Health, health
+from vitrine.core.settings import SettingError, setting
+
+
+@dataclass(frozen=True)
+class Robustness(Analysis):
+    """What a reviewer would ask of a robust network, on a seeded draw of the data set.
+
+    A run that is cut off goes on where it was: AutoAttack's fallen images, the curve and the health report
+    are kept as they come.
+
+    Scalars: `accuracy/clean`, "accuracy/<part of AutoAttack>" (after it and those before it),
+    `accuracy/robust`, "accuracy/pgd_at_<share>_eps", and `healthy` (1, or 0 where something speaks against
+    the evaluation).
+    """
+
+    divided: ClassVar[bool] = True
+    enabled: bool = setting(False, "make these pictures at every checkpoint (minutes to hours each)")
+    images: int = setting(256, "images of the data set that are attacked, a seeded draw", least=1)
+    norm: str = setting("linf", "norm of the perturbation", choices=("linf", "l2"))
+    eps: float = setting(8 / 255, "largest perturbation, of [0, 1] pixels", above=0)
+    version: str = setting(
+        "standard",
+        "of AutoAttack; rand is for networks that draw random numbers",
+        choices=("standard", "rand"),
+    )
+    steps: int = setting(100, "AutoAttack: gradient steps a run", least=1)
+    targets: int = setting(9, "AutoAttack: wrong classes tried", least=1)
+    queries: int = setting(5000, "AutoAttack: forward passes of Square", least=1)
+    batch_size: int = setting(128, "images attacked at once; progress is kept after each batch", least=1)
+    curve: list[float] = setting([0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4], "the curve's budgets, in shares of eps")
+    curve_steps: int = setting(20, "the curve: steps of PGD", least=1)
+    health_queries: int = setting(500, "the health report: forward passes of Square", least=1)
+
+    def __post_init__(self) -> None:
+        if list(self.curve) != sorted(set(self.curve)) or any(share <= 0 for share in self.curve):
+            raise SettingError("curve", f"is {list(self.curve)}, expected rising numbers above 0")
+
+    def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
+        generator = torch.Generator().manual_seed(subject.seed)
+        drawn = torch.randperm(len(subject.dataset), generator=generator)[: self.images]
+        own = subject.share(len(drawn))
+        evaluation, standing, report, labels = _joined(
+            subject.exchange(self._made(subject, drawn.sort().values[own.start : own.stop]) if own else None)
+        )
+        for part, accuracy in evaluation.report().items():
+            yield Scalar(f"accuracy/{part}", accuracy)
+        yield Scalar("accuracy/robust", evaluation.accuracy)
+        for share, stands in zip(self.curve, standing[1:]):
+            yield Scalar(f"accuracy/pgd_at_{share:g}_eps", stands.float().mean().item())
+        yield Scalar("healthy", float(report.healthy))
+        budget = {"norm": self.norm, "eps": self.eps}
+        yield against_eps(
+            dict(zip(self._budgets, standing)),
+            evaluation,
+            report,
+            **budget,
+            steps=self.curve_steps,
+            classes=len(subject.classes),
+        )
+        yield by_class(subject.classes, labels, evaluation, **budget)
+        yield health_figure(report, evaluation, self.health_queries)
+
+    def _made(self, subject: Subject, indices: Tensor) -> tuple[Evaluation, Tensor, Health, Tensor]:
+        """AutoAttack on these images (not their pixels), who stands at each eps, the health, the labels."""
+        images, labels = subject.images(indices)
+        evaluation = self._attacked(subject, images, labels)
+        bare = dataclasses.replace(evaluation, adversarial=images[:0], fell_to=evaluation.fell_to.cpu())
+        standing = self._curve(subject, images, labels)
+        return bare, standing, self._health(subject, images, labels), labels.cpu()
+
+    @property
+    def _budgets(self) -> list[float]:
+        return [0.0, *(share * self.eps for share in self.curve)]
+
+    def _attacked(self, subject: Subject, images: Tensor, labels: Tensor) -> Evaluation:
+        attack = AutoAttack(
+            norm=self.norm,
+            eps=self.eps,
+            version=self.version,
+            steps=self.steps,
+            targets=self.targets,
+            queries=self.queries,
+            batch_size=self.batch_size,
+            seed=subject.seed,
+        )
+        # all that the outcome depends on but the weights, whose own the scratch is
+        key = f"{fingerprint(images, labels)} {dataclasses.replace(attack, batch_size=1)}"
+        state = subject.scratch.load(key)
+        run = attack.run(subject.network, images, labels, state=state)
+        for evaluation in subject.progress(run, "AutoAttack", None):
+            subject.scratch.save(key, evaluation.state_dict())
+        return evaluation
+
+    def _curve(self, subject: Subject, images: Tensor, labels: Tensor) -> Tensor:
+        """Which images stand at an eps of 0 and of each share, bool [1 + shares, N]."""
+        attack = PGD(norm=self.norm, eps=self.eps, steps=self.curve_steps, seed=subject.seed)
+
+        def compute() -> dict[str, Any]:
+            parts = [
+                torch.stack([b.standing for b in nested(attack, subject.network, *batch, self._budgets)])
+                for batch in self._batches(subject, "accuracy against eps", images, labels)
+            ]
+            return {"standing": torch.cat(parts, 1).cpu()}
+
+        return _kept(subject, f"{fingerprint(images, labels)} {attack} {self._budgets}", compute)["standing"]
+
+    def _health(self, subject: Subject, images: Tensor, labels: Tensor) -> Health:
+        budget = {
+            "norm": self.norm,
+            "eps": self.eps,
+            "queries": self.health_queries,
+            "seed": subject.seed,
+        }
+
+        def compute() -> dict[str, Any]:
+            parts = [
+                health(subject.network, *batch, **budget)
+                for batch in self._batches(subject, "health", images, labels)
+            ]
+            return dataclasses.asdict(pooled(parts))
+
+        return Health(**_kept(subject, f"{fingerprint(images, labels)} health {budget}", compute))
+
+    def _batches(
+        self, subject: Subject, what: str, images: Tensor, labels: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        pairs = list(zip(images.split(self.batch_size), labels.split(self.batch_size)))
+        return subject.progress(pairs, what, len(pairs))
+
+
+def _joined(
+    parts: Sequence[tuple[Evaluation, Tensor, Health, Tensor] | None],
+) -> tuple[Evaluation, Tensor, Health, Tensor]:
+    """What was found on all images, from what was found on shares of them (None: no image)."""
+    evaluations, standing, reports, labels = zip(*(part for part in parts if part is not None))
+    fell_to = torch.cat([evaluation.fell_to for evaluation in evaluations])
+    evaluation = dataclasses.replace(evaluations[0], fell_to=fell_to)
+    return evaluation, torch.cat(standing, 1), pooled(reports), torch.cat(labels)
+
+
+def pooled(parts: Sequence[Health]) -> Health:
+    """The health of an evaluation from those of its batches: every number is a mean over images."""
+    count = sum(part.images for part in parts)
+
+    def mean(values: Sequence[float]) -> float:
+        return sum(value * part.images for value, part in zip(values, parts)) / count
+
+    names = [f.name for f in dataclasses.fields(Health) if f.name not in ("images", "losses")]
+    shares = {name: mean([getattr(part, name) for part in parts]) for name in names}
+    return Health(count, losses=[mean(at) for at in zip(*(part.losses for part in parts))], **shares)
+
+
+def _kept(subject: Subject, key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What an earlier start worked out; else worked out, and kept for a later one."""
+    state = subject.scratch.load(key)
+    if state is None:
+        state = compute()
+        subject.scratch.save(key, state)
+    return state

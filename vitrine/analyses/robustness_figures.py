@@ -1,0 +1,161 @@
+"""The pictures of an evaluation of robustness: accuracy against eps, class by class, and its health."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from vitrine.analyses.base import Figure
+from vitrine.analyses.plots import COLOURS, bars, percent, plotted, wilson
+from vitrine.analyses.terms import budget
+from vitrine.attacks.evaluation import Evaluation
+from vitrine.attacks.health import Health
+
+SHOWN = 24  # classes in a picture
+
+
+def against_eps(
+    standing: Mapping[float, Tensor],
+    evaluation: Evaluation,
+    report: Health,
+    *,
+    norm: str,
+    eps: float,
+    steps: int,
+    classes: int,
+) -> Figure:
+    """PGD's accuracy over eps with its 95 % interval, AutoAttack's at its eps, and chance.
+
+    Args:
+        standing: by budget, rising from 0: which images stand PGD, bool [N].
+        evaluation, norm, eps: AutoAttack's.
+        report: what its health says goes into the caption.
+        steps: of PGD.
+        classes: how many there are.
+    """
+    count = len(evaluation.fell_to)
+    accuracies = {at: stands.float().mean().item() for at, stands in standing.items()}
+    unit = 255 if norm == "linf" else 1
+    budgets = [at * unit for at in accuracies]
+    bounds = [percent(b) for b in zip(*(wilson(a * count, count) for a in accuracies.values()))]
+
+    def draw(axes: Any) -> None:
+        axes.fill_between(budgets, *bounds, color=COLOURS["pgd"], alpha=0.15, linewidth=0)
+        axes.plot(
+            budgets,
+            percent(accuracies.values()),
+            "o-",
+            color=COLOURS["pgd"],
+            markersize=4,
+            label=f"PGD-{steps}, with its 95 % interval",
+            clip_on=False,
+        )
+        axes.plot(
+            eps * unit,
+            100 * evaluation.accuracy,
+            "D",
+            color=COLOURS["robust"],
+            label="AutoAttack",
+            clip_on=False,
+            zorder=5,
+        )
+        axes.axhline(100 / classes, color="#888888", linestyle=":", linewidth=1, label="chance")
+        axes.set_xlim(0, budgets[-1])
+        axes.set_xticks(budgets, [f"{at:.3g}" for at in budgets])
+        axes.set_ylim(0, 100)
+        axes.set_xlabel(
+            "eps (Linf, 1/255 of the pixel range)" if unit == 255 else "eps (L2, pixels in [0, 1])"
+        )
+        axes.set_ylabel(f"accuracy (% of {count} images)")
+        axes.legend(loc="upper right")
+
+    after = evaluation.report()
+    parts = ", ".join(f"{name} {accuracy:.1%}" for name, accuracy in after.items() if name != "clean")
+    missing = (
+        f"; left out for want of classes: {', '.join(evaluation.left_out)}" if evaluation.left_out else ""
+    )
+    return Figure(
+        key="accuracy against eps",
+        image=plotted(draw),
+        caption=f"{after['clean']:.1%} of {count} images are right, {evaluation.accuracy:.1%} stand "
+        f"AutoAttack at {budget(norm, eps)} (after {parts}{missing}). {verdict(report)}",
+        values={
+            **{f"autoattack/{name}": accuracy for name, accuracy in after.items()},
+            "autoattack": evaluation.accuracy,
+            **{f"pgd/{budget(norm, at)}": accuracy for at, accuracy in accuracies.items()},
+        },
+    )
+
+
+def by_class(
+    classes: Sequence[str], labels: Tensor, evaluation: Evaluation, *, norm: str, eps: float
+) -> Figure:
+    """Each class's accuracy as the images are and under AutoAttack; of many classes the weakest."""
+    labels, fell_to = labels.cpu(), evaluation.fell_to.cpu()
+    shares = {}
+    for index in labels.unique().tolist():
+        own = fell_to[labels == index]
+        right, stands = (own != 0).float().mean().item(), (own < 0).float().mean().item()
+        shares[index] = {"clean": right, "robust": stands, "images": len(own)}
+    weakest = sorted(shares, key=lambda index: (shares[index]["robust"], shares[index]["clean"]))
+    shown = sorted(weakest[:SHOWN])
+    which = f"the {SHOWN} weakest of {len(shares)} classes" if len(shares) > SHOWN else "each class"
+    names = {"as they are": "clean", "under AutoAttack": "robust"}
+    return Figure(
+        key="accuracy by class",
+        image=bars(
+            {
+                f"{classes[i]} ({shares[i]['images']})": {k: 100 * shares[i][v] for k, v in names.items()}
+                for i in shown
+            },
+            {name: COLOURS[side] for name, side in names.items()},
+            "accuracy (%)",
+            105,
+        ),
+        caption=f"Accuracy of {which} as the images are and under AutoAttack at {budget(norm, eps)}; in "
+        f"brackets: how many images. Weakest: {', '.join(classes[i] for i in weakest[:3])}.",
+        values={
+            f"{side}/{classes[i]}": found[side] for i, found in shares.items() for side in ("clean", "robust")
+        },
+    )
+
+
+def health_figure(report: Health, evaluation: Evaluation, queries: int) -> Figure:
+    """What each attack leaves standing, weakest attack first: an honest evaluation only falls."""
+    left = {
+        "as they are": report.clean,
+        f"Square, {queries} queries": report.square,
+        "PGD-10": report.pgd10,
+        "PGD-50": report.pgd50,
+        "AutoAttack": evaluation.accuracy,
+        "any image allowed": report.unbounded,
+    }
+    told = ", ".join(f"{name} {share:.1%}" for name, share in left.items())
+    return Figure(
+        key="health",
+        image=bars(
+            {name: {"share": 100 * share} for name, share in left.items()},
+            {"share": COLOURS["pgd"]},
+            f"accuracy (% of {report.images} images), strongest attack last",
+            105,
+        ),
+        caption=f"{verdict(report)} Accuracy: {told}. Zero gradients: {report.zero_gradients:.1%}. Loss "
+        f"along PGD-50: from {report.losses[0]:.3g} to {report.losses[-1]:.3g}.",
+        values={
+            **left,
+            "zero gradients": report.zero_gradients,
+            "only Square": report.only_square,
+            "first loss": report.losses[0],
+            "last loss": report.losses[-1],
+            "warnings": len(report.warnings),
+        },
+    )
+
+
+def verdict(report: Health) -> str:
+    """What speaks against the evaluation, in a sentence."""
+    if report.healthy:
+        return "Health: nothing speaks against this evaluation."
+    return f"Health: {'; '.join(report.warnings)}."

@@ -1,0 +1,232 @@
+"""What in an image speaks for a class, or excites a unit: gradients of several kinds (and occlusion).
+
+All functions take float images in [0, 1], [N, C, H, W], and leave the network as it is: no hook, gradient or
+mode stays behind. The network is evaluated in eval mode, whatever mode it is in, and in the precision of its
+weights, whatever autocast says. Gradients are of a *sum* over the batch: an image's map does not depend on
+its batch. `targets` are class indices, int64 [N]; `of` says of what the map is: "logit" or "log_prob".
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vitrine.analyses.cam import grad_cam
+from vitrine.analyses.copies import chunks
+from vitrine.analyses.occlusion import occlusion
+from vitrine.analyses.paint import upsampled
+from vitrine.analyses.relu_rules import ReluRule, Rule
+from vitrine.analyses.relu_rules import deconvnet as deconvnet_rule
+from vitrine.analyses.relu_rules import guided as guided_rule
+from vitrine.analyses.scores import class_scores, expect, expect_images, expect_indices, unit_activations
+from vitrine.analyses.still import held_still
+
+__all__ = [
+    "deconvnet",
+    "guided_backprop",
+    "guided_grad_cam",
+    "input_gradient",
+    "integrated_gradients",
+    "occlusion",
+    "smooth_grad",
+]
+
+
+def input_gradient(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor | None = None,
+    of: str = "log_prob",
+    *,
+    layer: str | None = None,
+    unit: int | Tensor | None = None,
+    position: tuple[int, int] | Tensor | None = None,
+) -> Tensor:
+    """The gradient of a class's score, or of a unit's activation, by the image (Simonyan 2014).
+
+    Args:
+        network: images [N, C, H, W] -> logits [N, K].
+        images: float in [0, 1], [N, C, H, W].
+        targets: class indices, int64 [N].
+        of: "log_prob" or "logit".
+        layer: dotted name of a module; with `unit`, in place of `targets`. Nothing deeper is computed.
+        unit: a channel of the layer, or one for each image, int64 [N].
+        position: (row, column) in the layer's map, or one for each image, int64 [N, 2]; None: where the unit
+            is largest, image by image.
+
+    Returns:
+        [N, C, H, W], per unit of pixel value.
+
+    Raises:
+        ValueError: an argument is not as above; UnknownName: there is no such layer.
+    """
+    with held_still(network, images.device) as still:
+        pixels = _leaf(images)
+        score = _score(still, pixels, targets, of, layer, unit, position)
+        return torch.autograd.grad(score, pixels)[0]
+
+
+def guided_backprop(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor | None = None,
+    of: str = "logit",
+    *,
+    layer: str | None = None,
+    unit: int | Tensor | None = None,
+    position: tuple[int, int] | Tensor | None = None,
+) -> Tensor:
+    """The input gradient, but at each ReLU only positive signals pass, and only where its input was positive
+    (Springenberg 2015). It barely depends on the higher layers (Adebayo 2018).
+
+    Arguments and result are those of `input_gradient`.
+
+    Raises:
+        NoRule (a ValueError): the network has no ReLU, or GELU, SiLU and the like.
+    """
+    return _by_rule(guided_rule, network, images, targets, of, layer, unit, position)
+
+
+def deconvnet(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor | None = None,
+    of: str = "logit",
+    *,
+    layer: str | None = None,
+    unit: int | Tensor | None = None,
+    position: tuple[int, int] | Tensor | None = None,
+) -> Tensor:
+    """The input gradient, but at each ReLU positive signals pass, whatever its input (Zeiler & Fergus 2014).
+
+    Arguments and result are those of `input_gradient`.
+
+    Raises:
+        NoRule (a ValueError): the network has no ReLU, or GELU, SiLU and the like.
+    """
+    return _by_rule(deconvnet_rule, network, images, targets, of, layer, unit, position)
+
+
+def smooth_grad(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    of: str = "logit",
+    *,
+    n: int = 50,
+    sigma: float = 0.15,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> Tensor:
+    """The mean input gradient over noisy copies of the image (Smilkov 2017), [N, C, H, W].
+
+    Args:
+        n: copies; each has its own noise, the same for all images.
+        sigma: the noise's standard deviation, in pixel values.
+        seed: the noise is drawn from it.
+        batch_size: images a pass (at least one copy of the batch).
+    """
+    expect(n >= 1, "n", n, "at least 1 copy")
+    expect(sigma >= 0, "sigma", sigma, "at least 0")
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.zeros_like(images)
+    for copies in chunks(n, len(images), batch_size):
+        noise = torch.stack([torch.randn(images.shape[1:], generator=generator) for _ in copies]).to(images)
+        for gradient in _gradients_of_copies(network, images + sigma * noise[:, None], targets, of):
+            total += gradient  # one by one: the sum does not depend on how many make a pass
+    return total / n
+
+
+def integrated_gradients(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    of: str = "logit",
+    *,
+    baseline: float | Tensor = 0.5,
+    steps: int = 50,
+    batch_size: int = 64,
+) -> Tensor:
+    """The image minus the baseline, times the mean gradient on the straight way between them (Sundararajan
+    2017), by Gauss-Legendre quadrature; it sums to score(image) - score(baseline). [N, C, H, W].
+
+    Args:
+        baseline: a pixel value (mid-grey unless given; 0 is black), or images that broadcast to `images`.
+        steps: points on the way.
+        batch_size: images a pass (at least one copy of the batch).
+    """
+    expect(steps >= 1, "steps", steps, "at least 1 point")
+    nodes, weights = np.polynomial.legendre.leggauss(steps)
+    share = torch.from_numpy((nodes + 1) / 2).to(images)[:, None, None, None, None]
+    weight = torch.from_numpy(weights / 2).to(images)[:, None, None, None, None]
+    way = images - baseline
+    total = torch.zeros_like(images)
+    for points in chunks(steps, len(images), batch_size):
+        between = images - (1 - share[points]) * way
+        for point, gradient in zip(points, _gradients_of_copies(network, between, targets, of)):
+            total += weight[point] * gradient  # one by one, as above
+    return way * total
+
+
+def guided_grad_cam(
+    network: nn.Module, images: Tensor, targets: Tensor, layer: str, of: str = "logit"
+) -> Tensor:
+    """Guided backprop times Grad-CAM of `layer`, upsampled bilinearly (Selvaraju 2017): [N, C, H, W]."""
+    with held_still(network, images.device) as still:
+        maps = upsampled(grad_cam(still, images, targets, layer), images.shape[-2:])
+    return guided_backprop(network, images, targets, of) * maps[:, None]
+
+
+def _gradients_of_copies(network: nn.Module, copies: Tensor, targets: Tensor, of: str) -> Tensor:
+    """The input gradients of copies of a batch, [P, N, C, H, W], in one pass."""
+    expect_indices(targets, "targets", copies.shape[1])
+    gradients = input_gradient(network, copies.flatten(0, 1), targets.repeat(len(copies)), of)
+    return gradients.unflatten(0, copies.shape[:2])
+
+
+def _by_rule(
+    rule: Rule,
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor | None,
+    of: str,
+    layer: str | None,
+    unit: int | Tensor | None,
+    position: tuple[int, int] | Tensor | None,
+) -> Tensor:
+    with held_still(network, images.device) as still:
+        pixels = _leaf(images)
+        with ReluRule(rule) as relus:
+            score = _score(still, pixels, targets, of, layer, unit, position)
+            if layer is not None and not relus.met:  # below the first ReLU; is there one?
+                still(images[:1].clone())
+        relus.expect_some()
+        return torch.autograd.grad(score, pixels)[0]
+
+
+def _leaf(images: Tensor) -> Tensor:
+    expect_images(images)
+    return (images.clone() if images.is_inference() else images.detach()).requires_grad_()
+
+
+def _score(
+    network: nn.Module,
+    pixels: Tensor,
+    targets: Tensor | None,
+    of: str,
+    layer: str | None,
+    unit: int | Tensor | None,
+    position: tuple[int, int] | Tensor | None,
+) -> Tensor:
+    """The sum over the images of what is asked for."""
+    pixels = pixels.clone()  # a network may write into its input, which autograd forbids for a leaf
+    if layer is None:
+        if targets is None or unit is not None or position is not None:
+            raise ValueError(
+                "targets: expected class indices [N], or in their place layer=, unit= (and position=)"
+            )
+        return class_scores(network(pixels), targets, of).sum()
+    if targets is not None or unit is None:
+        raise ValueError(f"unit: expected a channel of layer {layer!r}, and no targets")
+    return unit_activations(network, pixels, layer, unit, position).sum()

@@ -1,0 +1,84 @@
+"""What a map is of: the score of a class, or the activation of a unit, one number an image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vitrine.analyses.tap import forward_to
+
+OF = ("log_prob", "logit")
+
+
+def class_scores(logits: Tensor, targets: Tensor, of: str) -> Tensor:
+    """The scores [N] of classes `targets` (int64 [N]) in logits [N, K]: of="logit", or of="log_prob".
+
+    Raises:
+        ValueError: an argument is not as above.
+    """
+    if of not in OF:
+        raise ValueError(f"of: is {of!r}, expected one of {', '.join(OF)}")
+    if logits.ndim != 2:
+        raise ValueError(f"network: gives {list(logits.shape)}, expected logits [N, K]")
+    expect_indices(targets, "targets", len(logits), logits.shape[1], "classes")
+    if of == "log_prob":
+        logits = logits.log_softmax(1)
+    return logits.gather(1, targets[:, None])[:, 0]
+
+
+def unit_activations(
+    network: nn.Module,
+    images: Tensor,
+    layer: str,
+    unit: int | Tensor,
+    position: tuple[int, int] | Tensor | None = None,
+) -> Tensor:
+    """The activations [N] of a unit of a layer; nothing deeper than the layer is computed.
+
+    Args:
+        layer: dotted name of a module.
+        unit: a channel of the layer, or one for each image, int64 [N].
+        position: (row, column) in the layer's map, or one for each image, int64 [N, 2]; None: where the unit
+            is largest, image by image.
+
+    Raises:
+        ValueError: an argument is not as above; UnknownName: there is no such layer.
+    """
+    maps = forward_to(network, images, [layer])[layer]
+    count, channels, height, width = maps.shape
+    unit = torch.as_tensor(unit, device=maps.device)
+    unit = unit.expand(count) if unit.ndim == 0 else unit
+    expect_indices(unit, "unit", count, channels, f"channels of layer {layer!r}")
+    chosen = maps[torch.arange(count, device=maps.device), unit].flatten(1)
+    if position is None:
+        return chosen.max(1).values
+    position = torch.as_tensor(position, device=maps.device)
+    if position.shape not in ((2,), (count, 2)):
+        raise ValueError(f"position: is {list(position.shape)}, expected (row, column) or int64 [{count}, 2]")
+    rows, columns = position.expand(count, 2).unbind(1)
+    expect_indices(rows, "position (row)", count, height, f"rows of layer {layer!r}")
+    expect_indices(columns, "position (column)", count, width, f"columns of layer {layer!r}")
+    return chosen.gather(1, (rows * width + columns)[:, None])[:, 0]
+
+
+def expect_indices(indices: Tensor, name: str, count: int, limit: int | None = None, those: str = "") -> None:
+    """Raise ValueError unless `indices` are int64 [count], each below `limit`."""
+    if not isinstance(indices, Tensor) or indices.shape != (count,) or indices.dtype != torch.int64:
+        came = f"{indices.dtype} {list(indices.shape)}" if isinstance(indices, Tensor) else repr(indices)
+        raise ValueError(f"{name}: is {came}, expected int64 [{count}]")
+    if limit is not None and count and not 0 <= int(indices.min()) <= int(indices.max()) < limit:
+        wrong = next(i for i in indices.tolist() if not 0 <= i < limit)
+        raise ValueError(f"{name}: is {wrong}, expected 0 to {limit - 1} (the {limit} {those})")
+
+
+def expect_images(images: Tensor) -> None:
+    """Raise ValueError unless `images` are float [N, C, H, W]."""
+    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
+        came = f"{images.dtype} {list(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        raise ValueError(f"images: are {came}, expected float in [0, 1], [N, C, H, W]")
+
+
+def expect(holds: bool, name: str, came: object, expected: str) -> None:
+    """Raise ValueError unless it holds."""
+    if not holds:
+        raise ValueError(f"{name}: is {came}, expected {expected}")

@@ -1,0 +1,199 @@
+"""Style transfer (Gatys 2016): the content of one image in the style of another, as a network sees both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitrine.analyses import paint
+from vitrine.analyses.base import Analysis, Figure, Subject
+from vitrine.analyses.still import held_still
+from vitrine.analyses.tap import forward_to
+from vitrine.core.settings import setting
+
+
+def transfer(
+    network: nn.Module,
+    content: Tensor,
+    style: Tensor,
+    *,
+    content_layers: Sequence[str],
+    style_layers: Sequence[str],
+    content_weight: float = 1.0,
+    style_weight: float = 10.0,
+    variation_weight: float = 1.0,
+    start: str = "content",
+    optimizer: str = "lbfgs",
+    steps: int = 200,
+    lr: float | None = None,
+    seed: int = 0,
+    progress: Callable[..., Any] = lambda iterable, *_: iterable,
+) -> Tensor:
+    """Images with the activations of the content and the Gram matrices of the style.
+
+    Each layer's squared difference is divided by the squared size of what it is to equal, so that weights
+    mean the same on every network and layer. The loss is their weighted mean over layers, plus total
+    variation.
+
+    Args:
+        network: takes images in [0, 1]. It is looked at in eval mode and left as it was.
+        content: [N, C, H, W] in [0, 1].
+        style: [1 or N, C, h, w] in [0, 1], of any size that the network takes.
+        content_layers: dotted names, whose activations are kept.
+        style_layers: dotted names, whose Gram matrices are matched.
+        content_weight, style_weight: of the two.
+        variation_weight: of the mean squared difference of neighbouring pixels.
+        start: "content" or "noise".
+        optimizer: "lbfgs" or "adam".
+        steps: of either.
+        lr: 1 for L-BFGS (with a line search) and 0.05 for Adam unless given.
+        seed: of the noise, the same for each image.
+        progress: wraps an iterable with a bar, `progress(iterable, description, total)`.
+
+    Returns:
+        [N, C, H, W] in [0, 1].
+
+    Raises:
+        UnknownName: there is no such layer.
+        ValueError: shapes, start or optimizer are not as above.
+    """
+    if content.ndim != 4 or style.ndim != 4 or len(style) not in (1, len(content)):
+        raise ValueError(
+            f"content and style have shapes {tuple(content.shape)} and {tuple(style.shape)}, "
+            "expected [N, C, H, W] and [1 or N, C, h, w]"
+        )
+    if start not in ("content", "noise"):
+        raise ValueError(f"start is {start!r}, expected 'content' or 'noise'")
+    if optimizer not in ("lbfgs", "adam"):
+        raise ValueError(f"optimizer is {optimizer!r}, expected 'lbfgs' or 'adam'")
+    if not content_layers and not style_layers:
+        raise ValueError("content_layers and style_layers are both empty, expected at least one layer")
+    layers = list(dict.fromkeys([*content_layers, *style_layers]))
+    results = []
+    with held_still(network, content.device) as network:
+        with torch.no_grad():
+            seen = [forward_to(network, image[None], layers) for image in content]
+            grams = [
+                {name: gram(forward_to(network, s[None], layers)[name]) for name in style_layers}
+                for s in style
+            ]
+        grams = grams * len(content) if len(grams) == 1 else grams
+        looks = len(content) * (steps * 5 // 4 if optimizer == "lbfgs" else steps)  # L-BFGS: at most
+        ticks = iter(progress(range(looks), "style", looks))
+        for i in range(len(content)):
+            image = content[i : i + 1]
+            if start == "noise":
+                dice = torch.Generator().manual_seed(seed)
+                image = (0.5 + 0.1 * torch.randn(image.shape, generator=dice)).to(image)
+
+            def loss(
+                pictures: Tensor, kept: dict[str, Tensor] = seen[i], wanted: dict[str, Tensor] = grams[i]
+            ) -> Tensor:
+                next(ticks, None)
+                maps = forward_to(network, pictures, layers)
+                total = variation_weight * variation(pictures)
+                for name in content_layers:
+                    total = total + content_weight / len(content_layers) * _relative(maps[name], kept[name])
+                for name in style_layers:
+                    total = total + style_weight / len(style_layers) * _relative(
+                        gram(maps[name]), wanted[name]
+                    )
+                return total
+
+            results.append(_minimised(loss, image, optimizer, steps, lr))
+    return torch.cat(results)
+
+
+def gram(maps: Tensor) -> Tensor:
+    """The Gram matrices [B, C, C] of maps [B, C, h, w], the mean over positions: which channels go
+    together."""
+    flat = maps.flatten(2)
+    return flat @ flat.transpose(1, 2) / flat.shape[2]
+
+
+def variation(images: Tensor) -> Tensor:
+    """The mean squared difference of neighbouring pixels."""
+    down = images.diff(dim=2).square().mean()
+    return down + images.diff(dim=3).square().mean()
+
+
+def _relative(values: Tensor, wanted: Tensor) -> Tensor:
+    return F.mse_loss(values, wanted, reduction="sum") / wanted.square().sum().clamp_min(1e-30)
+
+
+def _minimised(
+    loss: Callable[[Tensor], Tensor], image: Tensor, optimizer: str, steps: int, lr: float | None
+) -> Tensor:
+    """The image [1, C, H, W] that lowers the loss, in (0, 1) by a sigmoid."""
+    free = torch.logit(image, eps=0.01).detach().requires_grad_(True)
+
+    def closure() -> Tensor:
+        value = loss(torch.sigmoid(free))
+        (free.grad,) = torch.autograd.grad(
+            value, free
+        )  # not backward(): the parameters' are none of our business
+        return value.detach()
+
+    if optimizer == "lbfgs":
+        torch.optim.LBFGS(
+            [free],
+            lr or 1.0,
+            max_iter=steps,
+            tolerance_grad=0,
+            tolerance_change=0,
+            line_search_fn="strong_wolfe",
+        ).step(closure)
+    else:
+        adam = torch.optim.Adam([free], lr or 0.05)
+        for _ in range(steps):
+            adam.step(closure)
+    return torch.sigmoid(free.detach())
+
+
+@dataclass(frozen=True)
+class Style(Analysis):
+    """Some probes in the style of another: "probe-004/in-the-style-of-001", content, style and result."""
+
+    enabled: bool = setting(False, "make these pictures at every checkpoint")
+    contents: list[int] = setting([0], "probes that give the content")
+    style: int = setting(1, "the probe that gives the style", least=0)
+    content_layers: list[str] = setting([], "the last layer but one that is looked at, unless named")
+    style_layers: list[str] = setting([], "all layers that are looked at but the last, unless named")
+    content_weight: float = setting(1.0, "of the content's activations", least=0)
+    style_weight: float = setting(10.0, "of the style's Gram matrices", least=0)
+    variation_weight: float = setting(1.0, "of the mean squared difference of neighbouring pixels", least=0)
+    start: str = setting("content", "what is optimised at first", choices=("content", "noise"))
+    optimizer: str = setting("lbfgs", "what it is optimised by", choices=("lbfgs", "adam"))
+    steps: int = setting(100, "of the optimizer", least=1)
+
+    def __call__(self, subject: Subject) -> Iterator[Figure]:
+        images = subject.probes.images
+        wrong = [i for i in (*self.contents, self.style) if not 0 <= i < len(images)]
+        if wrong:
+            raise ValueError(f"probe {wrong[0]} is asked for, and there are {len(images)}, from 0")
+        shallow = subject.layers[:-1] or subject.layers
+        content, style = images[self.contents], images[self.style][None]
+        results = transfer(
+            subject.network,
+            content,
+            style,
+            content_layers=self.content_layers or shallow[-1:],
+            style_layers=self.style_layers or shallow,
+            content_weight=self.content_weight,
+            style_weight=self.style_weight,
+            variation_weight=self.variation_weight,
+            start=self.start,
+            optimizer=self.optimizer,
+            steps=self.steps,
+            seed=subject.seed,
+            progress=subject.progress,
+        )
+        for probe, image, result in zip(self.contents, content, results):
+            image = paint.row([paint.picture(p) for p in (image, style[0], result)])
+            key = f"probe-{probe:03d}/in-the-style-of-{self.style:03d}"
+            yield Figure(key, image, f"probe {probe} in the style of probe {self.style}", probe=probe)

@@ -1,0 +1,78 @@
+"""Adversarial attacks: dataclasses called on (network, images, labels), images in [0, 1]."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from vitrine.core.registry import Registry
+
+ATTACKS = Registry(
+    "attack",
+    {
+        "fgsm": "vitrine.attacks.fgsm:FGSM",
+        "bim": "vitrine.attacks.pgd:BIM",
+        "pgd": "vitrine.attacks.pgd:PGD",
+        "lbfgs": "vitrine.attacks.lbfgs:LBFGS",
+        "apgd": "vitrine.attacks.apgd:APGD",
+        "fab": "vitrine.attacks.fab:FAB",
+        "square": "vitrine.attacks.square:Square",
+        "autoattack": "vitrine.attacks.autoattack:AutoAttack",
+        "eot": "vitrine.attacks.eot:EOT",
+    },
+)
+
+TRANSFORMATIONS = Registry(
+    "transformation",
+    {
+        "rotation": "vitrine.attacks.transformations:Rotation",
+        "scale": "vitrine.attacks.transformations:Scale",
+        "perspective": "vitrine.attacks.transformations:Perspective",
+        "light": "vitrine.attacks.transformations:Light",
+        "blur": "vitrine.attacks.transformations:Blur",
+        "jpeg": "vitrine.attacks.jpeg:JPEG",
+        "print_and_photograph": "vitrine.attacks.photograph:PrintAndPhotograph",
+        "physical": "vitrine.attacks.photograph:Physical",
+    },
+)
+
+# Imported when first asked for: naming an attack's settings must not cost the import of all others.
+_LAZY = {
+    "Attack": "vitrine.attacks.base",
+    "FGSM": "vitrine.attacks.fgsm",
+    "BIM": "vitrine.attacks.pgd",
+    "PGD": "vitrine.attacks.pgd",
+    "LBFGS": "vitrine.attacks.lbfgs",
+    "APGD": "vitrine.attacks.apgd",
+    "FAB": "vitrine.attacks.fab",
+    "Square": "vitrine.attacks.square",
+    "AutoAttack": "vitrine.attacks.autoattack",
+    "EOT": "vitrine.attacks.eot",
+    "destruction_rate": "vitrine.attacks.eot",
+    "fooled": "vitrine.attacks.victim",
+    "nested": "vitrine.attacks.budgets",
+}
+
+__all__ = [
+    "APGD",
+    "ATTACKS",
+    "BIM",
+    "EOT",
+    "FAB",
+    "FGSM",
+    "LBFGS",
+    "PGD",
+    "TRANSFORMATIONS",
+    "Attack",
+    "AutoAttack",
+    "Square",
+    "destruction_rate",
+    "fooled",
+    "nested",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'attacks' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

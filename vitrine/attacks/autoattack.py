@@ -1,0 +1,146 @@
+"""AutoAttack (Croce & Hein 2020): the worst of several attacks, image by image, without anything to tune."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vitrine.attacks.apgd import APGD
+from vitrine.attacks.base import Attack, check_images
+from vitrine.attacks.evaluation import Evaluation, fingerprint
+from vitrine.attacks.fab import FAB
+from vitrine.attacks.guard import untouched
+from vitrine.attacks.losses import FEWEST_CLASSES
+from vitrine.attacks.square import Square
+from vitrine.attacks.victim import Victim, fooled
+from vitrine.core.settings import SettingError, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoAttack(Attack):
+    """Standard: APGD-CE, APGD-T, FAB-T and Square, each on the images that still stand.
+
+    Rand, for networks that draw random numbers: APGD-CE and APGD-DLR on mean gradients. Images leave as they
+    fall, between the attacks and inside of each. Images that stand are returned as they came.
+    """
+
+    version: str = setting(
+        "standard", "rand is for networks that draw random numbers", choices=("standard", "rand")
+    )
+    steps: int = setting(100, "of each run of APGD and of FAB", least=1)
+    targets: int = setting(9, "wrong classes tried by APGD-T and FAB-T", least=1)
+    queries: int = setting(5000, "forward passes of Square", least=1)
+    draws: int = setting(20, "rand: gradients a step", least=1)
+    batch_size: int = setting(256, "images attacked at once", least=1)
+    compact: bool = setting(
+        True, "images leave as they fall; false: each attack takes all images all the way"
+    )
+
+    directed: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mode != "eval":
+            raise SettingError(
+                "mode", f"is {self.mode}, expected eval: who stands must not depend on the batch"
+            )
+
+    def parts(self) -> dict[str, Attack]:
+        """The attacks in order, by name."""
+        common = {"norm": self.norm, "eps": self.eps, "seed": self.seed, "precision": self.precision}
+        common["compact"] = self.compact
+        if self.version == "rand":
+            return {
+                f"apgd-{loss}": APGD(**common, steps=self.steps, loss=loss, draws=self.draws)
+                for loss in ("ce", "dlr")
+            }
+        return {
+            "apgd-ce": APGD(**common, steps=self.steps),
+            "apgd-t": APGD(**common, steps=self.steps, loss="dlr-targeted", targets=self.targets),
+            "fab-t": FAB(**common, steps=self.steps, targets=self.targets),
+            "square": Square(**common, queries=self.queries),
+        }
+
+    def __call__(
+        self, network: nn.Module, images: Tensor, labels: Tensor, *, keys: Tensor | None = None
+    ) -> Tensor:
+        """Adversarial images, [N, C, H, W]: as `Attack`."""
+        adversarial = images.clone()
+        for evaluation in self.run(network, images, labels, keys=keys):
+            adversarial = evaluation.adversarial
+        return adversarial
+
+    def run(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        state: dict[str, Any] | None = None,
+        keys: Tensor | None = None,
+    ) -> Iterator[Evaluation]:
+        """What is known after each batch of each attack; the last is the whole evaluation.
+
+        Args:
+            network, images, labels, keys: as of `Attack`.
+            state: an earlier evaluation's `state_dict()`, to go on from; the outcome is that of a run that
+                was not cut off.
+
+        Raises:
+            ValueError: arguments that cannot be, a network that returns NaN, a state of other images or of
+                other settings.
+        """
+        check_images(images, labels, keys)
+        if not len(images):
+            return
+        images = images.detach()
+        parts, left_out = self._within(network, images, labels)
+        made_for = f"{fingerprint(images, labels)} {replace(self, batch_size=1)}"
+        names = list(parts)
+        if state is None:
+            evaluation = Evaluation.of(images, ["clean", *names], left_out, made_for)
+            for rows in torch.arange(len(images), device=images.device).split(self.batch_size):
+                fell = fooled(network, images[rows], labels[rows])
+                evaluation.record(rows[fell], images[rows[fell]], 0)
+        else:
+            evaluation = Evaluation.resumed(state, images, made_for)
+        yield evaluation
+        for number, name in enumerate(names, start=1):
+            if number < evaluation.part:
+                continue
+            if number > evaluation.part:
+                evaluation.part, evaluation.done = number, 0
+            left = evaluation.rows(number, everybody=not self.compact)[evaluation.done :]
+            for rows in left.split(self.batch_size):
+                own = None if keys is None else keys[rows]
+                ended = parts[name](network, images[rows], labels[rows], keys=own)
+                fell = fooled(network, ended, labels[rows])
+                evaluation.record(rows[fell], ended[fell], number)
+                evaluation.done += len(rows)
+                yield evaluation
+
+    def _within(
+        self, network: nn.Module, images: Tensor, labels: Tensor
+    ) -> tuple[dict[str, Attack], list[str]]:
+        """The parts for as many classes as the network has, and the names of those that need more."""
+        classes = _count_classes(network, images[:1], labels)
+        parts = self.parts()
+        few = [
+            name
+            for name, part in parts.items()
+            if isinstance(part, APGD) and classes < FEWEST_CLASSES[part.loss]
+        ]
+        if few:
+            warnings.warn(f"the network has {classes} classes: {', '.join(few)} fall away", stacklevel=3)
+        return {name: part for name, part in parts.items() if name not in few}, few
+
+
+def _count_classes(network: nn.Module, image: Tensor, labels: Tensor) -> int:
+    """How many classes the network tells apart; ValueError if the labels are not among them."""
+    with untouched(network, "eval", 0, image.device):
+        return Victim(network).guess(image, labels).shape[1]

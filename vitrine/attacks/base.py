@@ -1,0 +1,134 @@
+"""What every attack is: settings, called on (network, images, labels), giving images that are allowed."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vitrine.attacks import draws, threat
+from vitrine.attacks.guard import untouched
+from vitrine.attacks.victim import Victim, Views, Watch
+from vitrine.core import settings
+from vitrine.core.settings import SettingError, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack:
+    """The threat model and how the network is met; subclasses search.
+
+    An image's result depends on its pixels, its label, the settings and the weights, and on nothing else: not
+    on the images beside it (in `mode="train"` it must), nor on any global generator. Its random numbers are
+    drawn from its key, which is a hash of its pixels unless keys are given.
+    """
+
+    norm: str = setting("linf", "norm of the perturbation", choices=tuple(threat.NORMS))
+    eps: float | None = setting(8 / 255, "largest perturbation, of [0, 1] pixels", least=0)
+    targeted: bool = setting(False, "read labels as the classes that images are to be taken for")
+    seed: int = setting(0, "of the random numbers", least=0)
+    mode: str = setting(
+        "eval",
+        "train: batch normalisation by the batch, running statistics untouched",
+        choices=("eval", "train"),
+    )
+    precision: str = setting(
+        "32-true",
+        "of the search; inherit leaves the caller's autocast on. Falls are confirmed in full",
+        choices=("32-true", "bf16-mixed", "inherit"),
+    )
+
+    unbounded: ClassVar[bool] = False  # whether eps may be null: the search is for the smallest perturbation
+    directed: ClassVar[bool] = True  # whether there is a targeted form
+
+    def __post_init__(self) -> None:
+        settings.check(self)
+        if self.eps is None and not self.unbounded:
+            raise SettingError("eps", "is null, expected a number: this attack needs a bound")
+        if self.targeted and not self.directed:
+            raise SettingError("targeted", f"is true, but {type(self).__name__} has no targeted form")
+
+    def __call__(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        keys: Tensor | None = None,
+        check: bool = True,
+        watch: Watch | None = None,
+        views: Views | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Adversarial images, [N, C, H, W], within eps of `images` and in [0, 1].
+
+        The network is left as it came: modes, parameters, buffers, `.grad`, requires_grad.
+
+        Args:
+            network: takes [0, 1] pixels and gives logits [N, K].
+            images: float32 or float64 in [0, 1], [N, C, H, W].
+            labels: int64 [N]; the classes to leave, or to reach if targeted.
+            keys: int64 [N], what each image's random numbers are drawn from (say, its index in the data set,
+                or fresh numbers at each step of training); by default its pixels.
+            check: false within training: arguments and results are not looked at (looking waits for the
+                device), so no image leaves the batch early.
+            watch: called with losses [N] and gradient [N, C, H, W] at every step.
+            views: what EOT hands in.
+            options: what the attack's `search` takes beyond these.
+
+        Raises:
+            ValueError: arguments that cannot be, or a network that returns NaN.
+        """
+        if check:
+            check_images(images, labels, keys)
+        if not len(images):
+            return images.clone()
+        device = images.device
+        full = nullcontext() if self.precision == "inherit" else torch.autocast(device.type, enabled=False)
+        with untouched(network, self.mode, self.seed, device), full:
+            if images.is_inference() or images.requires_grad:
+                images = images.detach().clone()
+            if labels.is_inference():  # autograd keeps them for the backward pass
+                labels = labels.clone()
+            keys = draws.derived(draws.content_keys(images) if keys is None else keys, self.seed)
+            bf16 = self.precision == "bf16-mixed"
+            victim = Victim(network, targeted=self.targeted, bf16=bf16, check=check, watch=watch, views=views)
+            adversarial = self.search(victim, images, labels, keys, **options)
+        if check:
+            victim.conclude()
+            self.verify(images, adversarial)
+        return adversarial
+
+    def search(self, victim: Victim, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
+        """Adversarial images, [N, C, H, W]."""
+        raise NotImplementedError
+
+    def verify(self, images: Tensor, adversarial: Tensor) -> None:
+        """Raise RuntimeError if an adversarial image is not allowed: the attack's own fault."""
+        out = threat.violations(images, adversarial, self.norm, self.eps)
+        if out.any():
+            raise RuntimeError(
+                f"{type(self).__name__} left [0, 1] or the {self.norm} ball of {self.eps} "
+                f"in {int(out.sum())} images"
+            )
+
+
+def check_images(images: Tensor, labels: Tensor, keys: Tensor | None = None) -> None:
+    """Raise ValueError unless images are float [N, C, H, W] in [0, 1], and labels and keys int64 [N]."""
+    if images.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"images are {images.dtype}, expected float32 or float64 in [0, 1]")
+    if images.ndim != 4:
+        raise ValueError(f"images are {list(images.shape)}, expected [N, C, H, W]")
+    for name, values in (("labels", labels), ("keys", keys)):
+        if values is None:
+            continue
+        if values.dtype != torch.int64 or values.shape != images.shape[:1]:
+            raise ValueError(
+                f"{name} are {values.dtype} {list(values.shape)}, expected int64 [{len(images)}]"
+            )
+    if len(images):
+        low, high = torch.aminmax(images.detach())
+        if not (low >= 0 and high <= 1):  # so that NaN fails
+            raise ValueError(f"images lie between {low:.4g} and {high:.4g}, expected [0, 1]")

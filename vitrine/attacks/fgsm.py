@@ -1,0 +1,42 @@
+"""The fast gradient sign method: one step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from vitrine.attacks import losses
+from vitrine.attacks.base import Attack
+from vitrine.attacks.threat import around
+from vitrine.attacks.victim import Victim
+from vitrine.core.settings import setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class FGSM(Attack):
+    """x + eps sign(g), or eps g / |g| in L2 (Goodfellow 2015); from a random start if asked (Wong 2020)."""
+
+    step: float | None = setting(None, "size of the step; null: eps. Wong 2020: 1.25 eps", above=0)
+    random_start: bool = setting(False, "begin at a random point of the ball")
+    loss: str = setting("ce", "what is driven up", choices=tuple(losses.LOSSES))
+
+    def search(
+        self,
+        victim: Victim,
+        images: Tensor,
+        labels: Tensor,
+        keys: Tensor,
+        *,
+        start: Tensor | None = None,
+        loss: losses.Loss | None = None,
+    ) -> Tensor:
+        """`start` and `loss` as in PGD."""
+        ball = around(images, self.norm, self.eps)
+        if start is not None:
+            start = ball.project(start.detach())
+        else:
+            start = ball.start(keys) if self.random_start else images
+        loss = loss or losses.of(self.loss, self.targeted)
+        _, _, gradient = victim.gradient(start, labels, loss, keys)
+        return ball.step(start, gradient, self.eps if self.step is None else self.step)

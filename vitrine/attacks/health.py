@@ -1,0 +1,117 @@
+"""Whether an evaluation can be believed: the signs of masked gradients (Athalye 2018; Carlini 2019)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vitrine.attacks.pgd import PGD
+from vitrine.attacks.square import Square
+from vitrine.attacks.victim import fooled
+
+TOLERANCE = 0.02  # share of the images: what chance does to a few hundred
+
+
+@dataclass(frozen=True)
+class Health:
+    """Shares are of all images, accuracies included."""
+
+    images: int
+    zero_gradients: float  # of the gradients of PGD-10's steps, those that are 0 in every pixel
+    losses: list[float]  # mean cross-entropy at each of PGD-50's steps
+    clean: float
+    pgd10: float
+    pgd50: float
+    square: float
+    only_square: float  # images that Square fells and PGD-50 does not
+    unbounded: float  # accuracy where eps allows any image
+
+    @property
+    def warnings(self) -> list[str]:
+        """What speaks against the evaluation, one line each; empty if nothing does."""
+        found = []
+        if self.zero_gradients > TOLERANCE:
+            found.append(
+                f"{self.zero_gradients:.1%} of the gradients are zero: cross-entropy has no slope to follow"
+            )
+        if self.losses[-1] < self.losses[0]:
+            found.append(
+                f"the loss falls along PGD's steps, from {self.losses[0]:.3g} to {self.losses[-1]:.3g}"
+            )
+        if self.pgd50 > self.pgd10 + TOLERANCE:
+            found.append(f"PGD-50 is weaker than PGD-10: accuracy {self.pgd50:.1%} against {self.pgd10:.1%}")
+        if self.pgd50 < self.pgd10 - 0.1:
+            found.append(
+                f"PGD-10 is far from done: accuracy {self.pgd10:.1%}, after 50 steps {self.pgd50:.1%}"
+            )
+        if self.only_square > TOLERANCE:
+            found.append(
+                f"{self.only_square:.1%} of the images fall to Square, without gradients, and not to PGD-50"
+            )
+        if self.unbounded > 0:
+            found.append(f"accuracy is {self.unbounded:.1%} where any image is allowed, expected 0")
+        return found
+
+    @property
+    def healthy(self) -> bool:
+        return not self.warnings
+
+
+def health(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    norm: str = "linf",
+    eps: float = 8 / 255,
+    queries: int = 500,
+    seed: int = 0,
+) -> Health:
+    """The health of an evaluation at this budget, from a few hundred images.
+
+    Args:
+        network, images, labels: as of `Attack`.
+        queries: of Square.
+        seed: of the attacks.
+
+    Raises:
+        ValueError: as `Attack`.
+    """
+    budget = {"norm": norm, "eps": eps, "seed": seed}
+    zeros, losses = [], []
+
+    def watch_zeros(_: Tensor, gradient: Tensor) -> None:
+        zeros.append((gradient.flatten(1) == 0).all(1).float().mean())
+
+    def watch_losses(values: Tensor, _: Tensor) -> None:
+        losses.append(values.mean())
+
+    clean = ~fooled(network, images, labels)
+    short = PGD(**budget, steps=10, compact=False)(network, images, labels, watch=watch_zeros)
+    long = PGD(**budget, steps=50, compact=False)(network, images, labels, watch=watch_losses)
+    pgd10, pgd50 = (clean & ~fooled(network, ended, labels) for ended in (short, long))
+    square = clean & ~fooled(network, Square(**budget, queries=queries)(network, images, labels), labels)
+    everything = 1.0 if norm == "linf" else math.sqrt(images[0].numel())
+    unbounded = clean.clone()
+    rows = clean.nonzero()[:, 0]
+    if len(rows):
+        ended = PGD(**budget | {"eps": everything}, steps=50)(network, images[rows], labels[rows])
+        unbounded[rows] = ~fooled(network, ended, labels[rows])
+
+    def share(which: Tensor) -> float:
+        return which.float().mean().item()
+
+    return Health(
+        images=len(images),
+        zero_gradients=torch.stack(zeros).mean().item(),
+        losses=torch.stack(losses).tolist(),
+        clean=share(clean),
+        pgd10=share(pgd10),
+        pgd50=share(pgd50),
+        square=share(square),
+        only_square=share(pgd50 & ~square),
+        unbounded=share(unbounded),
+    )

@@ -1,0 +1,144 @@
+"""What may come between a picture and a network: differentiable, one draw an image, in and out of [0, 1].
+
+A transformation is called on images [N, C, H, W] and keys int64 [N] that its random numbers are drawn from;
+an image's outcome depends on its own key only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitrine.attacks import draws
+from vitrine.core import settings
+from vitrine.core.settings import setting
+
+
+@dataclass(frozen=True)
+class Transformation:
+    """Settings are checked; subclasses are called."""
+
+    def __post_init__(self) -> None:
+        settings.check(self)
+
+
+@dataclass(frozen=True)
+class Rotation(Transformation):
+    """Turned about the middle."""
+
+    degrees: float = setting(20.0, "largest angle either way, in degrees", least=0, most=180)
+
+    def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
+        (turn,) = _between(keys, images, (-self.degrees, self.degrees))
+        return warp(images, similarity(torch.deg2rad(turn), torch.ones_like(turn)))
+
+
+@dataclass(frozen=True)
+class Scale(Transformation):
+    """Nearer or farther away."""
+
+    least: float = setting(0.8, "smallest size, of the image's", above=0)
+    most: float = setting(1.2, "largest size, of the image's", above=0)
+
+    def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
+        (size,) = _between(keys, images, (self.least, self.most))
+        return warp(images, similarity(torch.zeros_like(size), size))
+
+
+@dataclass(frozen=True)
+class Perspective(Transformation):
+    """Seen from the side: each corner moves by itself."""
+
+    shift: float = setting(0.15, "how far a corner moves at most, of the image's side", least=0, most=0.3)
+
+    def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
+        moves = draws.uniform(keys, 4, 2).to(images.dtype) * 2 - 1
+        return warp(images, homography(moves * 2 * self.shift))
+
+
+@dataclass(frozen=True)
+class Light(Transformation):
+    """Contrast about mid-grey, and brightness."""
+
+    brightness: float = setting(0.15, "largest change of brightness either way", least=0, most=1)
+    contrast: float = setting(0.3, "largest change of contrast either way, as a share", least=0, most=1)
+
+    def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
+        b, c = self.brightness, self.contrast
+        brightness, contrast = (v.view(-1, 1, 1, 1) for v in _between(keys, images, (-b, b), (1 - c, 1 + c)))
+        return ((images - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Blur(Transformation):
+    """Out of focus: a Gaussian."""
+
+    sigma: float = setting(1.0, "largest standard deviation, in pixels", above=0)
+
+    def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
+        (sigma,) = _between(keys, images, (0.05, max(self.sigma, 0.05)))
+        return blur(images, sigma, math.ceil(3 * self.sigma))
+
+
+def blur(images: Tensor, sigma: Tensor, radius: int) -> Tensor:
+    """Each image blurred by a Gaussian of its own standard deviation [N], in pixels."""
+    count, channels, height, width = images.shape
+    radius = min(radius, height - 1, width - 1)
+    if radius < 1:
+        return images
+    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
+    weights = torch.exp(-offsets.square() / (2 * sigma[:, None].square()))
+    weights = (weights / weights.sum(1, keepdim=True)).repeat_interleave(channels, 0)[:, None, None]
+    flat = F.pad(images, [radius] * 4, mode="reflect").view(1, count * channels, height + 2 * radius, -1)
+    flat = F.conv2d(flat, weights, groups=count * channels)
+    flat = F.conv2d(flat, weights.transpose(2, 3), groups=count * channels)
+    return flat.view(images.shape)
+
+
+def warp(images: Tensor, matrices: Tensor) -> Tensor:
+    """Each image through a homography, bilinear; beyond the border its last pixels go on.
+
+    Args:
+        matrices: [N, 3, 3], from places in the result to places in the image, both from -1 to 1 over the
+            image.
+    """
+    height, width = images.shape[2:]
+    y = (torch.arange(height, device=images.device, dtype=images.dtype) * 2 + 1) / height - 1
+    x = (torch.arange(width, device=images.device, dtype=images.dtype) * 2 + 1) / width - 1
+    places = torch.stack(
+        [x.expand(height, -1), y[:, None].expand(-1, width), torch.ones_like(x).expand(height, -1)], -1
+    )
+    places = torch.einsum("nij,hwj->nhwi", matrices, places)
+    grid = places[..., :2] / places[..., 2:].clamp(min=1e-3)
+    seen = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return seen.clamp(0, 1)  # weights that sum to 1 do so but for rounding
+
+
+def similarity(turn: Tensor, size: Tensor) -> Tensor:
+    """Homographies [N, 3, 3] that turn by an angle (radians) and enlarge by a factor, both [N]."""
+    cos, sin, zero = torch.cos(turn) / size, torch.sin(turn) / size, torch.zeros_like(turn)
+    rows = [cos, -sin, zero, sin, cos, zero, zero, zero, torch.ones_like(turn)]
+    return torch.stack(rows, -1).view(-1, 3, 3)
+
+
+def homography(moves: Tensor) -> Tensor:
+    """The homographies [N, 3, 3] under which the corners see what lies at them plus `moves` [N, 4, 2]."""
+    corners = moves.new_tensor([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+    seen = corners + moves
+    x, y = corners[:, 0].expand(len(moves), 4), corners[:, 1].expand(len(moves), 4)
+    u, v = seen.unbind(-1)
+    one, zero = torch.ones_like(u), torch.zeros_like(u)
+    for_u = torch.stack([x, y, one, zero, zero, zero, -u * x, -u * y], -1)
+    for_v = torch.stack([zero, zero, zero, x, y, one, -v * x, -v * y], -1)
+    solved = torch.linalg.solve(torch.cat([for_u, for_v], 1), torch.cat([u, v], 1))
+    return torch.cat([solved, one[:, :1]], 1).view(-1, 3, 3)
+
+
+def _between(keys: Tensor, like: Tensor, *ranges: tuple[float, float]) -> tuple[Tensor, ...]:
+    """A number in each range for each key, each [N]."""
+    numbers = draws.uniform(keys, len(ranges)).to(like.dtype)
+    return tuple(low + (high - low) * numbers[:, i] for i, (low, high) in enumerate(ranges))

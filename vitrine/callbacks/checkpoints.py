@@ -1,0 +1,175 @@
+"""When a run writes checkpoints, and which of them stay."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from vitrine.runs.checkpoint_io import sweep
+from vitrine.core.settings import SettingError, setting
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class CheckpointSettings:
+    every_epochs: int | None = setting(
+        None, "a checkpoint every so many epochs; 1 unless every_steps is given", least=1
+    )
+    every_steps: int | None = setting(None, "a checkpoint every so many optimizer steps, instead", least=1)
+    keep: int | None = setting(
+        None, "how many of the newest checkpoints stay (their pictures all do); null: all", least=1
+    )
+    monitor: str | None = setting(
+        None,
+        "a validation metric; the checkpoint with the best stays as best.ckpt; null: val/robust_accuracy "
+        "where it is measured",
+    )
+    mode: str = setting("max", "whether more of the metric is better, or less", choices=("max", "min"))
+    at_start: bool = setting(False, "a checkpoint of the untrained network too")
+
+
+def model_checkpoints(run_dir: str | Path, settings: CheckpointSettings) -> list[ModelCheckpoint]:
+    """The callbacks that write `checkpoints/step=00000500.ckpt`, `last.ckpt` (a link to it) and `best.ckpt`.
+
+    Raises:
+        SettingError: checkpoints are to come every so many epochs and every so many steps.
+    """
+    if settings.every_epochs and settings.every_steps:
+        raise SettingError(
+            "checkpoint.every_steps",
+            f"is {settings.every_steps} beside every_epochs={settings.every_epochs}, expected one of the two",
+        )
+    folder = Path(run_dir) / "checkpoints"
+    callbacks: list[ModelCheckpoint] = [
+        StepCheckpoints(
+            folder,
+            every_epochs=None if settings.every_steps else settings.every_epochs or 1,
+            every_steps=settings.every_steps,
+            keep=settings.keep,
+            at_start=settings.at_start,
+        )
+    ]
+    if settings.monitor:
+        best = RunCheckpoints(
+            folder, "best", monitor=settings.monitor, mode=settings.mode, enable_version_counter=False
+        )
+        callbacks.insert(0, best)  # the last file of a step is then the one that is resumed from
+    return callbacks
+
+
+class RunCheckpoints(ModelCheckpoint):
+    """Lightning's ModelCheckpoint in a folder that is the run's own, where runs are resumed."""
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        with warnings.catch_warnings():  # of a folder that is not empty: it never is when a run is resumed
+            warnings.simplefilter("ignore")
+            super().setup(trainer, pl_module, stage)
+        if trainer.is_global_zero:
+            sweep(Path(self.dirpath))
+
+    def _should_remove_checkpoint(self, trainer: lightning.Trainer, previous: str, current: str) -> bool:
+        # Lightning spares what the run was resumed from: a run resumed often would keep a file each time
+        return previous != current and Path(self.dirpath) in Path(previous).parents
+
+
+class StepCheckpoints(RunCheckpoints):
+    """Lightning's ModelCheckpoint, named by step, and in five things stricter.
+
+    - The newest `keep` stay, whatever the metrics say, and a step has one file.
+    - Where a validation is due after a step, it comes before the checkpoint: a run cut off between the two
+      would not make up for it.
+    - The end of training is a checkpoint, wherever it falls; so is the start, with `at_start`.
+    - After an exception there is one only if it struck between two steps and the network is not spoiled: in
+      the midst of a step some of the network has changed and some has not, and no run could go on exactly
+      from there. The last regular one stands.
+    - A resumed run does not write again what it was resumed from.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        every_epochs: int | None = None,
+        every_steps: int | None = None,
+        keep: int | None = None,
+        at_start: bool = False,
+    ):
+        super().__init__(
+            dirpath=folder,
+            filename="{step:08d}",
+            monitor="step",
+            mode="max",
+            save_top_k=keep or -1,
+            save_last="link",
+            save_on_exception=True,
+            every_n_epochs=every_epochs,
+            every_n_train_steps=every_steps,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+        self.at_start = at_start
+        self._training = False
+        self._validating_first = False
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._training = True
+        if trainer.ckpt_path:
+            self._last_global_step_saved = trainer.global_step
+            self._last_checkpoint_saved = str(trainer.ckpt_path)
+        elif self.at_start and not trainer.fast_dev_run:
+            self._save(trainer)
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        loop = trainer.fit_loop
+        self._validating_first = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+        if not self._validating_first:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self._validating_first and not trainer.sanity_checking:
+            self._validating_first = False
+            super().on_train_batch_end(trainer, pl_module, None, None, 0)
+        super().on_validation_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._training = False
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save(trainer)
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        if not (self._training and between_steps(trainer)) or getattr(exception, "spoiled", False):
+            return
+        if trainer.world_size > 1 and isinstance(exception, Exception):
+            return  # it may have struck this rank alone, and it takes all of them to save
+        try:
+            super().on_exception(trainer, pl_module, exception)
+        except OSError:  # the disk may be what went wrong in the first place: let the exception be seen
+            log.exception("no checkpoint could be written after %s", type(exception).__name__)
+
+    def _save(self, trainer: lightning.Trainer) -> None:
+        metrics = self._monitor_candidates(trainer)
+        self._save_topk_checkpoint(trainer, metrics)
+        self._save_last_checkpoint(trainer, metrics)
+
+
+def between_steps(trainer: Any) -> bool:
+    """Whether no batch is being trained on right now."""
+    batches = trainer.fit_loop.epoch_loop.batch_progress.current
+    return batches.ready == batches.processed

@@ -1,0 +1,86 @@
+"""A signal ends training after the step in which it came, on every rank after the same one."""
+
+from __future__ import annotations
+
+import time
+from signal import Signals
+from typing import Any
+
+import lightning
+import torch
+import torch.distributed as dist
+from lightning.pytorch.callbacks import Callback
+
+from vitrine.distributed import interruption
+from vitrine.distributed.interruption import Interrupted
+
+AGREE_SECONDS = 1.0  # about so often several ranks ask one another
+
+
+class StopBetweenSteps(Callback):
+    """Raises `interruption.Interrupted` between two optimizer steps, where a checkpoint is exact, or between
+    two batches of validation. List it before the callbacks that write checkpoints.
+
+    Several ranks ask one another about once a second (an all-reduce of two numbers over gloo, which no GPU
+    waits for), and stop together even if the signal reached only one of them.
+
+    Lightning's own answers to signals are put aside where ours stand (`interruption.handled`): they save, or
+    start a collective operation, within the handler, and requeue SLURM jobs from there.
+    """
+
+    def __init__(self) -> None:
+        self._group: Any = None
+        self._every, self._since, self._asked_at = 1, 0, 0.0
+        self._common = 0  # batches of validation that every rank has
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        if interruption.is_handled():  # Lightning (2.6) has no switch for them
+            trainer._signal_connector.register_signal_handlers = _nothing
+            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if trainer.world_size > 1 and dist.is_initialized():
+            self._group = dist.new_group(backend="gloo")
+            self._every, self._since, self._asked_at = 1, 0, time.monotonic()
+        else:
+            interruption.check()  # before the first step there is nothing to save
+        interruption.defer()
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        if not trainer.fit_loop._should_accumulate():  # in the midst of a step gradients would be lost
+            self._stop_if_asked()
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self._group is not None:
+            batches = torch.tensor(float(sum(trainer.num_val_batches)), dtype=torch.float64)
+            dist.all_reduce(batches, dist.ReduceOp.MIN, group=self._group)
+            self._common = batches.item()
+
+    def on_validation_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        if not trainer.sanity_checking and (self._group is None or batch_idx < self._common):
+            self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        asked = interruption.received() if self._group is None else self._agreed()
+        if asked is not None:
+            raise Interrupted(asked)
+
+    def _agreed(self) -> Signals | None:
+        """The signal that reached any rank, on all of them alike, when it is time to ask."""
+        self._since += 1
+        if self._since < self._every:
+            return None
+        now = time.monotonic()
+        seconds = (now - self._asked_at) / self._since
+        told = torch.tensor([float(interruption.received() or 0), seconds], dtype=torch.float64)
+        dist.all_reduce(told, dist.ReduceOp.MAX, group=self._group)
+        number, seconds = told.tolist()
+        self._every = max(1, min(100, int(AGREE_SECONDS / max(seconds, 1e-3))))  # the same on every rank
+        self._since, self._asked_at = 0, now
+        return Signals(int(number)) if number else None
+
+
+def _nothing(*_: Any) -> None:
+    pass

@@ -1,0 +1,67 @@
+"""The programs, one file each: arguments in, exit status out."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+
+from vitrine.core.registry import Registry, UnknownName
+from vitrine.core.settings import SettingError
+
+# what `analyze.py COMMAND ...` runs as well
+COMMANDS = Registry(
+    "command",
+    {
+        "dream": "vitrine.cli.dream:main",
+        "style": "vitrine.cli.style:main",
+        "compare": "vitrine.cli.compare:main",
+        "report": "vitrine.cli.report:main",
+        "sync": "vitrine.cli.sync:main",
+        "convert": "vitrine.cli.convert:main",
+    },
+)
+PROGRAMS = Registry(
+    "program",
+    {
+        "train": "vitrine.cli.train:main",
+        "analyze": "vitrine.cli.analyze:main",
+        "follow": "vitrine.cli.follow:main",
+        **COMMANDS.places,
+    },
+)
+ABOUT = """Train image classifiers in a glass case: at every checkpoint, see what the network has learned.
+
+    vitrine train [RECIPE ...] [key=value ...]   train, and look at every checkpoint
+    vitrine analyze RUN [key=value ...]          look inside a run, a checkpoint or given weights
+    vitrine follow RUN [key=value ...]           look at a run's checkpoints while it trains elsewhere
+    vitrine dream RUN image=FILE                 a photograph as a layer dreams it
+    vitrine style RUN content=FILE style=FILE    one image in the style of another
+    vitrine compare RUN RUN ...                  several runs beside each other on one page
+    vitrine report RUN [RUN ...]                 a workspace and a report on Weights & Biases
+    vitrine sync RUN [RUN ...]                   upload what was logged offline
+    vitrine convert FOLDER OUT                   a folder of images as chunks for data.name=streaming
+    vitrine --version
+
+`vitrine COMMAND --help` tells more of each. In a clone, `python train.py` and `python analyze.py` are
+`vitrine train` and `vitrine analyze`."""
+
+
+def main() -> None:
+    """The command `vitrine`: run the program that the first word names with the words after it."""
+    words = sys.argv[1:]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(ABOUT)
+    elif words[0] in ("--version", "-V"):
+        print(f"vitrine {importlib.metadata.version('vitrine')}")
+    else:
+        from vitrine.cli.command_line import run_cli
+
+        run_cli(_run, words)
+
+
+def _run(words: list[str]) -> None:
+    try:
+        PROGRAMS.check(words[0])
+    except UnknownName as error:
+        raise SettingError("vitrine", str(error)) from None
+    PROGRAMS[words[0]](words[1:])

@@ -1,0 +1,83 @@
+"""Images from files into tensors, and pictures back into files."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from vitrine.analyses import paint
+from vitrine.core import atomic
+from vitrine.core.settings import SettingError
+
+
+def read(key: str, file: str, channels: int, size: int | None, most: int) -> Tensor:
+    """An image file as float [1, C, H, W] in [0, 1], upright, in its own proportions.
+
+    Args:
+        key: the setting that names the file, for messages.
+        channels: 1 (grayscale) or 3.
+        size: pixels of the longer side; its own, but at most `most`, unless given.
+
+    Raises:
+        SettingError: the file is absent or no image, or the network takes no images of 1 or 3 channels.
+    """
+    if channels not in (1, 3):
+        raise SettingError(key, f"the network takes images of {channels} channels, expected 1 or 3")
+    if not Path(file).is_file():
+        raise SettingError(key, f"there is no file {file}")
+    try:
+        with Image.open(file) as opened:
+            image = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ...
+        raise SettingError(key, f"{file} cannot be read as an image ({error})") from None
+    longer = max(image.size)
+    scale = (size or min(longer, most)) / longer
+    shape = tuple(max(1, round(side * scale)) for side in image.size)
+    if shape != image.size:
+        image = image.resize(shape, Image.Resampling.LANCZOS)
+    pixels = torch.from_numpy(np.array(image)).float().div_(255)
+    return (pixels[None] if channels == 1 else pixels.permute(2, 0, 1))[None].contiguous()
+
+
+def place(out: str | None, default: Path, sources: list[str | None]) -> Path:
+    """Where a picture shall go, its folder made.
+
+    Raises:
+        SettingError: the name is not a PNG's or one of the sources, or the folder cannot be made.
+    """
+    file = default if out is None else Path(out)
+    if file.suffix.lower() != ".png" or file.is_dir():
+        raise SettingError("out", f"is {out}, expected a file that ends in .png")
+    if any(source is not None and file.resolve() == Path(source).resolve() for source in sources):
+        raise SettingError("out", f"{file} is what the picture is made of, expected another file")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingError("out", f"{file.parent} cannot be made: {error.strerror}") from None
+    return file
+
+
+def write(file: Path, image: Tensor) -> None:
+    """An image [C, H, W] in [0, 1] as a PNG, whole or not at all.
+
+    Raises:
+        SettingError: the disk refused.
+    """
+    content = io.BytesIO()
+    Image.fromarray(paint.picture(image).numpy()).save(content, "PNG")
+    try:
+        atomic.write_bytes(file, content.getvalue())
+    except OSError as error:
+        raise SettingError("out", f"{file} cannot be written: {error.strerror}") from None
+
+
+def told(image: Tensor, started: float) -> str:
+    """How large an image [C, H, W] is and how long it took since `started` (time.monotonic)."""
+    height, width = image.shape[-2:]
+    return f"{width} x {height} pixels in {time.monotonic() - started:.0f} s"

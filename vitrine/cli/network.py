@@ -1,0 +1,131 @@
+"""The network that a command is about: a run's, a checkpoint's, or one that was never trained here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vitrine import config
+from vitrine.analyses.layers import auto_layers
+from vitrine.analyses.tap import forward_to
+from vitrine.config.errors import blaming
+from vitrine.core.registry import UnknownName
+from vitrine.core.settings import SettingError
+from vitrine.modules import load_checkpoint, load_network
+from vitrine.modules.loading import classes_of
+from vitrine.modules.weights import WeightsError
+from vitrine.runs import run_folders
+from vitrine.runs.checkpoint_files import last_good_checkpoint
+
+_EXPECTED = "expected the folder of a run, a checkpoint, or model.name=... model.weights=..."
+
+
+@dataclass(frozen=True)
+class Found:
+    """A network in eval mode on its device, its parameters frozen; what to call it; its run's folder."""
+
+    network: nn.Module
+    name: str
+    run: Path | None = None
+
+    @property
+    def channels(self) -> int:
+        """Of the images that it takes."""
+        return self.network.spec["channels"]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+
+def find(words: list[str], model: list[str], device: str) -> Found:
+    """The network of a run (its last good checkpoint), of a checkpoint, or of `model.*` settings.
+
+    Raises:
+        SettingError: none of these, more than one, or it cannot be loaded.
+    """
+    if len(words) > 1:
+        raise SettingError(words[1], f"is one too many; {_EXPECTED}")
+    if words and model:
+        raise SettingError(model[0].split("=")[0], f"{words[0]} says itself which network it holds")
+    found = _trained(words[0]) if words else _pretrained(model)
+    try:
+        wanted = torch.device(device) if device != "auto" else _fastest()
+        found.network.to(wanted)
+    except (RuntimeError, AssertionError) as error:
+        raise SettingError("device", f"{device} cannot be used: {str(error).splitlines()[0]}") from None
+    found.network.eval().requires_grad_(False)
+    return found
+
+
+def layers_of(network: nn.Module, key: str, wanted: list[str], image: Tensor) -> list[str]:
+    """Layers of a network that give maps of an image [1, C, H, W]: those wanted, or all that are looked at.
+
+    Raises:
+        SettingError: of `key`, a layer that is unknown or has no spatial extent; of "size", an image that the
+            network does not take.
+    """
+    size = " x ".join(map(str, image.shape[-2:]))
+    try:
+        shown = auto_layers(network, image)
+        with torch.no_grad():
+            maps = forward_to(network, image, wanted or shown)
+    except UnknownName as error:
+        raise SettingError(key, str(error)) from None
+    except ValueError as error:
+        raise SettingError(key if wanted else "size", str(error)) from None
+    except (RuntimeError, AssertionError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise SettingError("size", f"the network does not take an image of {size} pixels: {reason}") from None
+    for layer, seen in maps.items():
+        if seen.shape[-2:] == (1, 1):
+            others = [name for name in shown if name != layer]
+            instead = f"expected one that has, such as {', '.join(others)}" if others else "nor has another"
+            problem = f"layer {layer!r} has no spatial extent on an image of {size} pixels"
+            raise SettingError(key, f"{problem}; {instead}")
+    return list(maps)
+
+
+def _trained(word: str) -> Found:
+    path, run = Path(word), None
+    if path.is_file():
+        run = path.resolve().parent.parent
+        run = run if (run / "config.yaml").is_file() else None
+    else:
+        run = run_folders.folder_of(word)
+        path = last_good_checkpoint(run)
+        if path is None:
+            raise SettingError(word, "has no checkpoint to look at")
+    try:
+        return Found(load_checkpoint(path), f"{run.name} at {path.stem}" if run else path.name, run)
+    except WeightsError as error:
+        raise SettingError(str(error.source), error.problem) from None
+
+
+def _pretrained(said: list[str]) -> Found:
+    model = config.load(said).model
+    if model.weights is None:
+        raise SettingError("model.weights", f"nothing to look at; {_EXPECTED}")
+    with blaming("model"):
+        options = {"stem": model.stem, **model.options}
+        classes, channels = classes_of(model.name, model.weights, **options)
+        network = load_network(
+            model.name,
+            classes=classes,
+            channels=channels,
+            weights=model.weights,
+            mean=model.mean,
+            std=model.std,
+            **options,
+        )
+    return Found(network, model.name)
+
+
+def _fastest() -> torch.device:
+    there = torch.accelerator.is_available()
+    return torch.accelerator.current_accelerator() if there else torch.device("cpu")

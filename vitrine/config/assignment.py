@@ -1,0 +1,94 @@
+"""A value into a typed tree of settings: converted as recipes expect, or answered with what was expected."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from vitrine.core.settings import SettingError, alternatives, in_words
+
+FRACTION = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
+
+
+def writable(schema: type) -> DictConfig:
+    """A tree of a dataclass' defaults that can be written to, although the dataclasses are frozen."""
+    return _open(OmegaConf.structured(schema))
+
+
+def assign(
+    node: DictConfig, key: str, value: Any, unknown: Callable[[str], SettingError], path: str = ""
+) -> None:
+    """Put `value` at `key`, going down into settings below it.
+
+    Args:
+        node: typed by a dataclass.
+        unknown: what to say of a dotted key that is not there.
+        path: the dotted name of `key`, where it is not itself.
+
+    Raises:
+        SettingError: what is wrong with the value.
+    """
+    path = path or key
+    child = node._get_node(key)
+    if isinstance(child, DictConfig) and dataclasses.is_dataclass(OmegaConf.get_type(child)):
+        if value is None:
+            return
+        if not isinstance(value, dict):
+            below = ", ".join(map(str, child))
+            raise SettingError(path, f"is {value!r}, expected settings below it: {below}")
+        for inner, v in value.items():
+            inner = str(inner)
+            if inner not in child:
+                raise unknown(f"{path}.{inner}")
+            assign(child, inner, v, unknown, f"{path}.{inner}")
+        return
+    owner = OmegaConf.get_type(node)
+    hint = typing.get_type_hints(owner).get(key, Any) if dataclasses.is_dataclass(owner) else Any
+    value = _number(value, hint, path)
+    if hint in (str, str | None) and isinstance(value, (bool, dict, list)):
+        quotes = f""" (a word that YAML reads as {value!r} needs quotes: {path}='"..."')"""
+        raise SettingError(path, f"is {value!r}, expected {in_words(hint)}{quotes}")
+    try:
+        with warnings.catch_warnings():  # a number for a text, 1 for true: converted as recipes expect
+            warnings.simplefilter("ignore", FutureWarning)
+            node[key] = value
+    except (OmegaConfBaseException, TypeError, ValueError):
+        raise SettingError(path, f"is {value!r}, expected {in_words(hint)}{_meaning(owner, key)}") from None
+
+
+def _number(value: Any, hint: Any, path: str) -> Any:
+    """The value as a float where that is what is wanted: 1, 8/255, or a list of them; else as it came."""
+    for kind in alternatives(hint):
+        if typing.get_origin(kind) is list and isinstance(value, list):
+            return [_number(item, typing.get_args(kind)[0], path) for item in value]
+    if float not in alternatives(hint) or isinstance(value, bool):
+        return value
+    if isinstance(value, str) and (ratio := FRACTION.fullmatch(value)):
+        if float(ratio[2]) == 0:
+            raise SettingError(path, f"is {value!r}, a division by zero")
+        return float(ratio[1]) / float(ratio[2])
+    try:
+        return float(value) if isinstance(value, int) and int not in alternatives(hint) else value
+    except OverflowError:
+        raise SettingError(path, f"is {value}, more than a number here can hold") from None
+
+
+def _meaning(owner: type, key: str) -> str:
+    field = {f.name: f for f in dataclasses.fields(owner)}.get(key)
+    return f" ({field.metadata['meaning']})" if field and field.metadata.get("meaning") else ""
+
+
+def _open(node: DictConfig) -> DictConfig:
+    OmegaConf.set_readonly(node, False)
+    for key in node:
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none():
+            _open(child)
+    return node

@@ -1,0 +1,21 @@
+"""Errors of what settings build, as errors of the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vitrine.core.settings import SettingError
+
+
+@contextmanager
+def blaming(key: str) -> Iterator[None]:
+    """Within the scope things are built from settings: what is wrong with one is a SettingError of `key`."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        yield
+    except SettingError:
+        raise
+    except (ValueError, TypeError, FileNotFoundError, NotADirectoryError, MisconfigurationException) as error:
+        raise SettingError(key, " ".join(str(error).split())) from error

@@ -1,0 +1,282 @@
+"""Settings: typed defaults, recipes, the command line; merged in that order, checked, and answered kindly.
+
+    python train.py [RECIPE.yaml ...] [key=value ...]
+
+Every setting is declared once, in the dataclass that uses it. What a name chooses (`data.name=folder`,
+`objective.name=pgd`) also chooses which settings its section has.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from vitrine.config import trainer_arguments
+from vitrine.config.assignment import assign, writable
+from vitrine.config.recipes import merged
+from vitrine.core.registry import UnknownName, nearest
+from vitrine.core.settings import SettingError, check, setting
+from vitrine.runs import run_folders
+
+
+@dataclass
+class RunSettings:
+    name: str | None = setting(None, "folder of the run below run.root; data-model-time unless given")
+    root: str = setting("runs", "where runs are kept")
+    seed: int = setting(0, "everything random comes from it", least=0, most=2**31 - 1)
+    resume: bool = setting(False, "go on with the run of this name from its last good checkpoint")
+    requeue: str = setting(
+        "auto",
+        "auto: a SLURM job that is preempted (SIGTERM, SIGUSR1) is put back into the queue",
+        choices=("auto", "never"),
+    )
+
+
+@dataclass
+class ModelSettings:
+    weights: str | None = setting(None, "a file (.pt, .safetensors, .ckpt) or a torchvision weights name")
+    stem: str = setting(
+        "standard", "small: stride 1 and no max-pool first, for small images", choices=("standard", "small")
+    )
+    head: str = setting(
+        "weights",
+        "new: start the last layer afresh (weights of other classes)",
+        choices=("weights", "new"),
+    )
+    mean: list[float] | None = setting(
+        None, "normalisation, per channel of [0, 1] pixels; the weights' own, or the data's, unless given"
+    )
+    std: list[float] | None = setting(None, "goes with mean")
+    compile: bool = setting(False, "torch.compile the network in place")
+    options: dict[str, Any] = setting({}, "handed to the network's builder, e.g. {width: 32}")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The resolved settings: one object a section, and the tree they came from, which can be saved."""
+
+    run: RunSettings
+    data: Any
+    model: Any
+    objective: Any
+    optimizer: Any
+    trainer: dict[str, Any]
+    checkpoint: Any
+    validation: Any
+    analysis: Any
+    logging: Any
+    tree: DictConfig = dataclasses.field(repr=False)
+    unnamed: bool = False  # run.name is from the clock
+
+    @property
+    def folder(self) -> Path:
+        """The run's directory."""
+        return Path(self.run.root) / str(self.run.name)
+
+    def rename(self, name: str) -> None:
+        """Call the run something else."""
+        self.run.name = self.tree.run.name = name
+
+    def save(self) -> None:
+        """Write config.yaml into the run's directory; loading it gives the same settings."""
+        from vitrine.core import atomic
+
+        atomic.write_text(self.folder / "config.yaml", OmegaConf.to_yaml(self.tree))
+
+
+# what each section is made of ------------------------------------------------------------------------------
+
+
+def _named(kind: Callable[[str], type], names: Sequence[str], default: str, meaning: str) -> Any:
+    """A section whose settings depend on its `name`: the class that `kind(name)` gives, with `name` added."""
+
+    @functools.cache
+    def schema(name: str) -> type:
+        base = kind(name)
+        field = ("name", str, setting(default, meaning))
+        frozen = base.__dataclass_params__.frozen
+        return dataclasses.make_dataclass(base.__name__, [field], bases=(base,), frozen=frozen)
+
+    schema.names, schema.default = names, default
+    return schema
+
+
+@functools.cache
+def sections() -> dict[str, Any]:
+    """Section -> its dataclass, or a function from the section's `name` to it."""
+    from vitrine.analyses import ANALYSES
+    from vitrine.callbacks.checkpoints import CheckpointSettings
+    from vitrine.callbacks.robust_validation import ValidationSettings
+    from vitrine.datamodules import DATA
+    from vitrine.examination.examine import AnalysisSettings
+    from vitrine.modules import NETWORKS, OBJECTIVES
+    from vitrine.modules.optimizers import OptimizerSettings
+    from vitrine.reporting.wandb_run import WandbSettings
+
+    def network(name: str) -> type:
+        NETWORKS.check(name)
+        return ModelSettings
+
+    techniques = [
+        (name, ANALYSES[name], dataclasses.field(default_factory=ANALYSES[name])) for name in ANALYSES
+    ]
+    return {
+        "run": RunSettings,
+        "data": _named(lambda n: DATA[n].Settings, list(DATA), "signs", "where images come from"),
+        "model": _named(network, list(NETWORKS), "convnet", "the network; any torchvision classifier too"),
+        "objective": _named(lambda n: OBJECTIVES[n], list(OBJECTIVES), "standard", "what is minimised"),
+        "optimizer": OptimizerSettings,
+        "checkpoint": CheckpointSettings,
+        "validation": ValidationSettings,
+        "analysis": dataclasses.make_dataclass("Analyses", techniques, bases=(AnalysisSettings,)),
+        "logging": dataclasses.make_dataclass(
+            "LoggingSettings",
+            [
+                ("wandb", WandbSettings, dataclasses.field(default_factory=WandbSettings)),
+                ("tensorboard", bool, setting(False, "log to TensorBoard too, into the run's folder")),
+            ],
+        ),
+    }
+
+
+# loading ---------------------------------------------------------------------------------------------------
+
+
+def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
+    """The settings that recipes and `key=value` arguments give, later ones winning over earlier ones.
+
+    Args:
+        arguments: recipe files (.yaml, .yml) and `key=value`, as on the command line.
+        base: recipes that come before all of these.
+
+    Raises:
+        SettingError: names the key, what came, what was expected and the likely intention.
+    """
+    raw = merged(arguments, base)
+    schemas = {name: _section(name, schema, raw) for name, schema in sections().items()}
+    tree = OmegaConf.create({"trainer": {**trainer_arguments.DEFAULTS, **_mapping(raw, "trainer")}})
+    for name, schema in schemas.items():
+        tree[name] = writable(schema)
+        if not isinstance(sections()[name], type):
+            tree[name].name = _mapping(raw, name).get("name", sections()[name].default)
+    for key, value in raw.items():
+        if key == "trainer":
+            continue
+        if key not in schemas:
+            raise _unknown(key, tree)
+        assign(tree, key, value, lambda k: _unknown(k, tree))
+    try:
+        OmegaConf.resolve(tree)
+        values = {name: OmegaConf.to_object(tree[name]) for name in [*schemas, "trainer"]}
+    except OmegaConfBaseException as error:
+        raise SettingError(error.full_key or "settings", str(error.msg or error).splitlines()[0]) from None
+    for name in schemas:
+        check(values[name], name)
+    trainer_arguments.check(values["trainer"])
+    unnamed = values["run"].name is None
+    if unnamed:
+        values["run"].name = tree.run.name = run_folders.default_name(
+            values["data"].name, values["model"].name
+        )
+    run_folders.check_name(values["run"].name, values["run"].root)
+    return Settings(**values, tree=tree, unnamed=unnamed)
+
+
+def filled(schema: type, arguments: Sequence[str]) -> Any:
+    """One dataclass of settings from `key=value` arguments, typed and checked as those of a section are.
+
+    Raises:
+        SettingError: as `load`.
+    """
+    tree = writable(schema)
+
+    def unknown(key: str) -> SettingError:
+        known = [str(k) for k in tree]
+        close = nearest(key, known)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
+        return SettingError(key, f"there is no such setting here; {hint}")
+
+    for key, value in merged(arguments).items():
+        if key not in tree:
+            raise unknown(key)
+        assign(tree, key, value, unknown)
+    values = OmegaConf.to_object(tree)
+    check(values)
+    return values
+
+
+def _mapping(raw: dict[str, Any], key: str) -> dict[str, Any]:
+    value = raw.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise SettingError(key, f"is {value!r}, expected settings below it, e.g. {key}.name=...")
+    return {str(k): v for k, v in (value or {}).items()}
+
+
+def _section(name: str, schema: Any, raw: dict[str, Any]) -> type:
+    if isinstance(schema, type):
+        return schema
+    chosen = _mapping(raw, name).get("name", schema.default)
+    try:
+        return schema(str(chosen))
+    except UnknownName as error:
+        raise SettingError(f"{name}.name", str(error)) from None
+
+
+def _unknown(key: str, tree: DictConfig) -> SettingError:
+    """There is no such setting: say where it does exist, or what was probably meant."""
+    section, _, rest = key.partition(".")
+    schema = sections().get(section)
+    if rest and schema and not isinstance(schema, type):
+        field = rest.split(".")[0]
+        owners = [n for n in schema.names if any(f.name == field for f in dataclasses.fields(schema(n)))]
+        if owners:
+            chosen, some = tree[section].name, ", ".join(owners[:12])
+            return SettingError(key, f"is a setting of {section}.name={some}, not of {section}.name={chosen}")
+    known = list(leaves(tree)) + [f"trainer.{name}" for name in trainer_arguments.parameters()]
+    same = [k for k in known if k.endswith(f".{key.split('.')[-1]}")]
+    close = difflib.get_close_matches(key, known, n=2, cutoff=0.75)
+    tail = difflib.get_close_matches(key.split(".")[-1], [k.split(".")[-1] for k in known], n=1, cutoff=0.75)
+    close = close or same[:3] or [k for k in known if tail and k.endswith(f".{tail[0]}")][:3]
+    hint = f"did you mean {' or '.join(close)}?" if close else "`--help` lists them all"
+    return SettingError(key, f"there is no such setting; {hint}")
+
+
+def leaves(node: DictConfig, path: str = "") -> Iterator[str]:
+    """Every dotted key of a tree of settings."""
+    for key in node:
+        child, inner = node._get_node(key), f"{path}.{key}" if path else str(key)
+        yield inner
+        if isinstance(child, DictConfig) and not child._is_none():
+            yield from leaves(child, inner)
+
+
+def load_run(arguments: Sequence[str], first: bool = True) -> Settings:
+    """The settings of a run about to start or to go on.
+
+    With `run.resume`, the run's own config.yaml comes before everything else that was said; a run that is not
+    there yet starts, so that one command serves for both.
+
+    Args:
+        first: of the processes that train together, whose run may not be there yet.
+
+    Raises:
+        SettingError: as `load`; and a run of this name is there already, or it is not said which to resume.
+    """
+    settings = load(arguments)
+    if not settings.run.resume:
+        if first and settings.folder.exists() and not settings.unnamed:
+            problem = f"{settings.folder} is there already; run.resume=true goes on with it"
+            raise SettingError("run.name", f"{problem}, another name starts another")
+        return settings
+    if merged(arguments)["run"].get("name") is None:
+        raise SettingError("run.resume", f"needs run.name=NAME; {run_folders.listed(settings.run.root)}")
+    saved = settings.folder / "config.yaml"
+    return load(arguments, base=[saved]) if saved.exists() else settings

@@ -1,0 +1,85 @@
+"""The arguments of lightning.Trainer as settings: Vitrine's defaults, and a check against its signature."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from typing import Any
+
+from vitrine.core.registry import nearest
+from vitrine.core.settings import SettingError, alternatives, in_words
+
+DEFAULTS = {  # what differs from lightning.Trainer's own defaults
+    "max_epochs": 5,
+    "devices": 1,
+    "num_sanity_val_steps": 0,
+    "enable_model_summary": False,
+}
+OURS = {  # arguments of lightning.Trainer that Vitrine fills in itself, and where to say what one wants
+    "callbacks": "checkpoint, analysis",
+    "logger": "logging",
+    "default_root_dir": "run.root",
+    "enable_checkpointing": "checkpoint",
+    "use_distributed_sampler": "data",
+    "reload_dataloaders_every_n_epochs": "data",
+    "plugins": "trainer.strategy",
+    "model_registry": "run.name",
+    "inference_mode": "analysis",
+    "barebones": "logging",
+}
+SHARDING = ("fsdp", "deepspeed", "model_parallel", "xla_fsdp")  # strategies: no rank has a whole network
+
+
+@functools.cache
+def parameters() -> dict[str, Any]:
+    """Name -> type of every argument that is the user's to set."""
+    from lightning.pytorch import Trainer
+
+    hints = typing.get_type_hints(Trainer.__init__)
+    names = [n for n in inspect.signature(Trainer.__init__).parameters if n != "self"]
+    return {name: hints.get(name, Any) for name in names if name not in OURS}
+
+
+def default(name: str) -> Any:
+    """Vitrine's default of an argument, or else lightning's."""
+    from lightning.pytorch import Trainer
+
+    return DEFAULTS.get(name, inspect.signature(Trainer.__init__).parameters[name].default)
+
+
+def check(arguments: dict[str, Any]) -> None:
+    """Raise SettingError for the first argument that lightning.Trainer would not take."""
+    known = parameters()
+    for name, value in arguments.items():
+        key = f"trainer.{name}"
+        if name in OURS:
+            raise SettingError(key, f"is Vitrine's own to fill in; see the settings under {OURS[name]}")
+        if name not in known:
+            close = nearest(name, known)
+            hint = f"did you mean trainer.{close[0]}?" if close else f"known: {', '.join(known)}"
+            raise SettingError(key, f"lightning.Trainer has no such argument; {hint}")
+        if name == "strategy" and str(value).lower().startswith(SHARDING):
+            problem = "divides the network among the ranks, and analyses need it whole"
+            raise SettingError(key, f"is {value}, which {problem}; expected auto, ddp or another of its kind")
+        if not _fits(value, known[name]):
+            raise SettingError(key, f"is {value!r}, expected {in_words(known[name])}")
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            lowest = 1 if name in ("accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes") else -1
+            if not value >= lowest:
+                raise SettingError(key, f"is {value}, expected at least {lowest}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    return hint is Any or any(_is(value, member) for member in alternatives(hint))
+
+
+def _is(value: Any, member: Any) -> bool:
+    kind = typing.get_origin(member) or member
+    if kind is typing.Literal:
+        return any(value == v and type(value) is type(v) for v in typing.get_args(member))
+    if isinstance(value, bool) and kind in (int, float):
+        return False
+    return kind in (int, float, str, bool, list, dict, type(None)) and isinstance(
+        value, (int, float) if kind is float else kind
+    )

@@ -1,0 +1,20 @@
+"""Where images come from, one source a file. A new one is a file here, a line below, and a test."""
+
+from vitrine.core.registry import Registry
+
+DATA = Registry(
+    "data set",
+    {
+        "signs": "vitrine.datamodules.signs:Signs",
+        "mnist": "vitrine.datamodules.torchvision_sets:MNIST",
+        "fashion_mnist": "vitrine.datamodules.torchvision_sets:FashionMNIST",
+        "cifar10": "vitrine.datamodules.torchvision_sets:CIFAR10",
+        "cifar100": "vitrine.datamodules.torchvision_sets:CIFAR100",
+        "svhn": "vitrine.datamodules.torchvision_sets:SVHN",
+        "stl10": "vitrine.datamodules.torchvision_sets:STL10",
+        "imagenette": "vitrine.datamodules.torchvision_sets:Imagenette",
+        "imagenet": "vitrine.datamodules.torchvision_sets:ImageNet",
+        "folder": "vitrine.datamodules.folder:Folder",
+        "streaming": "vitrine.datamodules.streaming:Streaming",
+    },
+)

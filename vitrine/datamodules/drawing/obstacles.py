@@ -1,0 +1,137 @@
+"""What stands behind and before a sign: its pole, and a branch or a bar that hides a part of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vitrine.datamodules.drawing.dice import Dice
+from vitrine.datamodules.drawing.plates import Plates
+
+
+class Pole(NamedTuple):
+    """A pole from the middle of a sign down; tensors over images.
+
+    Attributes:
+        top: [n, 2], in the image.
+        slope: [n], how far it goes right, going down.
+        half_width: [n], in half widths of the image.
+        grey: [n].
+    """
+
+    top: Tensor
+    slope: Tensor
+    half_width: Tensor
+    grey: Tensor
+
+    def rows(self, rows: Tensor) -> Pole:
+        """The poles of some images."""
+        return Pole(*(field[rows] for field in self))
+
+
+class Obstacle(NamedTuple):
+    """Leaves (a ragged disc) or a bar (a branch, a wire, another pole); tensors over images.
+
+    Attributes:
+        is_bar: bool [n].
+        centre: [n, 2], in the image.
+        heading: [n, 2], along the bar.
+        reach: [n], radius or half width, in half widths of the image.
+        ragged: [n], by how much the noise moves the edge.
+        colours: [n, 2, 3], what it varies between.
+    """
+
+    is_bar: Tensor
+    centre: Tensor
+    heading: Tensor
+    reach: Tensor
+    ragged: Tensor
+    colours: Tensor
+
+    def rows(self, rows: Tensor) -> Obstacle:
+        """The obstacles of some images."""
+        return Obstacle(*(field[rows] for field in self))
+
+
+_GROWTH = torch.tensor(
+    [[0.16, 0.30, 0.08], [0.30, 0.36, 0.12], [0.28, 0.20, 0.12], [0.35, 0.35, 0.36], [0.62, 0.44, 0.12]]
+)
+
+
+def pole(dice: Dice, sign: Plates) -> Pole:
+    """A pole for each sign, as thick as befits it."""
+    least, greatest = sign.bounds()
+    width = (greatest - least)[:, 0]
+    return Pole(
+        sign.centre, dice.between(-0.08, 0.08), width * dice.between(0.03, 0.05), dice.between(0.35, 0.7)
+    )
+
+
+def obstacle(dice: Dice, sign: Plates) -> Obstacle:
+    """An obstacle for each sign, over its border rather than its middle: most of the sign stays visible."""
+    least, greatest = sign.bounds()
+    radius = (greatest - least).amin(1) / 2
+    is_bar = dice.chance(0.5)
+    aside = torch.where(is_bar, dice.between(0.25, 0.8), dice.between(0.85, 1.15))
+    reach = torch.where(is_bar, dice.between(0.06, 0.15), dice.between(0.35, 0.65))
+    way = dice.heading()
+    heading = torch.stack([-way[:, 1], way[:, 0]], dim=1)  # a bar passes the middle at the distance `aside`
+    base = _GROWTH[dice.one_of(len(_GROWTH))]
+    return Obstacle(
+        is_bar,
+        (least + greatest) / 2 + way * (aside * radius)[:, None],
+        heading,
+        reach * radius,
+        radius * torch.where(is_bar, dice.between(0.0, 0.06), dice.between(0.1, 0.35)),
+        torch.stack([base * dice.between(0.5, 0.9)[:, None], base * dice.between(1.0, 1.5)[:, None]], dim=1),
+    )
+
+
+def raise_pole(canvas: Tensor, poles: Pole, rows: Tensor, softness: Tensor, at: Tensor) -> None:
+    """Paint poles onto some of the images ([n, channels, size, size]), in place; as for `plates.paint`."""
+    left, top = (poles.top[:, k, None] for k in (0, 1))
+    middle = left + (at - top) * poles.slope[:, None]  # [m, size], by row
+    half = poles.half_width[:, None, None]
+    aside = (at - middle[:, :, None]) / half
+    soft = softness[:, None, None]
+    opacity = (0.5 - (aside.abs() - 1) * half / soft).clamp_(0, 1)
+    opacity *= (0.5 + (at - top)[:, :, None] / soft).clamp_(0, 1)
+    # A round pole: lighter a little to the left of its middle.
+    round_ = 1.15 - (aside + 0.4).clamp_(-1.5, 1.5).square_() * 0.35
+    _over(canvas, rows, 3, opacity[:, None], (round_ * poles.grey[:, None, None])[:, None])
+
+
+def obstruct(
+    canvas: Tensor,
+    obstacles: Obstacle,
+    rows: Tensor,
+    softness: Tensor,
+    texture: Tensor,
+    at: Tensor,
+    uncover: int,
+) -> None:
+    """Paint obstacles onto some of the images, in place; as for `plates.paint`.
+
+    Args:
+        texture: [n, size, size], noise that makes edges ragged and leaves differ.
+        uncover: the channel that is drawn towards 0 where the obstacle covers.
+    """
+    x = (at - obstacles.centre[:, :1])[:, None]
+    y = (at - obstacles.centre[:, 1:])[:, :, None]
+    across = x * obstacles.heading[:, 1, None, None] - y * obstacles.heading[:, 0, None, None]
+    is_bar = obstacles.is_bar[:, None, None]
+    apart = torch.where(is_bar, across.abs(), (x * x + y * y).sqrt())
+    texture = texture[rows]
+    distance = apart - obstacles.reach[:, None, None] + texture * obstacles.ragged[:, None, None]
+    opacity = (0.5 - distance / softness[:, None, None]).clamp_(0, 1)
+    first, second = obstacles.colours[:, :, :, None, None].unbind(1)
+    colours = first + (texture * 0.9 + 0.5).clamp_(0, 1)[:, None] * (second - first)
+    _over(canvas, rows, 3, opacity[:, None], colours)
+    canvas[rows, uncover] = canvas[rows, uncover] * (1 - opacity)
+
+
+def _over(canvas: Tensor, rows: Tensor, channels: int, opacity: Tensor, colours: Tensor) -> None:
+    below = canvas[rows, :channels]
+    canvas[rows, :channels] = below + opacity * (colours - below)

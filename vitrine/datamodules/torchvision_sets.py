@@ -1,0 +1,241 @@
+"""The data sets everybody knows, through torchvision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.error import URLError
+
+import torch
+from torch import Tensor
+from torchvision import datasets
+from torchvision.transforms.v2 import functional as F
+
+from vitrine.datamodules.augment import MEANING, Augment
+from vitrine.datamodules.base import DataSettings, ImageData, Split
+from vitrine.datamodules.files import Files
+from vitrine.datamodules.holding import held
+from vitrine.datamodules.memory import InMemory
+from vitrine.datamodules.statistics import imagenet_statistics
+from vitrine.core.settings import SettingError, setting
+
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None
+
+
+@dataclass
+class KnownSettings(DataSettings):
+    root: str = setting("data", "folder the data set is in, or is downloaded to")
+    download: bool = setting(True, "fetch the data set if it is not there")
+
+
+class Known(ImageData):
+    """One of torchvision's data sets.
+
+    A subclass says which (`source`), how its splits are called there (`splits`, training first), and the mean
+    and standard deviation of its pixels.
+    """
+
+    Settings = KnownSettings
+    settings: KnownSettings
+    source: ClassVar[str]
+    splits: ClassVar[tuple[dict[str, Any], dict[str, Any]]] = ({"train": True}, {"train": False})
+
+    def prepare_data(self) -> None:
+        """Fetches what is missing; Lightning calls it on one process a node, before `setup`."""
+        if self.train is None:
+            self._opened()
+
+    def load(self) -> tuple[Split, Split]:
+        train, val = self._opened()
+        self.classes = class_names(train)
+        return self._in_memory(train), self._in_memory(val)
+
+    def _opened(self) -> list[Any]:
+        return [self._open(**split) for split in self.splits]
+
+    def _open(self, **split: Any) -> Any:
+        """torchvision's own object for a split; download and integrity check are its own, too."""
+        root, download = str(Path(self.settings.root).expanduser()), self.settings.download
+        name = self.source
+        try:
+            with _taking_turns(Path(root)) if download else nullcontext():
+                return getattr(datasets, name)(root, download=download, **split)
+        except URLError as error:
+            raise SettingError(
+                "data.root", f"{name} is not in {root} and cannot be downloaded ({error})"
+            ) from error
+        except (RuntimeError, OSError) as error:
+            raise SettingError("data.root", f"{name} cannot be read from {root} ({error})") from error
+
+    def _in_memory(self, source: Any) -> InMemory:
+        images = torch.as_tensor(source.data)
+        if images.ndim == 3:  # [N, H, W]
+            images = images[:, None]
+        elif images.shape[-1] == 3:  # [N, H, W, C]
+            images = images.permute(0, 3, 1, 2)
+        self.channels, self.image_size = images.shape[1], self.settings.image_size or images.shape[-1]
+        labels = source.targets if hasattr(source, "targets") else source.labels
+        return InMemory(resized(images.contiguous(), self.image_size), torch.as_tensor(labels))
+
+
+@contextmanager
+def _taking_turns(root: Path) -> Iterator[None]:
+    """Processes of one machine enter one after the other, so that the first downloads and the others find."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("w") as lock:
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def class_names(source: Any) -> list[str]:
+    """The names of a torchvision data set's classes, the first where they have several; digits for SVHN."""
+    names = getattr(source, "classes", [str(digit) for digit in range(10)])
+    return [name if isinstance(name, str) else name[0] for name in names]
+
+
+def resized(images: Tensor, size: int) -> Tensor:
+    """uint8 images [N, C, H, W] at `size` pixels a side, bilinearly and without aliasing."""
+    if images.shape[-2:] == (size, size):
+        return images
+    return torch.cat([F.resize(part, [size, size], antialias=True) for part in images.split(1000)])
+
+
+@dataclass
+class DigitSettings(KnownSettings):
+    augment: Augment = field(
+        default_factory=partial(Augment, crop=2), metadata=MEANING
+    )  # a mirrored digit is no digit
+
+
+class MNIST(Known):
+    """Handwritten digits, 28 x 28 (LeCun 1998)."""
+
+    Settings, source = DigitSettings, "MNIST"
+    mean, std = (0.1307,), (0.3081,)
+
+
+@dataclass
+class FashionSettings(KnownSettings):
+    augment: Augment = field(default_factory=partial(Augment, crop=2, flip=True), metadata=MEANING)
+
+
+class FashionMNIST(Known):
+    """Pieces of clothing, 28 x 28 (Xiao 2017)."""
+
+    Settings, source = FashionSettings, "FashionMNIST"
+    mean, std = (0.2860,), (0.3530,)
+
+
+@dataclass
+class PhotographSettings(KnownSettings):
+    augment: Augment = field(default_factory=partial(Augment, crop=4, flip=True), metadata=MEANING)
+
+
+class CIFAR10(Known):
+    """Photographs of ten kinds of things, 32 x 32 (Krizhevsky 2009)."""
+
+    Settings, source = PhotographSettings, "CIFAR10"
+    mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+
+class CIFAR100(Known):
+    """Photographs of a hundred kinds of things, 32 x 32 (Krizhevsky 2009)."""
+
+    Settings, source = PhotographSettings, "CIFAR100"
+    mean, std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+
+
+@dataclass
+class HouseNumberSettings(KnownSettings):
+    augment: Augment = field(default_factory=partial(Augment, crop=4), metadata=MEANING)
+
+
+class SVHN(Known):
+    """House numbers, 32 x 32 (Netzer 2011)."""
+
+    Settings, source = HouseNumberSettings, "SVHN"
+    splits = ({"split": "train"}, {"split": "test"})
+    mean, std = (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)
+
+
+@dataclass
+class STL10Settings(KnownSettings):
+    augment: Augment = field(default_factory=partial(Augment, crop=12, flip=True), metadata=MEANING)
+
+
+class STL10(Known):
+    """Photographs of ten kinds of things, 96 x 96, only 5,000 to train on (Coates 2011)."""
+
+    Settings, source = STL10Settings, "STL10"
+    splits = ({"split": "train"}, {"split": "test"})
+    mean, std = (0.4467, 0.4398, 0.4066), (0.2603, 0.2566, 0.2713)
+
+
+@dataclass
+class FileSettings(KnownSettings):
+    resize: int = setting(0, "shorter side before the centre is cut out, pixels; 0: 8/7 image_size", least=0)
+    skip_corrupt: bool = setting(False, "leave unreadable images out (all are tried first), not stop at them")
+
+
+class KnownFiles(Known):
+    """A data set that torchvision leaves in files."""
+
+    splits = ({"split": "train"}, {"split": "val"})
+    settings: FileSettings
+
+    def load(self) -> tuple[Split, Split]:
+        how, opened = self.settings, self._opened()
+        self.classes, self.image_size = class_names(opened[0]), how.image_size
+        resize = how.resize or round(how.image_size * 8 / 7)  # 256 for 224
+        if resize < how.image_size:
+            raise SettingError(
+                "data.resize", f"is {resize}, expected at least data.image_size, {how.image_size}"
+            )
+        splits = []
+        for source in opened:
+            samples = source.samples if hasattr(source, "samples") else source._samples
+            labels = torch.tensor([label for _, label in samples])
+            files = [Path(file) for file, _ in samples]
+            splits.append(Files(files, labels, how.image_size, resize=resize, zoom=how.augment.zoom))
+        splits, _, _ = held(splits, how.cache, how.skip_corrupt)
+        self.mean, self.std = imagenet_statistics()
+        return splits
+
+
+@dataclass
+class ImagenetteSettings(FileSettings):
+    image_size: int = setting(128, "pixels a side, images are resized to it", least=1)
+    augment: Augment = field(default_factory=partial(Augment, zoom=0.35, flip=True), metadata=MEANING)
+
+
+class Imagenette(KnownFiles):
+    """Ten easy classes of ImageNet, 13,394 photographs (Howard 2019)."""
+
+    Settings, source = ImagenetteSettings, "Imagenette"
+
+
+@dataclass
+class ImageNetSettings(FileSettings):
+    image_size: int = setting(224, "pixels a side, images are resized to it", least=1)
+    augment: Augment = field(default_factory=partial(Augment, zoom=0.08, flip=True), metadata=MEANING)
+
+
+class ImageNet(KnownFiles):
+    """1,000 classes, 1.28 million photographs (Russakovsky 2015); put its archives into `root` yourself."""
+
+    Settings, source = ImageNetSettings, "ImageNet"
+
+    def _open(self, **split: Any) -> Any:
+        root = Path(self.settings.root).expanduser()
+        try:
+            return datasets.ImageNet(str(root), **split)
+        except (RuntimeError, OSError) as error:
+            raise SettingError("data.root", f"ImageNet cannot be read from {root} ({error})") from error

@@ -1,0 +1,1 @@
+"""Several processes: who they are, what they agree on, and how they end when interrupted."""

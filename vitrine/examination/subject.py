@@ -1,0 +1,113 @@
+"""What the analyses are given: a network, a few fixed probes, and which layers and units to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitrine.analyses.base import Figure, Images, Probes, Subject, as_float
+from vitrine.analyses.layers import choose_units as layers_and_units
+from vitrine.core.registry import UnknownName
+from vitrine.core.settings import SettingError
+from vitrine.examination.examine import AnalysisSettings
+
+
+def make_subject(
+    network: nn.Module,
+    data: Any,
+    settings: AnalysisSettings,
+    step: int = 0,
+    *,
+    previous: Mapping[str, Sequence[Figure]] | None = None,
+    device: torch.device | str | None = None,
+) -> Subject:
+    """The Subject of a network at a step.
+
+    Args:
+        network: is put in eval mode, its parameters frozen, and moved to the device: hand over a copy.
+        data: set up; has `train` and `val` (analyses.base.Images) and `classes`.
+        previous: what the checkpoint before yielded, by analysis.
+        device: for `settings.device` of "auto"; where the network is, unless given.
+
+    Raises:
+        SettingError: a layer or unit that the network does not have.
+    """
+    dataset = getattr(data, settings.split)
+    if settings.device != "auto":
+        device = settings.device
+    elif device is None:
+        device = next((p.device for p in network.parameters()), "cpu")
+    device = torch.device(device)
+    network = network.to(device).eval().requires_grad_(False)
+    probes = pick_probes(dataset, data.classes, settings.probes)
+    probes = Probes(probes.images.to(device), probes.labels.to(device), probes.indices, probes.masks)
+    return Subject(
+        network=network,
+        probes=probes,
+        dataset=dataset,
+        classes=list(data.classes),
+        units=choose_units(network, probes.images[:1], settings.layers, settings.units),
+        step=step,
+        seed=settings.seed,
+        device=device,
+        batch_size=settings.batch_size,
+        previous=previous or {},
+        progress=bar,
+    )
+
+
+def pick_probes(dataset: Images, classes: Sequence[str], n: int) -> Probes:
+    """The same n images at every checkpoint: the first of each class, then the second of each, and so on.
+
+    With fewer probes than classes, evenly spaced classes; a data set with fewer than n images gives all.
+    """
+    labels = _labels(dataset)
+    shown = range(len(classes)) if n >= len(classes) else [i * len(classes) // n for i in range(n)]
+    turns = [torch.nonzero(labels == label).flatten().tolist() for label in shown]
+    rounds = max((len(turn) for turn in turns), default=0)
+    in_turn = (turn[r] for r in range(rounds) for turn in turns if r < len(turn))
+    indices = [index for index, _ in zip(in_turn, range(n))]
+    if len(indices) < min(
+        n, len(labels)
+    ):  # classes too small, or labels beyond the classes: fill up with the rest
+        rest = (i for i in range(len(labels)) if i not in set(indices))
+        indices += [index for index, _ in zip(rest, range(n - len(indices)))]
+    index = torch.tensor(indices, dtype=torch.int64)
+    images = torch.stack([as_float(dataset[i][0]) for i in indices])
+    masks = dataset.masks(index) if hasattr(dataset, "masks") else None
+    return Probes(images, labels[index], index, masks)
+
+
+def choose_units(network: nn.Module, images: Tensor, layers: Any, units: Any) -> dict[str, Sequence[int]]:
+    """`analyses.layers.choose_units` for what a person asked for.
+
+    Raises:
+        SettingError: a layer or a unit that is not there.
+    """
+    if isinstance(units, bool) or not isinstance(units, (int, Sequence)) or isinstance(units, str):
+        problem = "expected a number of channels, at least 1, or a list of channels"
+        raise SettingError("analysis.units", f"is {units!r}, {problem}")
+    try:
+        return dict(layers_and_units(network, images, layers, units))
+    except UnknownName as error:
+        raise SettingError("analysis.layers", str(error)) from None
+    except ValueError as error:
+        key = "analysis.units" if str(error).startswith("unit") else "analysis.layers"
+        raise SettingError(key, str(error)) from None
+
+
+def bar(iterable: Iterable[Any], description: str = "", total: int | None = None) -> Iterable[Any]:
+    """A progress bar on a terminal that leaves the terminal as it was; nothing elsewhere."""
+    from tqdm import tqdm
+
+    return tqdm(iterable, description, total, leave=False, dynamic_ncols=True, disable=None, delay=0.5)
+
+
+def _labels(dataset: Images) -> Tensor:
+    labels = getattr(dataset, "labels", None)
+    if labels is None:
+        labels = [int(dataset[i][1]) for i in range(len(dataset))]
+    return torch.as_tensor(labels, dtype=torch.int64)

@@ -1,0 +1,37 @@
+"""What is trained: networks by name, objectives, the LightningModule, and the way back from a checkpoint."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from vitrine.core.registry import Registry
+
+OBJECTIVES = Registry(
+    "objective",
+    {
+        "standard": "vitrine.modules.objectives.standard:Standard",
+        "pgd": "vitrine.modules.objectives.pgd:PGD",
+        "fast": "vitrine.modules.objectives.fast:Fast",
+        "free": "vitrine.modules.objectives.free:Free",
+        "trades": "vitrine.modules.objectives.trades:TRADES",
+        "mart": "vitrine.modules.objectives.mart:MART",
+    },
+)
+
+# Imported when first asked for: naming a setting must not cost an import of torchvision or lightning.
+_LAZY = {
+    "NETWORKS": "vitrine.modules.networks",
+    "load_network": "vitrine.modules.loading",
+    "load_checkpoint": "vitrine.modules.checkpoint",
+    "Classifier": "vitrine.modules.classifier",
+    "OptimizerSettings": "vitrine.modules.optimizers",
+}
+
+__all__ = ["NETWORKS", "OBJECTIVES", "Classifier", "OptimizerSettings", "load_checkpoint", "load_network"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'modules' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

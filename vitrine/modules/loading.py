@@ -1,0 +1,192 @@
+"""A network by name, taking [0, 1] pixels, with weights if wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vitrine.modules import normalize, surgery
+from vitrine.modules.networks import NETWORKS, build, defaults, takes_image_size
+from vitrine.modules.weights import Weights, WeightsError, fit, read_weights, strip
+from vitrine.core.registry import UnknownName
+
+Statistics = tuple[Sequence[float], Sequence[float]]
+
+# torchvision's own forward pass would turn ImageNet's statistics into one half (transform_input)
+_HALF_STATISTICS = ("googlenet", "inception_v3")
+_MANY = 1013  # outputs by which the last layer is told from others: no network has a layer of so many
+
+
+def load_network(
+    name: str,
+    *,
+    classes: int | Sequence[str],
+    weights: str | Path | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    channels: int = 3,
+    stem: str = "standard",
+    head: str = "weights",
+    image_size: int | None = None,
+    **options: Any,
+) -> nn.Module:
+    """A network that takes float images in [0, 1], [N, channels, H, W], and gives logits [N, classes].
+
+    Its normalisation is its first step (`network.normalize`); `network.spec` (plain containers) and the
+    state_dict suffice to rebuild it; `network.classes` are the class names. It comes in training mode, as
+    torch builds networks.
+
+    Args:
+        name: one of `NETWORKS`.
+        classes: how many, or their names.
+        weights: a file (.pt, .pth, .safetensors, or a checkpoint of ours) or one of torchvision's names for
+            the network's weights ("IMAGENET1K_V1", "DEFAULT": fetched by torchvision).
+        mean, std: per channel, of [0, 1] pixels. Left out, they are those that the weights bring along; where
+            these bring none, ImageNet's for three channels (what published weights of these networks were
+            trained with; one half for googlenet and inception_v3, which want that) and, without weights, one
+            half for others.
+        channels: of the images. Other than 3, torchvision's networks get a new first convolution.
+        stem: "small" gives torchvision's networks a first convolution of 3x3 and stride 1 and no max-pool
+            after it.
+        head: "weights", or "new" to start the last layer afresh where the weights are of other classes.
+        image_size: side of the images, in pixels, for the networks that are built for one size (perceptron,
+            vit_*, maxvit_t); all others take any.
+        options: further arguments of the network's builder.
+
+    Raises:
+        UnknownName: no such network, or no such weights of it.
+        WeightsError: weights that cannot be read, or that do not fit.
+        ValueError: an option that the builder does not have, or a value that cannot be.
+    """
+    names = [str(i) for i in range(classes)] if isinstance(classes, int) else [str(c) for c in classes]
+    _check(names, channels, stem, head, mean, std)
+    loaded = None if weights is None else _find(name, str(weights))
+    options = {key: _plain(key, value) for key, value in {**defaults(name), **options}.items()}
+    if stem != "standard":
+        options["stem"] = stem
+    if takes_image_size(name):
+        image_size = loaded.image_size if image_size is None and loaded is not None else image_size
+        options |= {} if image_size is None else {"image_size": image_size}
+    network = build(spec := {"name": name, "classes": len(names), "channels": channels, "options": options})
+    if loaded is not None:
+        _load(network, spec, loaded, head)
+        if isinstance(classes, int) and loaded.classes is not None and len(loaded.classes) == classes:
+            names = list(loaded.classes)
+    if mean is None or std is None:
+        mean, std = _statistics(name, channels, loaded)
+    network.spec, network.classes = spec, names
+    return normalize.attach(network, mean, std)
+
+
+def classes_of(name: str, weights: str | Path, **options: Any) -> tuple[int | list[str], int]:
+    """The classes that weights of a network are of (their names, or how many) and the channels of its images.
+
+    Both are read off the last layer and the first convolution, for networks that no data set came with.
+
+    Args:
+        name, weights, options: as for `load_network`.
+
+    Raises:
+        UnknownName, WeightsError, ValueError: as `load_network`; the weights have no such layer.
+    """
+    loaded = _find(name, str(weights))
+    if loaded.network not in (None, name):
+        raise WeightsError(weights, f"is a checkpoint of {loaded.network}, not of {name}")
+    if takes_image_size(name) and loaded.image_size is not None:
+        options.setdefault("image_size", loaded.image_size)
+    with torch.random.fork_rng(devices=[]):  # the draws are thrown away: only layers' names are wanted
+        network = build({"name": name, "classes": _MANY, "channels": 3, "options": options})
+    head, first = surgery.head_layer(network, _MANY), surgery.first_convolution(network)
+    for layer, what in ((head, "classes"), (first, "channels")):
+        if f"{layer}.weight" not in loaded.state:
+            problem = f"has no {layer}.weight, which would tell the number of {what}"
+            raise WeightsError(weights, f"{problem}: expected weights of {name} (model.name)")
+    count = len(loaded.state[f"{head}.weight"])
+    named = loaded.classes is not None and len(loaded.classes) == count
+    return list(loaded.classes) if named else count, loaded.state[f"{first}.weight"].shape[1]
+
+
+def _find(name: str, weights: str) -> Weights:
+    """Weights by torchvision's name for them, or from a file."""
+    builder, published = NETWORKS[name], {}
+    if name not in NETWORKS.places:
+        import torchvision
+
+        published = torchvision.models.get_model_weights(builder).__members__
+    if weights not in published:
+        if Path(weights).exists() or Path(weights).suffix:
+            return read_weights(weights)
+        raise UnknownName(f"weights of {name} (and no file)", weights, published)
+    entry = published[weights]
+    try:
+        state = entry.get_state_dict(progress=True, check_hash=True, weights_only=True)
+    except OSError as error:
+        raise WeightsError(weights, f"of {name} could not be fetched: {error}") from error
+    transforms = entry.transforms()
+    mean, std = (None, None) if name in _HALF_STATISTICS else (transforms.mean, transforms.std)
+    size = entry.meta["min_size"][0] if name.startswith("vit_") else None
+    return Weights(
+        weights, strip(state), classes=list(entry.meta["categories"]), mean=mean, std=std, image_size=size
+    )
+
+
+def _load(network: nn.Module, spec: Mapping[str, Any], weights: Weights, head: str) -> None:
+    """Fit weights to a network that has no normalisation yet."""
+    if weights.network not in (None, spec["name"]):
+        raise WeightsError(weights.source, f"is a checkpoint of {weights.network}, not of {spec['name']}")
+    layer = surgery.head_layer(network, spec["classes"])
+    theirs = weights.state.get(f"{layer}.weight")
+    if head == "weights" and theirs is not None and len(theirs) != spec["classes"]:
+        problem = f"has {len(theirs)} classes and {spec['classes']} are wanted"
+        raise WeightsError(weights.source, f"{problem}: head=new starts the last layer afresh")
+    fit(network, weights, skip=layer if head == "new" else None)
+
+
+def _statistics(name: str, channels: int, weights: Weights | None) -> Statistics:
+    """Mean and standard deviation where nobody gave them."""
+    if weights is not None and weights.mean is not None and weights.std is not None:
+        return weights.mean, weights.std
+    if channels == 3 and name not in _HALF_STATISTICS:
+        return normalize.IMAGENET_MEAN, normalize.IMAGENET_STD
+    if channels != 3 and weights is not None:
+        raise ValueError(
+            f"mean: {weights.source} does not say how images of {channels} channels were normalised"
+        )
+    return (0.5,) * channels, (0.5,) * channels
+
+
+def _check(
+    names: list[str],
+    channels: int,
+    stem: str,
+    head: str,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> None:
+    if len(names) < 2:
+        raise ValueError(f"classes: {len(names)} came, expected at least 2")
+    if channels < 1:
+        raise ValueError(f"channels is {channels}, expected at least 1")
+    for key, value, choices in (("stem", stem, ("standard", "small")), ("head", head, ("weights", "new"))):
+        if value not in choices:
+            raise ValueError(f"{key} is {value!r}, expected one of {', '.join(choices)}")
+    if (mean is None) != (std is None):
+        raise ValueError("mean and std come together, only one was given")
+    for key, value in (("mean", mean), ("std", std)):
+        if value is not None and len(value) != channels:
+            raise ValueError(f"{key} has {len(value)} entries, expected one for each of {channels} channels")
+
+
+def _plain(key: str, value: Any) -> Any:
+    """A builder's option as it can stand in a checkpoint."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(k): _plain(key, v) for k, v in value.items()}
+    if isinstance(value, Sequence):
+        return [_plain(key, v) for v in value]
+    raise ValueError(f"{key} is a {type(value).__name__}, expected a number, text, or a list of them")

@@ -1,0 +1,139 @@
+"""Networks by name: all of torchvision's classifiers and our own, built from a plain description."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+from vitrine.modules import surgery
+from vitrine.core.registry import Registry, nearest
+
+_OURS = {
+    "convnet": "vitrine.modules.convnet:ConvNet",
+    "resnet20": "vitrine.modules.residual:CifarResNet",
+    "preact_resnet18": "vitrine.modules.residual:preact_resnet18",
+    "wide_resnet28_10": "vitrine.modules.residual:wide_resnet28_10",
+    "perceptron": "vitrine.modules.perceptron:Perceptron",
+}
+# built with auxiliary heads and a normalisation of their own unless told otherwise
+_INCEPTIONS = ("googlenet", "inception_v3")
+_RESERVED = ("weights", "num_classes", "progress", "pretrained", "aux_logits", "transform_input")
+
+
+class Networks(Registry):
+    """Our own networks, then torchvision's classifiers; `NETWORKS[name]` is the builder."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self.places:
+            return super().__getitem__(name)
+        self.check(name)
+        import torchvision
+
+        return torchvision.models.get_model_builder(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self.places, *_torchvision_names()))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.places or name in _torchvision_names()
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+NETWORKS = Networks("network", _OURS)
+
+
+@functools.cache
+def _torchvision_names() -> tuple[str, ...]:
+    import torchvision
+
+    return tuple(torchvision.models.list_models(module=torchvision.models))
+
+
+def build(spec: Mapping[str, Any]) -> nn.Module:
+    """The network of a spec, freshly initialised and without normalisation.
+
+    Raises:
+        UnknownName: no such network.
+        ValueError: an option that the builder does not have, or a value that cannot be.
+    """
+    name, classes, channels, options = spec["name"], spec["classes"], spec["channels"], dict(spec["options"])
+    builder = NETWORKS[name]
+    stem = options.pop("stem", "standard")
+    for key in _RESERVED:
+        if key in options:
+            raise ValueError(f"{key}: is not an option of {name} here")
+    if name in _OURS:
+        if stem != "standard":
+            raise ValueError(
+                f"stem: {name} is made for small images already; stem=small is for torchvision's networks"
+            )
+        return _call(name, builder, {"channels": channels, **options}, classes)
+    size = options.pop("image_size", None)
+    if size is not None:
+        options |= {"input_size": (size, size)} if name == "maxvit_t" else {"image_size": size}
+    if name in _INCEPTIONS:  # one tensor of logits, no second normalisation, no warning about initialisation
+        options = {"aux_logits": False, "transform_input": False, "init_weights": True, **options}
+    network = _call(name, builder, options, classes)
+    if stem == "small":
+        surgery.small_stem(network)
+    surgery.input_channels(network, channels)
+    return network
+
+
+def _call(name: str, builder: Any, options: dict[str, Any], classes: int) -> nn.Module:
+    """`builder(num_classes=classes, **options)`, a wrong option answered with the right ones."""
+    known = _parameters(builder)
+    if name in _OURS:
+        _refuse_unknown(name, options, known)
+        for key, required in known.items():
+            if required and key not in options:
+                raise ValueError(f"{key}: {name} is built for one, give {key}=...")
+    try:
+        return builder(num_classes=classes, **options)
+    except TypeError as error:
+        # torchvision's builders hand their keyword arguments on to the class that they say they return
+        hints = _parameters(inspect.signature(builder).return_annotation)
+        _refuse_unknown(name, options, {key: False for key, required in hints.items() if not required})
+        raise ValueError(f"{name} cannot be built with {options}: {error}") from error
+    except (ValueError, AssertionError, RuntimeError, NotImplementedError) as error:
+        raise ValueError(f"{name} cannot be built with {options}: {error}") from error
+
+
+def _parameters(function: Any) -> dict[str, bool]:
+    """The named parameters of a builder that are settings, and whether each is required."""
+    parameters = inspect.signature(function).parameters.values()
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    named = [p for p in named if p.name not in ("self", *_RESERVED) and "Callable" not in str(p.annotation)]
+    return {p.name: p.default is p.empty for p in named}
+
+
+def _refuse_unknown(name: str, options: Mapping[str, Any], known: Mapping[str, bool]) -> None:
+    for key in options:
+        if key not in known:
+            close = nearest(key, known)
+            hint = f"did you mean {' or '.join(close)}? " if close else ""
+            shown = ", ".join(k for k in known if k != "channels") or "none"
+            raise ValueError(f"{key}: {name} has no such option; {hint}Its options: {shown}")
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """The options of one of our own networks as they are unless said otherwise; nothing for torchvision's.
+
+    A spec holds them, so that a checkpoint can be read once they have changed.
+    """
+    if name not in _OURS:
+        return {}
+    parameters = inspect.signature(NETWORKS[name]).parameters.values()
+    named = [p for p in parameters if p.name not in ("channels", *_RESERVED)]
+    return {p.name: p.default for p in named if p.default is not p.empty}
+
+
+def takes_image_size(name: str) -> bool:
+    """Whether a network is built for one image size."""
+    return name in ("perceptron", "maxvit_t") or name.startswith("vit_")

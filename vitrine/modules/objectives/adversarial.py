@@ -1,0 +1,75 @@
+"""What adversarial objectives share: the attack's settings, its random numbers, the loss on its images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitrine import attacks
+from vitrine.attacks.threat import NORMS
+from vitrine.modules.objectives.awp import WeightPerturbed
+from vitrine.modules.objectives.standard import cross_entropy
+from vitrine.core.settings import setting
+
+
+@dataclass
+class Adversarial(WeightPerturbed):
+    """The budget, and how the network is met in the attack. The attack runs in the training's precision.
+
+    A small network may learn nothing at all from a strong attack at its start: `eps_warmup` lets the attack's
+    eps and steps rise linearly from zero.
+    """
+
+    norm: str = setting("linf", "norm of the perturbation", choices=tuple(NORMS))
+    eps: float = setting(8 / 255, "largest perturbation, of [0, 1] pixels", least=0)
+    step: float | None = setting(None, "size of the attack's steps; null: as its paper has it", above=0)
+    eps_warmup: int = setting(0, "batches over which eps rises to its full size", least=0)
+    attack_mode: str = setting(
+        "eval",
+        "batch normalisation in the attack: eval, by running statistics; train, by the batch",
+        choices=("eval", "train"),
+    )
+    label_smoothing: float = setting(
+        0.0, "share of the target spread evenly over all classes (Pang 2021)", least=0, most=1
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.batches = 0  # trained on
+
+    def share(self) -> float:
+        """What share of eps the attack on the next batch may use; counts the batch."""
+        self.batches += 1
+        return min(1.0, self.batches / (self.eps_warmup + 1))
+
+    def pgd(self, steps: int, share: float) -> attacks.PGD:
+        """PGD within this share of the budget."""
+        return attacks.PGD(
+            norm=self.norm,
+            eps=share * self.eps,
+            steps=steps,
+            step=None if self.step is None else share * self.step,
+            mode=self.attack_mode,
+            precision="inherit",
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"batches": self.batches}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.batches = state["batches"]
+
+    def cross_entropy(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean cross-entropy and the logits, at the worst weights if awp is on."""
+        return self.at_worst_weights(
+            network, lambda: cross_entropy(network, images, labels, self.label_smoothing)
+        )
+
+
+def fresh_keys(images: Tensor) -> Tensor:
+    """A new key for each image's random numbers, int64 [N], drawn from torch's global generator, which is
+    part of a resumable checkpoint."""
+    return torch.randint(2**63 - 1, (len(images),), device=images.device)

@@ -1,0 +1,63 @@
+"""Fast adversarial training: one step from a random start (Wong 2020), guarded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from vitrine import attacks
+from vitrine.modules.objectives.adversarial import Adversarial, fresh_keys
+from vitrine.modules.objectives.collapse import CollapseGuard
+from vitrine.core.settings import setting
+
+
+@dataclass
+class Fast(Adversarial):
+    """The cross-entropy of images one FGSM step of 1.25 eps from a random point of the ball.
+
+    One step is enough until, within a few batches, the network learns to defy that step alone ("catastrophic
+    overfitting"). Every `guard_every` steps PGD-5 therefore attacks the first images that were trained on;
+    once its accuracy has dropped by more than `guard_drop`, a warning says so and the attack is PGD for the
+    rest of the run, under which robustness comes back (Li 2020). Meant for a cyclic learning rate.
+    """
+
+    guard_every: int = setting(50, "training steps between two looks at PGD-5; 0: no guard", least=0)
+    guard_drop: float = setting(0.2, "drop of the accuracy under PGD-5 that is a collapse", above=0, most=1)
+    guard_images: int = setting(128, "how many training images are looked at; at most a batch", least=1)
+    fallback_steps: int = setting(10, "steps of the attack after a collapse", least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        look = attacks.PGD(norm=self.norm, eps=self.eps, steps=5, precision="inherit")
+        self.guard = CollapseGuard(look, self.guard_images, self.guard_every, self.guard_drop)
+
+    def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        collapsed, share = self.guard.look(network, images, labels), self.share()
+        attack = self.fallback(share) if collapsed else self.one_step(share)
+        worst = attack(network, images, labels, keys=fresh_keys(images), check=False)
+        return self.cross_entropy(network, worst, labels)
+
+    def one_step(self, share: float) -> attacks.FGSM:
+        """FGSM within this share of the budget."""
+        step = 1.25 * self.eps if self.step is None else self.step
+        return attacks.FGSM(
+            norm=self.norm,
+            eps=share * self.eps,
+            step=share * step or None,  # 0 where eps is
+            random_start=True,
+            mode=self.attack_mode,
+            precision="inherit",
+        )
+
+    def fallback(self, share: float) -> attacks.PGD:
+        """PGD, by steps of its own size."""
+        return replace(self.pgd(self.fallback_steps, share), step=None)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "guard": self.guard.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.guard.load_state_dict(state["guard"])

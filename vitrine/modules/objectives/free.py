@@ -1,0 +1,56 @@
+"""Free adversarial training (Shafahi 2019): every backward pass serves the weights and the perturbation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitrine.modules.objectives.awp import WeightPerturbed
+from vitrine.modules.objectives.standard import cross_entropy
+from vitrine.core.settings import setting
+
+
+@dataclass
+class Free(WeightPerturbed):
+    """Each batch is trained on `replays` times; its perturbation ascends meanwhile, and is kept for the next.
+
+    An epoch costs as much as `replays` plain ones: **divide the number of epochs by `replays`**. Learning
+    rate schedules and averages of weights count batches, not replays. The budget is in Linf, as in the paper.
+    A batch of another size starts from no perturbation.
+    """
+
+    eps: float = setting(8 / 255, "largest perturbation, of [0, 1] pixels", least=0)
+    step: float | None = setting(None, "ascent of the perturbation, a replay; null: eps", above=0)
+    replays: int = setting(8, "optimizer steps on each batch; divide trainer.max_epochs by it", least=1)
+    label_smoothing: float = setting(
+        0.0, "share of the target spread evenly over all classes", least=0, most=1
+    )
+
+    norm = "linf"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.delta: Tensor | None = None  # [N, C, H, W]
+
+    def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        if self.delta is None or self.delta.shape != images.shape:
+            self.delta = torch.zeros_like(images)
+        self.delta = self.delta.detach().to(images).requires_grad_(torch.is_grad_enabled())
+        pixels = (images + self.delta).clamp(0, 1)
+        return self.at_worst_weights(
+            network, lambda: cross_entropy(network, pixels, labels, self.label_smoothing)
+        )
+
+    def after_backward(self, network: nn.Module) -> None:
+        super().after_backward(network)
+        ascent = (self.eps if self.step is None else self.step) * self.delta.grad.sign()
+        self.delta = (self.delta.detach() + ascent).clamp_(-self.eps, self.eps)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self.delta is None else {"delta": self.delta.detach().cpu()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.delta = state.get("delta")

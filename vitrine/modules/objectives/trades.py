@@ -1,0 +1,63 @@
+"""TRADES (Zhang 2019): accuracy on the images as they are, and agreement with it around them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitrine.attacks import draws
+from vitrine.attacks.guard import untouched
+from vitrine.modules.objectives.adversarial import Adversarial, fresh_keys
+from vitrine.core.settings import setting
+
+_START = 0.001  # deviation of the noise that the attack begins with: at the image its gradient is zero
+
+
+@dataclass
+class TRADES(Adversarial):
+    """CE(x) + beta KL(p(x) | p(x')), where x' maximises that divergence; training accuracy is on x.
+
+    The attack's target p(x) is computed once, not at every step; where attack and loss see the very same
+    network (attack_mode=train, no awp) the loss takes its logits from there too.
+    """
+
+    steps: int = setting(10, "steps of the attack, by eps / 4 in linf unless `step` says", least=1)
+    beta: float = setting(6.0, "weight of the divergence", least=0)
+
+    def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        clean = network(images) if self.attack_mode == "train" and not self.awp else None
+        keys = fresh_keys(images)
+        worst = self.pgd(self.steps, self.share())(
+            network,
+            images,
+            self._target(network, images) if clean is None else probabilities(clean.detach()),
+            keys=keys,
+            check=False,
+            start=images + _START * draws.normal(keys, *images.shape[1:]).to(images),
+            loss=divergence,
+        )
+
+        def loss() -> tuple[Tensor, Tensor]:
+            logits = network(images) if clean is None else clean
+            own = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+            around = divergence(network(worst), probabilities(logits)).mean()
+            return own + self.beta * around, logits
+
+        return self.at_worst_weights(network, loss)
+
+    def _target(self, network: nn.Module, images: Tensor) -> Tensor:
+        with untouched(network, self.attack_mode, 0, images.device), torch.no_grad():
+            return probabilities(network(images))
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """softmax in float32, [N, K]."""
+    return logits.float().softmax(1)
+
+
+def divergence(logits: Tensor, target: Tensor) -> Tensor:
+    """KL(target | softmax(logits)) of each image, [N]; target: probabilities, [N, K]."""
+    return F.kl_div(logits.float().log_softmax(1), target, reduction="none").sum(1)

@@ -1,0 +1,163 @@
+"""Optimisers by torch's names, and learning rates as a closed function of the step."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from vitrine.core.registry import UnknownName
+from vitrine.core.settings import SettingError, setting
+
+SCHEDULES = ("constant", "cosine", "piecewise", "one_cycle", "cyclic")
+_WARMUP = {"constant": 0.0, "cosine": 0.05, "piecewise": 0.0, "one_cycle": 0.3, "cyclic": 0.4}
+
+
+@dataclass
+class OptimizerSettings:
+    """What moves the weights, and how fast when."""
+
+    name: str = setting(
+        "adamw", "one of torch.optim's optimizers, in lower case: sgd, adam, adamw, rmsprop, ..."
+    )
+    lr: float = setting(0.005, "learning rate; the highest of the schedule", above=0)
+    weight_decay: float = setting(0.05, "weight decay", least=0)
+    decay_all: bool = setting(False, "weight decay on biases and normalisation layers too")
+    momentum: float = setting(0.9, "momentum, of optimizers that have it (sgd, rmsprop)", least=0)
+    nesterov: bool = setting(True, "Nesterov's momentum (sgd with momentum)")
+    options: dict[str, Any] = setting({}, "further arguments of the optimizer, such as {betas: [0.9, 0.99]}")
+    schedule: str = setting("one_cycle", "course of the learning rate over the run", choices=SCHEDULES)
+    warmup: float | None = setting(
+        None,
+        "share of the run in which it rises; null: cosine 0.05, one_cycle 0.3, cyclic 0.4",
+        least=0,
+        most=1,
+    )
+    milestones: list[float] = setting([0.5, 0.75], "piecewise: shares of the run after which it falls")
+    gamma: float = setting(0.1, "piecewise: factor of each fall", above=0)
+    ema: float = setting(0.0, "decay of the moving average of the weights, a step; 0: none", least=0, most=1)
+
+
+def build(settings: OptimizerSettings, network: nn.Module, steps: float) -> tuple[Optimizer, LambdaLR]:
+    """The optimizer of a network's trainable parameters, and a scheduler that is to step with it.
+
+    The scheduler's whole state is the number of steps taken, so a resumed run goes on with the very same
+    numbers.
+
+    Args:
+        steps: optimizer steps in the whole run; infinite where nobody knows.
+
+    Raises:
+        UnknownName: no such optimizer.
+        SettingError: a value that cannot be, or an option that the optimizer does not have.
+    """
+    if settings.name not in _optimizers():
+        raise UnknownName("optimizer", settings.name, _optimizers())
+    make = _optimizers()[settings.name]
+    known = inspect.signature(make).parameters
+    options: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    if "weight_decay" not in known:
+        if settings.weight_decay:
+            raise SettingError(
+                "optimizer.weight_decay", f"is {settings.weight_decay}, but {settings.name} has none"
+            )
+        del options["weight_decay"]
+    if "momentum" in known:
+        options["momentum"] = settings.momentum
+    if "nesterov" in known:
+        options["nesterov"] = settings.nesterov and settings.momentum > 0
+    for key, value in settings.options.items():
+        if key not in known or key == "params":
+            names = ", ".join(k for k in known if k != "params")
+            raise SettingError(
+                f"optimizer.options.{key}", f"{settings.name} has no such option; it has {names}"
+            )
+        options[key] = tuple(value) if isinstance(value, (list, tuple)) else value
+    try:
+        optimizer = make(_groups(network, settings), **options)
+    except (TypeError, ValueError) as error:
+        raise SettingError("optimizer", f"{settings.name} does not take these settings: {error}") from error
+    return optimizer, LambdaLR(optimizer, factor(settings, steps))
+
+
+def factor(settings: OptimizerSettings, steps: float) -> Callable[[int], float]:
+    """The learning rate at step 0, 1, ... as a share of its highest value.
+
+    constant, cosine (to zero; Loshchilov & Hutter 2017) and piecewise rise linearly in the share `warmup` of
+    the run; one_cycle (Smith 2018) rises from 1/25 and falls to 1/250,000 in half cosines, as torch's
+    OneCycleLR does; cyclic (Wong 2020) is one triangle from zero to zero.
+
+    Raises:
+        SettingError: a schedule with an end in a run without one, or impossible milestones.
+    """
+    kind = settings.schedule
+    if kind not in SCHEDULES:
+        raise UnknownName("schedule", kind, SCHEDULES)
+    warmup = _WARMUP[kind] if settings.warmup is None else settings.warmup
+    milestones = list(settings.milestones)
+    if kind == "piecewise" and (
+        milestones != sorted(set(milestones)) or not all(0 < m < 1 for m in milestones)
+    ):
+        raise SettingError("optimizer.milestones", f"is {milestones}, expected rising shares between 0 and 1")
+    if not math.isfinite(steps) or steps < 0:
+        if kind != "constant" or warmup > 0:
+            raise SettingError(
+                "optimizer.schedule", f"{kind} needs a run with an end: give max_epochs or max_steps"
+            )
+        return lambda step: 1.0
+    if kind == "one_cycle":
+        return functools.partial(_one_cycle, steps=steps, rise=warmup)
+    if kind == "cyclic":
+        return functools.partial(_triangle, steps=steps, peak=warmup * steps)
+    rise = round(warmup * steps)
+    after = {
+        "constant": lambda step: 1.0,
+        "cosine": lambda step: _half_cosine(1.0, 0.0, (step - rise) / max(steps - rise, 1)),
+        "piecewise": lambda step: settings.gamma ** sum(step >= m * steps for m in milestones),
+    }[kind]
+    return lambda step: (step + 1) / (rise + 1) if step < rise else after(step)
+
+
+def _half_cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * min(share, 1.0))) / 2
+
+
+def _one_cycle(step: int, steps: float, rise: float) -> float:
+    peak = rise * steps - 1
+    if step <= peak:
+        return _half_cosine(1 / 25, 1.0, step / peak if peak > 0 else 1.0)
+    return _half_cosine(1.0, 1 / 25e4, (step - peak) / max(steps - 1 - peak, 1e-9))
+
+
+def _triangle(step: int, steps: float, peak: float) -> float:
+    if step < peak:
+        return (step + 1) / (peak + 1)  # a first step at zero would be a step lost
+    return max(steps - step, 0) / max(steps - peak, 1)
+
+
+def _groups(network: nn.Module, settings: OptimizerSettings) -> list[dict[str, Any]]:
+    """Trainable parameters; vectors (biases, normalisation layers) without weight decay unless asked for."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    if settings.decay_all or not settings.weight_decay:
+        return [{"params": parameters}]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1]},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+@functools.cache
+def _optimizers() -> dict[str, type[Optimizer]]:
+    """torch.optim's optimizers that take one gradient a step and dense weights."""
+    classes = {name.lower(): value for name, value in vars(torch.optim).items() if inspect.isclass(value)}
+    refused = {"optimizer", "lbfgs", "sparseadam"}
+    return {k: v for k, v in classes.items() if issubclass(v, Optimizer) and k not in refused}

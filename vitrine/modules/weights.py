@@ -1,0 +1,189 @@
+"""Weights from files: read without running anything in them, fitted to a network with one clear complaint."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from vitrine.core.registry import nearest
+
+
+class WeightsError(ValueError):
+    """A file of weights that cannot be used: says which, and why."""
+
+    def __init__(self, source: str | Path, problem: str):
+        super().__init__(f"{source}: {problem}")
+        self.source, self.problem = source, problem
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A state_dict and what is known of it.
+
+    Attributes:
+        source: file or name, for messages.
+        state: names to tensors, wrappers' prefixes stripped.
+        network: name of the network, where that is known; so for the rest.
+        classes: class names.
+        mean, std: the normalisation that the weights expect, per channel.
+        image_size: side of the images they were trained on, in pixels.
+    """
+
+    source: str
+    state: dict[str, Tensor]
+    network: str | None = None
+    classes: list[str] | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    image_size: int | None = None
+
+
+def read(file: str | Path) -> Any:
+    """What a .pt, .pth, .ckpt or .safetensors file holds: tensors (on the CPU) and plain containers.
+
+    Raises:
+        WeightsError: the file is absent, truncated, of another kind, or asks for code to be run.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise WeightsError(file, "is no file")
+    if file.stat().st_size == 0:
+        raise WeightsError(file, "is empty")
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise WeightsError(file, f"cannot be read: {error}") from error
+    except pickle.UnpicklingError as error:
+        named = re.search(r"(?:GLOBAL|global:?) (?:GLOBAL )?([\w.]+\.\w+)", str(error))
+        what = f"asks for {named[1]} to be run" if named else "holds more than tensors and plain containers"
+        raise WeightsError(file, f"{what}, or is no PyTorch file; it was not loaded") from error
+    # torch's reader meets broken bytes with any of these
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        SafetensorError,
+        ValueError,
+        LookupError,
+        AttributeError,
+    ) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise WeightsError(file, f"is truncated or of another kind ({reason})") from error
+
+
+def read_weights(file: str | Path) -> Weights:
+    """The network's state_dict in a file: bare, under "state_dict" or "model", or in our own checkpoint.
+
+    Raises:
+        WeightsError: as `read`, or there is no state_dict in it.
+    """
+    content = read(file)
+    if isinstance(content, Mapping) and "vitrine" in content:
+        spec, classes, state = of_checkpoint(file, content)
+        known = {"network": spec["name"], "classes": classes, "image_size": spec["options"].get("image_size")}
+        return _with_statistics(Weights(str(file), state, **known))
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsError(file, "holds no state_dict")
+    state = strip({str(k): v for k, v in content.items() if isinstance(v, Tensor)})
+    return _with_statistics(Weights(str(file), state))
+
+
+def _with_statistics(weights: Weights) -> Weights:
+    """Weights whose normalisation, if it is in the state_dict, is in `mean` and `std` instead."""
+    state = dict(weights.state)
+    mean, std = state.pop("normalize.mean", None), state.pop("normalize.std", None)
+    if mean is None or std is None:
+        return weights
+    return replace(weights, state=state, mean=mean.flatten().tolist(), std=std.flatten().tolist())
+
+
+def of_checkpoint(
+    file: str | Path, content: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str], dict[str, Tensor]]:
+    """Spec, class names and the network's state_dict in the content of one of our checkpoints.
+
+    Raises:
+        WeightsError: it is none, or the network in it was not made by `load_network`.
+    """
+    ours = content.get("vitrine")
+    state = content.get("state_dict")
+    if not isinstance(ours, Mapping) or not isinstance(state, Mapping):
+        raise WeightsError(file, "is not a checkpoint of this program (no 'vitrine' entry)")
+    spec = ours.get("spec")
+    keys = {"name", "classes", "channels", "options"}
+    if not isinstance(spec, Mapping) or not keys <= set(spec) or not isinstance(spec["options"], Mapping):
+        raise WeightsError(
+            file, "does not say which network it holds: that was not made by modules.load_network"
+        )
+    state = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
+    return dict(spec), [str(c) for c in ours.get("classes", ())], strip(state)
+
+
+def strip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state_dict without wrappers' prefixes: `module.` (DataParallel), `_orig_mod.` (torch.compile)."""
+    state = {key.replace("_orig_mod.", ""): value for key, value in state.items()}
+    while state and all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    # torchvision's published DenseNets still carry the names of 2017
+    return {
+        re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.", r"\1\2.", k): v for k, v in state.items()
+    }
+
+
+def fit(network: nn.Module, weights: Weights, skip: str | None = None) -> None:
+    """Load `weights` into `network`; every tensor has to find its place.
+
+    Args:
+        skip: dotted name of a layer that keeps the values it has.
+
+    Raises:
+        WeightsError: names that are missing or unexpected (with the nearest ones), or shapes that differ.
+    """
+    own = network.state_dict()
+    kept = {key for key in own if skip is not None and key.startswith(f"{skip}.")}
+    state = {k: v for k, v in weights.state.items() if k not in kept and not _auxiliary(k, own)}
+    missing = [k for k in own if k not in state and k not in kept and not k.endswith("num_batches_tracked")]
+    unexpected = [k for k in state if k not in own]
+    shapes = [k for k in state if k in own and state[k].shape != own[k].shape]
+    if missing or unexpected or shapes:
+        complaints = []
+        if missing:
+            complaints.append(f"missing {_listed(missing, lambda k: k)}")
+        if unexpected:
+            complaints.append(f"unexpected {_listed(unexpected, lambda k: k + _hint(k, missing or own))}")
+        if shapes:
+            differ = _listed(
+                shapes, lambda k: f"{k} is {list(state[k].shape)}, expected {list(own[k].shape)}"
+            )
+            complaints.append(f"shapes differ: {differ}")
+        raise WeightsError(weights.source, f"does not fit {type(network).__name__}: {'; '.join(complaints)}")
+    network.load_state_dict(state, strict=False)
+
+
+def _auxiliary(key: str, own: Mapping[str, Tensor]) -> bool:
+    """Whether a weight is of an auxiliary head (GoogLeNet, Inception) that the network does without."""
+    return key not in own and key.split(".")[0] in ("aux1", "aux2", "AuxLogits")
+
+
+def _listed(keys: list[str], say: Callable[[str], str], most: int = 4) -> str:
+    more = f", ... ({len(keys)} in all)" if len(keys) > most else ""
+    return ", ".join(say(key) for key in keys[:most]) + more
+
+
+def _hint(key: str, known: Iterable[str]) -> str:
+    close = nearest(key, known, most=1)
+    return f" (nearest: {close[0]})" if close else ""

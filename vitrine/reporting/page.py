@@ -1,0 +1,117 @@
+"""The page of a run: `index.html`, opened from the folder, without server or network."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import html
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vitrine.analyses.base import Results
+from vitrine.core import atomic
+from vitrine.reporting.page_data import run_data
+
+_log = logging.getLogger(__name__)
+
+_ASSETS = Path(__file__).with_name("page")
+_SCRIPTS = ("data.js", "elements.js", "charts.js", "pictures.js", "numbers.js", "views.js", "app.js")
+
+
+def build(run_dir: str | Path) -> Path:
+    """Write a run's page: index.html, and gallery.js with all that it tells, which grows while training runs.
+
+    Returns:
+        index.html.
+
+    Raises:
+        OSError: the disk refused; what was there stands.
+    """
+    run_dir = Path(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    return _write(run_dir, [run_data(run_dir)], run_dir.resolve().name)
+
+
+def compare(run_dirs: Sequence[str | Path], folder: str | Path) -> Path:
+    """Write one page into `folder` on which several runs stand side by side; pictures stay where they are.
+
+    Returns:
+        index.html.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = [
+        run_data(run, Path(os.path.relpath(Path(run).resolve(), folder.resolve())).as_posix() + "/")
+        for run in run_dirs
+    ]
+    return _write(folder, runs, " beside ".join(run["name"] for run in runs))
+
+
+class PageSink:
+    """Keeps a run's page up with its checkpoints.
+
+    Args:
+        run_dir: the run's folder.
+    """
+
+    def __init__(self, run_dir: str | Path):
+        self.run_dir = Path(run_dir)
+
+    def log(self, step: int, results: Results, folder: Path) -> None:
+        """The page with this step on it; never raises."""
+        self._build()
+
+    def close(self) -> None:
+        """The page once more, with the last of the curves; never raises."""
+        self._build()
+
+    def _build(self) -> None:
+        try:
+            for _ in range(10):
+                known = _whole(self.run_dir)
+                build(self.run_dir)
+                if _whole(self.run_dir) == known:
+                    break  # else another process has added a step meanwhile, and its page may be under ours
+        except Exception:
+            _log.warning("the page could not be written", exc_info=True)
+
+
+def _whole(run_dir: Path) -> dict[str, int]:
+    """The steps that are whole and the run's record, by when they were written."""
+    known = {}
+    for file in (*run_dir.glob("analysis/step=*/complete.json"), run_dir / "run.json"):
+        with contextlib.suppress(OSError):  # being replaced
+            known[str(file)] = file.stat().st_mtime_ns
+    return known
+
+
+def _write(folder: Path, runs: list[dict[str, Any]], title: str) -> Path:
+    told = _script_json(runs)
+    stamp = hashlib.sha256(told.encode()).hexdigest()[:16]
+    atomic.write_text(folder / "gallery.js", f'vitrine({{"stamp":"{stamp}","runs":{told}}});\n')
+    page = (_ASSETS / "index.html").read_text(encoding="utf-8")
+    script = "\n".join((_ASSETS / name).read_text(encoding="utf-8") for name in _SCRIPTS)
+    parts = {
+        "TITLE": html.escape(title.encode("utf-8", "replace").decode()),
+        "STYLE": (_ASSETS / "page.css").read_text(encoding="utf-8"),
+        "SCRIPT": script,
+    }
+    before, after = page.split("<!--TITLE-->", 1)
+    page = before + parts["TITLE"] + after
+    for name in ("STYLE", "SCRIPT"):
+        page = page.replace(f"/*{name}*/", parts[name], 1)
+    atomic.write_text(folder / "index.html", page)
+    return folder / "index.html"
+
+
+def _script_json(content: Any) -> str:
+    """JSON that is inert wherever a script may stand: ASCII only, and no `<`, `>`, `&`."""
+    text = json.dumps(content, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

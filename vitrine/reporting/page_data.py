@@ -1,0 +1,184 @@
+"""All that a run's page tells, gathered from the run's folder as plain data."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from PIL import Image
+
+from vitrine.reporting.sinks import INDEX
+from vitrine.runs.run_record import facts_of
+from vitrine.runs.store import Outcome, Store, in_words
+
+POINTS = 300  # of a curve; more are averaged, the page draws no more pixels than that
+TITLES = {  # in the order in which the page shows them
+    "weights": "First-layer weights",
+    "examples": "Top dataset examples",
+    "cam": "Class activation maps",
+    "features": "Feature visualization",
+    "unit_saliency": "What excites the unit, in its examples",
+    "saliency": "Saliency",
+    "probe_saliency": "Saliency",
+    "adversarial": "Adversarial examples",
+    "robustness": "Robustness",
+    "localization": "Where explanations look",
+    "dream": "Deep dreams",
+    "style": "Style transfer",
+}
+
+
+def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
+    """What the page needs to know of one run; whole steps only.
+
+    Args:
+        run_dir: the run's folder.
+        base: the way from the page to that folder, "" or ending in "/".
+
+    Returns:
+        JSON's own types: name, base, settings (config.yaml's text), facts, steps, analyses, scalars, metrics.
+    """
+    run_dir = Path(run_dir)
+    store = Store(run_dir)
+    outcomes = {step: store.outcomes(step) for step in store.steps()}
+    names = dict.fromkeys(name for step in reversed(outcomes) for name in outcomes[step])
+    order = [*TITLES, *names]  # as one tells of them, whichever was made last
+    settings = _text(run_dir / "config.yaml")
+    return {
+        "name": run_dir.resolve().name,
+        "base": base,
+        "settings": settings,
+        "facts": _facts(settings) + facts_of(run_dir),
+        "steps": [
+            {"step": step, "analyses": {name: _outcome(outcome) for name, outcome in at.items()}}
+            for step, at in outcomes.items()
+        ],
+        "analyses": [_analysis(store, list(outcomes), name) for name in sorted(names, key=order.index)],
+        "scalars": _scalars(store, outcomes),
+        "metrics": _metrics(run_dir / "metrics.csv"),
+    }
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    """How an analysis went: seconds, error, and where it was less than asked for, by how much."""
+    told: dict[str, Any] = {"seconds": outcome.seconds, "error": outcome.error}
+    return told | ({"less": in_words(outcome.reduced)} if outcome.reduced else {})
+
+
+def _analysis(store: Store, steps: list[int], name: str) -> dict[str, Any]:
+    """The figures of an analysis, what stays of each said once, and what changes by step."""
+    places: dict[str, int] = {}
+    figures: list[list[Any]] = []
+    at: dict[int, list[list[Any]]] = {}
+    for step in steps:
+        for entry in store.entries(step, name):
+            place = places.setdefault(entry["key"], len(figures))
+            if place == len(figures):
+                size = _size(store.step_folder(step) / name / entry["file"])
+                of = [entry[what] for what in ("key", "layer", "unit", "probe", "label", "file")]
+                figures.append([*of, *size])
+            file = None if entry["file"] == figures[place][5] else entry["file"]
+            at.setdefault(step, []).append([place, entry["caption"], _values(entry["values"]), file])
+    title = TITLES.get(name, name.replace("_", " ").capitalize())
+    return {"name": name, "title": title, "figures": figures, "at": at}
+
+
+def _values(values: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a figure to four digits, those that are drawn as bars gathered."""
+    told = {key: _short(value) for key, value in values.items() if not INDEX.fullmatch(key)}
+    bins = [value for key, value in values.items() if re.fullmatch(r"bin-\d+", key)]
+    classes = {key[6:]: _short(value) for key, value in values.items() if key.startswith("class/")}
+    if any(bins):
+        tallest = max(bins)
+        told |= {"lowest": _short(values["lowest"]), "distribution": [round(99 * b / tallest) for b in bins]}
+    return told | ({"classes": classes} if classes else {})
+
+
+def _short(value: float | None) -> float | None:
+    return value if value is None or value == int(value) else float(f"{value:.4g}")
+
+
+def _scalars(store: Store, outcomes: dict[int, Any]) -> list[dict[str, Any]]:
+    curves: dict[tuple[str, str], list[list[float]]] = {}
+    for step, names in outcomes.items():
+        for name in names:
+            for scalar in store.scalars(step, name):
+                if math.isfinite(scalar.value):
+                    curves.setdefault((name, scalar.key), []).append([step, scalar.value])
+    return [{"analysis": name, "key": key, "points": points} for (name, key), points in curves.items()]
+
+
+def _metrics(path: Path) -> dict[str, list[list[float]]]:
+    """The columns of a CSVLogger's table as curves [step, value], step in optimizer steps taken."""
+    curves: dict[str, list[list[float]]] = {}
+    text = _text(path)
+    for row in csv.DictReader(text[: text.rfind("\n") + 1].splitlines()):  # a row being written is no row
+        try:
+            step = int(row["step"]) + 1  # Lightning counts from 0
+        except (KeyError, TypeError, ValueError):
+            continue
+        for name, value in row.items():
+            if name in ("step", "epoch", None) or not value:
+                continue
+            try:
+                number = float(value)
+            except ValueError:
+                continue
+            if math.isfinite(number):
+                curves.setdefault(name, []).append([step, number])
+    return {name: _thinned(points) for name, points in curves.items()}
+
+
+def _thinned(points: list[list[float]]) -> list[list[float]]:
+    if len(points) <= POINTS:
+        return points
+    edges = [round(i * len(points) / POINTS) for i in range(POINTS + 1)]
+    groups = [points[a:b] for a, b in itertools.pairwise(edges)]
+    return [[group[-1][0], sum(value for _, value in group) / len(group)] for group in groups]
+
+
+def _facts(settings: str) -> list[list[str]]:
+    """What a person wants to know of a run at a glance, as pairs of words."""
+    try:
+        tree = yaml.safe_load(settings)
+    except yaml.YAMLError:
+        return []
+    wanted = (
+        ("data", ("data", "name")),
+        ("image size", ("data", "image_size")),
+        ("network", ("model", "name")),
+        ("weights", ("model", "weights")),
+        ("objective", ("objective", "name")),
+        ("optimizer", ("optimizer", "name")),
+        ("learning rate", ("optimizer", "lr")),
+        ("epochs", ("trainer", "max_epochs")),
+        ("seed", ("run", "seed")),
+    )
+    facts = []
+    for word, (section, key) in wanted:
+        part = tree.get(section) if isinstance(tree, dict) else None
+        value = part.get(key) if isinstance(part, dict) else None
+        if value is not None:
+            facts.append([word, str(value)])
+    return facts
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Width and height from a picture's header; 0, 0 where there is none."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except OSError:
+        return 0, 0
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,76 @@
+"""Where results go besides the disk: the protocol, and the names that dashboards know them by."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Protocol
+
+from vitrine.analyses.base import Results
+
+# What a dashboard tells, from the top; what is before the first slash of a key is its section.
+STORY = ("Training", "Robustness", "Examples", "Class maps", "Features", "Adversarial", "Classes", "Time")
+SECTIONS = {
+    "robustness": "Robustness",
+    "examples": "Examples",
+    "cam": "Class maps",
+    "saliency": "Class maps",
+    "localization": "Class maps",
+    "randomization": "Class maps",
+    "features": "Features",
+    "unit_saliency": "Features",
+    "weights": "Features",
+    "dream": "Features",
+    "style": "Features",
+    "adversarial": "Adversarial",
+    "physical": "Adversarial",
+}
+UNITS = "Features/units"  # the table of units
+STEP = "trainer/global_step"  # Lightning's name for it, and everybody's x axis
+
+# metrics of a validation under attack
+_ROBUST = ("clean_accuracy_subset", "robust_accuracy", "robust_gap", "fgsm_minus_pgd", "robust_alarm")
+_CLASS = "val/accuracy_class/"
+
+# values for programs, not for people: places in a data set, and what the page draws as bars
+INDEX = re.compile(r"(index|bin)-\d+|class/.+|lowest", re.DOTALL)
+
+
+class Sink(Protocol):
+    """Takes the results of one checkpoint at a time. Never raises: one that fails says why and goes on."""
+
+    def log(self, step: int, results: Results, folder: Path) -> None:
+        """Show what the analyses yielded at `step`; `folder` is the step's directory, whole by now."""
+        ...
+
+    def close(self) -> None:
+        """Everything was logged."""
+        ...
+
+
+def section(name: str) -> str:
+    """The section an analysis is shown under: "Class maps" for "cam"; its own where `SECTIONS` has none."""
+    return SECTIONS.get(name, name.replace("_", " ").capitalize())
+
+
+def metric_key(name: str) -> str:
+    """What a metric of training or validation is called: "Training/val/accuracy" for "val/accuracy"."""
+    if name.startswith(_CLASS):
+        return f"Classes/accuracy/{name.removeprefix(_CLASS)}"
+    if name.removeprefix("val/") in _ROBUST:
+        return f"Robustness/{name}"
+    return f"Training/{name}"
+
+
+def scalar_key(analysis: str, key: str) -> str:
+    """What a scalar of an analysis is called: "Examples/dead_units/layer3", "Class maps/cam/inside_mask"."""
+    if key == f"seconds/{analysis}":
+        return f"Time/{analysis}"
+    of = section(analysis)
+    own = of.lower() == analysis  # the section says already whose it is
+    return f"{of}/{key}" if own else f"{of}/{analysis}/{key}"
+
+
+def media_key(analysis: str, layer: str | None) -> str:
+    """What the pictures of an analysis, or of a layer of it, are called: "Examples/examples/layer3"."""
+    return "/".join([section(analysis), analysis, *([layer] if layer else [])])

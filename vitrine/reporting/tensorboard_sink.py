@@ -1,0 +1,44 @@
+"""Results on TensorBoard: the same curves and sheets as on W&B, for those who use that."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from vitrine.analyses.base import Results
+from vitrine.reporting.sheet import by_layer, sheet
+from vitrine.reporting.sinks import media_key, scalar_key
+
+_log = logging.getLogger(__name__)
+
+
+class TensorBoardSink:
+    """Logs to an open TensorBoard writer.
+
+    Args:
+        writer: a `SummaryWriter`, or `TensorBoardLogger.experiment`.
+    """
+
+    def __init__(self, writer: Any):
+        self.writer = writer
+
+    def log(self, step: int, results: Results, folder: Path) -> None:
+        """Show one checkpoint at its step: scalars, and a sheet a technique and layer; never raises."""
+        try:
+            for name, (figures, scalars) in results.items():
+                for scalar in scalars:
+                    self.writer.add_scalar(scalar_key(name, scalar.key), float(scalar.value), step)
+                for layer, group in by_layer(figures).items():
+                    pixels = sheet([figure.image for figure in group]).numpy()
+                    self.writer.add_image(media_key(name, layer), pixels, step, dataformats="HWC")
+            self.writer.flush()
+        except Exception:
+            _log.warning("step %d did not reach TensorBoard", step, exc_info=True)
+
+    def close(self) -> None:
+        """Write out what is buffered; never raises."""
+        try:
+            self.writer.flush()
+        except Exception:
+            _log.warning("TensorBoard did not end in order", exc_info=True)

@@ -1,0 +1,77 @@
+"""The checkpoints in a run's folder: which there are, of which step, and whether they are whole."""
+
+from __future__ import annotations
+
+import logging
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+log = logging.getLogger(__name__)
+
+
+def last_good_checkpoint(run_dir: str | Path) -> Path | None:
+    """The checkpoint with the most steps that is whole; None where there is none, or none with a step taken.
+
+    Those that are cut off, damaged (every byte is held against its checksum), or contain more than plain data
+    are passed over with a warning.
+    """
+    for step, file in checkpoint_files(Path(run_dir) / "checkpoints", newest_first=True):
+        if step == 0:
+            continue  # nothing in it that a fresh start would not make again
+        if (damage := damage_of(file)) is None:
+            return file
+        log.warning("passed over %s: %s", file, damage)
+    return None
+
+
+def checkpoint_files(folder: Path, newest_first: bool = False) -> Iterator[tuple[int, Path]]:
+    """The checkpoints in a folder with their steps, in order, one file a step.
+
+    A name is believed (`step=00000500.ckpt`); other files are opened, and left out with a warning if
+    unreadable.
+    """
+    found: dict[int, Path] = {}
+    # names that say a step first: `last.ckpt` is a link to one of them, `best.ckpt` a copy
+    for file in sorted(folder.glob("*.ckpt"), key=lambda f: (_named_step(f) is None, f.name)):
+        step = _named_step(file)
+        if step is None and file.exists() and file.resolve() not in {f.resolve() for f in found.values()}:
+            step = step_of(file)
+        if step is not None:
+            found.setdefault(step, file)
+    yield from sorted(found.items(), reverse=newest_first)
+
+
+def step_of(file: Path) -> int | None:
+    """The optimizer steps a checkpoint has behind it; None, with a warning, where it cannot be read."""
+    try:
+        return int(torch.load(file, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    except Exception as error:  # what damage makes of a pickle can be anything
+        log.warning("passed over %s: %s", file, _first_line(error))
+        return None
+
+
+def damage_of(file: Path) -> str | None:
+    """What is wrong with a checkpoint file, or None."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if (bad := archive.testzip()) is not None:  # torch itself compares no checksums
+                return f"{bad} in it is damaged"
+        if "state_dict" not in torch.load(file, map_location="cpu", weights_only=True, mmap=True):
+            return "it holds no network"
+    except Exception as error:
+        return _first_line(error)
+    return None
+
+
+def _named_step(file: Path) -> int | None:
+    match = re.fullmatch(r"step=(\d+)", file.stem)
+    return int(match[1]) if match else None
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0] if text else ''}"

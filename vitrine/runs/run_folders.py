@@ -1,0 +1,84 @@
+"""Runs as folders: their names, and who makes them."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from pathlib import Path
+
+from vitrine.core.settings import SettingError
+
+
+def default_name(data: str, model: str) -> str:
+    """What a run is called that was given no name: what it trains on, what it trains, and when it began.
+
+    In a sweep, whose agents may begin in the same second, what W&B calls it as well.
+    """
+    name = f"{data}-{model}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    if os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID"):
+        name += f"-{os.environ['WANDB_RUN_ID']}"
+    return name
+
+
+def check_name(name: str, root: str) -> None:
+    """Raise SettingError unless `name` is a folder inside `root`."""
+    base = Path(root).resolve()
+    try:
+        folder = (base / name).resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SettingError("run.name", f"is {name!r}, which is no folder name: {error}") from None
+    if not name.strip() or folder == base or base not in folder.parents:
+        raise SettingError("run.name", f"is {name!r}, expected a folder inside run.root={root!r}")
+    if len(name.encode()) > 200 or any(ord(c) < 32 for c in name):
+        raise SettingError("run.name", "is too long or holds control characters, expected a folder name")
+
+
+def claim(folder: Path, resume: bool, unnamed: bool = False) -> Path:
+    """Make a run's folder, which nobody else may have made meanwhile unless it is resumed.
+
+    Args:
+        unnamed: its name is from the clock. Where another run began in the same second and has it, this one
+            takes the next that is free: NAME-2, NAME-3, ...
+
+    Returns:
+        The folder made.
+
+    Raises:
+        SettingError: another run has it, or it cannot be made.
+    """
+    made, number = folder, 1
+    while True:
+        try:
+            made.mkdir(parents=True, exist_ok=resume)  # of many that try, one makes it
+            return made
+        except FileExistsError:
+            if not unnamed:
+                raise SettingError("run.name", f"{folder} was made by another run just now") from None
+        except OSError as error:
+            raise SettingError("run.root", f"{folder} cannot be made: {error.strerror}") from None
+        number += 1
+        made = folder.with_name(f"{folder.name}-{number}")
+
+
+def folder_of(word: str) -> Path:
+    """The run that a word on the command line speaks of: its folder, or that of a checkpoint in it.
+
+    Raises:
+        SettingError: it is neither.
+    """
+    path = Path(word)
+    folder = path if path.is_dir() else path.parent.parent
+    if not path.exists():
+        known = listed(str(path.parent if path.parent.is_dir() else "runs"))
+        raise SettingError(word, f"is not there; {known}")
+    if not (folder / "config.yaml").is_file():
+        problem = "is not a run, nor a checkpoint in one (no config.yaml)"
+        expected = "expected the folder of a run, a checkpoint of one, or model.name=... model.weights=..."
+        raise SettingError(word, f"{problem}; {expected}")
+    return folder.resolve()
+
+
+def listed(root: str) -> str:
+    """The runs below a root, in words."""
+    names = sorted(p.parent.name for p in Path(root).glob("*/config.yaml"))
+    return f"runs in {root}: {', '.join(names)}" if names else f"there are no runs in {root}"

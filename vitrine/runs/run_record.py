@@ -1,0 +1,169 @@
+"""What a run was: when, for how long, by which code, on what; kept in `run.json` and shown on the page."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import shlex
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from vitrine.analyses.base import Results
+from vitrine.core import atomic
+from vitrine.runs import locks
+
+_log = logging.getLogger(__name__)
+
+_CODE = Path(__file__).resolve().parents[2]
+
+
+class RunRecord:
+    """A sink that keeps run.json up: written at the start, at every checkpoint and at the end.
+
+    Its `state` is "running" until it is closed as "finished", "preempted", "interrupted" or "failed"; a kill
+    leaves it "running", and `process` says who was killed. A run that is resumed keeps when it began, and its
+    seconds add up; what a kill cut off since the last checkpoint is not in them.
+
+    As a scope it is closed by how the scope ends; an exception that has a `state` names it.
+
+    Args:
+        run_dir: the run's folder.
+        words: the command line, without python.
+    """
+
+    def __init__(self, run_dir: str | Path, words: Sequence[str]):
+        self.file = Path(run_dir) / "run.json"
+        self._began = time.monotonic()
+        before = read(run_dir)
+        now = _now()
+        self._before = float(before.get("seconds", 0.0))
+        self.content = {
+            "started": before.get("started", now),
+            "resumed": now if before else None,
+            "ended": None,
+            "state": "running",
+            "process": locks.this_process(),
+            "seconds": self._before,
+            "commit": commit(),
+            "command": shlex.join(["python", *words]),
+            "hardware": hardware(),
+            "versions": {name: _version(name) for name in ("vitrine", "torch", "lightning")},
+        }
+        self._write()
+
+    def log(self, step: int, results: Results, folder: Path) -> None:
+        """The seconds until now; never raises."""
+        self._write()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
+        self.close("finished" if error is None else getattr(error, "state", "failed"))
+
+    def close(self, state: str = "finished") -> None:
+        """The run ended; never raises."""
+        self.content |= {"ended": _now(), "state": state}
+        self._write()
+
+    def _write(self) -> None:
+        from lightning.pytorch.utilities import rank_zero_only
+
+        if rank_zero_only.rank != 0:
+            return
+        self.content["seconds"] = round(self._before + time.monotonic() - self._began, 1)
+        try:
+            atomic.write_json(self.file, self.content)
+        except OSError:
+            _log.warning("%s could not be written", self.file, exc_info=True)
+
+
+def read(run_dir: str | Path) -> dict[str, Any]:
+    """What is recorded of a run; empty where nothing is, or nothing that can be read."""
+    try:
+        content = json.loads((Path(run_dir) / "run.json").read_text(encoding="utf-8"))
+        float(content["seconds"])
+        return content
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def facts_of(run_dir: str | Path) -> list[list[str]]:
+    """The record as pairs of words for the page."""
+    content = read(run_dir)
+    if not content:
+        return []
+    versions = content.get("versions") or {}
+    facts = [
+        ["commit" if content.get("commit") else "version", content.get("commit") or versions.get("vitrine")],
+        ["started", str(content.get("started", "")).replace("T", " ")[:16]],
+        ["took" if content.get("ended") else "so far", in_words(float(content["seconds"]))],
+        ["on", content.get("hardware")],
+        ["torch", versions.get("torch")],
+    ]
+    return [[name, str(value)] for name, value in facts if value]
+
+
+def in_words(seconds: float) -> str:
+    """ "48 s", "3 min 12 s", "5 h 07 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def commit(code: Path = _CODE) -> str | None:
+    """`git describe` of the checkout that the code runs from; None where it runs from none."""
+    try:
+        if Path(_git(code, "rev-parse", "--show-toplevel")).resolve() != code.resolve():
+            return None  # installed somewhere inside a repository of others
+        return _git(code, "describe", "--always", "--dirty") or None
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def hardware() -> str:
+    """What the run has at hand, in a line: "NVIDIA H200", or "2 cores of AMD EPYC 9B14"."""
+    import torch
+
+    if torch.cuda.is_available():
+        count = torch.cuda.device_count()
+        return f"{f'{count} x ' if count > 1 else ''}{torch.cuda.get_device_name()}"
+    return f"{os.cpu_count()} cores{f' of {name}' if (name := _processor()) else ''}"
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor()
+
+
+def _git(folder: Path, *words: str) -> str:
+    asked = subprocess.run(
+        ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True
+    )
+    return asked.stdout.strip()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _now() -> str:
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")

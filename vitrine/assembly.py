@@ -26,7 +26,7 @@ from vitrine.callbacks.robust_validation import METRICS, RobustValidation
 from vitrine.callbacks.signals import StopBetweenSteps
 from vitrine.config.errors import blaming
 from vitrine.config.loading import Settings
-from vitrine.core.isolation import isolated
+from vitrine.core.network_scopes import full_isolation
 from vitrine.core.settings import SettingError
 from vitrine.datamodules import DATA
 from vitrine.datamodules.base import ImageData
@@ -104,7 +104,7 @@ def classifier(settings: Settings, images: ImageData) -> Classifier:
 def analyses(settings: Settings, network: nn.Module, images: ImageData) -> dict[str, Analysis]:
     """Every analysis with its settings, enabled or not; the layers and units named are the network's."""
     probe = torch.zeros(1, images.channels, images.image_size, images.image_size)
-    with blaming("analysis"), isolated(network):
+    with blaming("analysis"), full_isolation(network):
         choose_units(network.eval(), probe, settings.analysis.layers, settings.analysis.units)
     return {name: getattr(settings.analysis, name) for name in ANALYSES}
 

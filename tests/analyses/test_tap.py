@@ -4,7 +4,8 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from vitrine.analyses.tap import as_maps, evaluating, forward_to, input_channels, tapped, turns_maps
+from vitrine.analyses.tap import as_maps, forward_to, input_channels, tapped, turns_maps
+from vitrine.core.network_scopes import eval_mode
 from vitrine.core.registry import UnknownName
 
 
@@ -84,7 +85,7 @@ def test_every_submodule_s_own_mode_returns():
     network = nn.Sequential(nn.Dropout(), nn.Sequential(nn.Dropout()), nn.Dropout())
     network[1].eval()
     modes = [module.training for module in network.modules()]
-    with pytest.raises(RuntimeError), evaluating(network):
+    with pytest.raises(RuntimeError), eval_mode(network):
         assert not any(module.training for module in network.modules())
         raise RuntimeError
     assert [module.training for module in network.modules()] == modes

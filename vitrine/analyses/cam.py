@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from vitrine.analyses.layers import auto_layers
 from vitrine.analyses.pooled_head import pooled_head
-from vitrine.analyses.tap import as_maps, evaluating, module_at, tapped, turns_maps
+from vitrine.analyses.tap import as_maps, module_at, tapped, turns_maps
+from vitrine.core.network_scopes import eval_mode
 
 
 def cam(network: nn.Module, images: Tensor, targets: Tensor | int | None = None) -> Tensor:
@@ -104,7 +105,7 @@ def class_gradients(
         torch.set_grad_enabled(True)  # until the no_grad around the forward pass ends
         return leaf.clone()  # an in-place ReLU that follows must not write into the leaf
 
-    with torch.inference_mode(False), torch.no_grad(), evaluating(network):
+    with torch.inference_mode(False), torch.no_grad(), eval_mode(network):
         with tapped(network, [layer], cut):
             logits = network(images.clone() if images.is_inference() else images.detach())
         if leaf is None:

@@ -15,7 +15,7 @@ from vitrine.analyses import paint
 from vitrine.analyses.base import Analysis, Figure, Subject
 from vitrine.analyses.objectives import Objective, deepdream
 from vitrine.analyses.reading import Reading, activations
-from vitrine.analyses.still import held_still
+from vitrine.core.network_scopes import eager_eval_mode
 from vitrine.core.settings import setting
 
 
@@ -65,7 +65,7 @@ def dream(
     height, width = images.shape[-2:]
     sizes = [(round(height / ratio**i), round(width / ratio**i)) for i in reversed(range(octaves))]
     detail = torch.zeros_like(images[:, :, :1, :1])
-    with held_still(network, images.device) as network:
+    with eager_eval_mode(network, images.device) as network:
         for size in progress(sizes, "dream", len(sizes)):
             base = _resized(images, size)
             dreamt = base + _resized(detail, size)

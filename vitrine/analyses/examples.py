@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from vitrine.analyses import paint
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject, as_float
 from vitrine.analyses.receptive_field import receptive_fields
-from vitrine.analyses.tap import as_maps, evaluating, modules_at, tapped, turns_maps
+from vitrine.analyses.tap import as_maps, modules_at, tapped, turns_maps
 from vitrine.analyses.top_k import RunningTop, TopExamples, merge
+from vitrine.core.network_scopes import eval_mode
 from vitrine.core.settings import setting
 
 BINS = 32  # of the distribution of a unit's activations
@@ -60,7 +61,7 @@ def top_examples(
     labels: list[Tensor] = []
     met: set[int] = set()
     came = 0
-    with torch.no_grad(), evaluating(network):
+    with torch.no_grad(), eval_mode(network):
         for batch in loader:
             images = as_float(batch[0].to(device))
             indices = batch[2].cpu() if len(batch) > 2 else torch.arange(came, came + len(images))

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd
 
-from vitrine.analyses.tap import as_maps, evaluating, tapped, turns_maps
+from vitrine.analyses.tap import as_maps, tapped, turns_maps
+from vitrine.core.network_scopes import eval_mode
 
 
 @dataclass(eq=False)
@@ -97,7 +98,7 @@ def choose_units(
     with (
         torch.inference_mode(False),
         torch.no_grad(),
-        evaluating(network),
+        eval_mode(network),
         tapped(network, layers, see, stop=True),
     ):
         network(images[:1].clone())
@@ -155,7 +156,7 @@ def _calls(network: nn.Module, images: Tensor) -> _Call:
             handles.append(module.register_forward_pre_hook(enter(name), prepend=True))
             handles.append(module.register_forward_hook(leave))
     try:
-        with torch.inference_mode(False), torch.no_grad(), evaluating(network):
+        with torch.inference_mode(False), torch.no_grad(), eval_mode(network):
             network(images)
     finally:
         for handle in handles:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from vitrine.analyses.copies import chunks
 from vitrine.analyses.scores import class_scores, expect, expect_images
-from vitrine.analyses.still import held_still
+from vitrine.core.network_scopes import eager_eval_mode
 
 
 def occlusion(
@@ -45,7 +45,7 @@ def occlusion(
     )
     squares = _squares(height, width, patch, stride).to(images.device)
     fall, times = images.new_zeros(len(images), height, width), images.new_zeros(height, width)
-    with held_still(network, images.device) as still, torch.no_grad():
+    with eager_eval_mode(network, images.device) as still, torch.no_grad():
         whole = class_scores(still(images.clone()), targets, of)
         for chunk in chunks(len(squares), len(images), batch_size):
             square = squares[chunk]

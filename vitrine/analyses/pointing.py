@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrine.analyses.copies import chunks
-from vitrine.analyses.still import held_still
+from vitrine.core.network_scopes import eager_eval_mode
 
 
 def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ def _curve(
     rank = order.argsort(dim=1).view_as(maps)
     pixels = rank[0].numel()
     curve = []
-    with held_still(network, before.device) as still, torch.no_grad():
+    with eager_eval_mode(network, before.device) as still, torch.no_grad():
         for chunk in chunks(steps + 1, len(before), batch_size):
             changed = torch.tensor([step * pixels / steps for step in chunk], device=before.device)
             gone = rank[None] < changed[:, None, None, None]

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vitrine.analyses.tap import as_maps, evaluating
+from vitrine.analyses.tap import as_maps
+from vitrine.core.network_scopes import eval_mode
 
 
 class NoPooledHead(ValueError):
@@ -57,7 +58,7 @@ def pooled_head(network: nn.Module, images: Tensor) -> PooledHead:
 
     handles = [module.register_forward_hook(see) for module in network.modules() if _is_linear(module)]
     try:
-        with torch.inference_mode(False), torch.no_grad(), evaluating(network), watch:
+        with torch.inference_mode(False), torch.no_grad(), eval_mode(network), watch:
             logits = network(images.clone())
     finally:
         for handle in handles:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from vitrine.analyses.boxes import NOTHING, Boxes
-from vitrine.analyses.tap import as_maps, evaluating, forward_to, input_channels, tapped, turns_maps
+from vitrine.analyses.tap import as_maps, forward_to, input_channels, tapped, turns_maps
+from vitrine.core.network_scopes import eval_mode
 
 
 def receptive_field(
@@ -78,7 +79,7 @@ def receptive_fields(
             maps = torch.stack([as_maps(side, turned)[0] for side in boxes], -1)
             found[layer] = _plain(maps)
 
-    with torch.inference_mode(False), torch.no_grad(), evaluating(network):
+    with torch.inference_mode(False), torch.no_grad(), eval_mode(network):
         shape = (1, channels or input_channels(network, (height, width)), height, width)
         images = torch.zeros(shape, dtype=parameter.dtype, device=parameter.device)
         tracker = Boxes(images)
@@ -102,7 +103,7 @@ def effective_field(
     Returns:
         bool [H, W].
     """
-    with torch.inference_mode(False), torch.enable_grad(), evaluating(network):
+    with torch.inference_mode(False), torch.enable_grad(), eval_mode(network):
         image = image.detach().clone().requires_grad_()
         activation = forward_to(network, image[None], [layer])[layer][0, unit, position[0], position[1]]
         (gradient,) = torch.autograd.grad(activation, image)

@@ -20,7 +20,7 @@ from vitrine.analyses.relu_rules import ReluRule, Rule
 from vitrine.analyses.relu_rules import deconvnet as deconvnet_rule
 from vitrine.analyses.relu_rules import guided as guided_rule
 from vitrine.analyses.scores import class_scores, expect, expect_images, expect_indices, unit_activations
-from vitrine.analyses.still import held_still
+from vitrine.core.network_scopes import eager_eval_mode
 
 __all__ = [
     "deconvnet",
@@ -61,7 +61,7 @@ def input_gradient(
     Raises:
         ValueError: an argument is not as above; UnknownName: there is no such layer.
     """
-    with held_still(network, images.device) as still:
+    with eager_eval_mode(network, images.device) as still:
         pixels = _leaf(images)
         score = _score(still, pixels, targets, of, layer, unit, position)
         return torch.autograd.grad(score, pixels)[0]
@@ -173,7 +173,7 @@ def guided_grad_cam(
     network: nn.Module, images: Tensor, targets: Tensor, layer: str, of: str = "logit"
 ) -> Tensor:
     """Guided backprop times Grad-CAM of `layer`, upsampled bilinearly (Selvaraju 2017): [N, C, H, W]."""
-    with held_still(network, images.device) as still:
+    with eager_eval_mode(network, images.device) as still:
         maps = upsampled(grad_cam(still, images, targets, layer), images.shape[-2:])
     return guided_backprop(network, images, targets, of) * maps[:, None]
 
@@ -195,7 +195,7 @@ def _by_rule(
     unit: int | Tensor | None,
     position: tuple[int, int] | Tensor | None,
 ) -> Tensor:
-    with held_still(network, images.device) as still:
+    with eager_eval_mode(network, images.device) as still:
         pixels = _leaf(images)
         with ReluRule(rule) as relus:
             score = _score(still, pixels, targets, of, layer, unit, position)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from vitrine.analyses import paint
 from vitrine.analyses.base import Analysis, Figure, Subject
-from vitrine.analyses.still import held_still
 from vitrine.analyses.tap import forward_to
+from vitrine.core.network_scopes import eager_eval_mode
 from vitrine.core.settings import setting
 
 
@@ -75,7 +75,7 @@ def transfer(
         raise ValueError("content_layers and style_layers are both empty, expected at least one layer")
     layers = list(dict.fromkeys([*content_layers, *style_layers]))
     results = []
-    with held_still(network, content.device) as network:
+    with eager_eval_mode(network, content.device) as network:
         with torch.no_grad():
             seen = [forward_to(network, image[None], layers) for image in content]
             grams = [

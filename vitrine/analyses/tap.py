@@ -29,18 +29,6 @@ def modules_at(network: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module
     return {layer: modules[layer] for layer in layers}
 
 
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Within the scope the network is in eval mode; every submodule's own mode returns afterwards."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
 def input_channels(network: nn.Module, size: Sequence[int]) -> int:
     """How many channels a network's images [B, C, H, W] have, as its first layer tells; `size` is H, W."""
     for module in network.modules():

@@ -16,9 +16,9 @@ from vitrine.analyses.ascent import View, ascend, generators
 from vitrine.analyses.objectives import Objective, coupled
 from vitrine.analyses.parameterization import Phases, Pixels, imagenet_colours
 from vitrine.analyses.reading import Reading, activations
-from vitrine.analyses.still import held_still
 from vitrine.analyses.tap import input_channels
 from vitrine.analyses.transforms import Crops, Transforms, drawn, moved
+from vitrine.core.network_scopes import eager_eval_mode
 from vitrine.core.registry import Registry
 
 PARAMETERIZATIONS = Registry(
@@ -205,7 +205,7 @@ def maco(
 def reached(network: nn.Module, objectives: Sequence[Objective], pictures: Tensor) -> Tensor:
     """Each objective's value [N] on its picture of [N, C, H, W], as it is: not moved, in full precision."""
     device = _device(network)
-    with held_still(network, device) as network, torch.no_grad():
+    with eager_eval_mode(network, device) as network, torch.no_grad():
         return Reading(objectives).scores(network, pictures.to(device))
 
 
@@ -231,7 +231,7 @@ def _optimised(
     result = torch.empty(
         len(at), len(objectives), len(kind.colours), kind.size, kind.size, device=kind.colours.device
     )
-    with held_still(network, kind.colours.device) as network:
+    with eager_eval_mode(network, kind.colours.device) as network:
         _check(network, objectives, kind)
         batches = _batches(objectives, batch_size or fitting(kind.size, kind.colours.device))
         for members in progress(batches, "features", len(batches)):

@@ -14,10 +14,10 @@ from vitrine.attacks.apgd import APGD
 from vitrine.attacks.base import Attack, check_images
 from vitrine.attacks.evaluation import Evaluation, fingerprint
 from vitrine.attacks.fab import FAB
-from vitrine.attacks.guard import untouched
 from vitrine.attacks.losses import FEWEST_CLASSES
 from vitrine.attacks.square import Square
 from vitrine.attacks.victim import Victim, fooled
+from vitrine.core.network_scopes import frozen_weights
 from vitrine.core.settings import SettingError, setting
 
 
@@ -142,5 +142,5 @@ class AutoAttack(Attack):
 
 def _count_classes(network: nn.Module, image: Tensor, labels: Tensor) -> int:
     """How many classes the network tells apart; ValueError if the labels are not among them."""
-    with untouched(network, "eval", 0, image.device):
+    with frozen_weights(network, image.device):
         return Victim(network).guess(image, labels).shape[1]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from vitrine.attacks import draws, threat
-from vitrine.attacks.guard import untouched
 from vitrine.attacks.victim import Victim, Views, Watch
 from vitrine.core import settings
+from vitrine.core.network_scopes import frozen_weights
 from vitrine.core.settings import SettingError, setting
 
 
@@ -87,7 +87,7 @@ class Attack:
             return images.clone()
         device = images.device
         full = nullcontext() if self.precision == "inherit" else torch.autocast(device.type, enabled=False)
-        with untouched(network, self.mode, self.seed, device), full:
+        with frozen_weights(network, device, self.mode, self.seed), full:
             if images.is_inference() or images.requires_grad:
                 images = images.detach().clone()
             if labels.is_inference():  # autograd keeps them for the backward pass

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from vitrine.attacks.draws import derived
-from vitrine.attacks.guard import untouched
 from vitrine.attacks.losses import Loss, margin
+from vitrine.core.network_scopes import frozen_weights
 
 Watch = Callable[[Tensor, Tensor], None]
 Transformation = Callable[[Tensor, Tensor], Tensor]  # images and keys to images
@@ -27,7 +27,7 @@ class Views:
 
 
 class Victim:
-    """Answers an attack's questions about a network; within `guard.untouched`.
+    """Answers an attack's questions about a network; within `frozen_weights`.
 
     Args:
         network: in the mode that it is to be attacked in.
@@ -178,6 +178,6 @@ def fooled(network: nn.Module, images: Tensor, labels: Tensor, *, targeted: bool
     precision; if targeted, which it takes for their label."""
     if not len(images):
         return torch.zeros_like(labels, dtype=torch.bool)
-    with untouched(network, "eval", 0, images.device), torch.autocast(images.device.type, enabled=False):
+    with frozen_weights(network, images.device), torch.autocast(images.device.type, enabled=False):
         victim = Victim(network, targeted=targeted)
         return victim.fallen(images, victim.guess(images, labels), labels)

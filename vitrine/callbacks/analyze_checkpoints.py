@@ -17,7 +17,7 @@ from vitrine.distributed import interruption
 from vitrine.analyses.base import Analysis, Subject
 from vitrine.examination.budget import Allowance
 from vitrine.examination.examine import AnalysisSettings, Report, assist, examine, missing, summary, weights_hash
-from vitrine.core.isolation import isolated
+from vitrine.core.network_scopes import full_isolation
 from vitrine.distributed.ranks import ALONE, ranks_of
 from vitrine.runs.checkpoint_files import checkpoint_files, damage_of
 from vitrine.examination.subject import make_subject
@@ -183,7 +183,7 @@ class AnalyzeCheckpoints(Checkpoint):
         """Examine a checkpoint file; whatever goes wrong is logged and counted, or raised where strict."""
         report = Report(step)
         try:
-            with isolated():  # building a network draws random numbers, and so may a sink
+            with full_isolation():  # building a network draws random numbers, and so may a sink
                 report = self._examine(trainer, step, file, strict, allowed) or report
         except Exception as error:
             if strict:
@@ -224,7 +224,7 @@ class AnalyzeCheckpoints(Checkpoint):
                     raise ValueError(f"{file} holds other weights here")
                 return self._subject(trainer, step, network)
 
-            with isolated():
+            with full_isolation():
                 try:
                     subject = self.ranks.together(prepared)
                 except Exception:  # the first rank reports it

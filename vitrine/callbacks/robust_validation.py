@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vitrine import attacks
 from vitrine.analyses.base import as_float
-from vitrine.attacks.guard import untouched
+from vitrine.core.network_scopes import frozen_weights
 from vitrine.attacks.threat import NORMS
 from vitrine.core.settings import setting
 
@@ -164,5 +164,5 @@ def _recognised(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     if not len(images):
         return torch.zeros_like(labels, dtype=torch.bool)
     full = torch.autocast(images.device.type, enabled=False)
-    with untouched(network, "eval", 0, images.device), full, torch.no_grad():
+    with frozen_weights(network, images.device), full, torch.no_grad():
         return network(images).argmax(1) == labels

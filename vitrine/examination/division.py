@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vitrine.analyses.base import Analysis, Figure, Scalar, Scratch, Subject
-from vitrine.core.isolation import isolated
+from vitrine.core.network_scopes import full_isolation
 from vitrine.distributed import interruption
 from vitrine.distributed.ranks import ALONE, Ranks
 from vitrine.examination.budget import Choice, Reduced
@@ -146,7 +146,7 @@ def make(name: str, analysis: Analysis, subject: Subject, choice: Choice, ranks:
 
         def work(exchange: Callable[..., list]) -> None:
             own = dataclasses.replace(subject, rank=ranks.rank, ranks=ranks.count, exchange=exchange)
-            with isolated(subject.network):
+            with full_isolation(subject.network):
                 for yielded in analysis(own):
                     (made.figures if isinstance(yielded, Figure) else made.scalars).append(yielded)
 

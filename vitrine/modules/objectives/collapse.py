@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrine import attacks
-from vitrine.attacks.guard import untouched
+from vitrine.core.network_scopes import frozen_weights
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class CollapseGuard:
         """The share of the kept images that are recognised under attack."""
         keys = torch.arange(len(self.images), device=self.images.device)
         worst = self.attack(network, self.images, self.labels, keys=keys, check=False)
-        with untouched(network, "eval", 0, worst.device), torch.no_grad():
+        with frozen_weights(network, worst.device), torch.no_grad():
             return (network(worst).argmax(1) == self.labels).float().mean().item()
 
     def state_dict(self) -> dict[str, Any]:

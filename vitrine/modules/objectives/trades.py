@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrine.attacks import draws
-from vitrine.attacks.guard import untouched
+from vitrine.core.network_scopes import frozen_weights
 from vitrine.modules.objectives.adversarial import Adversarial, fresh_keys
 from vitrine.core.settings import setting
 
@@ -49,7 +49,7 @@ class TRADES(Adversarial):
         return self.at_worst_weights(network, loss)
 
     def _target(self, network: nn.Module, images: Tensor) -> Tensor:
-        with untouched(network, self.attack_mode, 0, images.device), torch.no_grad():
+        with frozen_weights(network, images.device, self.attack_mode), torch.no_grad():
             return probabilities(network(images))
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from vitrine.core import random_state
-from vitrine.core.isolation import isolated
+from vitrine.core.network_scopes import full_isolation
 
 
 def small_network() -> nn.Sequential:
@@ -96,7 +96,7 @@ def test_an_analysis_that_misbehaves_and_raises_leaves_everything_as_it_found_it
         rng = random_state.capture()
         expected = draw()
         random_state.restore(rng)
-        with pytest.raises(RuntimeError, match="on purpose"), isolated(network):
+        with pytest.raises(RuntimeError, match="on purpose"), full_isolation(network):
             misbehave(network)
             raise RuntimeError("on purpose")
         assert module_state(network) == before[0]
@@ -108,7 +108,7 @@ def test_a_hook_that_was_there_can_still_be_removed_by_its_handle():
     network = small_network()
     calls = []
     handle = network[0].register_forward_hook(lambda *_: calls.append(1))
-    with isolated(network):
+    with full_isolation(network):
         handle.remove()
         network(torch.rand(1, 3, 8, 8))
     assert not calls
@@ -122,7 +122,7 @@ def test_a_hook_that_was_there_can_still_be_removed_by_its_handle():
 def test_inside_autograd_records_in_float32_whatever_the_caller_is_in():
     network = small_network()
     images = torch.rand(2, 3, 8, 8)
-    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16), isolated(network):
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16), full_isolation(network):
         pixels = images.clone().requires_grad_()
         logits = network(pixels)
         (gradient,) = torch.autograd.grad(logits.sum(), pixels)
@@ -134,7 +134,7 @@ def test_a_weight_shared_by_two_modules_and_an_absent_one_are_handled():
     network = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3))
     network[1].weight = network[0].weight
     before = network[0].weight.detach().clone()
-    with isolated(network, network[1]), torch.no_grad():
+    with full_isolation(network, network[1]), torch.no_grad():
         network[1].weight.zero_()
     assert torch.equal(network[0].weight, before)
     assert network[1].weight is network[0].weight
@@ -152,6 +152,6 @@ def test_random_states_are_plain_enough_to_be_loaded_safely(tmp_path):
 def test_the_generators_of_every_gpu_are_put_back():
     torch.cuda.init()
     before = torch.cuda.get_rng_state_all()
-    with isolated():
+    with full_isolation():
         torch.rand(3, device="cuda")
     assert all(torch.equal(a, b) for a, b in zip(before, torch.cuda.get_rng_state_all()))

@@ -1,0 +1,135 @@
+"""Scopes that use a network and leave it as it was, from the cheapest to the most thorough:
+
+eval_mode        modes
+eager_eval_mode  modes; and eager float32 execution with gradients, whatever the caller is in
+frozen_weights   modes, `requires_grad`, running statistics and random numbers
+full_isolation   everything that code run inside could change
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import nn
+
+from vitrine.core import random_state, restoration
+
+
+@contextmanager
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """Within the scope the network is in eval mode; every submodule's own mode returns afterwards."""
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        for module, _ in modes:  # not network.eval(): a module's own may do more, and nothing would undo that
+            module.training = False
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def eager_eval_mode(network: nn.Module, device: torch.device | str = "cpu") -> Iterator[nn.Module]:
+    """Within the scope the network is in eval mode and runs eagerly, and gradients can be taken, whatever the
+    caller is in: training mode, `no_grad`, `inference_mode`, autocast or `torch.compile`.
+
+    Batch normalisation thus uses its running statistics, and an image's map does not depend on its batch.
+
+    Args:
+        network: yielded as it is, or taken out of `torch.compile`'s wrapper.
+        device: where the images are; autocast is off there.
+    """
+    network = getattr(network, "_orig_mod", network)
+    with ExitStack() as scope:
+        scope.enter_context(torch.inference_mode(False))
+        scope.enter_context(torch.enable_grad())
+        scope.enter_context(torch.autocast(torch.device(device).type, enabled=False))
+        _force_eager(scope)
+        if any(module.training for module in network.modules()):  # else spare two walks through it
+            scope.enter_context(eval_mode(network))
+        yield network
+
+
+@contextmanager
+def frozen_weights(
+    network: nn.Module, device: torch.device, mode: str = "eval", seed: int = 0
+) -> Iterator[None]:
+    """Within the scope gradients reach images but no parameter.
+
+    Afterwards every submodule's mode, the parameters' `requires_grad`, the buffers and the random number
+    generators are as before.
+
+    Args:
+        device: where the network is.
+        mode: "eval"; or "train", where layers that keep running statistics use the batch's own and leave the
+            running ones alone. All other layers evaluate in either: dropout is no defence.
+        seed: of the random numbers that the network itself may draw.
+    """
+    by_batch = [m for m in network.modules() if mode == "train" and getattr(m, "track_running_stats", False)]
+    trainable = [p for p in network.parameters() if p.requires_grad]
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index or 0])
+    states = [generator.get_state() for generator in generators]
+    try:
+        for generator in generators:
+            generator.manual_seed(seed)
+        for parameter in trainable:
+            parameter.requires_grad_(False)  # no weight's gradient is computed, nor kept ready for
+        with eval_mode(network), torch.inference_mode(False), torch.enable_grad():
+            for module in by_batch:
+                module.training, module.track_running_stats = True, False
+            yield
+    finally:
+        for module in by_batch:
+            module.track_running_stats = True
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+        for generator, state in zip(generators, states):
+            generator.set_state(state)
+
+
+@contextmanager
+def full_isolation(*modules: nn.Module) -> Iterator[None]:
+    """Code inside runs under fixed conditions, and leaves no trace when it ends, raises or is interrupted.
+
+    Inside, whatever the caller is in: autograd records, autocast is off, float32 is float32 (no TF32), cuDNN
+    is deterministic, and compiled modules run eagerly. So the same weights give the same pictures in training
+    and out of it.
+
+    Afterwards, as before:
+    - of each module and every submodule: its mode, its attributes (a replaced `forward` too), its submodules,
+      parameters and buffers (the objects, their storage, their values), `.grad`, `requires_grad`, and hooks;
+    - hooks on all modules;
+    - the random number generators of python, numpy and torch, on the CPU and every GPU;
+    - grad mode, inference mode, autocast, the default dtype, the number of threads, the switches of cuDNN and
+      of float32 precision.
+
+    Values are kept as a copy on their own device: the scope needs the modules' memory once more.
+    """
+    with ExitStack() as scope:
+        # in this order: what is restored last is what the others need to restore theirs
+        scope.enter_context(torch.inference_mode(False))
+        scope.enter_context(torch.enable_grad())
+        scope.callback(restoration.capture_switches())
+        scope.callback(random_state.restore, random_state.capture())
+        scope.callback(restoration.capture_global_hooks())
+        for device in ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
+            scope.callback(restoration.capture_autocast(device))
+            scope.enter_context(torch.autocast(device, enabled=False))
+        _force_eager(scope)
+        unique = {id(module): module for root in modules for module in root.modules()}
+        for tensor in restoration.own_tensors(unique.values()):
+            scope.callback(restoration.capture_tensor(tensor))
+        for module in unique.values():  # restored first: then each tensor is back in its place
+            scope.callback(restoration.capture_namespace(vars(module)))
+        restoration.fix_numerics()
+        yield
+
+
+def _force_eager(scope: ExitStack) -> None:
+    if "torch._dynamo" in sys.modules:  # else nothing has been compiled, and importing it takes seconds
+        scope.enter_context(torch.compiler.set_stance("force_eager"))

@@ -16,9 +16,9 @@ import tiny
 import torch
 import torch.distributed as dist
 
-from vitrine.distributed import interruption
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.callbacks.checkpoints import CheckpointSettings
+from vitrine.distributed import interruption
 from vitrine.examination.examine import AnalysisSettings
 from vitrine.runs.store import Store
 

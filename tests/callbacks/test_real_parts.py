@@ -10,17 +10,17 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from vitrine.analyses import ANALYSES
 from vitrine.callbacks.analyze_checkpoints import AnalyzeCheckpoints
-from vitrine.runs.checkpoint_io import AtomicCheckpointIO
 from vitrine.callbacks.checkpoints import CheckpointSettings, model_checkpoints
-from vitrine.examination.examine import AnalysisSettings, examine, weights_hash
-from vitrine.runs.metrics_csv import MetricsCSV
 from vitrine.callbacks.resume import ExactResume
-from vitrine.runs.checkpoint_files import last_good_checkpoint
-from vitrine.examination.subject import make_subject
 from vitrine.datamodules.memory import InMemory
-from vitrine.runs.store import Store
+from vitrine.examination.examine import AnalysisSettings, examine, weights_hash
+from vitrine.examination.subject import make_subject
 from vitrine.modules import Classifier, OptimizerSettings, load_checkpoint, load_network
 from vitrine.modules.objectives.standard import Standard
+from vitrine.runs.checkpoint_files import last_good_checkpoint
+from vitrine.runs.checkpoint_io import AtomicCheckpointIO
+from vitrine.runs.metrics_csv import MetricsCSV
+from vitrine.runs.store import Store
 
 NAMES = ("weights", "examples")
 SETTINGS = AnalysisSettings(units=2, probes=2)

@@ -11,14 +11,10 @@ from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from tiny import TinyData
 
-from vitrine import attacks
-from vitrine import assembly
-from vitrine import config
+from vitrine import assembly, attacks, config
 from vitrine.analyses.base import as_float
-from vitrine.runs.checkpoint_io import AtomicCheckpointIO
 from vitrine.callbacks.checkpoints import CheckpointSettings, model_checkpoints
 from vitrine.callbacks.resume import ExactResume
-from vitrine.runs.checkpoint_files import last_good_checkpoint
 from vitrine.callbacks.robust_validation import (
     METRICS,
     RobustValidation,
@@ -27,8 +23,10 @@ from vitrine.callbacks.robust_validation import (
     shares,
     subset,
 )
-from vitrine.modules import OBJECTIVES, Classifier, OptimizerSettings, load_network
 from vitrine.core.settings import SettingError
+from vitrine.modules import OBJECTIVES, Classifier, OptimizerSettings, load_network
+from vitrine.runs.checkpoint_files import last_good_checkpoint
+from vitrine.runs.checkpoint_io import AtomicCheckpointIO
 
 BUDGET = ValidationSettings(robust_images=8, eps=0.1, steps=5)
 

@@ -16,9 +16,9 @@ import pytest
 import tiny
 import torch
 
-from vitrine.distributed import interruption
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.callbacks.checkpoints import CheckpointSettings
+from vitrine.distributed import interruption
 from vitrine.runs.checkpoint_files import last_good_checkpoint, step_of
 from vitrine.runs.store import Store
 

@@ -8,12 +8,12 @@ import pytest
 import tiny
 import torch
 
-from vitrine.runs.checkpoint_io import AtomicCheckpointIO
-from vitrine.runs.metrics_csv import MetricsCSV
 from vitrine.callbacks.resume import ExactResume
 from vitrine.modules.classifier import Classifier
 from vitrine.modules.objectives.standard import Standard
 from vitrine.modules.optimizers import OptimizerSettings
+from vitrine.runs.checkpoint_io import AtomicCheckpointIO
+from vitrine.runs.metrics_csv import MetricsCSV
 
 STEPS = 6  # of 4 images on each of two ranks, logged at every third
 

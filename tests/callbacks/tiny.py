@@ -21,16 +21,16 @@ from torch import nn
 
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.callbacks.analyze_checkpoints import AnalyzeCheckpoints
-from vitrine.runs.checkpoint_io import AtomicCheckpointIO
 from vitrine.callbacks.checkpoints import CheckpointSettings, model_checkpoints
-from vitrine.examination.examine import AnalysisSettings
-from vitrine.runs.metrics_csv import MetricsCSV
 from vitrine.callbacks.resume import ExactResume
-from vitrine.runs.checkpoint_files import last_good_checkpoint
 from vitrine.callbacks.signals import StopBetweenSteps
 from vitrine.datamodules.augment import Augment
 from vitrine.datamodules.base import DataSettings, ImageData
 from vitrine.datamodules.memory import InMemory
+from vitrine.examination.examine import AnalysisSettings
+from vitrine.runs.checkpoint_files import last_good_checkpoint
+from vitrine.runs.checkpoint_io import AtomicCheckpointIO
+from vitrine.runs.metrics_csv import MetricsCSV
 
 warnings.filterwarnings("ignore")
 for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):

@@ -4,11 +4,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from vitrine.core.settings import SettingError
 from vitrine.datamodules.augment import Augment
 from vitrine.datamodules.base import Batch, DataSettings, ImageData
 from vitrine.datamodules.memory import InMemory
 from vitrine.datamodules.statistics import statistics
-from vitrine.core.settings import SettingError
 
 AUGMENT = Augment(crop=2, flip=True, jitter=0.2)
 

@@ -7,10 +7,10 @@ from torchvision.datasets import ImageFolder
 from torchvision.io import decode_image
 from torchvision.transforms import v2
 
+from vitrine.core.settings import SettingError
 from vitrine.datamodules.augment import Augment
 from vitrine.datamodules.files import UnreadableImage
 from vitrine.datamodules.folder import Folder, FolderSettings
-from vitrine.core.settings import SettingError
 
 
 def write(folder, name, colour, size=(12, 12)):

@@ -6,12 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-from vitrine.datamodules.augment import Augment
 from vitrine.cli.convert import ConvertSettings, convert
+from vitrine.core.settings import SettingError
+from vitrine.datamodules.augment import Augment
 from vitrine.datamodules.files import UnreadableImage
 from vitrine.datamodules.folder import Folder, FolderSettings
 from vitrine.datamodules.streaming import Streaming, StreamingSettings
-from vitrine.core.settings import SettingError
 
 pytest.importorskip("litdata", reason="the extra `streaming` is not installed")
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vitrine.datamodules import DATA
 from vitrine.core.settings import SettingError
+from vitrine.datamodules import DATA
 
 TRAIN, VAL = 7, 4
 DRAW = np.random.default_rng(0)

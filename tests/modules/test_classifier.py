@@ -8,10 +8,10 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader, Dataset
 
+from vitrine.core.settings import SettingError
 from vitrine.modules import Classifier, OptimizerSettings, load_network
 from vitrine.modules.classifier import NonFiniteLoss
 from vitrine.modules.objectives.standard import Standard
-from vitrine.core.settings import SettingError
 
 NAMES = ["zero", "one", "two", "three"]
 SETTINGS = OptimizerSettings("sgd", lr=0.05, weight_decay=5e-4, schedule="constant")

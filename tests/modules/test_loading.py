@@ -8,8 +8,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.transforms.v2 import functional as TF
 
-from vitrine.modules import NETWORKS, load_network
 from vitrine.core.registry import UnknownName
+from vitrine.modules import NETWORKS, load_network
 
 CIFAR = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}

@@ -8,8 +8,8 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.optim import lr_scheduler
 
-from vitrine.modules.optimizers import OptimizerSettings, build
 from vitrine.core.settings import SettingError
+from vitrine.modules.optimizers import OptimizerSettings, build
 
 STEPS = 40
 

@@ -13,14 +13,22 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
 
-from vitrine.distributed import interruption
 from vitrine.analyses.base import Analysis, Subject
-from vitrine.examination.budget import Allowance
-from vitrine.examination.examine import AnalysisSettings, Report, assist, examine, missing, summary, weights_hash
 from vitrine.core.network_scopes import full_isolation
+from vitrine.distributed import interruption
 from vitrine.distributed.ranks import ALONE, ranks_of
-from vitrine.runs.checkpoint_files import checkpoint_files, damage_of
+from vitrine.examination.budget import Allowance
+from vitrine.examination.examine import (
+    AnalysisSettings,
+    Report,
+    assist,
+    examine,
+    missing,
+    summary,
+    weights_hash,
+)
 from vitrine.examination.subject import make_subject
+from vitrine.runs.checkpoint_files import checkpoint_files, damage_of
 from vitrine.runs.store import Store
 
 log = logging.getLogger(__name__)

@@ -8,9 +8,9 @@ from pathlib import Path
 import lightning
 from lightning.pytorch.callbacks import Callback
 
-from vitrine.runs.checkpoint_files import last_good_checkpoint
 from vitrine.core import atomic
 from vitrine.modules.classifier import NonFinite
+from vitrine.runs.checkpoint_files import last_good_checkpoint
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from vitrine.runs.checkpoint_io import sweep
 from vitrine.core.settings import SettingError, setting
+from vitrine.runs.checkpoint_io import sweep
 
 log = logging.getLogger(__name__)
 

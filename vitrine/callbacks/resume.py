@@ -12,6 +12,7 @@ from lightning.pytorch.loops.loop import _Loop
 from vitrine.core import random_state
 from vitrine.distributed.ranks import ALONE, ranks_of
 
+
 class ExactResume(Callback):
     """Keeps the random number generators in the checkpoint, so that a resumed run draws what the cut one
     would have drawn.

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from vitrine import attacks
 from vitrine.analyses.base import as_float
-from vitrine.core.network_scopes import frozen_weights
 from vitrine.attacks.threat import NORMS
+from vitrine.core.network_scopes import frozen_weights
 from vitrine.core.settings import setting
 
 log = logging.getLogger(__name__)

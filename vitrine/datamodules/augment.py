@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitrine.datamodules.draws import uniform
 from vitrine.core.settings import setting
+from vitrine.datamodules.draws import uniform
 
 MEANING = {"meaning": "how training images are varied"}
 _DRAWS = 16  # uniform numbers an image; each use has its own column, so that one setting never shifts another

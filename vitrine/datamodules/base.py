@@ -9,11 +9,11 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import lightning
 from torch import Tensor
 
+from vitrine.core.settings import check, setting
 from vitrine.datamodules.augment import MEANING, Augment, augmented
 from vitrine.datamodules.loader import Loader
 from vitrine.datamodules.order import Order
 from vitrine.datamodules.statistics import imagenet_statistics
-from vitrine.core.settings import check, setting
 
 
 class Batch(NamedTuple):

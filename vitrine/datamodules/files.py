@@ -17,9 +17,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 from tqdm import tqdm
 
+from vitrine.core.settings import Stopped
 from vitrine.datamodules.draws import key
 from vitrine.datamodules.memory import InMemory
-from vitrine.core.settings import Stopped
 
 _In, _Out = TypeVar("_In"), TypeVar("_Out")
 progress = partial(tqdm, unit="image", leave=False, disable=None)  # on a terminal only, not in a log

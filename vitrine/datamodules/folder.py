@@ -9,10 +9,10 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
+from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.base import DataSettings, ImageData, Split
 from vitrine.datamodules.files import Files
 from vitrine.datamodules.holding import held
-from vitrine.core.settings import SettingError, setting
 
 Samples = list[tuple[Path, int]]
 _LAYOUT = "expected ROOT/train/CLASS/*.jpg with ROOT/val or ROOT/test, or ROOT/CLASS/*.jpg"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from vitrine.core.settings import SettingError
 from vitrine.datamodules.files import Files, UnreadableImage
 from vitrine.datamodules.memory import InMemory
 from vitrine.datamodules.statistics import imagenet_statistics, statistics
-from vitrine.core.settings import SettingError
 
 log = logging.getLogger(__name__)
 

@@ -10,13 +10,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from vitrine.core.settings import setting
 from vitrine.datamodules import draws
 from vitrine.datamodules.augment import MEANING, Augment
 from vitrine.datamodules.base import DataSettings, ImageData
 from vitrine.datamodules.drawing.faces import CLASSES
 from vitrine.datamodules.drawing.scene import Drawing, compose, render
 from vitrine.datamodules.holding import MEMORY
-from vitrine.core.settings import setting
 
 MEAN, STD = (0.498, 0.434, 0.409), (0.250, 0.229, 0.252)  # of the pixels, whatever the seed
 

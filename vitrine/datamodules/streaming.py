@@ -24,10 +24,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.base import DataSettings, ImageData, Split
 from vitrine.datamodules.files import Files, UnreadableImage, decoded
 from vitrine.datamodules.order import ChunkOrder, Order
-from vitrine.core.settings import SettingError, setting
 
 INDEX = "images.json"  # beside the chunks: classes, labels, statistics; see datamodules.convert
 _EXPECTED = "expected what `python -m vitrine convert FOLDER OUT` made: a folder, or an address of one"

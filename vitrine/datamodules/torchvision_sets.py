@@ -15,13 +15,13 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.transforms.v2 import functional as F
 
+from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.augment import MEANING, Augment
 from vitrine.datamodules.base import DataSettings, ImageData, Split
 from vitrine.datamodules.files import Files
 from vitrine.datamodules.holding import held
 from vitrine.datamodules.memory import InMemory
 from vitrine.datamodules.statistics import imagenet_statistics
-from vitrine.core.settings import SettingError, setting
 
 try:
     import fcntl

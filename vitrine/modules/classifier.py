@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
+from vitrine.core.settings import Stopped, check
 from vitrine.modules.objectives.base import Objective
 from vitrine.modules.optimizers import OptimizerSettings, build
-from vitrine.core.settings import Stopped, check
 
 _CHECK_EVERY = 16  # steps between looks at the loss where looking makes the host wait for the device
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from vitrine.core.registry import UnknownName
 from vitrine.modules import normalize, surgery
 from vitrine.modules.networks import NETWORKS, build, defaults, takes_image_size
 from vitrine.modules.weights import Weights, WeightsError, fit, read_weights, strip
-from vitrine.core.registry import UnknownName
 
 Statistics = tuple[Sequence[float], Sequence[float]]
 

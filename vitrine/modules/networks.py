@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from vitrine.modules import surgery
 from vitrine.core.registry import Registry, nearest
+from vitrine.modules import surgery
 
 _OURS = {
     "convnet": "vitrine.modules.convnet:ConvNet",

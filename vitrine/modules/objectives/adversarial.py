@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from vitrine import attacks
 from vitrine.attacks.threat import NORMS
+from vitrine.core.settings import setting
 from vitrine.modules.objectives.awp import WeightPerturbed
 from vitrine.modules.objectives.standard import cross_entropy
-from vitrine.core.settings import setting
 
 
 @dataclass

@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from vitrine import attacks
+from vitrine.core.settings import setting
 from vitrine.modules.objectives.adversarial import Adversarial, fresh_keys
 from vitrine.modules.objectives.collapse import CollapseGuard
-from vitrine.core.settings import setting
 
 
 @dataclass

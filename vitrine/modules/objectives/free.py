@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitrine.core.settings import setting
 from vitrine.modules.objectives.awp import WeightPerturbed
 from vitrine.modules.objectives.standard import cross_entropy
-from vitrine.core.settings import setting
 
 
 @dataclass

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrine.attacks.losses import best_other
+from vitrine.core.settings import setting
 from vitrine.modules.objectives.adversarial import Adversarial, fresh_keys
 from vitrine.modules.objectives.trades import divergence, probabilities
-from vitrine.core.settings import setting
 
 _LEAST = 1e-4  # keeps the logarithm finite where another class is certain
 

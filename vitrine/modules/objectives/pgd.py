@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from vitrine.modules.objectives.adversarial import Adversarial, fresh_keys
 from vitrine.core.settings import setting
+from vitrine.modules.objectives.adversarial import Adversarial, fresh_keys
 
 
 @dataclass

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrine.modules.objectives.awp import WeightPerturbed
 from vitrine.core.settings import setting
+from vitrine.modules.objectives.awp import WeightPerturbed
 
 
 @dataclass

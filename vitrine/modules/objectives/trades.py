@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from vitrine.attacks import draws
 from vitrine.core.network_scopes import frozen_weights
-from vitrine.modules.objectives.adversarial import Adversarial, fresh_keys
 from vitrine.core.settings import setting
+from vitrine.modules.objectives.adversarial import Adversarial, fresh_keys
 
 _START = 0.001  # deviation of the noise that the attack begins with: at the image its gradient is zero
 

@@ -13,7 +13,7 @@ from vitrine.modules.classifier import Classifier
 from vitrine.modules.objectives.standard import Standard
 from vitrine.modules.optimizers import OptimizerSettings
 from vitrine.runs.checkpoint_io import AtomicCheckpointIO
-from vitrine.runs.metrics_csv import MetricsCSV
+from vitrine.runs.metrics_csv import MetricsCSV, read_rows
 
 STEPS = 6  # of 4 images on each of two ranks, logged at every third
 
@@ -51,6 +51,6 @@ def test_the_curve_of_training_is_of_all_ranks_also_when_resumed(tmp_path, cuts)
     first, second = crew.together(trained, tmp_path, cuts)
     assert isinstance(first, list), first
     assert len(first) == len(second) == STEPS and first != second
-    logged = [float(row["train/loss"]) for row in MetricsCSV(tmp_path).rows() if row.get("train/loss")]
+    logged = [float(row["train/loss"]) for row in read_rows(tmp_path) if row.get("train/loss")]
     both = (torch.tensor(first) + torch.tensor(second)) / 2
     torch.testing.assert_close(torch.tensor(logged), both.view(-1, 3).mean(1))

@@ -1,6 +1,5 @@
 """The road from the command line to the page, on a few small signs."""
 
-import csv
 import json
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import torch
 from vitrine.analyses import ANALYSES
 from vitrine.cli import analyze, train
 from vitrine.core.settings import SettingError
+from vitrine.runs.metrics_csv import read_rows
 
 SMALL = [
     "data.train_size=96",
@@ -63,7 +63,7 @@ def test_a_run_leaves_checkpoints_pictures_curves_and_a_page(run):
         assert not any(outcome["error"] for outcome in complete["analyses"].values())
         for figure in json.loads((run / "analysis" / step / "cam" / "figures.json").read_text()):
             assert (run / "analysis" / step / "cam" / figure["file"]).is_file()
-    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    rows = read_rows(run)
     assert rows[-1]["step"] and any(row["train/loss"] for row in rows)
     assert (run / "index.html").is_file()
     assert (run / "config.yaml").is_file()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 import torch
 from PIL import Image
+
+from vitrine.runs.metrics_csv import read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
@@ -58,11 +59,6 @@ def pictures(folder: Path) -> dict[str, bytes]:
     }
 
 
-def metrics(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
 def page(folder: Path) -> dict[str, Any]:
     """What the page's data says of the run; fails where a browser would."""
     assert "</html>" in (folder / "index.html").read_text(encoding="utf-8")
@@ -98,8 +94,8 @@ def as_unbroken(folder: Path, whole: Path) -> None:
     assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs), "other weights"
     assert pictures(folder) == pictures(whole), "other pictures"
-    other = [(mine, theirs) for mine, theirs in zip(metrics(folder), metrics(whole)) if mine != theirs]
-    assert not other and len(metrics(folder)) == len(metrics(whole)), f"other metrics: {other}"
+    other = [(mine, theirs) for mine, theirs in zip(read_rows(folder), read_rows(whole)) if mine != theirs]
+    assert not other and len(read_rows(folder)) == len(read_rows(whole)), f"other metrics: {other}"
     shown, expected = page(folder), page(whole)
     for part in ("analyses", "scalars", "metrics"):
         assert without_time(shown[part]) == without_time(expected[part]), f"the page has other {part}"

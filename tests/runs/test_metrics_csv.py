@@ -4,7 +4,7 @@ import csv
 
 import torch
 
-from vitrine.runs.metrics_csv import MetricsCSV
+from vitrine.runs.metrics_csv import MetricsCSV, read_curves, read_rows
 
 
 def table(run_dir):
@@ -65,3 +65,26 @@ def test_a_last_row_that_was_cut_off_is_dropped(tmp_path):
 def test_rewinding_where_there_is_no_file_makes_none(tmp_path):
     MetricsCSV(tmp_path).rewind(0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_are_read_as_they_were_logged(tmp_path):
+    assert read_rows(tmp_path) == []
+    logger = MetricsCSV(tmp_path)
+    logger.log_metrics({"epoch": 0, "a, comma": 0.5}, 0)
+    logger.log_metrics({"epoch": 0, "genauigkeit/ä": 1}, 1)
+    assert read_rows(tmp_path) == table(tmp_path)
+    content = (tmp_path / "metrics.csv").read_bytes()
+    for length in range(len(content)):  # a kill cuts anywhere, also inside a character
+        (tmp_path / "metrics.csv").write_bytes(content[:length])
+        kept = content[:length].count(b"\n") - 1
+        assert read_rows(tmp_path) == list(csv.DictReader(content.decode().splitlines()))[: max(kept, 0)]
+
+
+def test_curves_are_the_finite_numbers_in_optimizer_steps(tmp_path):
+    assert read_curves(tmp_path) == {}
+    logger = MetricsCSV(tmp_path)
+    logger.log_metrics({"epoch": 0, "loss": 0.5}, 9)
+    logger.log_metrics({"epoch": 0, "loss": float("nan"), "accuracy": 0.25, "note": "text"}, 19)
+    logger.log_metrics({"epoch": 1, "loss": float("inf"), "accuracy": 1}, 29)
+    logger.log_metrics({"epoch": 1, "loss": 7})  # at no step
+    assert read_curves(tmp_path) == {"loss": [(10, 0.5)], "accuracy": [(20, 0.25), (30, 1.0)]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
 import re
@@ -13,6 +12,7 @@ import yaml
 from PIL import Image
 
 from vitrine.reporting.sinks import INDEX
+from vitrine.runs.metrics_csv import read_curves
 from vitrine.runs.run_record import facts_of
 from vitrine.runs.store import Outcome, Store, in_words
 
@@ -60,7 +60,7 @@ def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
         ],
         "analyses": [_analysis(store, list(outcomes), name) for name in sorted(names, key=order.index)],
         "scalars": _scalars(store, outcomes),
-        "metrics": _metrics(run_dir / "metrics.csv"),
+        "metrics": {name: _thinned(points) for name, points in read_curves(run_dir).items()},
     }
 
 
@@ -113,30 +113,9 @@ def _scalars(store: Store, outcomes: dict[int, Any]) -> list[dict[str, Any]]:
     return [{"analysis": name, "key": key, "points": points} for (name, key), points in curves.items()]
 
 
-def _metrics(path: Path) -> dict[str, list[list[float]]]:
-    """The columns of a CSVLogger's table as curves [step, value], step in optimizer steps taken."""
-    curves: dict[str, list[list[float]]] = {}
-    text = _text(path)
-    for row in csv.DictReader(text[: text.rfind("\n") + 1].splitlines()):  # a row being written is no row
-        try:
-            step = int(row["step"]) + 1  # Lightning counts from 0
-        except (KeyError, TypeError, ValueError):
-            continue
-        for name, value in row.items():
-            if name in ("step", "epoch", None) or not value:
-                continue
-            try:
-                number = float(value)
-            except ValueError:
-                continue
-            if math.isfinite(number):
-                curves.setdefault(name, []).append([step, number])
-    return {name: _thinned(points) for name, points in curves.items()}
-
-
-def _thinned(points: list[list[float]]) -> list[list[float]]:
+def _thinned(points: list[tuple[int, float]]) -> list[list[float]]:
     if len(points) <= POINTS:
-        return points
+        return [[step, value] for step, value in points]
     edges = [round(i * len(points) / POINTS) for i in range(POINTS + 1)]
     groups = [points[a:b] for a, b in itertools.pairwise(edges)]
     return [[group[-1][0], sum(value for _, value in group) / len(group)] for group in groups]

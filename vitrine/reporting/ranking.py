@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
+from vitrine.runs.metrics_csv import read_curves
 from vitrine.runs.store import Store
 
 # of the curves in metrics.csv: what is best of each
@@ -33,7 +32,11 @@ def ranking(run_dir: str | Path) -> dict[str, float]:
         "last/<score>" of the analyses, means over layers or maps ("dead_units", "pointing_game/<mask>", ...);
         "last/step"; "seconds/analyses", all that the analyses took. What was never measured is left out.
     """
-    curves = _curves(Path(run_dir) / "metrics.csv")
+    curves = {
+        name.removeprefix("val/"): [value for _, value in points]
+        for name, points in read_curves(run_dir).items()
+        if name.startswith("val/")
+    }
     told = {f"best/{name}": best(curves[name]) for name, best in BEST.items() if name in curves}
     told |= {f"last/{name}": curves[name][-1] for name in _LAST if name in curves}
     store = Store(run_dir)
@@ -52,18 +55,3 @@ def ranking(run_dir: str | Path) -> dict[str, float]:
         spent = [o.seconds for step in steps for o in store.outcomes(step).values()]
         told["seconds/analyses"] = round(sum(spent), 1)
     return told
-
-
-def _curves(file: Path) -> dict[str, Sequence[float]]:
-    """The validation's curves that there are, in order, without "val/" and without what is not finite."""
-    try:
-        with open(file, encoding="utf-8", newline="") as lines:
-            rows = list(csv.DictReader(lines))
-    except FileNotFoundError:
-        return {}
-    curves: dict[str, list[float]] = {}
-    for row in rows:
-        for name in _LAST:
-            if (text := row.get(f"val/{name}")) and math.isfinite(value := float(text)):
-                curves.setdefault(name, []).append(value)
-    return curves

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from vitrine.reporting.guarded_run import GuardedRun
 from vitrine.reporting.sinks import STEP, metric_key
+from vitrine.runs.metrics_csv import read_rows
 
 
 class Curves(WandbLogger):
@@ -47,10 +47,6 @@ class Curves(WandbLogger):
 
 def metrics_until(run_dir: Path, last: float | None) -> dict[int, set[str]]:
     """The keys of what metrics.csv holds, by step, up to the last step that W&B has (None: it has none)."""
-    try:
-        with open(run_dir / "metrics.csv", encoding="utf-8", newline="") as lines:
-            rows = [row for row in csv.DictReader(lines) if row.get("step")]
-    except FileNotFoundError:
-        return {}
-    had = {} if last is None else {int(row["step"]): row for row in rows if int(row["step"]) <= last}
+    rows = [] if last is None else [row for row in read_rows(run_dir) if row.get("step")]
+    had = {int(row["step"]): row for row in rows if int(row["step"]) <= last}
     return {step: {metric_key(name) for name, value in row.items() if value} for step, row in had.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 from vitrine.reporting.sinks import STEP, STORY, UNITS, media_key, metric_key, scalar_key, section
+from vitrine.runs.metrics_csv import read_curves
 from vitrine.runs.store import Store
 
 _SAYS = {
@@ -74,7 +74,7 @@ def logged(run_dirs: Sequence[Path]) -> Logged:
             keys.append(key)
 
     for run_dir in run_dirs:
-        for name in _columns(run_dir / "metrics.csv"):
+        for name in read_curves(run_dir):
             curve(metric_key(name), _panel(name))
         store = Store(run_dir)
         for step in store.steps():
@@ -185,11 +185,3 @@ def _panel(metric: str) -> str:
     if metric_key(metric).startswith("Classes/"):
         return "accuracy"
     return rest[-1] if rest and of in ("train", "val") else of
-
-
-def _columns(file: Path) -> list[str]:
-    try:
-        with open(file, encoding="utf-8", newline="") as lines:
-            return [name for name in next(csv.reader(lines), []) if name not in ("step", "epoch")]
-    except FileNotFoundError:
-        return []

@@ -1,9 +1,10 @@
-"""Every number that is logged, in one table that outlives a kill: `metrics.csv`."""
+"""`metrics.csv`, the table of every logged metric: its writer, a Lightning logger, and its readers."""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,47 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from vitrine.core import atomic
 
-FIRST = ["step", "epoch"]  # the columns that every row has
+NAME = "metrics.csv"
+FIRST_COLUMNS = ("step", "epoch")
+
+
+def read_rows(run_dir: str | Path) -> list[dict[str, str]]:
+    """The rows of `run_dir/metrics.csv` as text by column name, "" for empty cells.
+
+    A last row without its end of line, as a kill leaves it, is omitted. Without the file there are no rows.
+    """
+    try:
+        content = (Path(run_dir) / NAME).read_bytes()
+    except FileNotFoundError:
+        return []
+    text = content[: content.rfind(b"\n") + 1].decode(errors="replace")
+    return [row for row in csv.DictReader(io.StringIO(text)) if None not in row]
+
+
+def read_curves(run_dir: str | Path) -> dict[str, list[tuple[int, float]]]:
+    """The finite values of each metric as (optimizer steps taken, value), in the order of the rows.
+
+    An unreadable file has no curves.
+    """
+    curves: dict[str, list[tuple[int, float]]] = {}
+    try:
+        rows = read_rows(run_dir)
+    except OSError:
+        return curves
+    for row in rows:
+        step = _number(row.get("step"))
+        for name, text in row.items():
+            if name not in FIRST_COLUMNS and math.isfinite(step) and math.isfinite(value := _number(text)):
+                curves.setdefault(name, []).append((int(step) + 1, value))  # Lightning counts from 0
+    return curves
 
 
 class MetricsCSV(Logger):
-    """A row a step, a column a metric; empty where a metric was not logged at that step.
+    """Writes one row per step and one column per metric; a cell is empty if the metric was not logged then.
 
-    As in all of Lightning's loggers, `step` counts from 0: what is logged after the first optimizer step
-    stands at 0. Each row is on disk as soon as it is logged. A metric that is new adds a column, for which
-    the file is written anew. Whoever logs to a file that is there goes on with it.
+    As in all of Lightning's loggers, `step` counts from 0: metrics logged after the first optimizer step are
+    in row 0. Each row is on disk as soon as it is logged. A new metric adds a column, for which the file is
+    rewritten. An existing file is continued.
 
     Args:
         run_dir: the file is `run_dir/metrics.csv`.
@@ -29,14 +62,14 @@ class MetricsCSV(Logger):
 
     def __init__(self, run_dir: str | Path):
         super().__init__()
-        self.path = Path(run_dir) / "metrics.csv"
+        self.path = Path(run_dir) / NAME
         self._columns: list[str] | None = None
         self._row: dict[str, str] = {}
         self._start = 0  # where in the file the last row begins
 
     @property
     def name(self) -> str:
-        return "metrics.csv"
+        return NAME
 
     @property
     def version(self) -> str:
@@ -48,7 +81,7 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """The run's config.yaml has them."""
+        """Nothing: the run's config.yaml has them."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
@@ -59,12 +92,12 @@ class MetricsCSV(Logger):
             self._open()
         new = [name for name in row if name not in self._columns]
         if self._row.get("step") == row.get("step"):
-            self._row.update(row)  # takes the last row's place: it only grows
+            self._row.update(row)  # rewritten in place: a row only grows
         else:
             self._start, self._row = self.path.stat().st_size, row
         if new:
             self._columns += new
-            rows = self.rows()
+            rows = read_rows(self.path.parent)
             if rows and rows[-1].get("step") == self._row.get("step"):
                 rows.pop()
             self._write([*rows, self._row])
@@ -75,30 +108,22 @@ class MetricsCSV(Logger):
             file.truncate()
 
     def rewind(self, step: int) -> None:
-        """Forget what was logged once `step` optimizer steps were taken: a resumed run logs it again."""
+        """Remove the rows from `step` on: a run resumed after `step` optimizer steps logs them again."""
         rank_zero_only(self._rewind)(step)
-
-    def rows(self) -> list[dict[str, str]]:
-        """What the file says, as text; a last row that a kill cut off is left out."""
-        try:
-            text = self.path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return []
-        return [row for row in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])) if None not in row]
 
     def _rewind(self, step: int) -> None:
         if not self.path.exists():
             return
         self._open()
-        self._write([row for row in self.rows() if int(row["step"] or 0) < step])
+        self._write([row for row in read_rows(self.path.parent) if int(row["step"] or 0) < step])
 
     def _open(self) -> None:
-        rows = self.rows()
-        self._columns = list(rows[0]) if rows else list(FIRST)
+        rows = read_rows(self.path.parent)
+        self._columns = list(rows[0] if rows else FIRST_COLUMNS)
         self._write(rows)
 
     def _write(self, rows: list[dict[str, str]]) -> None:
-        """The whole file, at once."""
+        """Rewrite the whole file atomically."""
         lines = [self._line(dict(zip(self._columns, self._columns))), *map(self._line, rows)]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_text(self.path, b"".join(lines).decode())
@@ -114,3 +139,11 @@ class MetricsCSV(Logger):
 def _text(value: Any) -> str:
     value = value.item() if hasattr(value, "item") else value
     return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+
+
+def _number(text: str | None) -> float:
+    """NaN for what is no number: an empty or missing cell."""
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan

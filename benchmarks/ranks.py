@@ -38,7 +38,7 @@ def looked(
     subject: Subject, analyses: dict[str, Any], ranks: Ranks, clock: Callable[[], float]
 ) -> dict[str, float]:
     """The seconds of each analysis, nothing being known before the first; of several ranks the most."""
-    subject, seconds = dataclasses.replace(subject, _memo={}), {}
+    subject, seconds = dataclasses.replace(subject, cache={}), {}
     for name, analysis in analyses.items():
         ranks.gather(None)  # nobody begins before all are there
         begun = clock()
@@ -58,7 +58,7 @@ def work(rank: int, count: int, port: int, wanted: argparse.Namespace) -> None:
     data = assembly.data(settings)
     network = assembly.network(settings, data)
     analyses = assembly.analyses(settings, network, data)
-    chosen = [name for name, analysis in analyses.items() if analysis.enabled and analysis.divided]
+    chosen = [name for name, analysis in analyses.items() if analysis.enabled and analysis.sharded]
     chosen = [name for name in chosen if not wanted.only or name in wanted.only.split(",")]
     subject = make_subject(network, data, settings.analysis, device="cpu")
     subject = dataclasses.replace(subject, progress=lambda iterable, *_: iterable)

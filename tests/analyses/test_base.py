@@ -41,10 +41,10 @@ def test_batches_are_the_whole_data_set_in_order():
 def test_what_is_worked_out_once_is_shared_but_not_with_another_network():
     first, calls = subject(OneByOne(1)), []
     for _ in range(2):
-        assert first.once("key", lambda: calls.append(1) or 7) == 7
+        assert first.cached("key", lambda: calls.append(1) or 7) == 7
     assert calls == [1]
-    assert first.with_network(nn.Identity()).once("key", lambda: 8) == 8
-    assert first.once("key", lambda: 9) == 7
+    assert first.with_network(nn.Identity()).cached("key", lambda: 8) == 8
+    assert first.cached("key", lambda: 9) == 7
 
 
 def test_uint8_is_divided_by_255_and_floats_are_taken_as_they_are():

@@ -30,7 +30,7 @@ LOOKED_AT = {"layers": ["0"], "units": 4, "probes": 3, "device": "cpu"}
 class Divided(Analysis):
     """A picture a unit, and their mean; rank 1 raises in its midst."""
 
-    divided: ClassVar[bool] = True
+    sharded: ClassVar[bool] = True
     raises: str = ""
     most: int = 1000  # images a batch that memory has room for
 
@@ -44,15 +44,17 @@ class Divided(Analysis):
             raise MemoryError("no more")
         for layer, units in subject.units.items():
             weight = dict(subject.network.named_modules())[layer].weight
-            shades = subject.once(("shades", layer), lambda weight=weight: self._shades(subject, weight))
+            shades = subject.cached(("shades", layer), lambda weight=weight: self._shades(subject, weight))
             fail("between")
-            figures = subject.dealt(list(units), lambda own, s=shades: [self._figure(u, s[u]) for u in own])
+            figures = subject.map_sharded(
+                list(units), lambda own, s=shades: [self._figure(u, s[u]) for u in own]
+            )
             yield from figures
             yield Scalar("shade", sum(f.values["shade"] for f in figures) / len(figures), layer)
         fail("after")
 
     def _shades(self, subject: Subject, weight: torch.Tensor) -> list[float]:
-        return subject.dealt(list(weight), lambda own: [w.sum().item() for w in own])
+        return subject.map_sharded(list(weight), lambda own: [w.sum().item() for w in own])
 
     def _figure(self, unit: int, shade: float) -> Figure:
         image = torch.full((4, 4, 3), int(abs(shade) * 100) % 256, dtype=torch.uint8)
@@ -66,13 +68,13 @@ class Whole(Analysis):
     raises: bool = False
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
-        assert (subject.rank, subject.ranks) == (0, 1)
+        assert (subject.rank, subject.world_size) == (0, 1)
         yield Scalar("process", os.getpid())
         yield Figure(
             "it",
             torch.zeros(2, 2, 3, dtype=torch.uint8),
             "it",
-            values={"sum": float(sum(subject.exchange(2)))},
+            values={"sum": float(sum(subject.all_gather(2)))},
         )
         if self.raises:
             raise ValueError("whole, on purpose")
@@ -219,7 +221,7 @@ def test_an_exception_on_one_rank_ends_both_and_none_waits_to_save(tmp_path):
 class Long(Analysis):
     """Asked to end in its midst, as all ranks are by a launcher."""
 
-    divided: ClassVar[bool] = True
+    sharded: ClassVar[bool] = True
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         os.kill(os.getpid(), signal.SIGTERM)

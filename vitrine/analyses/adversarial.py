@@ -34,7 +34,7 @@ class Adversarial(Analysis):
     where the data set knows where things are.
     """
 
-    divided: ClassVar[bool] = True
+    sharded: ClassVar[bool] = True
     probes: int = setting(8, "probes attacked, the first ones", least=1)
     target: str | None = setting(
         None, "class that probes are to be taken for (name or index); null: any wrong one"
@@ -47,7 +47,7 @@ class Adversarial(Analysis):
         target = None if self.target is None else class_index(self.target, subject.classes)
         labels = subject.probes.labels[: self.probes].tolist()
         chosen = [i for i, label in enumerate(labels) if target is None or label != target]
-        pairs = subject.dealt(chosen, partial(self._made, subject, target))
+        pairs = subject.map_sharded(chosen, partial(self._made, subject, target))
         yield from (figure for figure, _ in pairs)
         yield from _scalars([facts for _, facts in pairs])
 

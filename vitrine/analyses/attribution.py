@@ -174,4 +174,4 @@ def cam_layer(subject: Subject) -> str | None:
         except NoSpatialLayer:
             return None
 
-    return subject.once("cam_layer", find)
+    return subject.cached("cam_layer", find)

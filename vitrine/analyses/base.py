@@ -81,18 +81,18 @@ Results = Mapping[str, tuple[Sequence[Figure], Sequence[Scalar]]]  # by analysis
 
 
 class Scratch(Protocol):
-    """Where an analysis that takes hours keeps how far it has come; forgotten once it is complete."""
+    """Where a long analysis saves its progress; deleted once the analysis is complete."""
 
     def load(self, key: str) -> dict[str, Any] | None:
-        """What was last saved under a key by an earlier start of this analysis on these weights, if any."""
+        """What an interrupted run of this analysis on the same weights saved under a key, or None."""
         ...
 
     def save(self, key: str, state: Mapping[str, Any]) -> None:
-        """Keep tensors and plain containers under a key, in place of what was there."""
+        """Save tensors and plain containers under a key, replacing what was there."""
         ...
 
 
-class Forgetful:
+class NoScratch:
     """A `Scratch` that keeps nothing."""
 
     def load(self, key: str) -> None:
@@ -104,7 +104,7 @@ class Forgetful:
 
 @dataclass(frozen=True)
 class Subject:
-    """A network at a step, and what it is looked at with.
+    """A network at a step, with everything that an analysis may ask for.
 
     Attributes:
         network: in eval mode, parameters frozen; [N, C, H, W] in [0, 1] in, logits [N, K] out.
@@ -118,10 +118,12 @@ class Subject:
         batch_size: images a batch, for passes over the data set.
         previous: what each analysis yielded at the checkpoint before, by name; empty where there is none.
         progress: wraps an iterable with a bar, `progress(iterable, description, total)`.
-        scratch: where an analysis that is cut off finds how far it had come.
-        rank, ranks: which of how many processes this is that make an analysis together, see `dealt`.
-        exchange: hands a value (plain containers, tensors, Figures; what a pickle holds) to all ranks, and
-            gives what each of them handed in, in order, tensors on the CPU. All ranks call it equally often.
+        scratch: where an interrupted analysis finds its saved progress.
+        rank, world_size: of the processes that run an analysis together, see `map_sharded`.
+        all_gather: hands a value (plain containers, tensors, Figures; anything picklable) to all ranks and
+            returns every rank's value, by rank, tensors on the CPU. A collective: all ranks call it equally
+            often.
+        cache: what `cached` has computed.
     """
 
     network: nn.Module
@@ -135,26 +137,22 @@ class Subject:
     batch_size: int = 256
     previous: Mapping[str, Sequence[Figure]] = field(default_factory=dict)
     progress: Callable[..., Any] = lambda iterable, *_, **__: iterable
-    scratch: Scratch = Forgetful()  # noqa: RUF009 (immutable)
+    scratch: Scratch = NoScratch()  # noqa: RUF009 (immutable)
     rank: int = 0
-    ranks: int = 1
-    exchange: Callable[[Any], list[Any]] = lambda value: [value]
-    _memo: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+    world_size: int = 1
+    all_gather: Callable[[Any], list[Any]] = lambda value: [value]
+    cache: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def layers(self) -> list[str]:
         """Dotted names of the modules to look at, shallow to deep."""
         return list(self.units)
 
-    def once(self, key: Any, compute: Callable[[], Any]) -> Any:
-        """The result of `compute()`, worked out when `key` is first asked for and shared by all analyses."""
-        if key not in self._memo:
-            self._memo[key] = compute()
-        return self._memo[key]
-
-    def forget(self) -> None:
-        """Forget what `once` has worked out."""
-        self._memo.clear()
+    def cached(self, key: Any, compute: Callable[[], Any]) -> Any:
+        """The result of `compute()`, computed when `key` is first asked for and shared by all analyses."""
+        if key not in self.cache:
+            self.cache[key] = compute()
+        return self.cache[key]
 
     def images(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
         """The images (float [N, C, H, W] in [0, 1]) and labels ([N]) at `indices`, on the device."""
@@ -175,13 +173,13 @@ class Subject:
         for start in self.progress(starts, description, len(starts)):
             yield self.images(range(start, min(start + self.batch_size, part.stop)))
 
-    def share(self, count: int) -> range:
-        """Which of `count` things are this rank's: as many as the others', give or take one, in a row.
+    def shard(self, count: int) -> range:
+        """This rank's shard of `count` items: contiguous indices; shards differ by at most one item.
 
-        On a CPU never one of several, and so maybe none: convolutions of a batch of one round differently
-        there, which some techniques (gradient ascent, attacks) blow up.
+        On a CPU a shard of several items never holds just one (it may be empty instead): convolutions of a
+        batch of one round differently there, which some techniques (gradient ascent, attacks) amplify.
         """
-        return self._part(count, self.rank, self.ranks)
+        return self._part(count, self.rank, self.world_size)
 
     def _part(self, count: int, number: int, parts: int) -> range:
         least = 2 if self.device.type == "cpu" else 1
@@ -189,44 +187,46 @@ class Subject:
         ends = min(number, parts), min(number + 1, parts)
         return range(*(count * end // parts for end in ends))
 
-    def dealt_by(
+    def map_sharded(
+        self, items: Sequence[Any], compute: Callable[[Sequence[Any]], Iterable[Any]]
+    ) -> list[Any]:
+        """`compute(items)` by all ranks together: each computes its shard, and all get all results, in order.
+
+        The result for an item must not depend on the other items of its shard. `compute` is not called for an
+        empty shard.
+        """
+        own = self.shard(len(items))
+        results = list(compute(items[own.start : own.stop])) if own else []
+        return [result for shard in self.all_gather(results) for result in shard]
+
+    def map_sharded_groups(
         self,
         groups: Mapping[Any, Sequence[Any]],
-        make: Callable[[Any, Sequence[Any]], Iterable[Any]],
+        compute: Callable[[Any, Sequence[Any]], Iterable[Any]],
     ) -> Iterator[tuple[Any, list[Any]]]:
-        """`make(key, things)` of each group, by all ranks together: the keys, and what was made, in order.
+        """`compute(key, items)` of each group, by all ranks together: each key with its results, in order.
 
-        Ranks take groups in turn, whole where there are two for each of them: so that a batch is what it is
-        in one process, and no smaller. Groups are cut into parts where there are fewer.
+        With at least two groups a rank, every rank takes whole groups in turn, so that a batch is the same as
+        in one process. Fewer groups are split into parts.
         """
-        if self.ranks == 1:
-            yield from ((key, list(make(key, things))) for key, things in groups.items())
+        if self.world_size == 1:
+            yield from ((key, list(compute(key, items))) for key, items in groups.items())
             return
-        parts = -(-2 * self.ranks // max(1, len(groups)))
+        parts = -(-2 * self.world_size // max(1, len(groups)))
         jobs = [
-            (key, things[cut.start : cut.stop])
-            for key, things in groups.items()
+            (key, items[cut.start : cut.stop])
+            for key, items in groups.items()
             for number in range(parts)
-            if (cut := self._part(len(things), number, parts))
+            if (cut := self._part(len(items), number, parts))
         ]
-        own = {i: list(make(*jobs[i])) for i in range(self.rank, len(jobs), self.ranks)}
-        made = {i: results for some in self.exchange(own) for i, results in some.items()}
+        own = {i: list(compute(*jobs[i])) for i in range(self.rank, len(jobs), self.world_size)}
+        results = {i: of_job for of_rank in self.all_gather(own) for i, of_job in of_rank.items()}
         for key in groups:
-            yield key, [one for i, job in enumerate(jobs) if job[0] == key for one in made[i]]
-
-    def dealt(self, things: Sequence[Any], make: Callable[[Sequence[Any]], Iterable[Any]]) -> list[Any]:
-        """`make(things)` by all ranks together: each makes of its share, and all get all, in order.
-
-        What is made of a thing must not depend on which others it is made with. `make` is not called where
-        there is nothing for this rank.
-        """
-        own = self.share(len(things))
-        made = list(make(things[own.start : own.stop])) if own else []
-        return [one for part in self.exchange(made) for one in part]
+            yield key, [result for i, job in enumerate(jobs) if job[0] == key for result in results[i]]
 
     def with_network(self, network: nn.Module) -> Subject:
-        """The same subject with another network and nothing remembered."""
-        return dataclasses.replace(self, network=network, scratch=Forgetful(), _memo={})
+        """The same subject with another network, an empty cache and no scratch."""
+        return dataclasses.replace(self, network=network, scratch=NoScratch(), cache={})
 
 
 @dataclass(frozen=True)
@@ -234,12 +234,12 @@ class Analysis:
     """A technique with its settings. Calling it on a Subject yields Figures and Scalars as it goes.
 
     Attributes:
-        divided: where several processes train together, all of them run it at once and divide the work by
-            `Subject.dealt`, `share` and `exchange`; what rank 0 yields is kept. False: one of them makes it
-            whole, and never exchanges.
+        sharded: where several processes train together, all of them run it at once and share the work by
+            `Subject.map_sharded`, `shard` and `all_gather`; what rank 0 yields is kept. False: one of them
+            runs it alone, without collectives.
     """
 
-    divided: ClassVar[bool] = False
+    sharded: ClassVar[bool] = False
     enabled: bool = setting(True, "make these pictures at every checkpoint")
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:

@@ -26,7 +26,7 @@ class ClassMaps(Analysis):
     them. A network without maps (a perceptron) looks nowhere, and yields nothing.
     """
 
-    divided: ClassVar[bool] = True
+    sharded: ClassVar[bool] = True
     layer: str = setting("auto", "layer that Grad-CAM looks at; auto: the last one with maps")
     side: int = setting(128, "least side of a picture, in pixels", least=8)
 
@@ -38,7 +38,7 @@ class ClassMaps(Analysis):
         except NoSpatialLayer:
             return
         inside: dict[str, list[float]] = {}
-        for figure in subject.dealt(range(len(subject.probes)), partial(self._figures, subject, layer)):
+        for figure in subject.map_sharded(range(len(subject.probes)), partial(self._figures, subject, layer)):
             yield figure
             for name, share in figure.values.items():
                 if name.startswith("inside_") and figure.label == subject.probes.labels[figure.probe]:

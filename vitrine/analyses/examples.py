@@ -84,15 +84,15 @@ def top_examples_of(subject: Subject, k: int = 9) -> dict[str, TopExamples]:
     """The top examples of the subject's layers on its data set, found once and shared by all analyses."""
 
     def find() -> dict[str, TopExamples]:
-        part = subject.share(len(subject.dataset))
+        part = subject.shard(len(subject.dataset))
         batches = subject.batches("dataset examples", part)
         own = top_examples(subject.network, batches, subject.layers, k, subject.units) if part else {}
         own = {layer: replace(top, indices=top.indices + part.start) for layer, top in own.items()}
-        found = [of_one for of_one in subject.exchange(own) if of_one]
+        found = [of_one for of_one in subject.all_gather(own) if of_one]
         merged = partial(reduce, lambda some, more: merge([some, more], k))
         return {layer: merged([top[layer] for top in found]) for layer in subject.layers}
 
-    return subject.once(("top_examples", k), find)
+    return subject.cached(("top_examples", k), find)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Examples(Analysis):
     top images of the units shown are those of the checkpoint before (Jaccard).
     """
 
-    divided: ClassVar[bool] = True
+    sharded: ClassVar[bool] = True
     k: int = setting(9, "images a unit", least=1)
     tile: int = setting(64, "least side of an image on the sheet, in pixels", least=8)
 
@@ -118,7 +118,9 @@ class Examples(Analysis):
         for layer, units in subject.units.items():
             top, overlaps = found[layer], []
             rows = list(enumerate(units))
-            for figure in subject.dealt(rows, partial(self._figures, subject, layer, top, boxes[layer])):
+            for figure in subject.map_sharded(
+                rows, partial(self._figures, subject, layer, top, boxes[layer])
+            ):
                 if figure.key in before:
                     overlaps.append(jaccard(_indices(figure.values), _indices(before[figure.key].values)))
                 yield figure

@@ -68,7 +68,7 @@ class Features(Analysis):
     "logits/<class>" a class.
     """
 
-    divided: ClassVar[bool] = True
+    sharded: ClassVar[bool] = True
     steps: int = setting(64, "steps of Adam a picture", least=1)
     size: int | None = setting(
         None, "pixels on a side; the size of the data set's images unless given", least=8
@@ -96,7 +96,9 @@ class Features(Analysis):
         shown = min(self.classes, count)
         labels = [i * count // shown for i in range(shown)]
         groups = {layer: list(units) for layer, units in subject.units.items()}
-        for layer, figures in subject.dealt_by({**groups, None: labels}, partial(self._figures, studio)):
+        for layer, figures in subject.map_sharded_groups(
+            {**groups, None: labels}, partial(self._figures, studio)
+        ):
             yield from figures
             multiples = [figure.values["multiple"] for figure in figures if "multiple" in figure.values]
             if multiples:
@@ -178,8 +180,8 @@ class _Studio:
         self.enlarged = -(-SHOWN_SIDE // self.size)  # the factor
         shape = tuple(subject.probes.images.shape[-2:])
         found = partial(receptive_fields, subject.network, subject.layers, shape)
-        self.boxes = subject.once("receptive_fields", found) if settings.crops else {}
-        self.colours = None if settings.colours == "imagenet" else subject.once("colours", self._fitted)
+        self.boxes = subject.cached("receptive_fields", found) if settings.crops else {}
+        self.colours = None if settings.colours == "imagenet" else subject.cached("colours", self._fitted)
 
     def _fitted(self) -> Tensor:
         total = len(self.subject.dataset)

@@ -34,7 +34,7 @@ class Localization(Analysis):
     what a map without any knowledge reaches of the first two; "insertion/<map>" and "deletion/<map>".
     """
 
-    divided: ClassVar[bool] = True
+    sharded: ClassVar[bool] = True
     images: int = setting(
         48, "images of the data set that are measured, the same at every checkpoint", least=1
     )
@@ -65,7 +65,7 @@ class Localization(Analysis):
         else:
             log.info("localization: the data set has no masks, so only insertion and deletion are measured")
         few = range(min(self.curve_images, count))
-        areas = subject.dealt(few, partial(self._areas, subject, indices, seen))
+        areas = subject.map_sharded(few, partial(self._areas, subject, indices, seen))
         for name in seen[0].maps if areas else ():
             for measure in ("insertion", "deletion"):
                 yield Scalar(f"{measure}/{name}", _mean(area[measure, name] for area in areas))
@@ -77,7 +77,7 @@ class Localization(Analysis):
 
     def _seen(self, subject: Subject, indices: Tensor, masks: dict[str, Tensor]) -> list[_Seen]:
         """What is seen in the images at `indices`."""
-        return subject.dealt(range(len(indices)), partial(self._looks, subject, indices, masks))
+        return subject.map_sharded(range(len(indices)), partial(self._looks, subject, indices, masks))
 
     def _looks(
         self, subject: Subject, indices: Tensor, masks: dict[str, Tensor], rows: Sequence[int]

@@ -40,7 +40,7 @@ class Physical(Analysis):
     2016).
     """
 
-    divided: ClassVar[bool] = True
+    sharded: ClassVar[bool] = True
     enabled: bool = setting(False, "make these pictures at every checkpoint (minutes each)")
     probes: int = setting(8, "probes attacked, the first ones", least=1)
     shown: int = setting(4, "how many of them are shown", least=0)
@@ -62,9 +62,9 @@ class Physical(Analysis):
         rows = (targets != labels).nonzero()[: self.probes, 0]
         if not len(rows):
             return
-        own = subject.share(len(rows))
+        own = subject.shard(len(rows))
         made = self._made(subject, rows[own.start : own.stop].tolist(), targets) if own else ([], {}, {})
-        parts = subject.exchange(made)
+        parts = subject.all_gather(made)
         shown = [figure for figures, _, _ in parts for figure in figures]
         yield from shown[: self.shown]
         reached, undone = (_sum(part[place] for part in parts) for place in (1, 2))

@@ -36,7 +36,7 @@ CAUTIONS = {
 class Saliency(Analysis):
     """What in each probe speaks for a class, by every technique, in one row."""
 
-    divided: ClassVar[bool] = True
+    sharded: ClassVar[bool] = True
     probes: int = setting(8, "probes shown, the first ones", least=1)
     maps: list[str] = setting(
         [
@@ -64,7 +64,7 @@ class Saliency(Analysis):
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         shown = range(min(self.probes, len(subject.probes)))
-        yield from subject.dealt(shown, partial(self._figures, subject))
+        yield from subject.map_sharded(shown, partial(self._figures, subject))
 
     def _figures(self, subject: Subject, numbers: Sequence[int]) -> Iterator[Figure]:
         images, labels = subject.probes.images[list(numbers)], subject.probes.labels[list(numbers)]

@@ -27,7 +27,7 @@ class Randomization(Analysis):
     itself being random; a map that keeps a high one tells little about what was learned.
     """
 
-    divided: ClassVar[bool] = True
+    sharded: ClassVar[bool] = True
     enabled: bool = setting(False, "make these pictures at every checkpoint")
     probes: int = setting(8, "probes, the first ones", least=1)
     shown: int = setting(2, "probes shown", least=0)
@@ -44,7 +44,7 @@ class Randomization(Analysis):
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         probes = range(min(self.probes, len(subject.probes)))
-        made = subject.dealt(probes, partial(self._made, subject))
+        made = subject.map_sharded(probes, partial(self._made, subject))
         for name, stage in made[0][0]:
             correlation = torch.tensor([found[name, stage] for found, _ in made]).mean().item()
             layer = stage if stage in subject.units else None

@@ -30,7 +30,7 @@ class Robustness(Analysis):
     the evaluation).
     """
 
-    divided: ClassVar[bool] = True
+    sharded: ClassVar[bool] = True
     enabled: bool = setting(False, "make these pictures at every checkpoint (minutes to hours each)")
     images: int = setting(256, "images of the data set that are attacked, a seeded draw", least=1)
     norm: str = setting("linf", "norm of the perturbation", choices=("linf", "l2"))
@@ -55,9 +55,11 @@ class Robustness(Analysis):
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         generator = torch.Generator().manual_seed(subject.seed)
         drawn = torch.randperm(len(subject.dataset), generator=generator)[: self.images]
-        own = subject.share(len(drawn))
+        own = subject.shard(len(drawn))
         evaluation, standing, report, labels = _joined(
-            subject.exchange(self._made(subject, drawn.sort().values[own.start : own.stop]) if own else None)
+            subject.all_gather(
+                self._made(subject, drawn.sort().values[own.start : own.stop]) if own else None
+            )
         )
         for part, accuracy in evaluation.report().items():
             yield Scalar(f"accuracy/{part}", accuracy)

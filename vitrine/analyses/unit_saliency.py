@@ -29,7 +29,7 @@ PASS = 64  # images a pass
 class UnitSaliency(Analysis):
     """For each unit shown, its top dataset examples' crops; below them guided backprop and deconvnet."""
 
-    divided: ClassVar[bool] = True
+    sharded: ClassVar[bool] = True
     examples: int = setting(6, "dataset examples of each unit", least=1)
     side: int = setting(128, "about how many pixels a side a crop is shown with", least=8)
 
@@ -48,7 +48,7 @@ class UnitSaliency(Analysis):
             boxes = receptive_field(subject.network, layer, positions, (height, width))
             windows = _windows(boxes.flatten(0, 1), height, width).view_as(boxes)
             best = _Best(layer, chosen, values, indices, positions, windows)
-            yield from subject.dealt(range(len(chosen)), partial(self._figures, subject, best))
+            yield from subject.map_sharded(range(len(chosen)), partial(self._figures, subject, best))
 
     def _figures(self, subject: Subject, best: _Best, rows: Sequence[int]) -> Iterator[Figure]:
         titles, tiles = self._tiles(subject, best, list(rows))

@@ -69,7 +69,7 @@ class Division:
             choices: by name, how much of it is made.
             seconds: what each took when it last ran.
         """
-        whole = [name for name in choices if self.ranks.count > 1 and not self.analyses[name].divided]
+        whole = [name for name in choices if self.ranks.count > 1 and not self.analyses[name].sharded]
         for name in (name for name in choices if name not in whole):
             self._check()
             self.ranks.tell(({name: choices[name]}, None))
@@ -145,7 +145,7 @@ def make(name: str, analysis: Analysis, subject: Subject, choice: Choice, ranks:
         made.figures.clear(), made.scalars.clear()
 
         def work(exchange: Callable[..., list]) -> None:
-            own = dataclasses.replace(subject, rank=ranks.rank, ranks=ranks.count, exchange=exchange)
+            own = dataclasses.replace(subject, rank=ranks.rank, world_size=ranks.count, all_gather=exchange)
             with full_isolation(subject.network):
                 for yielded in analysis(own):
                     (made.figures if isinstance(yielded, Figure) else made.scalars).append(yielded)
@@ -160,7 +160,7 @@ def make(name: str, analysis: Analysis, subject: Subject, choice: Choice, ranks:
     except Exception as error:
         made.fail(error)
         if ranks.count > 1:
-            subject.forget()  # some ranks may remember what others do not, and would not exchange it again
+            subject.cache.clear()  # what only some ranks have cached, only they would not gather
     made.seconds = time.perf_counter() - start
     return made
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -107,7 +106,7 @@ class Examples(Analysis):
     top images of the units shown are those of the checkpoint before (Jaccard).
     """
 
-    sharded: ClassVar[bool] = True
+    sharded = True
     k: int = setting(9, "images a unit", least=1)
     tile: int = setting(64, "least side of an image on the sheet, in pixels", least=8)
 
@@ -118,9 +117,8 @@ class Examples(Analysis):
         for layer, units in subject.units.items():
             top, overlaps = found[layer], []
             rows = list(enumerate(units))
-            for figure in subject.map_sharded(
-                rows, partial(self._figures, subject, layer, top, boxes[layer])
-            ):
+            figures = partial(self._figures, subject, layer, top, boxes[layer])
+            for figure in subject.map_sharded(rows, figures):
                 if figure.key in before:
                     overlaps.append(jaccard(_indices(figure.values), _indices(before[figure.key].values)))
                 yield figure

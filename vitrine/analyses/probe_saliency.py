@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,7 +35,7 @@ CAUTIONS = {
 class Saliency(Analysis):
     """What in each probe speaks for a class, by every technique, in one row."""
 
-    sharded: ClassVar[bool] = True
+    sharded = True
     probes: int = setting(8, "probes shown, the first ones", least=1)
     maps: list[str] = setting(
         [

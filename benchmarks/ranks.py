@@ -38,7 +38,7 @@ def looked(
     subject: Subject, analyses: dict[str, Any], ranks: Ranks, clock: Callable[[], float]
 ) -> dict[str, float]:
     """The seconds of each analysis, nothing being known before the first; of several ranks the most."""
-    subject, seconds = dataclasses.replace(subject, _memo={}), {}
+    subject, seconds = dataclasses.replace(subject, cache={}), {}
     for name, analysis in analyses.items():
         ranks.gather(None)  # nobody begins before all are there
         begun = clock()

@@ -75,7 +75,7 @@ def test_each_unit_and_class_gets_its_picture_with_what_it_reaches(subject):
 
 
 def test_a_picture_does_not_depend_on_which_units_are_shown(subject):
-    few = dataclasses.replace(subject, units={"1": [3]}, _memo={})
+    few = dataclasses.replace(subject, units={"1": [3]}, cache={})
     every = {f.key: f for f in Features(steps=6)(subject) if hasattr(f, "image")}
     (alone,) = [f for f in Features(steps=6, classes=0)(few) if hasattr(f, "image")]
     assert (alone.image.int() - every["1/unit-003"].image.int()).abs().max() <= 1
@@ -108,7 +108,7 @@ def test_the_negative_excites_its_unit_least(subject):
 def test_a_warm_start_goes_on_from_the_checkpoint_before(subject):
     settings = Features(steps=1, lr=1e-6, crops=0, classes=1, warm_start=True)
     first = [f for f in Features(steps=24, crops=1, classes=1)(subject) if hasattr(f, "image")]
-    later = dataclasses.replace(subject, previous={"features": first}, _memo={})
+    later = dataclasses.replace(subject, previous={"features": first}, cache={})
     again = {f.key: f for f in settings(later) if hasattr(f, "image")}
     for figure in first:
         a, b = (f.image[:, :96].float().clamp(3, 252) for f in (figure, again[figure.key]))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import crew
 import lightning
@@ -29,7 +30,7 @@ LOOKED_AT = {"layers": ["0"], "units": 4, "probes": 3, "device": "cpu"}
 class Divided(Analysis):
     """A picture a unit, and their mean; rank 1 raises in its midst."""
 
-    sharded = True
+    sharded: ClassVar[bool] = True
     raises: str = ""
     most: int = 1000  # images a batch that memory has room for
 
@@ -67,7 +68,7 @@ class Whole(Analysis):
     raises: bool = False
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
-        assert (subject.rank, subject.ranks) == (0, 1)
+        assert (subject.rank, subject.world_size) == (0, 1)
         yield Scalar("process", os.getpid())
         yield Figure(
             "it",
@@ -220,7 +221,7 @@ def test_an_exception_on_one_rank_ends_both_and_none_waits_to_save(tmp_path):
 class Long(Analysis):
     """Asked to end in its midst, as all ranks are by a launcher."""
 
-    sharded = True
+    sharded: ClassVar[bool] = True
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -124,7 +124,7 @@ def subject():
 
 
 def at(subject, step):
-    return dataclasses.replace(subject, step=step, _memo={})
+    return dataclasses.replace(subject, step=step, cache={})
 
 
 def test_over_many_checkpoints_looking_stays_under_its_share(tmp_path, subject, monkeypatch):

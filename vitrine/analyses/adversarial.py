@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ class Adversarial(Analysis):
     where the data set knows where things are.
     """
 
-    sharded = True
+    sharded: ClassVar[bool] = True
     probes: int = setting(8, "probes attacked, the first ones", least=1)
     target: str | None = setting(
         None, "class that probes are to be taken for (name or index); null: any wrong one"

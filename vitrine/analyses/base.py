@@ -81,14 +81,14 @@ Results = Mapping[str, tuple[Sequence[Figure], Sequence[Scalar]]]  # by analysis
 
 
 class Scratch(Protocol):
-    """Where an analysis that takes hours keeps how far it has come; forgotten once it is complete."""
+    """Where a long analysis saves its progress; deleted once the analysis is complete."""
 
     def load(self, key: str) -> dict[str, Any] | None:
-        """What was last saved under a key by an earlier start of this analysis on these weights, if any."""
+        """What an interrupted run of this analysis on the same weights saved under a key, or None."""
         ...
 
     def save(self, key: str, state: Mapping[str, Any]) -> None:
-        """Keep tensors and plain containers under a key, in place of what was there."""
+        """Save tensors and plain containers under a key, replacing what was there."""
         ...
 
 
@@ -104,7 +104,7 @@ class NoScratch:
 
 @dataclass(frozen=True)
 class Subject:
-    """A network at a step, and what it is looked at with.
+    """A network at a step, with everything that an analysis may ask for.
 
     Attributes:
         network: in eval mode, parameters frozen; [N, C, H, W] in [0, 1] in, logits [N, K] out.
@@ -118,10 +118,12 @@ class Subject:
         batch_size: images a batch, for passes over the data set.
         previous: what each analysis yielded at the checkpoint before, by name; empty where there is none.
         progress: wraps an iterable with a bar, `progress(iterable, description, total)`.
-        scratch: where an analysis that is cut off finds how far it had come.
-        rank, ranks: this process among those that run an analysis together, see `map_sharded`.
-        all_gather: gives every rank the values (anything that can be pickled) of all ranks, in rank order,
-            tensors on the CPU. A collective call: all ranks make it equally often.
+        scratch: where an interrupted analysis finds its saved progress.
+        rank, world_size: of the processes that run an analysis together, see `map_sharded`.
+        all_gather: hands a value (plain containers, tensors, Figures; anything picklable) to all ranks and
+            returns every rank's value, by rank, tensors on the CPU. A collective: all ranks call it equally
+            often.
+        cache: what `cached` has computed.
     """
 
     network: nn.Module
@@ -137,9 +139,9 @@ class Subject:
     progress: Callable[..., Any] = lambda iterable, *_, **__: iterable
     scratch: Scratch = NoScratch()  # noqa: RUF009 (immutable)
     rank: int = 0
-    ranks: int = 1
+    world_size: int = 1
     all_gather: Callable[[Any], list[Any]] = lambda value: [value]
-    _memo: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+    cache: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def layers(self) -> list[str]:
@@ -147,14 +149,10 @@ class Subject:
         return list(self.units)
 
     def cached(self, key: Any, compute: Callable[[], Any]) -> Any:
-        """The result of `compute()`, computed at the first call with `key` and shared by all analyses."""
-        if key not in self._memo:
-            self._memo[key] = compute()
-        return self._memo[key]
-
-    def clear_cache(self) -> None:
-        """Drop what `cached` holds."""
-        self._memo.clear()
+        """The result of `compute()`, computed when `key` is first asked for and shared by all analyses."""
+        if key not in self.cache:
+            self.cache[key] = compute()
+        return self.cache[key]
 
     def images(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
         """The images (float [N, C, H, W] in [0, 1]) and labels ([N]) at `indices`, on the device."""
@@ -176,59 +174,59 @@ class Subject:
             yield self.images(range(start, min(start + self.batch_size, part.stop)))
 
     def shard(self, count: int) -> range:
-        """This rank's contiguous share of `count` items; shares differ by at most one item.
+        """This rank's shard of `count` items: contiguous indices; shards differ by at most one item.
 
-        On a CPU never a single item of several, so maybe none: convolutions of a batch of one round
-        differently there, which some techniques (gradient ascent, attacks) amplify.
+        On a CPU a shard of several items never holds just one (it may be empty instead): convolutions of a
+        batch of one round differently there, which some techniques (gradient ascent, attacks) amplify.
         """
-        return self._shard(count, self.rank, self.ranks)
+        return self._part(count, self.rank, self.world_size)
 
-    def _shard(self, count: int, number: int, parts: int) -> range:
-        smallest = 2 if self.device.type == "cpu" else 1
-        parts = max(1, min(parts, count // smallest))
+    def _part(self, count: int, number: int, parts: int) -> range:
+        least = 2 if self.device.type == "cpu" else 1
+        parts = max(1, min(parts, count // least))
         ends = min(number, parts), min(number + 1, parts)
         return range(*(count * end // parts for end in ends))
 
-    def map_groups_sharded(
+    def map_sharded(
+        self, items: Sequence[Any], compute: Callable[[Sequence[Any]], Iterable[Any]]
+    ) -> list[Any]:
+        """`compute(items)` by all ranks together: each computes its shard, and all get all results, in order.
+
+        The result for an item must not depend on the other items of its shard. `compute` is not called for an
+        empty shard.
+        """
+        own = self.shard(len(items))
+        results = list(compute(items[own.start : own.stop])) if own else []
+        return [result for shard in self.all_gather(results) for result in shard]
+
+    def map_sharded_groups(
         self,
         groups: Mapping[Any, Sequence[Any]],
-        function: Callable[[Any, Sequence[Any]], Iterable[Any]],
+        compute: Callable[[Any, Sequence[Any]], Iterable[Any]],
     ) -> Iterator[tuple[Any, list[Any]]]:
-        """`function(key, items)` of each group, computed by all ranks together: keys and results, in order.
+        """`compute(key, items)` of each group, by all ranks together: each key with its results, in order.
 
-        Ranks take turns. Groups stay whole where there are at least two for each rank, so that batches are
-        as large as in one process; otherwise they are cut into parts.
+        With at least two groups a rank, every rank takes whole groups in turn, so that a batch is the same as
+        in one process. Fewer groups are split into parts.
         """
-        if self.ranks == 1:
-            yield from ((key, list(function(key, items))) for key, items in groups.items())
+        if self.world_size == 1:
+            yield from ((key, list(compute(key, items))) for key, items in groups.items())
             return
-        parts = -(-2 * self.ranks // max(1, len(groups)))
+        parts = -(-2 * self.world_size // max(1, len(groups)))
         jobs = [
-            (key, items[shard.start : shard.stop])
+            (key, items[cut.start : cut.stop])
             for key, items in groups.items()
             for number in range(parts)
-            if (shard := self._shard(len(items), number, parts))
+            if (cut := self._part(len(items), number, parts))
         ]
-        own = {i: list(function(*jobs[i])) for i in range(self.rank, len(jobs), self.ranks)}
-        results = {i: result for gathered in self.all_gather(own) for i, result in gathered.items()}
+        own = {i: list(compute(*jobs[i])) for i in range(self.rank, len(jobs), self.world_size)}
+        results = {i: of_job for of_rank in self.all_gather(own) for i, of_job in of_rank.items()}
         for key in groups:
-            yield key, [one for i, job in enumerate(jobs) if job[0] == key for one in results[i]]
-
-    def map_sharded(
-        self, items: Sequence[Any], function: Callable[[Sequence[Any]], Iterable[Any]]
-    ) -> list[Any]:
-        """`function(items)` computed by all ranks together, each on its shard; every rank gets all results.
-
-        The result for an item must not depend on the other items. `function` is not called on an empty
-        shard.
-        """
-        shard = self.shard(len(items))
-        own = list(function(items[shard.start : shard.stop])) if shard else []
-        return [one for part in self.all_gather(own) for one in part]
+            yield key, [result for i, job in enumerate(jobs) if job[0] == key for result in results[i]]
 
     def with_network(self, network: nn.Module) -> Subject:
-        """The same subject with another network and nothing remembered."""
-        return dataclasses.replace(self, network=network, scratch=NoScratch(), _memo={})
+        """The same subject with another network, an empty cache and no scratch."""
+        return dataclasses.replace(self, network=network, scratch=NoScratch(), cache={})
 
 
 @dataclass(frozen=True)
@@ -236,9 +234,9 @@ class Analysis:
     """A technique with its settings. Calling it on a Subject yields Figures and Scalars as it goes.
 
     Attributes:
-        sharded: where several processes train together, all of them run it at once and divide the work with
-            `Subject.map_sharded`, `shard` and `all_gather`; what rank 0 yields is kept. False: one process
-            runs it alone, and makes no collective call.
+        sharded: where several processes train together, all of them run it at once and share the work by
+            `Subject.map_sharded`, `shard` and `all_gather`; what rank 0 yields is kept. False: one of them
+            runs it alone, without collectives.
     """
 
     sharded: ClassVar[bool] = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ class ClassMaps(Analysis):
     them. A network without maps (a perceptron) looks nowhere, and yields nothing.
     """
 
-    sharded = True
+    sharded: ClassVar[bool] = True
     layer: str = setting("auto", "layer that Grad-CAM looks at; auto: the last one with maps")
     side: int = setting(128, "least side of a picture, in pixels", least=8)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -106,7 +107,7 @@ class Examples(Analysis):
     top images of the units shown are those of the checkpoint before (Jaccard).
     """
 
-    sharded = True
+    sharded: ClassVar[bool] = True
     k: int = setting(9, "images a unit", least=1)
     tile: int = setting(64, "least side of an image on the sheet, in pixels", least=8)
 
@@ -117,8 +118,9 @@ class Examples(Analysis):
         for layer, units in subject.units.items():
             top, overlaps = found[layer], []
             rows = list(enumerate(units))
-            figures = partial(self._figures, subject, layer, top, boxes[layer])
-            for figure in subject.map_sharded(rows, figures):
+            for figure in subject.map_sharded(
+                rows, partial(self._figures, subject, layer, top, boxes[layer])
+            ):
                 if figure.key in before:
                     overlaps.append(jaccard(_indices(figure.values), _indices(before[figure.key].values)))
                 yield figure

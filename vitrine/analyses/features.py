@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -68,7 +68,7 @@ class Features(Analysis):
     "logits/<class>" a class.
     """
 
-    sharded = True
+    sharded: ClassVar[bool] = True
     steps: int = setting(64, "steps of Adam a picture", least=1)
     size: int | None = setting(
         None, "pixels on a side; the size of the data set's images unless given", least=8
@@ -96,8 +96,9 @@ class Features(Analysis):
         shown = min(self.classes, count)
         labels = [i * count // shown for i in range(shown)]
         groups = {layer: list(units) for layer, units in subject.units.items()}
-        by_group = subject.map_groups_sharded({**groups, None: labels}, partial(self._figures, studio))
-        for layer, figures in by_group:
+        for layer, figures in subject.map_sharded_groups(
+            {**groups, None: labels}, partial(self._figures, studio)
+        ):
             yield from figures
             multiples = [figure.values["multiple"] for figure in figures if "multiple" in figure.values]
             if multiples:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +34,7 @@ class Localization(Analysis):
     what a map without any knowledge reaches of the first two; "insertion/<map>" and "deletion/<map>".
     """
 
-    sharded = True
+    sharded: ClassVar[bool] = True
     images: int = setting(
         48, "images of the data set that are measured, the same at every checkpoint", least=1
     )

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ class Physical(Analysis):
     2016).
     """
 
-    sharded = True
+    sharded: ClassVar[bool] = True
     enabled: bool = setting(False, "make these pictures at every checkpoint (minutes each)")
     probes: int = setting(8, "probes attacked, the first ones", least=1)
     shown: int = setting(4, "how many of them are shown", least=0)

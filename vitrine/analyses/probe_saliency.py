@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ CAUTIONS = {
 class Saliency(Analysis):
     """What in each probe speaks for a class, by every technique, in one row."""
 
-    sharded = True
+    sharded: ClassVar[bool] = True
     probes: int = setting(8, "probes shown, the first ones", least=1)
     maps: list[str] = setting(
         [

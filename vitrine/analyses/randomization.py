@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ class Randomization(Analysis):
     itself being random; a map that keeps a high one tells little about what was learned.
     """
 
-    sharded = True
+    sharded: ClassVar[bool] = True
     enabled: bool = setting(False, "make these pictures at every checkpoint")
     probes: int = setting(8, "probes, the first ones", least=1)
     shown: int = setting(2, "probes shown", least=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ class Robustness(Analysis):
     the evaluation).
     """
 
-    sharded = True
+    sharded: ClassVar[bool] = True
     enabled: bool = setting(False, "make these pictures at every checkpoint (minutes to hours each)")
     images: int = setting(256, "images of the data set that are attacked, a seeded draw", least=1)
     norm: str = setting("linf", "norm of the perturbation", choices=("linf", "l2"))
@@ -56,8 +56,11 @@ class Robustness(Analysis):
         generator = torch.Generator().manual_seed(subject.seed)
         drawn = torch.randperm(len(subject.dataset), generator=generator)[: self.images]
         own = subject.shard(len(drawn))
-        part = self._made(subject, drawn.sort().values[own.start : own.stop]) if own else None
-        evaluation, standing, report, labels = _joined(subject.all_gather(part))
+        evaluation, standing, report, labels = _joined(
+            subject.all_gather(
+                self._made(subject, drawn.sort().values[own.start : own.stop]) if own else None
+            )
+        )
         for part, accuracy in evaluation.report().items():
             yield Scalar(f"accuracy/{part}", accuracy)
         yield Scalar("accuracy/robust", evaluation.accuracy)

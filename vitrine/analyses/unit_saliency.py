@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ PASS = 64  # images a pass
 class UnitSaliency(Analysis):
     """For each unit shown, its top dataset examples' crops; below them guided backprop and deconvnet."""
 
-    sharded = True
+    sharded: ClassVar[bool] = True
     examples: int = setting(6, "dataset examples of each unit", least=1)
     side: int = setting(128, "about how many pixels a side a crop is shown with", least=8)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -32,7 +33,7 @@ class Weights(Analysis):
     The order on the sheet is the layer's own, so that a filter keeps its place from checkpoint to checkpoint.
     """
 
-    sharded = True  # but not worth dividing: no more work than telling others of it
+    sharded: ClassVar[bool] = True  # every rank computes all: gathering shards costs more
     most: int = setting(64, "filters shown alone, evenly spaced where the layer has more", least=1)
     side: int = setting(64, "least side of a filter's picture, in pixels", least=1)
 

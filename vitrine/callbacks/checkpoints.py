@@ -11,6 +11,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from vitrine.callbacks.lightning_internals import ExplicitModelCheckpoint, validation_is_due
 from vitrine.core.settings import SettingError, setting
 from vitrine.runs.checkpoint_io import sweep
 
@@ -64,7 +65,7 @@ def model_checkpoints(run_dir: str | Path, settings: CheckpointSettings) -> list
     return callbacks
 
 
-class RunCheckpoints(ModelCheckpoint):
+class RunCheckpoints(ExplicitModelCheckpoint):
     """Lightning's ModelCheckpoint in a folder that is the run's own, where runs are resumed."""
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
@@ -73,10 +74,6 @@ class RunCheckpoints(ModelCheckpoint):
             super().setup(trainer, pl_module, stage)
         if trainer.is_global_zero:
             sweep(Path(self.dirpath))
-
-    def _should_remove_checkpoint(self, trainer: lightning.Trainer, previous: str, current: str) -> bool:
-        # Lightning spares what the run was resumed from: a run resumed often would keep a file each time
-        return previous != current and Path(self.dirpath) in Path(previous).parents
 
 
 class StepCheckpoints(RunCheckpoints):
@@ -122,10 +119,9 @@ class StepCheckpoints(RunCheckpoints):
         super().on_train_start(trainer, pl_module)
         self._training = True
         if trainer.ckpt_path:
-            self._last_global_step_saved = trainer.global_step
-            self._last_checkpoint_saved = str(trainer.ckpt_path)
+            self.set_saved(trainer, trainer.ckpt_path)
         elif self.at_start and not trainer.fast_dev_run:
-            self._save(trainer)
+            self.save_now(trainer)
 
     def on_train_batch_end(
         self,
@@ -135,8 +131,7 @@ class StepCheckpoints(RunCheckpoints):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        loop = trainer.fit_loop
-        self._validating_first = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+        self._validating_first = validation_is_due(trainer)
         if not self._validating_first:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
@@ -148,8 +143,8 @@ class StepCheckpoints(RunCheckpoints):
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._training = False
-        if not self._should_skip_saving_checkpoint(trainer):
-            self._save(trainer)
+        if self.may_save(trainer):
+            self.save_now(trainer)
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
@@ -162,11 +157,6 @@ class StepCheckpoints(RunCheckpoints):
             super().on_exception(trainer, pl_module, exception)
         except OSError:  # the disk may be what went wrong in the first place: let the exception be seen
             log.exception("no checkpoint could be written after %s", type(exception).__name__)
-
-    def _save(self, trainer: lightning.Trainer) -> None:
-        metrics = self._monitor_candidates(trainer)
-        self._save_topk_checkpoint(trainer, metrics)
-        self._save_last_checkpoint(trainer, metrics)
 
 
 def between_steps(trainer: Any) -> bool:

@@ -6,9 +6,8 @@ from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loops.fit_loop import RestartStage
-from lightning.pytorch.loops.loop import _Loop
 
+from vitrine.callbacks.lightning_internals import begin_next_epoch, restore_loader_state, set_logged_step
 from vitrine.core import random_state
 from vitrine.distributed.ranks import ALONE, ranks_of
 
@@ -40,37 +39,11 @@ class ExactResume(Callback):
         for logger in trainer.loggers:
             if hasattr(logger, "rewind"):
                 logger.rewind(trainer.global_step)
-        _place_loaders(trainer.fit_loop)
-        _leave_finished_epoch(trainer.fit_loop)
+        restore_loader_state(trainer)
+        begin_next_epoch(trainer)
         if self._state:
             random_state.restore(self._state[self._ranks.rank % len(self._state)])
             self._state = []
 
     def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
-        # Loggers count by this. Lightning (2.6) adds one to what a checkpoint says of it: one too many where
-        # the checkpoint was written after the step's end, as it is after an exception.
-        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
-
-
-def _place_loaders(loop: Any) -> None:
-    """Tell the training loader where it was.
-
-    Lightning (2.6) does, but not where the loader was made before the checkpoint was read, as it is when an
-    optimizer's schedule asks for `trainer.estimated_stepping_batches`.
-    """
-    if loop.restarting and loop._combined_loader_states_to_load:
-        loop._load_combined_loader_states()
-        iter(loop._data_fetcher)
-
-
-def _leave_finished_epoch(loop: Any) -> None:
-    """Resumed where an epoch ended, begin the next one.
-
-    With `max_steps`, Lightning (2.6) goes back into the epoch, ends it once more and counts it twice:
-    `max_epochs` then comes an epoch early. Without `max_steps` it does what is done here.
-    """
-    if loop.restarted_on_epoch_end:
-        loop.epoch_progress.increment_completed()
-        _Loop.restarting.fset(loop, False)
-        loop._restart_stage = RestartStage.RESUMED_ON_EPOCH_END
-        loop.epoch_loop.reset_restart_stage()
+        set_logged_step(trainer)

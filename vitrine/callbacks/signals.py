@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
+from vitrine.callbacks.lightning_internals import disable_signal_handling, is_accumulating
 from vitrine.distributed import interruption
 from vitrine.distributed.interruption import Interrupted
 
@@ -24,8 +25,7 @@ class StopBetweenSteps(Callback):
     Several ranks ask one another about once a second (an all-reduce of two numbers over gloo, which no GPU
     waits for), and stop together even if the signal reached only one of them.
 
-    Lightning's own answers to signals are put aside where ours stand (`interruption.handled`): they save, or
-    start a collective operation, within the handler, and requeue SLURM jobs from there.
+    Lightning's own signal handlers are disabled where ours are installed (`interruption.handled`).
     """
 
     def __init__(self) -> None:
@@ -34,9 +34,8 @@ class StopBetweenSteps(Callback):
         self._common = 0  # batches of validation that every rank has
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        if interruption.is_handled():  # Lightning (2.6) has no switch for them
-            trainer._signal_connector.register_signal_handlers = _nothing
-            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing
+        if interruption.is_handled():
+            disable_signal_handling(trainer)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.world_size > 1 and dist.is_initialized():
@@ -47,7 +46,7 @@ class StopBetweenSteps(Callback):
         interruption.defer()
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        if not trainer.fit_loop._should_accumulate():  # in the midst of a step gradients would be lost
+        if not is_accumulating(trainer):  # in the midst of a step gradients would be lost
             self._stop_if_asked()
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -80,7 +79,3 @@ class StopBetweenSteps(Callback):
         self._every = max(1, min(100, int(AGREE_SECONDS / max(seconds, 1e-3))))  # the same on every rank
         self._since, self._asked_at = 0, now
         return Signals(int(number)) if number else None
-
-
-def _nothing(*_: Any) -> None:
-    pass

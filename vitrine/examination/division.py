@@ -145,7 +145,7 @@ def make(name: str, analysis: Analysis, subject: Subject, choice: Choice, ranks:
         made.figures.clear(), made.scalars.clear()
 
         def work(exchange: Callable[..., list]) -> None:
-            own = dataclasses.replace(subject, rank=ranks.rank, ranks=ranks.count, all_gather=exchange)
+            own = dataclasses.replace(subject, rank=ranks.rank, world_size=ranks.count, all_gather=exchange)
             with full_isolation(subject.network):
                 for yielded in analysis(own):
                     (made.figures if isinstance(yielded, Figure) else made.scalars).append(yielded)
@@ -160,7 +160,7 @@ def make(name: str, analysis: Analysis, subject: Subject, choice: Choice, ranks:
     except Exception as error:
         made.fail(error)
         if ranks.count > 1:
-            subject.clear_cache()  # else ranks would make different collective calls from now on
+            subject.cache.clear()  # what only some ranks have cached, only they would not gather
     made.seconds = time.perf_counter() - start
     return made
 

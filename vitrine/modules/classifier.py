@@ -130,8 +130,9 @@ class Classifier(LightningModule):
         # a checkpoint is written before its own step is logged: whoever goes on from it logs that step
         if metrics := self._since_logged():
             values = {name: float(value) for name, value in metrics.items()}
-            step = self.global_step - 1  # loggers count from 0
-            self.trainer._logger_connector.log_metrics(values | {"epoch": self._epoch}, step)
+            for logger in self.trainer.loggers:
+                logger.log_metrics(values | {"epoch": self._epoch}, self.global_step - 1)  # they count from 0
+                logger.save()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         # self.log costs as much as a small network's step, so it is called where Lightning uses its value

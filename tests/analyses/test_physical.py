@@ -7,7 +7,8 @@ from vitrine.analyses import physical
 from vitrine.analyses.base import Figure, Probes, Scalar, Subject
 from vitrine.analyses.physical import TITLES, Physical, one_of_them
 from vitrine.analyses.table import GAP, LINE
-from vitrine.attacks import TRANSFORMATIONS, draws
+from vitrine.attacks import TRANSFORMATIONS
+from vitrine.core.random_numbers import content_keys, fold_in, uniform
 
 QUICK = {"enabled": True, "steps": 20, "draws": 2, "draws_each": 16, "eps": 0.04}
 CLASSES = ["dark", "bright"]
@@ -40,11 +41,11 @@ def test_what_leaves_an_image_as_it_is_destroys_nothing_and_light_does_what_it_m
     for name in STILL:
         assert scalars[f"destruction/PGD/{name}"] == scalars[f"destruction/EOT/{name}"] == 0
     # the adversarial image is the even grey 0.51 or 0.49: contrast hardly matters, brightness alone decides
-    keys = draws.derived(draws.content_keys(given.probes.images), 1)
+    keys = fold_in(content_keys(given.probes.images), 1)
     undone = 0
     for draw in range(16):
         grey = torch.tensor([0.51, 0.49]).view(-1, 1, 1, 1).expand(-1, 3, 16, 16)
-        lit = TRANSFORMATIONS["light"]()(grey, draws.derived(keys, draw)).mean((1, 2, 3))
+        lit = TRANSFORMATIONS["light"]()(grey, fold_in(keys, draw)).mean((1, 2, 3))
         undone += int((lit[0] <= 0.5).item()) + int((lit[1] > 0.5).item())
     assert scalars["destruction/PGD/light"] == pytest.approx(undone / 32) and undone
     rates = figures[-1]
@@ -125,8 +126,8 @@ def test_what_is_chosen_says_nothing_of_how_it_turns_out(name, monkeypatch):
     monkeypatch.setattr(physical, "TRANSFORMATIONS", kinds)
     one_of_them(torch.zeros(4000, 1, 2, 2), torch.arange(4000))
     (keys,) = came
-    for own in (keys, *(draws.derived(keys, purpose) for purpose in range(8))):
-        drawn = draws.uniform(own, 1)
+    for own in (keys, *(fold_in(keys, purpose) for purpose in range(8))):
+        drawn = uniform(own, 1)
         assert 0.4 < drawn.mean() < 0.6 and drawn.min() < 0.1 and drawn.max() > 0.9
 
 
@@ -136,7 +137,7 @@ def test_half_of_the_views_are_under_all_at_once_and_each_is_its_keys_own():
     seen = one_of_them(images, keys)
     found = {}
     for name in (None, *TITLES):
-        alone = images if name is None else TRANSFORMATIONS[name]()(images, draws.derived(keys, 1))
+        alone = images if name is None else TRANSFORMATIONS[name]()(images, fold_in(keys, 1))
         found[name] = (seen - alone).flatten(1).abs().amax(1) < 1e-6
     assert torch.stack([*found.values()]).any(0).all()  # each image is as one of them makes it
     assert 70 < found["physical"].sum() < 130 and min(there.sum() for there in found.values()) > 2

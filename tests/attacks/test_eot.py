@@ -4,15 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from vitrine.attacks import EOT, PGD, destruction_rate, draws, fooled
+from vitrine.attacks import EOT, PGD, destruction_rate, fooled
 from vitrine.attacks.transformations import Light
+from vitrine.core.random_numbers import uniform
 
 
 class Shift(nn.Module):
     """Moves the image sideways by a random number of pixels, round the edge."""
 
     def forward(self, images, keys):
-        places = (draws.uniform(keys, 1)[:, 0] * images.shape[3]).long()
+        places = (uniform(keys, 1)[:, 0] * images.shape[3]).long()
         return torch.stack([image.roll(int(place), 2) for image, place in zip(images, places)])
 
 
@@ -81,7 +82,7 @@ def test_the_destruction_rate_is_kurakins(linear, images):
     origin = {tuple(a.flatten().tolist()): p for a, p in zip(adversarial, pictures)}
 
     def half(images, keys):
-        back = draws.uniform(keys, 1)[:, 0] < 0.5
+        back = uniform(keys, 1)[:, 0] < 0.5
         return torch.stack([origin[tuple(x.flatten().tolist())] if b else x for x, b in zip(images, back)])
 
     rate = destruction_rate(network, pictures, adversarial, labels, half, draws_each=5)

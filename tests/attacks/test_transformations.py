@@ -2,9 +2,10 @@ import pytest
 import torch
 from PIL import Image
 
-from vitrine.attacks import TRANSFORMATIONS, draws
+from vitrine.attacks import TRANSFORMATIONS
 from vitrine.attacks.jpeg import JPEG, jpeg
 from vitrine.attacks.transformations import Light, Perspective, Rotation, Scale, homography, similarity, warp
+from vitrine.core.random_numbers import fold_in
 
 every = pytest.mark.parametrize("name", list(TRANSFORMATIONS))
 
@@ -82,5 +83,5 @@ def test_jpeg_takes_sides_that_are_no_multiples_of_a_block():
 
 
 def test_keys_for_many_draws_are_different():
-    keys = torch.cat([draws.derived(torch.arange(10), draw) for draw in range(10)])
+    keys = torch.cat([fold_in(torch.arange(10), draw) for draw in range(10)])
     assert len(keys.unique()) == 100

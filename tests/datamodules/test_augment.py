@@ -2,10 +2,10 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
+from vitrine.core.random_numbers import fold_in, make_key, uniform
 from vitrine.datamodules.augment import Augment, augmented
-from vitrine.datamodules.draws import key, uniform
 
-SEED = torch.tensor(key(11))
+SEED = torch.tensor(make_key(11))
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_an_image_is_varied_by_its_own_draws_alone(photos, how):
     apart = augmented(photos[some], some, SEED, Augment(**how))
     torch.testing.assert_close(apart, together[some], rtol=0, atol=1e-6)
     assert not torch.equal(
-        augmented(photos, torch.arange(64), torch.tensor(key(12)), Augment(**how)), together
+        augmented(photos, torch.arange(64), torch.tensor(make_key(12)), Augment(**how)), together
     )
 
 
@@ -106,7 +106,7 @@ def test_a_zoom_shows_a_part_of_the_image_of_at_least_that_share():
 
 
 def test_jitter_agrees_with_torchvisions_for_the_factors_drawn(photos):
-    factors = 1 + (uniform(SEED, torch.arange(4), 16)[:, 8:11] * 2 - 1) * 0.1
+    factors = 1 + (uniform(fold_in(SEED, torch.arange(4)), 16)[:, 8:11] * 2 - 1) * 0.1
     dim = photos[:4] / 255 * 0.5 + 0.2  # nothing is clipped
     for image, result, (brightness, contrast, saturation) in zip(
         dim, varied(dim, jitter=0.1), factors.tolist()

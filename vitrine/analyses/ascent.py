@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 
@@ -15,6 +14,7 @@ from vitrine.analyses.reading import Reading
 from vitrine.analyses.relu_rules import NoRule, ReluRule
 from vitrine.analyses.rescue import push_up
 from vitrine.analyses.stem import QuickStem
+from vitrine.core.random_numbers import hash_seed
 
 RESCUED = 16  # steps during which a picture without any gradient is helped
 
@@ -27,8 +27,7 @@ def generators(objectives: Sequence[Objective], seed: int) -> list[torch.Generat
     pictures of the same objective come before it; on nothing else in the call."""
     made, met = [], Counter[str]()
     for name in (objective.name for objective in objectives):
-        digest = hashlib.sha256(f"{seed} {met[name]} {name}".encode()).digest()
-        made.append(torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1))
+        made.append(torch.Generator().manual_seed(hash_seed(f"{seed} {met[name]} {name}".encode())))
         met[name] += 1
     return made
 

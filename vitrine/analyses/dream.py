@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from vitrine.analyses.base import Analysis, Figure, Subject
 from vitrine.analyses.objectives import Objective, deepdream
 from vitrine.analyses.reading import Reading, activations
 from vitrine.core.network_scopes import eager_eval_mode
+from vitrine.core.random_numbers import hash_seed
 from vitrine.core.settings import setting
 
 
@@ -141,7 +141,7 @@ class Dream(Analysis):
 
 def _seed(image: Tensor, seed: int) -> int:
     content = image.detach().float().cpu().contiguous().numpy().tobytes()
-    return int.from_bytes(hashlib.sha256(str(seed).encode() + content).digest()[:8], "big") >> 1
+    return hash_seed(str(seed).encode() + content)
 
 
 def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:

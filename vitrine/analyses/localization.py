@@ -18,6 +18,7 @@ from vitrine.analyses.attribution import TECHNIQUES, Effort, attributions, cam_l
 from vitrine.analyses.base import Analysis, Figure, Images, Scalar, Subject
 from vitrine.analyses.pointing import best_iou, deletion, energy_inside, insertion, pointing_game
 from vitrine.analyses.probe_saliency import bright, tile_side
+from vitrine.core.random_numbers import permutation
 from vitrine.core.settings import setting
 
 log = logging.getLogger(__name__)
@@ -56,8 +57,8 @@ class Localization(Analysis):
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         count = min(self.images, len(subject.dataset))
-        generator = torch.Generator().manual_seed(subject.seed)  # a draw, as labels may come in a period
-        indices = torch.randperm(len(subject.dataset), generator=generator)[:count]
+        # a random sample, as labels may come in a period
+        indices = permutation(len(subject.dataset), subject.seed)[:count]
         masks = _masks(subject.dataset, indices, subject.device)
         seen = self._seen(subject, indices, masks)
         if masks:

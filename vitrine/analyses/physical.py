@@ -16,7 +16,8 @@ from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.plots import COLOURS, bars
 from vitrine.analyses.table import table
 from vitrine.analyses.terms import budget, class_index
-from vitrine.attacks import EOT, PGD, TRANSFORMATIONS, destruction_rate, draws, fooled
+from vitrine.attacks import EOT, PGD, TRANSFORMATIONS, destruction_rate, fooled
+from vitrine.core.random_numbers import content_keys, fold_in, uniform
 from vitrine.core.settings import setting
 
 TITLES = {
@@ -133,12 +134,9 @@ class Physical(Analysis):
     ) -> Figure:
         names, side_length = subject.classes, _tile_side(sides["image"].shape[-2:])
         tiles, words, red, values, told = [], [], [], {}, []
-        keys = draws.derived(draws.content_keys(sides["image"]), subject.seed + 1)
+        keys = fold_in(content_keys(sides["image"]), subject.seed + 1)
         for side, image in sides.items():
-            seen = [
-                TRANSFORMATIONS[name]()(image, draws.derived(keys, place))
-                for place, name in enumerate(TITLES)
-            ]
+            seen = [TRANSFORMATIONS[name]()(image, fold_in(keys, place)) for place, name in enumerate(TITLES)]
             seen = torch.cat([image, *seen])
             with torch.no_grad():
                 chances = subject.network(seen).float().softmax(1)
@@ -202,8 +200,8 @@ def one_of_them(images: Tensor, keys: Tensor) -> Tensor:
     """
     names = [None, *TITLES]
     # else the number that chooses would also be the first that is drawn in what is chosen
-    choice, keys = draws.derived(keys, 0), draws.derived(keys, 1)
-    number = (draws.uniform(choice, 1)[:, 0] * 2 * len(TITLES)).long().clamp(max=len(TITLES))
+    choice, keys = fold_in(keys, 0), fold_in(keys, 1)
+    number = (uniform(choice, 1)[:, 0] * 2 * len(TITLES)).long().clamp(max=len(TITLES))
     rows = [(number == place).nonzero()[:, 0] for place in range(len(names))]
     seen = [
         images[own] if name is None else TRANSFORMATIONS[name]()(images[own], keys[own])

@@ -15,6 +15,7 @@ from vitrine.analyses.robustness_figures import against_eps, by_class, health_fi
 from vitrine.attacks import PGD, AutoAttack, nested
 from vitrine.attacks.evaluation import Evaluation, fingerprint
 from vitrine.attacks.health import Health, health
+from vitrine.core.random_numbers import permutation
 from vitrine.core.settings import SettingError, setting
 
 
@@ -53,8 +54,7 @@ class Robustness(Analysis):
             raise SettingError("curve", f"is {list(self.curve)}, expected rising numbers above 0")
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
-        generator = torch.Generator().manual_seed(subject.seed)
-        drawn = torch.randperm(len(subject.dataset), generator=generator)[: self.images]
+        drawn = permutation(len(subject.dataset), subject.seed)[: self.images]
         own = subject.shard(len(drawn))
         evaluation, standing, report, labels = _joined(
             subject.all_gather(

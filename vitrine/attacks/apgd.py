@@ -12,10 +12,10 @@ from torch import Tensor
 
 from vitrine.attacks import losses
 from vitrine.attacks.base import Attack
-from vitrine.attacks.draws import derived
 from vitrine.attacks.restarts import worst_of
 from vitrine.attacks.threat import L2, Linf, around
 from vitrine.attacks.victim import Victim
+from vitrine.core.random_numbers import fold_in
 from vitrine.core.settings import SettingError, setting
 
 
@@ -54,7 +54,7 @@ class APGD(Attack):
         compact = self.compact and victim.check and self.mode == "eval"
 
         def run(number: int, rows: Tensor) -> Tensor:
-            own = derived(keys[rows], number)
+            own = fold_in(keys[rows], number)
             state = State(
                 ball[rows],
                 labels[rows],

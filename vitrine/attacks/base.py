@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from vitrine.attacks import draws, threat
+from vitrine.attacks import threat
 from vitrine.attacks.victim import Victim, Views, Watch
 from vitrine.core import settings
 from vitrine.core.network_scopes import frozen_weights
+from vitrine.core.random_numbers import content_keys, fold_in
 from vitrine.core.settings import SettingError, setting
 
 
@@ -92,7 +93,7 @@ class Attack:
                 images = images.detach().clone()
             if labels.is_inference():  # autograd keeps them for the backward pass
                 labels = labels.clone()
-            keys = draws.derived(draws.content_keys(images) if keys is None else keys, self.seed)
+            keys = fold_in(content_keys(images) if keys is None else keys, self.seed)
             bf16 = self.precision == "bf16-mixed"
             victim = Victim(network, targeted=self.targeted, bf16=bf16, check=check, watch=watch, views=views)
             adversarial = self.search(victim, images, labels, keys, **options)

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitrine.attacks import TRANSFORMATIONS, draws
+from vitrine.attacks import TRANSFORMATIONS
 from vitrine.attacks.base import Attack, check_images
 from vitrine.attacks.pgd import PGD
 from vitrine.attacks.victim import Views, fooled
 from vitrine.core import settings
+from vitrine.core.random_numbers import content_keys, fold_in
 from vitrine.core.settings import SettingError, setting
 
 Transformation = Callable[[Tensor, Tensor], Tensor]
@@ -93,7 +94,7 @@ def destruction_rate(
         draws_each: transformations an image.
     """
     check_images(adversarial, labels)
-    named_one, keys = named(transformation), draws.derived(draws.content_keys(images), seed)
+    named_one, keys = named(transformation), fold_in(content_keys(images), seed)
     if targets is None:
         counted = fooled(network, adversarial, labels) & ~fooled(network, images, labels)
     else:
@@ -104,7 +105,7 @@ def destruction_rate(
     undone = 0
     with torch.no_grad():
         for draw in range(draws_each):
-            seen = named_one(adversarial[rows], draws.derived(keys[rows], draw))
+            seen = named_one(adversarial[rows], fold_in(keys[rows], draw))
             if targets is None:
                 still = fooled(network, seen, labels[rows])
             else:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitrine.attacks.draws import content_keys, derived
+from vitrine.core.random_numbers import content_keys, fold_in
 
 STANDING = -1
 
@@ -94,5 +94,5 @@ class Evaluation:
 def fingerprint(images: Tensor, labels: Tensor) -> str:
     """A number that other images, other labels or another order would change."""
     places = torch.arange(len(images), device=images.device)
-    mixed = derived(content_keys(images) ^ derived(labels * len(images) + places, 1), 2).sum()
+    mixed = fold_in(content_keys(images) ^ fold_in(labels * len(images) + places, 1), 2).sum()
     return f"{int(mixed) & (1 << 64) - 1:016x}"

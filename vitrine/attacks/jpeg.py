@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitrine.attacks import draws
 from vitrine.attacks.transformations import Transformation
+from vitrine.core.random_numbers import uniform
 from vitrine.core.settings import SettingError, setting
 
 # ITU T.81, annex K
@@ -48,7 +48,7 @@ class JPEG(Transformation):
             raise SettingError("least", f"is {self.least}, expected at most the highest quality, {self.most}")
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
-        quality = self.least + (self.most - self.least + 1) * draws.uniform(keys, 1)[:, 0]
+        quality = self.least + (self.most - self.least + 1) * uniform(keys, 1)[:, 0]
         return jpeg(images, quality.floor().clamp(max=self.most).to(images.dtype))
 
 

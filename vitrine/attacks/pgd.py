@@ -9,10 +9,10 @@ from torch import Tensor
 
 from vitrine.attacks import losses
 from vitrine.attacks.base import Attack
-from vitrine.attacks.draws import derived
 from vitrine.attacks.restarts import worst_of
 from vitrine.attacks.threat import Linf, around
 from vitrine.attacks.victim import Victim
+from vitrine.core.random_numbers import fold_in
 from vitrine.core.settings import setting
 
 
@@ -54,7 +54,7 @@ class PGD(Attack):
         def run(number: int, rows: Tensor) -> Tensor:
             whole = len(rows) == len(images)
             mine, its, own = (ball, labels, keys) if whole else (ball[rows], labels[rows], keys[rows])
-            own = derived(own, number)
+            own = fold_in(own, number)
             if start is not None and number == 0:
                 begin = ball.project(start.detach())
             else:

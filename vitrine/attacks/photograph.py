@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vitrine.attacks import draws
 from vitrine.attacks.jpeg import JPEG
 from vitrine.attacks.transformations import (
     Blur,
@@ -20,6 +19,7 @@ from vitrine.attacks.transformations import (
     homography,
     warp,
 )
+from vitrine.core.random_numbers import fold_in, normal, uniform
 from vitrine.core.settings import setting
 
 
@@ -41,10 +41,10 @@ class PrintAndPhotograph(Transformation):
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         seen = self._photographed(self._printed(images, keys), keys)
-        return JPEG(least=self.quality, most=95)(seen, draws.derived(keys, 5))
+        return JPEG(least=self.quality, most=95)(seen, fold_in(keys, 5))
 
     def _printed(self, images: Tensor, keys: Tensor) -> Tensor:
-        numbers = draws.uniform(draws.derived(keys, 1), 3, images.shape[1]).to(images.dtype)
+        numbers = uniform(fold_in(keys, 1), 3, images.shape[1]).to(images.dtype)
         low, high, curve = numbers[..., None, None].unbind(1)
         exponent = 2 ** ((2 * curve - 1) * self.gamma)
         low, high = low * self.black, 1 - high * self.white
@@ -53,17 +53,17 @@ class PrintAndPhotograph(Transformation):
 
     def _photographed(self, images: Tensor, keys: Tensor) -> Tensor:
         count, _, height, width = images.shape
-        corners = draws.uniform(draws.derived(keys, 2), 4, 2).to(images.dtype) * 2 - 1
+        corners = uniform(fold_in(keys, 2), 4, 2).to(images.dtype) * 2 - 1
         images = warp(images, homography(corners * 2 * self.shift))
         angle, fall, focus, grain = (
-            v.view(-1, 1, 1, 1) for v in draws.uniform(draws.derived(keys, 3), 4).to(images.dtype).unbind(1)
+            v.view(-1, 1, 1, 1) for v in uniform(fold_in(keys, 3), 4).to(images.dtype).unbind(1)
         )
         y = torch.linspace(-0.5, 0.5, height, device=images.device, dtype=images.dtype)[:, None]
         x = torch.linspace(-0.5, 0.5, width, device=images.device, dtype=images.dtype)
         across = torch.cos(angle * 2 * torch.pi) * x + torch.sin(angle * 2 * torch.pi) * y
         images = images * (1 - fall * self.shade * (0.5 + across))
         images = blur(images, (0.05 + focus * self.sigma).view(count), max(1, round(3 * self.sigma)))
-        noise = draws.normal(draws.derived(keys, 4), *images.shape[1:]).to(images.dtype)
+        noise = normal(fold_in(keys, 4), *images.shape[1:]).to(images.dtype)
         return (images + grain * self.noise * noise).clamp(0, 1)
 
 
@@ -74,5 +74,5 @@ class Physical(Transformation):
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         chain = (Rotation(), Scale(), Perspective(0.08), Light(0.1, 0.2), Blur(0.7), PrintAndPhotograph())
         for place, transformation in enumerate(chain):
-            images = transformation(images, draws.derived(keys, place))
+            images = transformation(images, fold_in(keys, place))
         return images

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vitrine.attacks import draws, square_moves
+from vitrine.attacks import square_moves
 from vitrine.attacks.base import Attack
 from vitrine.attacks.restarts import worst_of
 from vitrine.attacks.threat import L2, Linf, around
 from vitrine.attacks.victim import Victim
+from vitrine.core.random_numbers import fold_in, uniform
 from vitrine.core.settings import setting
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries after which the share changed is halved
@@ -33,7 +34,7 @@ class Square(Attack):
         compact = self.compact and victim.check and self.mode == "eval"
 
         def run(number: int, rows: Tensor) -> Tensor:
-            return self._search(victim, ball[rows], labels[rows], draws.derived(keys[rows], number), compact)
+            return self._search(victim, ball[rows], labels[rows], fold_in(keys[rows], number), compact)
 
         return worst_of(self.restarts, run, victim, images, labels, compact)
 
@@ -52,7 +53,7 @@ class Square(Attack):
                 tried = begin(ball, keys)
             else:
                 if (query - 1) % _AHEAD == 0:
-                    ahead = draws.uniform(draws.derived(keys, query), _AHEAD, count)
+                    ahead = uniform(fold_in(keys, query), _AHEAD, count)
                 tried = move(ball, points, self.share(query), ahead[:, (query - 1) % _AHEAD])
             logits = victim.guess(tried, labels)
             margins = victim.margin(logits, labels).to(best.dtype)

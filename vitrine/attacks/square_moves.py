@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor
 
-from vitrine.attacks import draws
 from vitrine.attacks.threat import L2, Linf
+from vitrine.core.random_numbers import uniform
 
 
 def numbers(channels: int) -> int:
@@ -28,7 +28,7 @@ def side(share: float, height: int, width: int, least: int = 1) -> int:
 def stripes(ball: Linf, keys: Tensor) -> Tensor:
     """Vertical stripes of +-eps, a sign for each column and channel."""
     _, channels, _, width = ball.images.shape
-    return ball.project(ball.images + ball.eps * _signs(draws.uniform(keys, channels, 1, width), ball.images))
+    return ball.project(ball.images + ball.eps * _signs(uniform(keys, channels, 1, width), ball.images))
 
 
 def flip(ball: Linf, points: Tensor, share: float, uniform: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def tiles(ball: L2, keys: Tensor) -> Tensor:
     bump_side = max(min(height, width) // 5, 1)
     across, down = width // bump_side, height // bump_side
     bumps = _bump(bump_side).to(ball.images)
-    signs = _signs(draws.uniform(keys, channels, down, across), ball.images)
+    signs = _signs(uniform(keys, channels, down, across), ball.images)
     grid = torch.einsum("ncij,hw->ncihjw", signs, bumps).reshape(
         count, channels, down * bump_side, across * bump_side
     )

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from vitrine.attacks import draws
+from vitrine.core.random_numbers import fold_in, normal, uniform
 
 SLACK = 1e-6  # relative: how far beyond eps the rounding of float32 pixels may lead
 
@@ -41,7 +41,7 @@ class Linf:
 
     def start(self, keys: Tensor) -> Tensor:
         """Allowed images, uniformly drawn from the ball and clipped to [0, 1]."""
-        noise = draws.uniform(keys, *self.images.shape[1:]).to(self.images.dtype)
+        noise = uniform(keys, *self.images.shape[1:]).to(self.images.dtype)
         return self.project(self.images + (2 * noise - 1) * self.eps)
 
     @staticmethod
@@ -77,8 +77,8 @@ class L2:
     def start(self, keys: Tensor) -> Tensor:
         """Allowed images, uniformly drawn from the ball and clipped to [0, 1]."""
         shape = self.images.shape[1:]
-        directions = draws.normal(keys, *shape).to(self.images.dtype)
-        radii = draws.uniform(draws.derived(keys, 1), 1).to(self.images.dtype)[:, 0] ** (1 / shape.numel())
+        directions = normal(keys, *shape).to(self.images.dtype)
+        radii = uniform(fold_in(keys, 1), 1).to(self.images.dtype)[:, 0] ** (1 / shape.numel())
         scale = self.eps * radii / self.size(directions).clamp(min=1e-30)
         return self.project(self.images + directions * _spread(scale, directions))
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitrine.attacks import draws
 from vitrine.core import settings
+from vitrine.core.random_numbers import uniform
 from vitrine.core.settings import setting
 
 
@@ -56,7 +56,7 @@ class Perspective(Transformation):
     shift: float = setting(0.15, "how far a corner moves at most, of the image's side", least=0, most=0.3)
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
-        moves = draws.uniform(keys, 4, 2).to(images.dtype) * 2 - 1
+        moves = uniform(keys, 4, 2).to(images.dtype) * 2 - 1
         return warp(images, homography(moves * 2 * self.shift))
 
 
@@ -140,5 +140,5 @@ def homography(moves: Tensor) -> Tensor:
 
 def _between(keys: Tensor, like: Tensor, *ranges: tuple[float, float]) -> tuple[Tensor, ...]:
     """A number in each range for each key, each [N]."""
-    numbers = draws.uniform(keys, len(ranges)).to(like.dtype)
+    numbers = uniform(keys, len(ranges)).to(like.dtype)
     return tuple(low + (high - low) * numbers[:, i] for i, (low, high) in enumerate(ranges))

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vitrine.attacks.draws import derived
 from vitrine.attacks.losses import Loss, margin
 from vitrine.core.network_scopes import frozen_weights
+from vitrine.core.random_numbers import fold_in
 
 Watch = Callable[[Tensor, Tensor], None]
 Transformation = Callable[[Tensor, Tensor], Tensor]  # images and keys to images
@@ -128,14 +128,14 @@ class Victim:
         self, images: Tensor, labels: Tensor, loss: Loss, keys: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The same over this step's transformations (Athalye 2018); the logits: log of the mean chances."""
-        views, keys = self.views, derived(keys, self.steps)
+        views, keys = self.views, fold_in(keys, self.steps)
         chances = losses = gradient = 0
         at_once = max(1, views.at_once // len(images))
         for first in range(0, views.draws, at_once):
             draws = range(first, min(first + at_once, views.draws))
             with torch.enable_grad():
                 pixels = images.detach().requires_grad_()
-                own = torch.cat([derived(keys, draw) for draw in draws])
+                own = torch.cat([fold_in(keys, draw) for draw in draws])
                 seen = views.transformation(pixels.repeat(len(draws), 1, 1, 1), own)
                 with self._precision(images):
                     logits = self.network(seen)

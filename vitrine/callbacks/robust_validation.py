@@ -15,6 +15,7 @@ from vitrine import attacks
 from vitrine.analyses.base import as_float
 from vitrine.attacks.threat import NORMS
 from vitrine.core.network_scopes import frozen_weights
+from vitrine.core.random_numbers import permutation
 from vitrine.core.settings import setting
 
 log = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ class RobustValidation(Callback):
 
 def subset(split: Any, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Images (as stored), labels and indices of `count` images drawn from a split, in the split's order."""
-    drawn = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:count]
+    drawn = permutation(len(split), seed)[:count]
     indices = drawn.sort().values
     return *split.batch(indices), indices
 

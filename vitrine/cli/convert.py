@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from vitrine.core.random_numbers import permutation
 from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.files import UnreadableImage, decoded, in_threads, progress
 from vitrine.datamodules.folder import Samples, listed
@@ -70,7 +71,7 @@ def convert(folder: str | Path, out: str | Path, how: ConvertSettings | None = N
     for name, samples in (("training", train), ("validation", val)):
         if not samples:
             raise SettingError(str(folder), f"gives no {name} images")
-    shuffled = torch.randperm(len(train), generator=torch.Generator().manual_seed(how.seed))
+    shuffled = permutation(len(train), how.seed)
     train = [train[i] for i in shuffled]
     aside = out.with_name(f".{out.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)  # of a conversion that was cut off

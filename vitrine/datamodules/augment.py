@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vitrine.core.random_numbers import fold_in, uniform
 from vitrine.core.settings import setting
-from vitrine.datamodules.draws import uniform
 
 MEANING = {"meaning": "how training images are varied"}
 _DRAWS = 16  # uniform numbers an image; each use has its own column, so that one setting never shifts another
@@ -39,7 +39,7 @@ def augmented(images: Tensor, indices: Tensor, seed: Tensor, how: Augment) -> Te
         seed: int64 scalar.
         how: which variations, and how strong.
     """
-    draws = uniform(seed, indices, _DRAWS) if how != Augment() else None
+    draws = uniform(fold_in(seed, indices), _DRAWS) if how != Augment() else None
     if how.crop or how.flip:
         images = _cropped(images, draws[:, 0:2], draws[:, 2] if how.flip else None, how.crop)
     images = images.float().div_(255) if images.dtype == torch.uint8 else images.float()

@@ -17,8 +17,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 from tqdm import tqdm
 
+from vitrine.core.random_numbers import make_key
 from vitrine.core.settings import Stopped
-from vitrine.datamodules.draws import key
 from vitrine.datamodules.memory import InMemory
 
 _In, _Out = TypeVar("_In"), TypeVar("_Out")
@@ -79,7 +79,7 @@ class Files:
             return self[index]
         crop = v2.RandomResizedCrop(self.image_size, scale=(self.zoom, 1.0))
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
-            torch.default_generator.manual_seed(key(seed, index))
+            torch.default_generator.manual_seed(make_key(seed, index))
             image = crop(self._decoded(index))
         return _as_tensor(image), int(self.labels[index])
 

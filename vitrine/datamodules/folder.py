@@ -9,6 +9,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
+from vitrine.core.random_numbers import permutation
 from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.base import DataSettings, ImageData, Split
 from vitrine.datamodules.files import Files
@@ -84,7 +85,7 @@ def listed(root: str | None, val_fraction: float, split_seed: int) -> tuple[list
         return classes, _listed(train_dir, classes), _listed(val_dir, classes)
     classes = _classes(path)
     both = _listed(path, classes)
-    shuffled = torch.randperm(len(both), generator=torch.Generator().manual_seed(split_seed))
+    shuffled = permutation(len(both), split_seed)
     held_out = max(1, round(len(both) * val_fraction))
     val = [both[i] for i in shuffled[:held_out].sort().values]
     return classes, [both[i] for i in shuffled[held_out:].sort().values], val

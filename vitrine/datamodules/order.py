@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitrine.datamodules.draws import key
+from vitrine.core.random_numbers import make_key
 
 
 class Order:
@@ -62,7 +62,7 @@ class Order:
 
     def key(self, epoch: int) -> int:
         """What everything random about the images of an epoch is drawn from."""
-        return key(self.seed, int(self.train), epoch if self.train else 0)
+        return make_key(self.seed, int(self.train), epoch if self.train else 0)
 
     def batches(self, epoch: int) -> list[Tensor]:
         """The epoch's batches of this rank, int64 indices each."""

@@ -10,8 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from vitrine.core.random_numbers import fold_in, make_key, uniform
 from vitrine.core.settings import setting
-from vitrine.datamodules import draws
 from vitrine.datamodules.augment import MEANING, Augment
 from vitrine.datamodules.base import DataSettings, ImageData
 from vitrine.datamodules.drawing.faces import CLASSES
@@ -52,8 +52,8 @@ class Signs(ImageData):
     def load(self) -> tuple[SignImages, SignImages]:
         how = self.settings
         self.classes, self.image_size, self.mean, self.std = list(CLASSES), how.image_size, MEAN, STD
-        train = SignImages(draws.key(self.seed, _TRAIN), how.train_size, how.image_size, how.shortcut)
-        val = SignImages(draws.key(self.seed, _VAL), how.val_size, how.image_size)
+        train = SignImages(make_key(self.seed, _TRAIN), how.train_size, how.image_size, how.shortcut)
+        val = SignImages(make_key(self.seed, _VAL), how.val_size, how.image_size)
         size = sum(len(split) * self.channels * how.image_size**2 for split in (train, val))
         if how.cache == "always" or (how.cache == "auto" and size <= MEMORY):
             train.hold()
@@ -78,7 +78,7 @@ class SignImages:
     def __init__(self, seed: int, size: int, image_size: int = 64, shortcut: float = 0.0):
         self.seed, self.image_size, self.shortcut = seed, image_size, shortcut
         self.labels = torch.arange(size) % len(CLASSES)
-        chance = draws.uniform(torch.tensor(draws.key(seed, _STUCK)), torch.arange(size), 1)[:, 0]
+        chance = uniform(fold_in(torch.tensor(make_key(seed, _STUCK)), torch.arange(size)), 1)[:, 0]
         self.stickers = chance < shortcut  # bool, [size]
         self.images: Tensor | None = None
 

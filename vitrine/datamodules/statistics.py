@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
+from vitrine.core.random_numbers import permutation
 
 _SAMPLE = 2000  # images; the mean is then known to about a hundredth
 
@@ -18,7 +18,7 @@ def imagenet_statistics(channels: int = 3) -> tuple[tuple[float, ...], tuple[flo
 
 def statistics(split: Any, seed: int = 0) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of a split's [0, 1] pixels, of up to 2,000 images drawn with the seed."""
-    chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:_SAMPLE].sort().values
+    chosen = permutation(len(split), seed)[:_SAMPLE].sort().values
     count, total, squares = 0, 0.0, 0.0
     for indices in chosen.split(100):
         pixels = split.batch(indices)[0].double().div_(255)

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vitrine.attacks.draws import derived as derive
-from vitrine.attacks.draws import normal, uniform
+from vitrine.core.random_numbers import fold_in as derive
+from vitrine.core.random_numbers import normal, uniform
 from vitrine.modules import OBJECTIVES
 from vitrine.modules.objectives.adversarial import fresh_keys
 

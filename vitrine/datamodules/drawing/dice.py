@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vitrine.datamodules import draws
+from vitrine.core.random_numbers import fold_in, uniform
 
 _BLOCK = 24  # numbers drawn at once
 
@@ -19,8 +19,8 @@ class Dice:
     """
 
     def __init__(self, key: int, indices: Tensor):
-        self.key, self.indices = torch.tensor(key), indices
-        self.drawn, self.taken = draws.uniform(self.key, indices, _BLOCK), 0
+        self.keys = fold_in(torch.tensor(key), indices)
+        self.drawn, self.taken = uniform(self.keys, _BLOCK), 0
 
     def between(self, low: float, high: float, count: int | None = None) -> Tensor:
         """Uniform in [low, high): float32, [n], or [n, count]."""
@@ -48,7 +48,7 @@ class Dice:
     def _next(self, count: int) -> Tensor:
         self.taken += count
         if self.taken > self.drawn.shape[1]:
-            self.drawn = draws.uniform(self.key, self.indices, self.taken + _BLOCK)
+            self.drawn = uniform(self.keys, self.taken + _BLOCK)
         return self.drawn[:, self.taken - count : self.taken]
 
 

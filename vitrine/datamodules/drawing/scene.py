@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vitrine.datamodules import draws
+from vitrine.core.random_numbers import make_key
 from vitrine.datamodules.drawing import backgrounds, noise
 from vitrine.datamodules.drawing.atlas import atlas
 from vitrine.datamodules.drawing.backgrounds import Ground
@@ -87,7 +87,7 @@ def compose(seed: int, indices: Tensor, labels: Tensor, stickers: Tensor) -> Sce
     """
 
     def dice(purpose: int) -> Dice:
-        return Dice(draws.key(seed, purpose), indices)
+        return Dice(make_key(seed, purpose), indices)
 
     sign = _sign(dice(0), labels)
     blanks = []

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrine.attacks import draws
 from vitrine.core.network_scopes import frozen_weights
+from vitrine.core.random_numbers import normal
 from vitrine.core.settings import setting
 from vitrine.modules.objectives.adversarial import Adversarial, fresh_keys
 
@@ -36,7 +36,7 @@ class TRADES(Adversarial):
             self._target(network, images) if clean is None else probabilities(clean.detach()),
             keys=keys,
             check=False,
-            start=images + _START * draws.normal(keys, *images.shape[1:]).to(images),
+            start=images + _START * normal(keys, *images.shape[1:]).to(images),
             loss=divergence,
         )
 

@@ -17,9 +17,10 @@ import pytest
 
 from vitrine.analyses import ANALYSES
 from vitrine.cli import analyze, follow, train
+from vitrine.core.process_identity import this_process
 from vitrine.core.settings import SettingError
 from vitrine.reporting.page_data import run_data
-from vitrine.runs import checkpoint_files, locks
+from vitrine.runs import checkpoint_files
 from vitrine.runs.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +56,7 @@ def run(trained, tmp_path) -> Path:
     shutil.copytree(trained, tmp_path / "signs", symlinks=True)
     (tmp_path / "signs" / "checkpoints").rename(tmp_path / "made")
     (tmp_path / "signs" / "checkpoints").mkdir()
-    record(tmp_path / "signs", "running", process=locks.this_process())
+    record(tmp_path / "signs", "running", process=this_process())
     return tmp_path / "signs"
 
 
@@ -125,7 +126,7 @@ def test_two_processes_look_at_each_checkpoint_once_and_the_page_has_all(run, tr
     mine, theirs = looked_at(capsys.readouterr().out), looked_at(said)
     assert sorted(mine + theirs) == STEPS
     assert Store(run).steps() == STEPS
-    assert not (run / "analysis" / ".locks").exists()
+    assert not list((run / "analysis").glob(".*"))
     shown = (run / "gallery.js").read_text()
     assert shown.count('"step":') >= len(STEPS)
     assert [at["step"] for at in run_data(run)["steps"]] == STEPS
@@ -141,7 +142,7 @@ def test_two_processes_look_at_each_checkpoint_once_and_the_page_has_all(run, tr
 def test_what_a_killed_follower_was_looking_at_is_taken_over(run, capsys):
     other = another(run, "features.enabled=true", "features.steps=1000000")
     put(run, 1)
-    held = run / "analysis" / ".locks" / "step=00000001.0"
+    held = run / "analysis" / ".lock-step=00000001.0"
     deadline = time.monotonic() + 100
     while not held.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -154,7 +155,7 @@ def test_what_a_killed_follower_was_looking_at_is_taken_over(run, capsys):
         analyze.main([str(run), *FOLLOW])
     assert looked_at(capsys.readouterr().out) == [1, 2]
     assert Store(run).steps() == [1, 2]
-    assert not (run / "analysis" / ".locks").exists()
+    assert not list((run / "analysis").glob(".*"))
 
 
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(run, caplog):
@@ -212,7 +213,7 @@ def test_the_order_is_that_of_training_or_the_newest_first(run, capsys, newest, 
     ],
 )
 def test_a_training_that_was_cut_off_is_waited_for_until_patience_ends(run, capsys, state, process, words):
-    record(run, state, process=locks.this_process() | process)
+    record(run, state, process=this_process() | process)
     put(run, 1)
     with pytest.raises(SystemExit) as caught:
         analyze.main([str(run), *FOLLOW, "follow.patience=2"])

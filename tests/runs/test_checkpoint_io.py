@@ -2,11 +2,13 @@
 
 import errno
 import os
+import socket
 
 import pytest
 import torch
 
-from vitrine.runs.checkpoint_io import AtomicCheckpointIO, sweep
+from vitrine.core import atomic
+from vitrine.runs.checkpoint_io import AtomicCheckpointIO
 
 
 def test_what_is_written_is_read_back(tmp_path):
@@ -48,7 +50,8 @@ def test_code_is_not_run(tmp_path):
 
 
 def test_leftovers_of_a_kill_are_swept_and_nothing_else(tmp_path):
-    for name in (".step=00000004.ckpt.123", "step=00000002.ckpt", "last.ckpt"):
+    left = (".step=00000004.ckpt.another-machine.123", f".last.ckpt.{socket.gethostname()}.{os.getppid()}")
+    for name in (*left, "step=00000002.ckpt", "last.ckpt"):
         (tmp_path / name).write_bytes(b"")
-    sweep(tmp_path)
+    atomic.sweep(tmp_path, "*.ckpt", even_live=True)  # no other process writes there
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last.ckpt", "step=00000002.ckpt"]

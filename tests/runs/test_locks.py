@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from vitrine.core.process_identity import this_process
 from vitrine.runs import locks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +38,7 @@ def holders(folder: Path, go: Path, count: int) -> list[subprocess.Popen]:
 def elsewhere(folder: Path, age: float, number: int = 0) -> Path:
     """A lock that a process of another machine holds, its last sign of life so many seconds ago."""
     folder.mkdir(exist_ok=True)
-    file = folder / f"step=1.{number}"
+    file = folder / f".lock-step=1.{number}"
     file.write_text(json.dumps({"machine": "another", "pid": 1, "began": "1"}))
     os.utime(file, (time.time() - age,) * 2)
     return file
@@ -90,8 +92,8 @@ def test_a_holder_elsewhere_is_dead_when_its_signs_of_life_end(tmp_path):
 
 
 def test_a_holder_gives_signs_of_life(tmp_path, monkeypatch):
-    with locks.acquire(tmp_path, "step=1", beat=0.05):
-        monkeypatch.setattr(locks, "_machine", lambda: "another")  # from where its process cannot be seen
+    with locks.acquire(tmp_path, "step=1", heartbeat=0.05):
+        monkeypatch.setattr(socket, "gethostname", lambda: "another")  # where its process cannot be seen
         end = time.monotonic() + 1.5
         while time.monotonic() < end:
             assert locks.acquire(tmp_path, "step=1", stale=0.75) is None
@@ -99,13 +101,13 @@ def test_a_holder_gives_signs_of_life(tmp_path, monkeypatch):
 
 
 def test_a_process_under_a_dead_ones_number_is_not_taken_for_it(tmp_path):
-    content = {**locks.this_process(), "began": "long ago"}
-    (tmp_path / "step=1.0").write_text(json.dumps(content))
+    content = {**this_process(), "began": "long ago"}
+    (tmp_path / ".lock-step=1.0").write_text(json.dumps(content))
     assert locks.acquire(tmp_path, "step=1") is not None
 
 
 def test_a_lock_just_created_is_respected_until_it_is_old(tmp_path):
-    file = tmp_path / "step=1.0"
+    file = tmp_path / ".lock-step=1.0"
     file.touch()
     assert locks.acquire(tmp_path, "step=1") is None
     os.utime(file, (time.time() - 1000,) * 2)
@@ -125,11 +127,11 @@ def test_nothing_is_left_of_a_lock_that_is_released(tmp_path):
     for _ in range(3):
         with locks.acquire(folder, "step=1") as lock:
             assert lock.file.exists() and lock.held()
-        assert not folder.exists()
+        assert not list(folder.iterdir())
     elsewhere(folder, age=1000)
     with locks.acquire(folder, "step=1"):
         pass
-    assert not folder.exists()
+    assert not list(folder.iterdir())
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")

@@ -12,8 +12,8 @@ import lightning
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from vitrine.callbacks.lightning_internals import ExplicitModelCheckpoint, validation_is_due
+from vitrine.core import atomic
 from vitrine.core.settings import SettingError, setting
-from vitrine.runs.checkpoint_io import sweep
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class RunCheckpoints(ExplicitModelCheckpoint):
             warnings.simplefilter("ignore")
             super().setup(trainer, pl_module, stage)
         if trainer.is_global_zero:
-            sweep(Path(self.dirpath))
+            atomic.sweep(Path(self.dirpath), "*.ckpt", even_live=True)
 
 
 class StepCheckpoints(RunCheckpoints):

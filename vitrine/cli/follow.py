@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vitrine import config
+from vitrine.core.process_identity import is_gone
 from vitrine.core.settings import SettingError, setting
 from vitrine.distributed import interruption
 from vitrine.runs import locks, run_folders, run_record
@@ -128,7 +129,7 @@ class _Follower:
         """Look at a checkpoint that needs it; None once that is done. Else whether others are at work."""
         others = False
         for step, file in self._open():
-            lock = locks.acquire(self.folder / "analysis" / ".locks", f"step={step:08d}")
+            lock = locks.acquire(self.folder / "analysis", f"step={step:08d}")
             if lock is None:
                 others = True
                 if self.in_order:
@@ -256,7 +257,7 @@ def _state(folder: Path) -> str:
     """What run.json says of a run, or "killed" where its process, one of this machine, is no more."""
     record = run_record.read(folder)
     state = record.get("state") or ("finished" if record.get("ended") else "running")
-    if state == "running" and locks.is_gone(record.get("process")):
+    if state == "running" and is_gone(record.get("process")):
         return "killed"
     return state
 

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from vitrine.analyses.base import Results
 from vitrine.core import atomic
-from vitrine.runs import locks
+from vitrine.core.process_identity import this_process
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class RunRecord:
             "resumed": now if before else None,
             "ended": None,
             "state": "running",
-            "process": locks.this_process(),
+            "process": this_process(),
             "seconds": self._before,
             "commit": commit(),
             "command": shlex.join(["python", *words]),

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from vitrine.analyses.base import Figure, Scalar
-from vitrine.core import aside, atomic
+from vitrine.core import atomic
 from vitrine.runs import filenames, pictures
 from vitrine.runs.scratch import FileScratch
 
@@ -122,9 +122,9 @@ class Store:
             OSError: the disk refused; nothing half-made is left.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        aside.sweep(self.folder)
+        atomic.sweep(self.folder, "step=*")
         final = self.step_folder(step)
-        staged = aside.place(final)
+        staged = atomic.staging_path(final)
         adding = self.weights(step) == weights
         writer = Writer(staged, step, weights, final if adding else None)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
 import typing
 import warnings
@@ -12,7 +13,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vitrine.core.settings import SettingError, alternatives, in_words
+from vitrine.core.settings import SettingError, alternatives, in_words, renamed
+
+log = logging.getLogger(__name__)
 
 FRACTION = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 
@@ -33,9 +36,15 @@ def assign(
         path: the dotted name of `key`, where it is not itself.
 
     Raises:
-        SettingError: what is wrong with the value.
+        SettingError: there is no such key, or what is wrong with the value.
     """
-    path = path or key
+    path, owner = path or key, OmegaConf.get_type(node)
+    if key not in node:
+        new = renamed(owner, key) if dataclasses.is_dataclass(owner) else None
+        if new is None:
+            raise unknown(path)
+        old, key, path = path, new, path.removesuffix(key) + new
+        log.warning("the setting %s is called %s now", old, path)
     child = node._get_node(key)
     if isinstance(child, DictConfig) and dataclasses.is_dataclass(OmegaConf.get_type(child)):
         if value is None:
@@ -44,12 +53,8 @@ def assign(
             below = ", ".join(map(str, child))
             raise SettingError(path, f"is {value!r}, expected settings below it: {below}")
         for inner, v in value.items():
-            inner = str(inner)
-            if inner not in child:
-                raise unknown(f"{path}.{inner}")
-            assign(child, inner, v, unknown, f"{path}.{inner}")
+            assign(child, str(inner), v, unknown, f"{path}.{inner}")
         return
-    owner = OmegaConf.get_type(node)
     hint = typing.get_type_hints(owner).get(key, Any) if dataclasses.is_dataclass(owner) else Any
     value = _number(value, hint, path)
     if hint in (str, str | None) and isinstance(value, (bool, dict, list)):

@@ -168,11 +168,8 @@ def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
         if not isinstance(sections()[name], type):
             tree[name].name = _mapping(raw, name).get("name", sections()[name].default)
     for key, value in raw.items():
-        if key == "trainer":
-            continue
-        if key not in schemas:
-            raise _unknown(key, tree)
-        assign(tree, key, value, lambda k: _unknown(k, tree))
+        if key != "trainer":
+            assign(tree, key, value, lambda k: _unknown(k, tree))
     try:
         OmegaConf.resolve(tree)
         values = {name: OmegaConf.to_object(tree[name]) for name in [*schemas, "trainer"]}
@@ -205,8 +202,6 @@ def filled(schema: type, arguments: Sequence[str]) -> Any:
         return SettingError(key, f"there is no such setting here; {hint}")
 
     for key, value in merged(arguments).items():
-        if key not in tree:
-            raise unknown(key)
         assign(tree, key, value, unknown)
     values = OmegaConf.to_object(tree)
     check(values)

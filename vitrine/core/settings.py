@@ -35,6 +35,7 @@ def setting(
     above: float | None = None,
     most: float | None = None,
     choices: tuple[Any, ...] | None = None,
+    renamed_from: str | None = None,
 ) -> Any:
     """A dataclass field that knows what it means and which values are possible.
 
@@ -43,8 +44,10 @@ def setting(
         meaning: one line for `--help`, units included.
         least, above, most: the value is >= least, > above, <= most; None is exempt where the type allows it.
         choices: the values allowed, where they are few.
+        renamed_from: the key's former name, which recipes and saved settings may still use.
     """
     metadata = {"meaning": meaning, "least": least, "above": above, "most": most, "choices": choices}
+    metadata["renamed_from"] = renamed_from
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -70,6 +73,11 @@ def check(settings: Any, path: str = "") -> None:
             bound = limits[name]
             if bound is not None and isinstance(value, (int, float)) and bad(value, bound):
                 raise SettingError(key, f"is {value}, expected {words} {bound}")
+
+
+def renamed(owner: type, key: str) -> str | None:
+    """The field of a dataclass whose former name is `key`; None if there is none."""
+    return next((f.name for f in dataclasses.fields(owner) if f.metadata.get("renamed_from") == key), None)
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.ratio import hardware
-from vitrine.analyses.base import Figure, Scalar
+from vitrine.analyses.base import Figure, Histogram, Scalar
 from vitrine.reporting import page
 from vitrine.runs.store import Store
 
@@ -51,13 +51,10 @@ def write(run: Path, step: int, layers: int, units: int) -> None:
     """One checkpoint, with pictures of a few pixels: the page reads their headers only."""
     drawn = torch.randint(0, 256, (12, 12, 3), generator=torch.Generator().manual_seed(step)).to(torch.uint8)
     names = [(f"stage{depth}.block", unit) for depth in range(layers) for unit in range(units)]
-    spread = {f"bin-{i + 1:02d}": 1 / 32 for i in range(32)}
-    values = {
-        "activation": step / 7,
-        "least": step / 9,
-        "lowest": 0.0,
-        "class/stop": 2 / 3,
-        "class/yield": 1 / 3,
+    drawn_beside = {
+        "scores": [step / 7, step / 9],
+        "class_shares": {"stop": 2 / 3, "yield": 1 / 3},
+        "histogram": Histogram(0.0, step / 7, [1 / 32] * 32),
     }
     both = {
         name: [
@@ -67,19 +64,14 @@ def write(run: Path, step: int, layers: int, units: int) -> None:
                 caption.format(layer, unit, step),
                 layer,
                 unit,
-                None,
-                None,
-                more,
+                values={"activation": step / 7},
+                **more,
             )
             for layer, unit in names
         ]
         for name, caption, more in (
-            ("examples", "{}, unit {}: what excites it most; activation {}", values | spread),
-            (
-                "features",
-                "{}, unit {}: activation {}, 2.5 times the data set's maximum",
-                {"activation": step / 3},
-            ),
+            ("examples", "{}, unit {}: what excites it most; activation {}", drawn_beside),
+            ("features", "{}, unit {}: activation {}, 2.5 times the data set's maximum", {}),
         )
     }
     maps = [

@@ -4,13 +4,13 @@ import torch
 import torchvision
 from torch import nn
 
-from vitrine.analyses.base import Figure, Probes, Scalar, Subject
+from vitrine.analyses.base import Figure, Histogram, Probes, Scalar, Subject
 from vitrine.analyses.examples import (
     BINS,
     Examples,
     TopExamples,
+    histogram,
     merge,
-    spread_of,
     top_examples,
     top_examples_of,
 )
@@ -126,24 +126,23 @@ def test_a_figure_tells_how_activations_are_spread_and_of_which_classes_the_imag
     with torch.no_grad():
         peaks = network[:4](given.images(range(41))[0]).amax((2, 3))[:, 6]
     low, high = peaks.min().item(), peaks.max().item()
-    assert (figure.values["lowest"], figure.values["activation"]) == (low, high)
+    assert (figure.histogram.low, figure.histogram.high) == (low, high)
+    assert figure.scores[0] == figure.values["activation"] == high
     counts, _ = np.histogram(peaks.double().numpy(), bins=BINS, range=(low, high))
-    shares = [figure.values[f"bin-{i:02d}"] for i in range(1, BINS + 1)]
+    shares = figure.histogram.shares
     assert shares == pytest.approx((counts / 41).tolist(), abs=2e-6) and sum(shares) == pytest.approx(
         1, abs=1e-4
     )
-    classes = {name: figure.values.get(f"class/{name}", 0) for name in "abcd"}
+    classes = {name: figure.class_shares.get(name, 0) for name in "abcd"}
     labels = top_examples_of(given)["3"].labels[6]
     assert classes == pytest.approx(
         {name: (labels == i).float().mean().item() for i, name in enumerate("abcd")}
     )
 
 
-def test_a_spread_of_one_value_or_of_none_is_told_as_it_is():
-    assert spread_of(torch.tensor([2.0, 2.0])) == {"lowest": 2.0, "bin-01": 1.0} | {
-        f"bin-{i:02d}": 0.0 for i in range(2, BINS + 1)
-    }
-    assert spread_of(torch.tensor([torch.nan])) == {}
+def test_a_histogram_of_one_value_or_of_none():
+    assert histogram(torch.tensor([2.0, 2.0])) == Histogram(2.0, 2.0, [1.0] + [0.0] * (BINS - 1))
+    assert histogram(torch.tensor([torch.nan])) is None
 
 
 def test_the_way_that_asks_a_gpu_nothing_finds_the_same():
@@ -253,8 +252,8 @@ def test_each_unit_gets_a_sheet_and_each_layer_its_curves():
         best = top[figure.layer]
         assert figure.image.dtype == torch.uint8 and figure.image.shape[2] == 3
         assert figure.values["activation"] == best.values[figure.unit, 0].item()
-        indices = [figure.values[f"index-{i}"] for i in range(1, 10)]
-        assert indices == best.indices[figure.unit].tolist()
+        assert figure.indices == best.indices[figure.unit].tolist()
+        assert figure.scores == best.values[figure.unit].tolist()
     assert set(scalars) == {f"{kind}/{layer}" for kind in ("dead_units", "class_entropy") for layer in "137"}
 
 

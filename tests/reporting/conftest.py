@@ -29,9 +29,9 @@ def results():
                 values={
                     "activation": 2.0 * unit + step,
                     "class_entropy": 0.5,
-                    "top_class": 1.0,
-                    "index-1": 7.0,
                 },
+                indices=[7],
+                class_shares={"b": 1.0},
             )
             for depth, layer in enumerate(("layer1", "layer2"))
             for unit in (0, 5, 9)

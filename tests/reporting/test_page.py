@@ -36,7 +36,7 @@ def test_every_figure_is_told_with_its_file(tmp_path, results):
     seen = set()
     for analysis in run["analyses"]:
         for step, versions in analysis["at"].items():
-            for place, caption, _values, file in versions:
+            for place, caption, _values, file, *_drawn in versions:
                 key, layer, unit, _probe, _label, first, width, height = analysis["figures"][place]
                 path = tmp_path / "analysis" / f"step={int(step):08d}" / analysis["name"] / (file or first)
                 assert path.exists()

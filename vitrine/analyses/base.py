@@ -47,6 +47,15 @@ class Probes:
 
 
 @dataclass(frozen=True)
+class Histogram:
+    """How numbers are spread: the share of them in each of evenly wide bins from `low` to `high`."""
+
+    low: float
+    high: float
+    shares: Sequence[float]
+
+
+@dataclass(frozen=True)
 class Figure:
     """One picture.
 
@@ -56,6 +65,10 @@ class Figure:
         caption: one line a person can read.
         layer, unit, probe, label: what it is of; None where they do not apply. `label` is a class index.
         values: what the picture cannot say (activation, confidence, ...).
+        indices: of a picture made of images of the data set, which these are, best first.
+        scores: what each of them scores (its activation, ...), in the same order.
+        class_shares: which share of them is of which class, by class name.
+        histogram: how the scores of all images of the data set are spread.
     """
 
     key: str
@@ -66,6 +79,10 @@ class Figure:
     probe: int | None = None
     label: int | None = None
     values: Mapping[str, float] = field(default_factory=dict)
+    indices: Sequence[int] = ()
+    scores: Sequence[float] = ()
+    class_shares: Mapping[str, float] = field(default_factory=dict)
+    histogram: Histogram | None = None
 
 
 @dataclass(frozen=True)

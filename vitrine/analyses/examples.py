@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrine.analyses import paint
-from vitrine.analyses.base import Analysis, Figure, Scalar, Subject, as_float
+from vitrine.analyses.base import Analysis, Figure, Histogram, Scalar, Subject, as_float
 from vitrine.analyses.receptive_field import receptive_fields
 from vitrine.analyses.tap import as_maps, modules_at, tapped, turns_maps
 from vitrine.analyses.top_k import RunningTop, TopExamples, merge
@@ -99,9 +99,8 @@ def top_examples_of(subject: Subject, k: int = 9) -> dict[str, TopExamples]:
 class Examples(Analysis):
     """For each unit the images that excite it most, whole with a box, and cut out: its receptive field.
 
-    `values` tell how the unit's largest activation in an image is spread over the data set: the share of
-    images in each of `bin-01` to `bin-32`, which part the way from `lowest` to `activation` evenly; and the
-    share of each class among the images shown, `class/<name>`.
+    A figure's `histogram` is of the unit's largest activation in each image of the data set; `indices`,
+    `scores` (activations) and `class_shares` are of the images shown.
 
     Curves: the share of dead units, the mean class entropy of the top images of the others, and how far the
     top images of the units shown are those of the checkpoint before (Jaccard).
@@ -122,7 +121,7 @@ class Examples(Analysis):
                 rows, partial(self._figures, subject, layer, top, boxes[layer])
             ):
                 if figure.key in before:
-                    overlaps.append(jaccard(_indices(figure.values), _indices(before[figure.key].values)))
+                    overlaps.append(jaccard(set(figure.indices), set(before[figure.key].indices)))
                 yield figure
             yield Scalar(f"dead_units/{layer}", top.dead.float().mean().item(), layer)
             if not top.dead.all():
@@ -144,7 +143,7 @@ class Examples(Analysis):
         labels, values = top.labels[unit], top.values[unit]
         kinds, counts = labels.unique(return_counts=True)
         label, count = int(kinds[counts.argmax()]), int(counts.max())
-        best, least = values[0].item(), values[-1].item()
+        scores = values.tolist()
         alike = f"{count} of {len(labels)} are {subject.classes[label]}"
         if count == 1 < len(labels):
             alike = "no two of one class"
@@ -152,37 +151,34 @@ class Examples(Analysis):
             key=f"{layer}/unit-{unit:03d}",
             image=_sheet(images.cpu(), places, self.tile),
             caption=f"{layer}, unit {unit}: what excites it most, cut out and in place; activation "
-            f"{best:.3g} to {least:.3g}; "
+            f"{scores[0]:.3g} to {scores[-1]:.3g}; "
             + alike
             + ("; a dead unit, never above 0" if top.dead[unit] else ""),
             layer=layer,
             unit=unit,
             values={
-                "activation": best,
-                "least": least,
+                "activation": scores[0],
                 "class_entropy": top.class_entropy[unit].item(),
-                "top_class": float(label),
                 "top_class_share": count / len(labels),
-                **{
-                    f"class/{subject.classes[c]}": n / len(labels)
-                    for c, n in zip(kinds.tolist(), counts.tolist())
-                },
-                **spread_of(peaks),
-                **{f"index-{i + 1}": float(index) for i, index in enumerate(top.indices[unit].tolist())},
             },
+            indices=top.indices[unit].tolist(),
+            scores=scores,
+            class_shares={
+                subject.classes[c]: n / len(labels) for c, n in zip(kinds.tolist(), counts.tolist())
+            },
+            histogram=histogram(peaks),
         )
 
 
-def spread_of(peaks: Tensor) -> dict[str, float]:
-    """How values [N] are spread: `lowest`, and the share of them in each of evenly wide bins up to the
-    largest."""
-    finite = peaks[peaks.isfinite()]
+def histogram(values: Tensor) -> Histogram | None:
+    """How the finite ones of values [N] are spread; None where there are none."""
+    finite = values[values.isfinite()]
     if not len(finite):
-        return {}
+        return None
     low, high = finite.min(), finite.max()
     bins = ((finite - low) / (high - low).clamp(min=1e-30) * BINS).long().clamp(max=BINS - 1)
     shares = bins.bincount(minlength=BINS).double() / len(finite)
-    return {"lowest": low.item(), **{f"bin-{i + 1:02d}": round(s, 6) for i, s in enumerate(shares.tolist())}}
+    return Histogram(low.item(), high.item(), [round(share, 6) for share in shares.tolist()])
 
 
 def jaccard(a: set[int], b: set[int]) -> float:
@@ -221,10 +217,6 @@ class _Lookup:
 
     def __call__(self, indices: Tensor) -> Tensor:
         return self.values[torch.searchsorted(self.indices, indices.contiguous())]
-
-
-def _indices(values: Mapping[str, float]) -> set[int]:
-    return {int(index) for name, index in values.items() if name.startswith("index-")}
 
 
 def _sheet(images: Tensor, boxes: Sequence[Sequence[int]], tile: int) -> Tensor:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 from PIL import Image
 
-from vitrine.reporting.sinks import INDEX
 from vitrine.runs.metrics_csv import read_curves
 from vitrine.runs.run_record import facts_of
 from vitrine.runs.store import Outcome, Store, in_words
@@ -83,23 +81,34 @@ def _analysis(store: Store, steps: list[int], name: str) -> dict[str, Any]:
                 of = [entry[what] for what in ("key", "layer", "unit", "probe", "label", "file")]
                 figures.append([*of, *size])
             file = None if entry["file"] == figures[place][5] else entry["file"]
-            at.setdefault(step, []).append([place, entry["caption"], _values(entry["values"]), file])
+            numbers = {key: _rounded(value) for key, value in entry["values"].items()}
+            at.setdefault(step, []).append([place, entry["caption"], numbers, file, *_drawn(entry)])
     title = TITLES.get(name, name.replace("_", " ").capitalize())
     return {"name": name, "title": title, "figures": figures, "at": at}
 
 
-def _values(values: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a figure to four digits, those that are drawn as bars gathered."""
-    told = {key: _short(value) for key, value in values.items() if not INDEX.fullmatch(key)}
-    bins = [value for key, value in values.items() if re.fullmatch(r"bin-\d+", key)]
-    classes = {key[6:]: _short(value) for key, value in values.items() if key.startswith("class/")}
-    if any(bins):
-        tallest = max(bins)
-        told |= {"lowest": _short(values["lowest"]), "distribution": [round(99 * b / tallest) for b in bins]}
-    return told | ({"classes": classes} if classes else {})
+def _drawn(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the page draws beside a figure: its histogram (heights from 0 to 99), the range of its scores, and
+    its class shares; in a list, empty where there is nothing.
+    """
+    drawn: dict[str, Any] = {}
+    histogram, scores = entry.get("histogram"), entry.get("scores")
+    if histogram and any(histogram["shares"]):
+        tallest = max(histogram["shares"])
+        drawn["histogram"] = {
+            "low": _rounded(histogram["low"]),
+            "high": _rounded(histogram["high"]),
+            "heights": [round(99 * share / tallest) for share in histogram["shares"]],
+        }
+    if scores:
+        drawn["scores"] = [_rounded(scores[-1]), _rounded(scores[0])]
+    if shares := entry.get("class_shares"):
+        drawn["classes"] = {name: _rounded(share) for name, share in shares.items()}
+    return [drawn] if drawn else []
 
 
-def _short(value: float | None) -> float | None:
+def _rounded(value: float | None) -> float | None:
+    """A number to four digits."""
     return value if value is None or value == int(value) else float(f"{value:.4g}")
 
 

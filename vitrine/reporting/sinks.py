@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Protocol
 
@@ -31,9 +30,6 @@ STEP = "trainer/global_step"  # Lightning's name for it, and everybody's x axis
 # metrics of a validation under attack
 _ROBUST = ("clean_accuracy_subset", "robust_accuracy", "robust_gap", "fgsm_minus_pgd", "robust_alarm")
 _CLASS = "val/accuracy_class/"
-
-# values for programs, not for people: places in a data set, and what the page draws as bars
-INDEX = re.compile(r"(index|bin)-\d+|class/.+|lowest", re.DOTALL)
 
 
 class Sink(Protocol):

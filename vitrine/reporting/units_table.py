@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vitrine.analyses.base import Figure, Results
-from vitrine.reporting.sinks import INDEX
 
 # what a person asks of a unit comes first: (technique, the rest of the figure's key)
 _PICTURES = {("features", ""): "feature", ("examples", ""): "examples"}
@@ -57,9 +56,12 @@ def units_table(
 def _told(name: str, figure: Figure, classes: Sequence[str]) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for key, value in figure.values.items():
-        if not INDEX.fullmatch(key):
-            column = _NUMBERS.get((name, key), f"{name} {key.replace('_', ' ')}")
-            told[column] = _class(int(value), classes) if key == "top_class" else float(value)
+        told[_NUMBERS.get((name, key), f"{name} {key.replace('_', ' ')}")] = float(value)
+    if len(figure.scores):
+        told[f"{name} least"] = float(figure.scores[-1])
+    if figure.class_shares:
+        top = max(figure.class_shares, key=figure.class_shares.__getitem__)
+        told[_NUMBERS.get((name, "top_class"), f"{name} top class")] = top
     if figure.label is not None:
         told[f"{name} class"] = _class(figure.label, classes)
     return told

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import re
 import shutil
@@ -20,6 +19,7 @@ import torch
 from vitrine.analyses.base import Figure, Scalar
 from vitrine.core import atomic
 from vitrine.runs import filenames, pictures
+from vitrine.runs.figure_entries import finite, number, to_entry, to_figure, upgraded
 from vitrine.runs.scratch import FileScratch
 
 
@@ -88,12 +88,12 @@ class Store:
 
     def entries(self, step: int, name: str) -> list[dict[str, Any]]:
         """The same without the pictures: what figures.json says, `file` relative to the analysis' folder."""
-        return self._list(step, name, "figures.json")
+        return [upgraded(entry) for entry in self._list(step, name, "figures.json")]
 
     def scalars(self, step: int, name: str) -> list[Scalar]:
         """The points of curves that an analysis yielded at a step."""
         return [
-            Scalar(point["key"], _number(point["value"]), point["layer"])
+            Scalar(point["key"], number(point["value"]), point["layer"])
             for point in self._list(step, name, "scalars.json")
         ]
 
@@ -193,8 +193,8 @@ class Writer:
         paths = filenames.paths([figure.key for figure in figures])
         with ThreadPoolExecutor(os.cpu_count()) as threads:  # encoding releases the interpreter
             files = list(threads.map(pictures.write, repeat(folder), paths, [f.image for f in figures]))
-        _dump(folder / "figures.json", [_entry(figure, file) for figure, file in zip(figures, files)])
-        _dump(folder / "scalars.json", [{**asdict(s), "value": _finite(s.value)} for s in scalars])
+        _dump(folder / "figures.json", [to_entry(figure, file) for figure, file in zip(figures, files)])
+        _dump(folder / "scalars.json", [{**asdict(s), "value": finite(s.value)} for s in scalars])
         outcome = Outcome(round(float(seconds), 3), error, len(figures), settings, reduced or None)
         self._complete["analyses"][name] = asdict(outcome)
         if self._final is not None:
@@ -230,10 +230,8 @@ class _Figures(Sequence[Figure]):
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return _Figures(self._folder, self._entries[index])
-        entry = dict(self._entries[index])
-        image = pictures.read(self._folder / entry.pop("file"))
-        values = {key: _number(value) for key, value in entry.pop("values").items()}
-        return Figure(image=image, values=values, **entry)
+        entry = self._entries[index]
+        return to_figure(entry, pictures.read(self._folder / entry["file"]))
 
 
 class _Step(Mapping[str, Sequence[Figure]]):
@@ -265,30 +263,6 @@ def _check(name: str, figures: Sequence[Figure]) -> None:
         if figure.key in seen:
             raise ValueError(f"key {figure.key!r} came twice, expected one figure a key")
         seen.add(figure.key)
-
-
-def _entry(figure: Figure, file: str) -> dict[str, Any]:
-    return {
-        "key": figure.key,
-        "file": file,
-        "caption": figure.caption,
-        "layer": figure.layer,
-        **{name: _whole(getattr(figure, name)) for name in ("unit", "probe", "label")},
-        "values": {key: _finite(value) for key, value in figure.values.items()},
-    }
-
-
-def _whole(value: Any) -> int | None:
-    return None if value is None else int(value)  # from a tensor, too
-
-
-def _finite(value: float) -> float | None:
-    value = float(value)
-    return value if math.isfinite(value) else None  # JSON has no NaN
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def _dump(path: Path, content: Any) -> None:

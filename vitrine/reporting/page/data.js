@@ -12,10 +12,10 @@ function arrange(told) {
         key, layer, unit, probe, label, file, width, height, versions: [],
       }));
       for (const step of Object.keys(analysis.at).map(Number).sort((a, b) => a - b)) {
-        for (const [place, caption, values, file] of analysis.at[step]) {
+        for (const [place, caption, values, file, drawn] of analysis.at[step]) {
           const figure = own[place];
           const path = `analysis/step=${String(step).padStart(8, "0")}/${analysis.name}/${file ?? figure.file}`;
-          figure.versions.push({ step, caption, values, src: address(run.base + path) });
+          figure.versions.push({ step, caption, values, ...drawn, src: address(run.base + path) });
         }
       }
       for (const figure of own) figures.set(figure.id, figure);

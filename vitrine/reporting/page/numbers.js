@@ -2,7 +2,6 @@
 // its best images are.
 
 const FEW = 8; // rows of numbers that are shown without being asked for
-const TOLD = ["top_class", "lowest", "least", "distribution", "classes"]; // by captions and drawings
 
 // a table: a row a number, a column a checkpoint or run, and how it went
 function numbers(figures) {
@@ -11,7 +10,6 @@ function numbers(figures) {
     const versions = (run) => run.figures.get(figure.id)?.versions ?? [];
     const names = new Set(runs.flatMap((run) => versions(run).flatMap((version) => Object.keys(version.values))));
     for (const name of names) {
-      if (TOLD.includes(name)) continue;
       const lines = runs.map((run) => versions(run).filter((v) => typeof v.values[name] === "number").map((v) => [v.step, v.values[name]]));
       if (!lines.some((points) => points.length)) continue;
       const what = [variantOf(figure) || subjectOf(figure), words(name)].filter(Boolean).join(", ");
@@ -33,26 +31,26 @@ function numbers(figures) {
   return rows.length <= FEW ? table : el("details", {}, el("summary", {}, `${rows.length} numbers`), table);
 }
 
-// how often each of a unit's largest activations comes on the data set, a line a column
-function distribution(figure) {
-  if (!runs.some((run) => run.figures.get(figure.id)?.versions.some((v) => v.values.distribution))) return null;
+// how a figure's scores are spread over the whole data set, a line a column
+function histogram(figure) {
+  if (!runs.some((run) => run.figures.get(figure.id)?.versions.some((v) => v.histogram))) return null;
   const place = el("div", { class: "spread" });
   watch(() => {
-    const shown = columns().map((column) => ({ ...column, values: versionAt(column.run, figure.id, column.step)?.values ?? {} }))
-      .filter((column) => column.values.distribution);
-    const low = Math.min(...shown.map((one) => one.values.lowest)), high = Math.max(...shown.map((one) => one.values.activation));
-    const most = Math.max(...shown.flatMap((one) => one.values.distribution));
+    const shown = columns().map((column) => ({ ...column, version: versionAt(column.run, figure.id, column.step) }))
+      .filter((column) => column.version?.histogram);
+    const low = Math.min(...shown.map((one) => one.version.histogram.low)), high = Math.max(...shown.map((one) => one.version.histogram.high));
+    const most = Math.max(...shown.flatMap((one) => one.version.histogram.heights));
     const x = (value) => (high > low ? ((value - low) / (high - low)) * 300 : 150);
     const drawing = svg("svg", { viewBox: "0 0 300 84", preserveAspectRatio: "none", role: "img" });
     const told = shown.map((one, i) => {
-      const { distribution: bins, lowest, activation, least } = one.values;
-      const step = (x(activation) - x(lowest)) / bins.length;
-      const y = (count) => (80 - (count / most) * 74).toFixed(1);
-      const line = bins.map((count, bin) => `L${(x(lowest) + bin * step).toFixed(1)} ${y(count)}h${step.toFixed(2)}`).join("");
-      const d = `M${x(lowest).toFixed(1)} 80${line}V80Z`;
+      const { histogram: own, scores } = one.version;
+      const step = (x(own.high) - x(own.low)) / own.heights.length;
+      const y = (height) => (80 - (height / most) * 74).toFixed(1);
+      const line = own.heights.map((height, bin) => `L${(x(own.low) + bin * step).toFixed(1)} ${y(height)}h${step.toFixed(2)}`).join("");
+      const d = `M${x(own.low).toFixed(1)} 80${line}V80Z`;
       drawing.append(svg("path", { class: `c${i} area`, d }));
-      if (least !== undefined) drawing.append(svg("line", { class: `c${i} reach`, x1: x(least), x2: x(activation), y1: 82.5, y2: 82.5 }));
-      return `${shown.length > 1 ? `${one.name}: ` : ""}${number(lowest)} to ${number(activation)}`;
+      if (scores) drawing.append(svg("line", { class: `c${i} reach`, x1: x(scores[0]), x2: x(scores[1]), y1: 82.5, y2: 82.5 }));
+      return `${shown.length > 1 ? `${one.name}: ` : ""}${number(own.low)} to ${number(own.high)}`;
     });
     drawing.setAttribute("aria-label", `Distribution of the largest activation in an image: ${told.join("; ")}`);
     place.replaceChildren(el("p", { class: "of" }, "largest activation in each image; underlined: the images shown"), drawing,
@@ -63,10 +61,10 @@ function distribution(figure) {
 
 // of which classes a unit's best images are
 function classMix(figure) {
-  if (!runs.some((run) => run.figures.get(figure.id)?.versions.some((v) => v.values.classes))) return null;
+  if (!runs.some((run) => run.figures.get(figure.id)?.versions.some((v) => v.classes))) return null;
   const place = el("div", { class: "mix" });
   watch(() => {
-    const shown = columns().map((column) => ({ ...column, classes: versionAt(column.run, figure.id, column.step)?.values.classes ?? {} }));
+    const shown = columns().map((column) => ({ ...column, classes: versionAt(column.run, figure.id, column.step)?.classes ?? {} }));
     const total = (name) => shown.reduce((sum, one) => sum + (one.classes[name] ?? 0), 0);
     const names = [...new Set(shown.flatMap((one) => Object.keys(one.classes)))].sort((a, b) => total(b) - total(a));
     const bar = (share, i) => {

@@ -62,7 +62,7 @@ const views = {
         const titled = figures.some(variantOf); // then each is, and they stand in line
         return section(figures[0].title,
           withAside(figures.every(corner), el("div", { class: "wide" }, ...figures.map((f) => picture(f, { caption: true, large: true, corner: corner(f), title: variantOf(f) || (titled ? "the unit" : "") }))),
-            ...figures.flatMap((f) => [distribution(f), classMix(f)]), numbers(figures)),
+            ...figures.flatMap((f) => [histogram(f), classMix(f)]), numbers(figures)),
           ...figures.map((f) => filmstrip(f, goTo, corner(f))));
       })),
     ];

@@ -184,7 +184,7 @@ def trainer(settings: Settings, last: Sequence[Callback] = ()) -> Trainer:
 
 def _replayed(settings: Settings) -> None:
     """Raise SettingError where gradients are to be gathered over batches that are replayed."""
-    replays = getattr(settings.objective, "replays", 1)
+    replays = settings.objective.replays
     gathered = settings.trainer.get("accumulate_grad_batches") or 1
     if replays > 1 and gathered > 1:
         problem = (

@@ -19,9 +19,9 @@ from vitrine.callbacks.robust_validation import (
     METRICS,
     RobustValidation,
     ValidationSettings,
-    recognised,
-    shares,
-    subset,
+    accuracies,
+    count_correct,
+    random_subset,
 )
 from vitrine.core.settings import SettingError
 from vitrine.modules import OBJECTIVES, Classifier, OptimizerSettings, load_network
@@ -74,7 +74,7 @@ def fit(
 
 def test_the_metrics_are_those_of_attacks_on_these_images(tmp_path):
     trainer, module, _ = fit(tmp_path, epochs=1)
-    images, labels, indices = subset(trainer.datamodule.val, 8, 1)
+    images, labels, indices = random_subset(trainer.datamodule.val, 8, 1)
     pixels, network = as_float(images), module.network.eval()
 
     def right(worst):
@@ -99,10 +99,10 @@ def test_the_metrics_are_those_of_attacks_on_these_images(tmp_path):
 
 def test_the_subset_is_fixed_and_does_not_follow_the_order_of_classes(tmp_path):
     split = TinyData()._draw(64, 2)
-    images, labels, indices = subset(split, 16, 1)
+    images, labels, indices = random_subset(split, 16, 1)
     assert 4 <= int(labels.sum()) <= 12
-    assert torch.equal(images, split.images[indices]) and torch.equal(indices, subset(split, 16, 1)[2])
-    assert not torch.equal(indices, subset(split, 16, 2)[2])
+    assert torch.equal(images, split.images[indices]) and torch.equal(indices, random_subset(split, 16, 1)[2])
+    assert not torch.equal(indices, random_subset(split, 16, 2)[2])
 
 
 def test_training_is_bit_for_bit_the_same_without_it(tmp_path):
@@ -128,18 +128,18 @@ def test_two_ranks_divide_the_images_and_measure_what_one_does(tmp_path):
     assert first == second
     network = load_network("convnet", classes=["dark", "bright"], widths=[4, 8])
     network.load_state_dict({name: torch.tensor(value) for name, value in first[0].items()})
-    images = subset(TinyData()._draw(8, 2), 7, 1)
-    counts = recognised(network.eval(), *images, 5, torch.device("cpu"), norm="linf", eps=0.1)
+    images = random_subset(TinyData()._draw(8, 2), 7, 1)
+    counts = count_correct(network.eval(), *images, 5, torch.device("cpu"), norm="linf", eps=0.1)
     assert counts[0] == 7
-    assert {**shares(counts), "robust_alarm": 0.0} == pytest.approx(first[1])
+    assert {**accuracies(counts), "robust_alarm": 0.0} == pytest.approx(first[1])
 
 
 def test_averaged_weights_are_the_ones_attacked(tmp_path, monkeypatch):
     seen = []
-    real = RobustValidation.measure
+    real = RobustValidation.compute_metrics
     monkeypatch.setattr(
         RobustValidation,
-        "measure",
+        "compute_metrics",
         lambda self, trainer, module: (
             seen.append(copy.deepcopy(module.network.state_dict())) or real(self, trainer, module)
         ),
@@ -160,7 +160,7 @@ def test_a_collapse_is_told_once_and_marked_as_long_as_it_lasts(tmp_path, monkey
         def on_validation_end(self, trainer, module):
             alarms.append(trainer.callback_metrics["val/robust_alarm"].item())
 
-    monkeypatch.setattr(RobustValidation, "measure", measure)
+    monkeypatch.setattr(RobustValidation, "compute_metrics", measure)
     with caplog.at_level(logging.WARNING, "vitrine.callbacks.robust_validation"):
         trainer, *_ = fit(tmp_path, epochs=5, extra=(Listener(),))
     assert alarms == [0, 0, 1, 1, 0]

@@ -9,7 +9,9 @@ import torch
 
 from vitrine.cli import train
 from vitrine.cli.command_line import run_cli
-from vitrine.modules.classifier import Classifier, NonFiniteLoss, NonFiniteWeights
+from vitrine.modules import classifier
+from vitrine.modules.classifier import Classifier
+from vitrine.modules.finite import FiniteLossCheck, NonFiniteLoss, NonFiniteWeights
 
 
 def ends(monkeypatch, capsys, words):
@@ -84,12 +86,8 @@ def test_weights_that_are_no_numbers_are_never_written(folder, monkeypatch, caps
 
 
 def test_a_loss_seen_late_spoils_no_checkpoint_either(folder, monkeypatch, capsys):
-    """As on a GPU, where nobody waits for it: it is looked at every 16 steps, and before a checkpoint."""
-
-    def watch(self, loss, indices):
-        self._unseen.append((self.global_step, loss, indices))
-
-    monkeypatch.setattr(Classifier, "_watch", watch)
+    """As on a GPU, where nobody waits for it: it is checked every 16 steps, and before a checkpoint."""
+    monkeypatch.setattr(classifier, "FiniteLossCheck", lambda: FiniteLossCheck(immediate=False))
     met = poisoned(monkeypatch, 4, lambda module, batch: batch._replace(images=batch.images * float("nan")))
     status, said = ends(monkeypatch, capsys, small.words(folder))
     assert status == 1 and "the loss is nan at step 4" in said
@@ -112,19 +110,11 @@ def _rank(rank, port, at, results):
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    from vitrine.modules.classifier import _CHECK_EVERY
-
-    class Watching:
-        global_step, _unseen = 0, []
-        _watch, _look = Classifier._watch, Classifier._look
-
-    module = Watching()
+    check = FiniteLossCheck()
     try:
-        for step in range(_CHECK_EVERY):
-            module.global_step = step
+        for step in range(16):
             bad = rank == 1 and step >= at
-            loss = torch.tensor(float("nan") if bad else 1.0)
-            module._watch(loss, torch.tensor([10 * rank + step]))
+            check.add(step, torch.tensor(float("nan") if bad else 1.0), torch.tensor([10 * rank + step]))
         results.put((rank, None))
     except NonFiniteLoss as error:
         results.put((rank, (error.step, error.indices)))

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vitrine.core.settings import SettingError
 from vitrine.modules import Classifier, OptimizerSettings, load_network
-from vitrine.modules.classifier import NonFiniteLoss
+from vitrine.modules.finite import NonFiniteLoss
 from vitrine.modules.objectives.standard import Standard
 
 NAMES = ["zero", "one", "two", "three"]

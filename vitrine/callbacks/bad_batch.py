@@ -9,7 +9,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from vitrine.core import atomic
-from vitrine.modules.classifier import NonFinite
+from vitrine.modules.finite import NonFinite
 from vitrine.runs.checkpoint_files import last_good_checkpoint
 
 log = logging.getLogger(__name__)

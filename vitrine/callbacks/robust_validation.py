@@ -17,6 +17,7 @@ from vitrine.attacks.threat import NORMS
 from vitrine.core.network_scopes import frozen_weights
 from vitrine.core.random_numbers import permutation
 from vitrine.core.settings import setting
+from vitrine.modules.objectives.base import Objective
 
 log = logging.getLogger(__name__)
 
@@ -44,31 +45,32 @@ class ValidationSettings:
 class RobustValidation(Callback):
     """Attacks the same validation images at every validation, from the same random points, and logs
 
-        val/clean_accuracy_subset   of these images as they are
-        val/robust_accuracy         under PGD: recognised as they are, and attacked too
+        val/clean_accuracy_subset   accuracy on these images without an attack
+        val/robust_accuracy         under PGD: classified correctly both without and with the attack
         val/robust_gap              the former less the latter
-        val/fgsm_minus_pgd          accuracy under FGSM less that under PGD: rises first where training
+        val/fgsm_minus_pgd          accuracy under FGSM less that under PGD: the first to rise where training
                                     overfits to the attack's steps
         val/robust_alarm            1 where robust accuracy lies more than `alarm` below its best so far
 
     With averaged weights (EMA) these are attacked: list this callback before the one that averages. Several
-    ranks divide the images. Nothing of the run changes by it.
+    ranks divide the images. Training is not affected.
 
     Args:
-        settings: how; what is None is filled in from the objective.
-        seed: which images.
-        objective: whose `eps` and `norm` count where the settings have none.
+        settings: of the attack; None is filled in from the objective.
+        seed: of the choice of images.
+        objective: the one that is trained.
     """
 
-    def __init__(self, settings: ValidationSettings, seed: int = 0, objective: Any = None):
-        images = settings.robust_images
-        eps = getattr(objective, "eps", None)
-        self.count = (0 if eps is None else 256) if images is None else images
-        budget = {
-            "norm": settings.norm or getattr(objective, "norm", "linf"),
-            "eps": settings.eps if settings.eps is not None else 8 / 255 if eps is None else eps,
+    def __init__(self, settings: ValidationSettings, seed: int = 0, objective: Objective | None = None):
+        objective = objective or Objective()
+        default_count = 0 if objective.eps is None else 256
+        self.count = default_count if settings.robust_images is None else settings.robust_images
+        default_eps = 8 / 255 if objective.eps is None else objective.eps
+        self.settings, self.seed = settings, seed
+        self.budget = {
+            "norm": settings.norm or objective.norm,
+            "eps": default_eps if settings.eps is None else settings.eps,
         }
-        self.settings, self.seed, self.budget = settings, seed, budget
         self.best = 0.0
         self.alarmed = False
         self._subset: tuple[Tensor, Tensor, Tensor] | None = None  # images, labels, indices
@@ -78,7 +80,7 @@ class RobustValidation(Callback):
     ) -> None:
         if trainer.sanity_checking or not self.count:
             return
-        values = self.measure(trainer, pl_module)
+        values = self.compute_metrics(trainer, pl_module)
         fell = values["robust_accuracy"] < self.best - self.settings.alarm
         if fell and not self.alarmed:
             log.warning(
@@ -94,16 +96,18 @@ class RobustValidation(Callback):
         values["robust_alarm"] = float(fell)
         pl_module.log_dict({f"val/{name}": values[name] for name in METRICS})
 
-    def measure(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> dict[str, float]:
-        """The metrics but the alarm, by their names without val/."""
+    def compute_metrics(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule
+    ) -> dict[str, float]:
+        """The metrics without the alarm, by their names without val/."""
         if self._subset is None:
-            self._subset = subset(trainer.datamodule.val, self.count, self.seed)
-        search = "bf16-mixed" if trainer.precision == "bf16-mixed" else "32-true"
+            self._subset = random_subset(trainer.datamodule.val, self.count, self.seed)
+        precision = "bf16-mixed" if trainer.precision == "bf16-mixed" else "32-true"
         own = [part[trainer.global_rank :: trainer.world_size] for part in self._subset]
-        found = recognised(
-            module.network, *own, self.settings.steps, module.device, precision=search, **self.budget
+        counts = count_correct(
+            module.network, *own, self.settings.steps, module.device, precision=precision, **self.budget
         )
-        return shares(trainer.strategy.reduce(found, reduce_op="sum"))
+        return accuracies(trainer.strategy.reduce(counts, reduce_op="sum"))
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "alarmed": self.alarmed}
@@ -112,14 +116,13 @@ class RobustValidation(Callback):
         self.best, self.alarmed = state_dict["best"], state_dict["alarmed"]
 
 
-def subset(split: Any, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Images (as stored), labels and indices of `count` images drawn from a split, in the split's order."""
-    drawn = permutation(len(split), seed)[:count]
-    indices = drawn.sort().values
+def random_subset(split: Any, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Images (as stored), labels and indices of `count` random images of a split, in the split's order."""
+    indices = permutation(len(split), seed)[:count].sort().values
     return *split.batch(indices), indices
 
 
-def recognised(
+def count_correct(
     network: nn.Module,
     images: Tensor,
     labels: Tensor,
@@ -128,30 +131,31 @@ def recognised(
     device: torch.device,
     **attack: Any,
 ) -> Tensor:
-    """How many images there are, and a network recognises as they are, under FGSM and under PGD: int64 [4].
+    """The number of images, and how many are classified correctly without an attack, and also under FGSM, and
+    under PGD: int64 [4].
 
     Args:
         images: uint8, or float in [0, 1], [N, C, H, W].
-        indices: int64 [N], what random starting points are drawn from.
+        indices: int64 [N], keys of the random starting points.
         attack: norm, eps and precision.
     """
-    attacked = {"fgsm": attacks.FGSM(**attack), "pgd": attacks.PGD(steps=steps, **attack)}
-    right = {"clean": 0, "fgsm": 0, "pgd": 0}
+    methods = {"fgsm": attacks.FGSM(**attack), "pgd": attacks.PGD(steps=steps, **attack)}
+    counts = {"clean": 0, "fgsm": 0, "pgd": 0}
     for rows in torch.arange(len(images)).split(_BATCH):
         pixels = as_float(images[rows].to(device))
-        truth, keys = labels[rows].to(device), indices[rows].to(device)
-        stands = _recognised(network, pixels, truth)
-        right["clean"] += int(stands.sum())
-        for name, attack_of in attacked.items():
-            worst = attack_of(network, pixels[stands], truth[stands], keys=keys[stands])
-            right[name] += int(_recognised(network, worst, truth[stands]).sum())
-    return torch.tensor([len(images), *right.values()], device=device)
+        targets, keys = labels[rows].to(device), indices[rows].to(device)
+        correct = _is_correct(network, pixels, targets)
+        counts["clean"] += int(correct.sum())
+        for name, method in methods.items():
+            adversarial = method(network, pixels[correct], targets[correct], keys=keys[correct])
+            counts[name] += int(_is_correct(network, adversarial, targets[correct]).sum())
+    return torch.tensor([len(images), *counts.values()], device=device)
 
 
-def shares(recognised: Tensor) -> dict[str, float]:
-    """Accuracy on images as they are, under PGD, and by how much FGSM's exceeds that."""
-    images, *right = recognised.tolist()
-    clean, fgsm, pgd = (number / images for number in right)
+def accuracies(counts: Tensor) -> dict[str, float]:
+    """The metrics without the alarm, from the result of `count_correct`."""
+    images, *correct = counts.tolist()
+    clean, fgsm, pgd = (number / images for number in correct)
     return {
         "clean_accuracy_subset": clean,
         "robust_accuracy": pgd,
@@ -160,8 +164,8 @@ def shares(recognised: Tensor) -> dict[str, float]:
     }
 
 
-def _recognised(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Whether each image is taken for its label, bool [N], in eval mode and full precision."""
+def _is_correct(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Whether each image is classified correctly, bool [N], in eval mode and full precision."""
     if not len(images):
         return torch.zeros_like(labels, dtype=torch.bool)
     full = torch.autocast(images.device.type, enabled=False)

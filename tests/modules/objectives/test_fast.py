@@ -71,7 +71,7 @@ def test_a_resumed_guard_knows_what_the_cut_one_knew(bright_and_dark, tmp_path):
     resumed(network, images, labels)
     again = OBJECTIVES["fast"]()
     again.load_state_dict(resumed.state_dict())
-    assert resumed.guard.tripped and again.guard.tripped
+    assert resumed.guard.detected and again.guard.detected
 
 
 def test_without_a_guard_nothing_is_looked_at(bright_and_dark):
@@ -79,7 +79,7 @@ def test_without_a_guard_nothing_is_looked_at(bright_and_dark):
     objective(network, *bright_and_dark)
     collapse(network)
     objective(network, *bright_and_dark)
-    assert not objective.guard.tripped and objective.guard.images is None
+    assert not objective.guard.detected and objective.guard.images is None
 
 
 def test_a_small_drop_is_no_collapse(bright_and_dark, monkeypatch):
@@ -89,5 +89,5 @@ def test_a_small_drop_is_no_collapse(bright_and_dark, monkeypatch):
     tripped = []
     for _ in range(5):
         objective(network, *bright_and_dark)
-        tripped.append(objective.guard.tripped)
+        tripped.append(objective.guard.detected)
     assert tripped == [False, False, False, False, True]

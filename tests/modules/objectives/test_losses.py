@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from vitrine.core.random_numbers import fold_in as derive
 from vitrine.core.random_numbers import normal, uniform
 from vitrine.modules import OBJECTIVES
-from vitrine.modules.objectives.adversarial import fresh_keys
+from vitrine.modules.objectives.adversarial import random_keys
 
 EPS, STEP = 8 / 255, 2 / 255
 
@@ -35,7 +35,7 @@ def uniform_start(images, keys):
 def next_keys(images):
     """The keys that the objective is about to draw."""
     state = torch.get_rng_state()
-    keys = fresh_keys(images)
+    keys = random_keys(images)
     torch.set_rng_state(state)
     return keys
 

@@ -1,4 +1,4 @@
-"""What adversarial objectives share: the attack's settings, its random numbers, the loss on its images."""
+"""What adversarial objectives have in common: settings of the attack, its random keys, its loss."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from vitrine.modules.objectives.standard import cross_entropy
 
 @dataclass
 class Adversarial(WeightPerturbed):
-    """The budget, and how the network is met in the attack. The attack runs in the training's precision.
+    """Settings of the attack: its budget, and the network's mode. It runs in the training's precision.
 
     A small network may learn nothing at all from a strong attack at its start: `eps_warmup` lets the attack's
-    eps and steps rise linearly from zero.
+    eps and step size rise linearly from zero.
     """
 
     norm: str = setting("linf", "norm of the perturbation", choices=tuple(NORMS))
@@ -33,25 +33,25 @@ class Adversarial(WeightPerturbed):
         choices=("eval", "train"),
     )
     label_smoothing: float = setting(
-        0.0, "share of the target spread evenly over all classes (Pang 2021)", least=0, most=1
+        0.0, "fraction of the target spread evenly over all classes (Pang 2021)", least=0, most=1
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.batches = 0  # trained on
 
-    def share(self) -> float:
-        """What share of eps the attack on the next batch may use; counts the batch."""
+    def advance_warmup(self) -> float:
+        """Count a batch and return the factor, in (0, 1], of eps in the attack on it."""
         self.batches += 1
         return min(1.0, self.batches / (self.eps_warmup + 1))
 
-    def pgd(self, steps: int, share: float) -> attacks.PGD:
-        """PGD within this share of the budget."""
+    def pgd(self, steps: int, factor: float) -> attacks.PGD:
+        """PGD with eps and step size times `factor`."""
         return attacks.PGD(
             norm=self.norm,
-            eps=share * self.eps,
+            eps=factor * self.eps,
             steps=steps,
-            step=None if self.step is None else share * self.step,
+            step=None if self.step is None else factor * self.step,
             mode=self.attack_mode,
             precision="inherit",
         )
@@ -63,13 +63,13 @@ class Adversarial(WeightPerturbed):
         self.batches = state["batches"]
 
     def cross_entropy(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean cross-entropy and the logits, at the worst weights if awp is on."""
-        return self.at_worst_weights(
+        """The mean cross-entropy and the logits, at the perturbed weights if awp is on."""
+        return self.at_perturbed_weights(
             network, lambda: cross_entropy(network, images, labels, self.label_smoothing)
         )
 
 
-def fresh_keys(images: Tensor) -> Tensor:
-    """A new key for each image's random numbers, int64 [N], drawn from torch's global generator, which is
-    part of a resumable checkpoint."""
+def random_keys(images: Tensor) -> Tensor:
+    """A key for each image's random numbers, int64 [N], from torch's global generator, which is part of a
+    resumable checkpoint."""
     return torch.randint(2**63 - 1, (len(images),), device=images.device)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vitrine.core import settings
 from vitrine.core.settings import setting
+from vitrine.modules.objectives.base import Objective
 
 _TINY = 1e-20
 
@@ -18,36 +19,36 @@ Loss = Callable[[], tuple[Tensor, Tensor]]
 
 
 @dataclass
-class WeightPerturbed:
-    """What an objective inherits to offer `awp`; it hands its loss through `at_worst_weights`."""
+class WeightPerturbed(Objective):
+    """An objective with the setting `awp`; it computes its loss through `at_perturbed_weights`."""
 
     awp: float = setting(
         0.0,
-        "adversarial weight perturbation, a share of each layer's norm; 0.005 to 0.01 are usual. 0: none",
+        "adversarial weight perturbation, a fraction of each layer's norm; 0.005 to 0.01 are usual. 0: none",
         least=0,
     )
 
     def __post_init__(self) -> None:
         settings.check(self)
-        self._moved: list[tuple[Tensor, Tensor]] = []
+        self._perturbed: list[tuple[Tensor, Tensor]] = []  # weights, and what they were
 
-    def at_worst_weights(self, network: nn.Module, loss: Loss) -> tuple[Tensor, Tensor]:
-        """What `loss()` gives, at the perturbed weights; they are put back by `after_backward`."""
-        self._put_back()
+    def at_perturbed_weights(self, network: nn.Module, loss: Loss) -> tuple[Tensor, Tensor]:
+        """`loss()` at the perturbed weights, which `after_backward` restores."""
+        self._restore_weights()
         if self.awp and torch.is_grad_enabled():
-            self._moved = perturb(network, loss, self.awp)
+            self._perturbed = perturb(network, loss, self.awp)
         return loss()
 
     def after_backward(self, network: nn.Module) -> None:
-        self._put_back()
+        self._restore_weights()
 
-    def _put_back(self) -> None:
-        if not self._moved:
+    def _restore_weights(self) -> None:
+        if not self._perturbed:
             return
         with torch.no_grad():
-            for weight, original in self._moved:
+            for weight, original in self._perturbed:
                 weight.copy_(original)
-        self._moved = []
+        self._perturbed = []
         torch.clear_autocast_cache()
 
 
@@ -60,29 +61,29 @@ def perturb(network: nn.Module, loss: Loss, gamma: float) -> list[tuple[Tensor, 
 
     Args:
         loss: the loss and the logits at the network's present weights.
-        gamma: length of the step, as a share of the layer's norm.
+        gamma: length of the step, as a fraction of the layer's norm.
 
     Returns:
-        The weights that were moved, each with a copy of what it was.
+        The perturbed weights, each with a copy of its former value.
     """
     weights = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
-    with _statistics_kept(network):
+    with _fixed_running_statistics(network):
         value, _ = loss()
     gradients = torch.autograd.grad(value, weights, allow_unused=True)
-    moved = []
+    perturbed = []
     with torch.no_grad():
         for weight, gradient in zip(weights, gradients):
             if gradient is None:
                 continue
-            moved.append((weight, weight.clone()))
+            perturbed.append((weight, weight.clone()))
             weight.add_(gradient * (gamma * weight.norm() / (gradient.norm() + _TINY)))
     torch.clear_autocast_cache()  # it holds the weights as they were
-    return moved
+    return perturbed
 
 
 @contextmanager
-def _statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Layers normalise as in training, but their running statistics stay."""
+def _fixed_running_statistics(network: nn.Module) -> Iterator[None]:
+    """Within the scope layers normalise as in training, but their running statistics stay the same."""
     running = [m for m in network.modules() if m.training and getattr(m, "track_running_stats", False)]
     try:
         for module in running:

@@ -1,40 +1,52 @@
-"""What an objective is: how one batch becomes a loss.
-
-An objective is a dataclass, its fields its settings, registered in `modules.OBJECTIVES`. Only the call is
-needed. The rest of the protocol is optional, and Classifier uses what is there, so that adversarial training
-in all its kinds needs no Classifier of its own:
-
-    replays: int
-        optimizer steps on each batch (free adversarial training); 1 where absent
-    after_backward(network)
-        between the backward pass and the optimizer step (AWP puts the weights back)
-    validate(network, images, labels) -> dict[str, Tensor]
-        more to know of a validation batch, each entry [N], logged as means under "val/<name>"; gradients are
-        enabled and the network is in eval mode
-    state_dict(), load_state_dict(state)
-        what must survive a resume, as tensors and plain containers
-    norm, eps
-        the budget that it trains against, which validation then measures (callbacks.robust_validation)
-
-Random numbers come from torch's global generators: their states are part of a resumable checkpoint.
-"""
+"""What an objective is: how one batch becomes a loss."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any
 
 from torch import Tensor, nn
 
 
-class Objective(Protocol):
-    """A training objective."""
+class Objective:
+    """A training objective: a dataclass whose fields are its settings, registered in `modules.OBJECTIVES`.
+
+    A subclass has to define `__call__`. The rest is for adversarial training in its variants, so that none of
+    them needs a Classifier of its own. Random numbers come from torch's global generators: their states are
+    part of a resumable checkpoint.
+
+    Attributes:
+        replays: optimizer steps on each batch (free adversarial training).
+        norm, eps: the budget that it trains against, and that validation measures; eps is None where there is
+            no adversary.
+    """
+
+    replays: int = 1
+    norm: str = "linf"
+    eps: float | None = None
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss (a scalar to minimise) and the logits [N, K] that training accuracy is read from.
+        """The loss (a scalar to minimise) and the logits [N, K] that training accuracy is computed from.
 
         Args:
             network: in train mode; takes [0, 1] pixels.
             images: float in [0, 1], [N, C, H, W].
             labels: int64, [N].
         """
-        ...
+        raise NotImplementedError(f"{type(self).__name__} does not define __call__")
+
+    def after_backward(self, network: nn.Module) -> None:
+        """Called between the backward pass and the optimizer step."""
+
+    def validate(self, network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Further metrics of a validation batch, each [N], logged as means under "val/<name>".
+
+        Gradients are enabled and the network is in eval mode.
+        """
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive a resume, as tensors and plain containers."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""

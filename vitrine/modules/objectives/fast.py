@@ -9,51 +9,53 @@ from torch import Tensor, nn
 
 from vitrine import attacks
 from vitrine.core.settings import setting
-from vitrine.modules.objectives.adversarial import Adversarial, fresh_keys
-from vitrine.modules.objectives.collapse import CollapseGuard
+from vitrine.modules.objectives.adversarial import Adversarial, random_keys
+from vitrine.modules.objectives.overfitting import OverfittingDetector
 
 
 @dataclass
 class Fast(Adversarial):
     """The cross-entropy of images one FGSM step of 1.25 eps from a random point of the ball.
 
-    One step is enough until, within a few batches, the network learns to defy that step alone ("catastrophic
+    One step is enough until, within a few batches, the network overfits to that step alone ("catastrophic
     overfitting"). Every `guard_every` steps PGD-5 therefore attacks the first images that were trained on;
-    once its accuracy has dropped by more than `guard_drop`, a warning says so and the attack is PGD for the
-    rest of the run, under which robustness comes back (Li 2020). Meant for a cyclic learning rate.
+    once the accuracy has dropped by more than `guard_drop`, a warning is logged and the attack is PGD for the
+    rest of the run, under which robustness returns (Li 2020). Meant for a cyclic learning rate.
     """
 
-    guard_every: int = setting(50, "training steps between two looks at PGD-5; 0: no guard", least=0)
-    guard_drop: float = setting(0.2, "drop of the accuracy under PGD-5 that is a collapse", above=0, most=1)
-    guard_images: int = setting(128, "how many training images are looked at; at most a batch", least=1)
-    fallback_steps: int = setting(10, "steps of the attack after a collapse", least=1)
+    guard_every: int = setting(50, "training steps between two measurements by PGD-5; 0: none", least=0)
+    guard_drop: float = setting(
+        0.2, "drop of the accuracy under PGD-5 that is catastrophic overfitting", above=0, most=1
+    )
+    guard_images: int = setting(128, "training images that PGD-5 attacks; at most a batch", least=1)
+    fallback_steps: int = setting(10, "steps of the attack after catastrophic overfitting", least=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        look = attacks.PGD(norm=self.norm, eps=self.eps, steps=5, precision="inherit")
-        self.guard = CollapseGuard(look, self.guard_images, self.guard_every, self.guard_drop)
+        pgd5 = attacks.PGD(norm=self.norm, eps=self.eps, steps=5, precision="inherit")
+        self.guard = OverfittingDetector(pgd5, self.guard_images, self.guard_every, self.guard_drop)
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        collapsed, share = self.guard.look(network, images, labels), self.share()
-        attack = self.fallback(share) if collapsed else self.one_step(share)
-        worst = attack(network, images, labels, keys=fresh_keys(images), check=False)
-        return self.cross_entropy(network, worst, labels)
+        overfitted, factor = self.guard.update(network, images, labels), self.advance_warmup()
+        attack = self.fallback(factor) if overfitted else self.one_step(factor)
+        adversarial = attack(network, images, labels, keys=random_keys(images), check=False)
+        return self.cross_entropy(network, adversarial, labels)
 
-    def one_step(self, share: float) -> attacks.FGSM:
-        """FGSM within this share of the budget."""
+    def one_step(self, factor: float) -> attacks.FGSM:
+        """FGSM with eps and step size times `factor`."""
         step = 1.25 * self.eps if self.step is None else self.step
         return attacks.FGSM(
             norm=self.norm,
-            eps=share * self.eps,
-            step=share * step or None,  # 0 where eps is
+            eps=factor * self.eps,
+            step=factor * step or None,  # 0 where eps is
             random_start=True,
             mode=self.attack_mode,
             precision="inherit",
         )
 
-    def fallback(self, share: float) -> attacks.PGD:
-        """PGD, by steps of its own size."""
-        return replace(self.pgd(self.fallback_steps, share), step=None)
+    def fallback(self, factor: float) -> attacks.PGD:
+        """PGD with its default step size."""
+        return replace(self.pgd(self.fallback_steps, factor), step=None)
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "guard": self.guard.state_dict()}

@@ -15,21 +15,19 @@ from vitrine.modules.objectives.standard import cross_entropy
 
 @dataclass
 class Free(WeightPerturbed):
-    """Each batch is trained on `replays` times; its perturbation ascends meanwhile, and is kept for the next.
+    """Trains on each batch `replays` times, with gradient ascent on a perturbation meanwhile. The next batch
+    starts from that perturbation, or from zero where its size differs.
 
     An epoch costs as much as `replays` plain ones: **divide the number of epochs by `replays`**. Learning
     rate schedules and averages of weights count batches, not replays. The budget is in Linf, as in the paper.
-    A batch of another size starts from no perturbation.
     """
 
     eps: float = setting(8 / 255, "largest perturbation, of [0, 1] pixels", least=0)
     step: float | None = setting(None, "ascent of the perturbation, a replay; null: eps", above=0)
     replays: int = setting(8, "optimizer steps on each batch; divide trainer.max_epochs by it", least=1)
     label_smoothing: float = setting(
-        0.0, "share of the target spread evenly over all classes", least=0, most=1
+        0.0, "fraction of the target spread evenly over all classes", least=0, most=1
     )
-
-    norm = "linf"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,7 +38,7 @@ class Free(WeightPerturbed):
             self.delta = torch.zeros_like(images)
         self.delta = self.delta.detach().to(images).requires_grad_(torch.is_grad_enabled())
         pixels = (images + self.delta).clamp(0, 1)
-        return self.at_worst_weights(
+        return self.at_perturbed_weights(
             network, lambda: cross_entropy(network, pixels, labels, self.label_smoothing)
         )
 

@@ -1,4 +1,4 @@
-"""MART (Wang 2020): images that are misclassified as they are count for more."""
+"""MART (Wang 2020): images that are misclassified without an attack have more weight."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vitrine.attacks.losses import best_other
 from vitrine.core.settings import setting
-from vitrine.modules.objectives.adversarial import Adversarial, fresh_keys
+from vitrine.modules.objectives.adversarial import Adversarial, random_keys
 from vitrine.modules.objectives.trades import divergence, probabilities
 
 _LEAST = 1e-4  # keeps the logarithm finite where another class is certain
@@ -23,20 +23,20 @@ class MART(Adversarial):
     BCE is the boosted cross-entropy, -log p_y - log(1 - max of the others' p).
     """
 
-    steps: int = setting(10, "steps of the attack, by eps / 4 in linf unless `step` says", least=1)
+    steps: int = setting(10, "steps of the attack; each eps / 4 in linf unless `step` is set", least=1)
     beta: float = setting(5.0, "weight of the divergence", least=0)
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        attack = self.pgd(self.steps, self.share())
-        worst = attack(network, images, labels, keys=fresh_keys(images), check=False)
+        attack = self.pgd(self.steps, self.advance_warmup())
+        adversarial = attack(network, images, labels, keys=random_keys(images), check=False)
 
         def loss() -> tuple[Tensor, Tensor]:
-            clean, logits = probabilities(network(images)), network(worst)
-            own = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+            clean, logits = probabilities(network(images)), network(adversarial)
+            cross_entropy = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
             others = best_other(probabilities(logits), labels)[:, 0]
-            boost = -torch.log(1 + _LEAST - others).mean()
-            doubt = 1 - clean.gather(1, labels[:, None])[:, 0]
-            around = (doubt * divergence(logits, clean)).mean()
-            return own + boost + self.beta * around, logits
+            margin = -torch.log(1 + _LEAST - others).mean()
+            misclassified = 1 - clean.gather(1, labels[:, None])[:, 0]
+            weighted = (misclassified * divergence(logits, clean)).mean()
+            return cross_entropy + margin + self.beta * weighted, logits
 
-        return self.at_worst_weights(network, loss)
+        return self.at_perturbed_weights(network, loss)

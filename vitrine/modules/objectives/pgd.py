@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from vitrine.core.settings import setting
-from vitrine.modules.objectives.adversarial import Adversarial, fresh_keys
+from vitrine.modules.objectives.adversarial import Adversarial, random_keys
 
 
 @dataclass
 class PGD(Adversarial):
     """The cross-entropy of the images that PGD finds; training accuracy is on them."""
 
-    steps: int = setting(10, "steps of the attack, by eps / 4 in linf unless `step` says", least=1)
+    steps: int = setting(10, "steps of the attack; each eps / 4 in linf unless `step` is set", least=1)
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        attack = self.pgd(self.steps, self.share())
-        worst = attack(network, images, labels, keys=fresh_keys(images), check=False)
-        return self.cross_entropy(network, worst, labels)
+        attack = self.pgd(self.steps, self.advance_warmup())
+        adversarial = attack(network, images, labels, keys=random_keys(images), check=False)
+        return self.cross_entropy(network, adversarial, labels)

@@ -16,11 +16,11 @@ class Standard(WeightPerturbed):
     """Cross-entropy, with label smoothing (Szegedy 2016) if asked for."""
 
     label_smoothing: float = setting(
-        0.0, "share of the target spread evenly over all classes", least=0, most=1
+        0.0, "fraction of the target spread evenly over all classes", least=0, most=1
     )
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        return self.at_worst_weights(
+        return self.at_perturbed_weights(
             network, lambda: cross_entropy(network, images, labels, self.label_smoothing)
         )
 

@@ -1,4 +1,4 @@
-"""TRADES (Zhang 2019): accuracy on the images as they are, and agreement with it around them."""
+"""TRADES (Zhang 2019): accuracy on clean images, and predictions that are constant around them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from vitrine.core.network_scopes import frozen_weights
 from vitrine.core.random_numbers import normal
 from vitrine.core.settings import setting
-from vitrine.modules.objectives.adversarial import Adversarial, fresh_keys
+from vitrine.modules.objectives.adversarial import Adversarial, random_keys
 
-_START = 0.001  # deviation of the noise that the attack begins with: at the image its gradient is zero
+_START = 0.001  # standard deviation of the noise the attack starts from: at the image its gradient is zero
 
 
 @dataclass
@@ -24,16 +24,16 @@ class TRADES(Adversarial):
     network (attack_mode=train, no awp) the loss takes its logits from there too.
     """
 
-    steps: int = setting(10, "steps of the attack, by eps / 4 in linf unless `step` says", least=1)
+    steps: int = setting(10, "steps of the attack; each eps / 4 in linf unless `step` is set", least=1)
     beta: float = setting(6.0, "weight of the divergence", least=0)
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         clean = network(images) if self.attack_mode == "train" and not self.awp else None
-        keys = fresh_keys(images)
-        worst = self.pgd(self.steps, self.share())(
+        keys = random_keys(images)
+        adversarial = self.pgd(self.steps, self.advance_warmup())(
             network,
             images,
-            self._target(network, images) if clean is None else probabilities(clean.detach()),
+            self._clean_probabilities(network, images) if clean is None else probabilities(clean.detach()),
             keys=keys,
             check=False,
             start=images + _START * normal(keys, *images.shape[1:]).to(images),
@@ -42,13 +42,13 @@ class TRADES(Adversarial):
 
         def loss() -> tuple[Tensor, Tensor]:
             logits = network(images) if clean is None else clean
-            own = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-            around = divergence(network(worst), probabilities(logits)).mean()
-            return own + self.beta * around, logits
+            cross_entropy = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+            robustness = divergence(network(adversarial), probabilities(logits)).mean()
+            return cross_entropy + self.beta * robustness, logits
 
-        return self.at_worst_weights(network, loss)
+        return self.at_perturbed_weights(network, loss)
 
-    def _target(self, network: nn.Module, images: Tensor) -> Tensor:
+    def _clean_probabilities(self, network: nn.Module, images: Tensor) -> Tensor:
         with frozen_weights(network, images.device, self.attack_mode), torch.no_grad():
             return probabilities(network(images))
 

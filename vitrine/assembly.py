@@ -24,7 +24,7 @@ from vitrine.callbacks.checkpoints import model_checkpoints
 from vitrine.callbacks.resume import ExactResume
 from vitrine.callbacks.robust_validation import METRICS, RobustValidation
 from vitrine.callbacks.signals import StopBetweenSteps
-from vitrine.config.errors import blaming
+from vitrine.config.errors import as_setting_error
 from vitrine.config.loading import Settings
 from vitrine.core.network_scopes import full_isolation
 from vitrine.core.settings import SettingError
@@ -44,7 +44,7 @@ from vitrine.runs.metrics_csv import MetricsCSV
 
 def data(settings: Settings, in_turn: Callable[[], Any] = contextlib.nullcontext) -> ImageData:
     """The images, drawn, loaded or found; `in_turn`: a scope for what only one process at a time may do."""
-    with blaming("data"):
+    with as_setting_error("data"):
         module = DATA[settings.data.name](settings.data, seed=settings.run.seed)
         with in_turn():
             module.prepare_data()
@@ -58,7 +58,7 @@ def network(settings: Settings, images: ImageData) -> nn.Module:
     mean, std = model.mean, model.std
     if model.weights is None and mean is None and std is None:
         mean, std = images.mean, images.std
-    with blaming("model"):
+    with as_setting_error("model"):
         seed_everything(settings.run.seed, verbose=False)
         built = load_network(
             model.name,
@@ -93,18 +93,18 @@ def classifier(settings: Settings, images: ImageData) -> Classifier:
     built = network(settings, images)
     chosen = OBJECTIVES[settings.objective.name]
     values = {f.name: getattr(settings.objective, f.name) for f in dataclasses.fields(chosen)}
-    with blaming("objective"):
+    with as_setting_error("objective"):
         objective = chosen(**values)
-    with blaming("optimizer"):
+    with as_setting_error("optimizer"):
         optimizers.build(settings.optimizer, built, steps=1000)  # said now, not once the run has begun
-    with blaming("model"):
+    with as_setting_error("model"):
         return Classifier(built, objective, settings.optimizer, images.classes, settings.model.compile)
 
 
 def analyses(settings: Settings, network: nn.Module, images: ImageData) -> dict[str, Analysis]:
     """Every analysis with its settings, enabled or not; the layers and units named are the network's."""
     probe = torch.zeros(1, images.channels, images.image_size, images.image_size)
-    with blaming("analysis"), full_isolation(network):
+    with as_setting_error("analysis"), full_isolation(network):
         choose_units(network.eval(), probe, settings.analysis.layers, settings.analysis.units)
     return {name: getattr(settings.analysis, name) for name in ANALYSES}
 
@@ -142,7 +142,7 @@ def logs(settings: Settings, classes: Sequence[str], part: str = "alone") -> Log
         made.loggers.append(logger)
         made.sinks.append(WandbSink(logger.experiment, classes, settings.logging.wandb.page, folder))
     if settings.logging.tensorboard:
-        with blaming("logging.tensorboard"):
+        with as_setting_error("logging.tensorboard"):
             board = BoardLogger(folder, name="", version="tensorboard")
             made.sinks.append(TensorBoardSink(board.experiment))
         made.loggers.append(board)
@@ -171,7 +171,7 @@ def trainer(settings: Settings, last: Sequence[Callback] = ()) -> Trainer:
         made.append(EMAWeightAveraging(decay=settings.optimizer.ema))
     made += model_checkpoints(settings.folder, kept)
     quiet()
-    with blaming("trainer"):
+    with as_setting_error("trainer"):
         return Trainer(
             **settings.trainer,
             callbacks=[*made, *last],

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from vitrine.callbacks.checkpoints import CheckpointSettings
 from vitrine.examination.examine import weights_hash
-from vitrine.runs.checkpoint_files import damage_of, last_good_checkpoint
+from vitrine.runs.checkpoint_files import find_damage, last_good_checkpoint
 from vitrine.runs.store import Store
 
 CONTEXT = multiprocessing.get_context("forkserver")  # processes of their own that need not import torch again
@@ -167,7 +167,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     file = tmp_path / "checkpoints" / "step=00000002.ckpt"
     torch.save({"global_step": 2, "state_dict": {}, "bomb": Bomb()}, file)
-    assert damage_of(file)
+    assert find_damage(file)
     assert last_good_checkpoint(tmp_path) is None
     assert not (tmp_path / "exploded").exists()
 

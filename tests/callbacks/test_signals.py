@@ -19,7 +19,7 @@ import torch
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.callbacks.checkpoints import CheckpointSettings
 from vitrine.distributed import interruption
-from vitrine.runs.checkpoint_files import last_good_checkpoint, step_of
+from vitrine.runs.checkpoint_files import last_good_checkpoint, read_step
 from vitrine.runs.store import Store
 
 CONTEXT = multiprocessing.get_context("forkserver")  # processes of their own that need not import torch again
@@ -57,7 +57,7 @@ def test_each_signal_stops_after_the_step_and_the_run_goes_on_exactly(tmp_path):
         by = interrupted(run_dir, sender)
         assert by.signal is number
         assert by.status == (130 if number is signal.SIGINT else 75)
-        assert step_of(last_good_checkpoint(run_dir)) == 6
+        assert read_step(last_good_checkpoint(run_dir)) == 6
         resumed, _ = tiny.train(run_dir, resume=True)
         assert tiny.weights(resumed) == tiny.weights(whole), number.name
         assert Store(run_dir).steps() == [4, 6, 8]
@@ -70,7 +70,7 @@ def test_a_step_of_several_batches_is_finished_as_well(tmp_path, batch):
     whole, _ = tiny.train(tmp_path / "whole", **options)
     seen = iter(range(100))
     interrupted(tmp_path / "cut", sending("on_train_batch_start", lambda _: next(seen) == batch), **options)
-    assert step_of(last_good_checkpoint(tmp_path / "cut")) == batch // 2 + 1
+    assert read_step(last_good_checkpoint(tmp_path / "cut")) == batch // 2 + 1
     resumed, _ = tiny.train(tmp_path / "cut", resume=True, **options)
     assert tiny.weights(resumed) == tiny.weights(whole)
 
@@ -80,7 +80,7 @@ def test_a_signal_in_validation_ends_it_and_the_run_goes_on_exactly(tmp_path, in
     whole, _ = tiny.train(tmp_path / "whole", **interval)
     sender = sending("on_validation_batch_start", lambda trainer: trainer.global_step == 4)
     interrupted(tmp_path / "cut", sender, **interval)
-    assert step_of(last_good_checkpoint(tmp_path / "cut")) == 4
+    assert read_step(last_good_checkpoint(tmp_path / "cut")) == 4
     resumed, _ = tiny.train(tmp_path / "cut", resume=True, **interval)
     assert tiny.weights(resumed) == tiny.weights(whole)
 
@@ -102,7 +102,7 @@ def test_a_signal_in_an_analysis_ends_it_at_once_and_the_step_is_caught_up(tmp_p
     began = time.monotonic()
     interrupted(tmp_path / "cut", analyses={"plain": Long()}, **options)
     assert time.monotonic() - began < 30
-    assert step_of(last_good_checkpoint(tmp_path / "cut")) == 3
+    assert read_step(last_good_checkpoint(tmp_path / "cut")) == 3
     assert Store(tmp_path / "cut").steps() == []
     assert not list((tmp_path / "cut" / "analysis").glob(".step*"))
     resumed, looking = tiny.train(tmp_path / "cut", resume=True, **options)
@@ -114,7 +114,7 @@ def test_a_signal_that_came_during_a_step_keeps_the_analyses_after_it_from_start
     options = {"checkpoints": CheckpointSettings(every_steps=3)}
     sender = sending("on_before_optimizer_step", lambda trainer: trainer.global_step == 2)
     interrupted(tmp_path, sender, **options)
-    assert step_of(last_good_checkpoint(tmp_path)) == 3
+    assert read_step(last_good_checkpoint(tmp_path)) == 3
     assert Store(tmp_path).steps() == []
 
 
@@ -124,7 +124,7 @@ def test_a_signal_before_the_first_step_is_not_lost(tmp_path, hook):
     interrupted(tmp_path, sender)
     at = 1 if hook == "on_train_start" else None  # noted from there on: the step that follows is finished
     found = last_good_checkpoint(tmp_path)
-    assert (step_of(found) if found else None) == at
+    assert (read_step(found) if found else None) == at
 
 
 def test_the_second_ctrl_c_ends_a_process_at_once():
@@ -178,4 +178,4 @@ def test_ranks_stop_after_the_same_step_though_the_signal_reached_one(tmp_path):
         process.kill()
     assert [process.exitcode for process in ranks] == [0, 0]
     assert [json.loads((tmp_path / f"rank-{n}.json").read_text()) for n in range(2)] == ["SIGTERM"] * 2
-    assert 8 <= step_of(last_good_checkpoint(tmp_path)) <= 8 + 100
+    assert 8 <= read_step(last_good_checkpoint(tmp_path)) <= 8 + 100

@@ -246,7 +246,7 @@ def test_a_run_records_when_how_long_and_by_which_code(run):
     from vitrine.reporting.page_data import run_data
 
     facts = dict(run_data(run)["facts"])
-    assert facts["took"] == run_record.in_words(record["seconds"])
+    assert facts["took"] == run_record.format_duration(record["seconds"])
     assert facts.get("commit", facts.get("version")) in (record["commit"], record["versions"]["vitrine"])
 
 
@@ -256,7 +256,7 @@ def test_a_resumed_run_keeps_its_beginning_and_adds_its_seconds(tmp_path):
     record = run_record.RunRecord(tmp_path, ["train.py", "run.name=a b"])
     half = run_record.read(tmp_path)
     assert half["started"] == before["started"] and half["resumed"] and half["ended"] is None
-    assert ["so far", "1 min 40 s"] in run_record.facts_of(tmp_path)
+    assert ["so far", "1 min 40 s"] in run_record.read_facts(tmp_path)
     record.close()
     assert 100 <= run_record.read(tmp_path)["seconds"] < 160
     assert run_record.read(tmp_path)["command"] == "python train.py 'run.name=a b'"
@@ -287,7 +287,7 @@ def test_the_commit_is_that_of_the_codes_own_checkout(tmp_path):
 
 
 def test_seconds_in_words():
-    words = [run_record.in_words(s) for s in (0.2, 59.6, 192, 3599.7, 18420)]
+    words = [run_record.format_duration(s) for s in (0.2, 59.6, 192, 3599.7, 18420)]
     assert words == ["0 s", "1 min 00 s", "3 min 12 s", "1 h 00 min", "5 h 07 min"]
 
 

@@ -173,7 +173,7 @@ def test_a_checkpoint_that_is_removed_before_its_turn_is_passed_over(run, caplog
     for step in (1, 2, 3):
         put(run, step)
     record(run, "finished")
-    whole = checkpoint_files.damage_of
+    whole = checkpoint_files.find_damage
 
     def removed(file):
         damage = whole(file)
@@ -181,7 +181,7 @@ def test_a_checkpoint_that_is_removed_before_its_turn_is_passed_over(run, caplog
             file.unlink()  # as checkpoint.keep does, at the worst moment
         return damage
 
-    monkeypatch.setattr(checkpoint_files, "damage_of", removed)
+    monkeypatch.setattr(checkpoint_files, "find_damage", removed)
     analyze.main([str(run), *FOLLOW])
     assert Store(run).steps() == [1, 3]
     assert "it was removed" in caplog.text

@@ -4,7 +4,7 @@ import logging
 import pytest
 from omegaconf import OmegaConf
 
-from vitrine.config.assignment import assign, writable
+from vitrine.config.assignment import assign, writable_tree
 from vitrine.core.settings import SettingError, setting
 
 
@@ -24,7 +24,7 @@ def refused(key):
 
 
 def test_a_key_of_before_is_read_under_its_new_name_with_a_note(caplog):
-    tree = writable(Section)
+    tree = writable_tree(Section)
     with caplog.at_level(logging.WARNING):
         assign(tree, "search", {"compact": False}, refused)
     assert OmegaConf.to_object(tree) == Section(Search(early_stop=False))
@@ -36,10 +36,10 @@ def test_a_key_of_before_is_read_under_its_new_name_with_a_note(caplog):
 
 def test_what_is_wrong_with_it_is_said_of_the_new_name():
     with pytest.raises(SettingError, match=r"^search\.early_stop: is 'often', expected bool"):
-        assign(writable(Section), "search", {"compact": "often"}, refused)
+        assign(writable_tree(Section), "search", {"compact": "often"}, refused)
 
 
 @pytest.mark.parametrize("key", ["compacts", "early"])
 def test_other_keys_are_refused(key):
     with pytest.raises(SettingError, match=rf"^search\.{key}: there is no such setting$"):
-        assign(writable(Section), "search", {key: 1}, refused)
+        assign(writable_tree(Section), "search", {key: 1}, refused)

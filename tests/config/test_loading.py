@@ -126,7 +126,7 @@ def test_resolved_settings_reload_to_the_same_run(tmp_path):
         assert getattr(again, section) == getattr(first, section), section
 
 
-KEYS = [str(k) for k in config.leaves(config.load(["run.name=fuzz"]).tree)]
+KEYS = [str(k) for k in config.dotted_keys(config.load(["run.name=fuzz"]).tree)]
 VALUES = st.one_of(
     st.integers(-3, 10**12).map(str),
     st.floats().map(repr),

@@ -3,7 +3,7 @@ from typing import Any, Literal
 
 import pytest
 
-from vitrine.core.settings import SettingError, check, in_words, setting
+from vitrine.core.settings import SettingError, check, format_type, setting
 
 
 @dataclass
@@ -56,4 +56,4 @@ def test_mutable_defaults_are_copied():
     ],
 )
 def test_types_in_words(hint, words):
-    assert in_words(hint) == words
+    assert format_type(hint) == words

@@ -16,7 +16,7 @@ from vitrine.examination.budget import Allowance, Choice, last_outcomes, plan
 from vitrine.examination.examine import AnalysisSettings, examine, missing
 from vitrine.examination.subject import make_subject
 from vitrine.reporting.page_data import run_data
-from vitrine.runs.store import Outcome, Store, in_words
+from vitrine.runs.store import Outcome, Store, format_reduced
 
 UNITS = {"a": range(8), "b": range(8)}
 
@@ -206,9 +206,9 @@ def test_an_analysis_that_always_fails_costs_what_it_took(tmp_path):
 
 
 def test_words():
-    assert in_words({"units": [4, 16], "steps": [16, 64]}) == "4 of 16 units, 16 of 64 steps"
-    assert in_words({"analysis": [0, 1]}) == "left out"
-    assert in_words({"batch": [64, 256]}) == "batches of 64, not 256"
+    assert format_reduced({"units": [4, 16], "steps": [16, 64]}) == "4 of 16 units, 16 of 64 steps"
+    assert format_reduced({"analysis": [0, 1]}) == "left out"
+    assert format_reduced({"batch": [64, 256]}) == "batches of 64, not 256"
 
 
 def test_a_training_run_measures_its_own_time(tmp_path):

@@ -36,7 +36,7 @@ from vitrine.config import trainer_arguments
 PATIENCE = 10  # seconds a case may take; one that is refused takes some hundredths
 
 KEYS = sorted(
-    {*map(str, config.leaves(config.load(["run.name=fuzz"]).tree))}
+    {*map(str, config.dotted_keys(config.load(["run.name=fuzz"]).tree))}
     | {f"trainer.{name}" for name in trainer_arguments.parameters()}
 )
 NAMES = ["data", "model", "objective", "optimizer", "trainer", "checkpoint", "analysis", "logging", "run"]

@@ -139,7 +139,7 @@ def test_any_key_becomes_a_file_inside_its_folder(tmp_path):
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.text(max_size=12), unique=True, max_size=12))
 def test_file_names_never_collide_or_climb(keys):
-    files = [f"{path}.png".casefold() for path in filenames.paths(keys)]
+    files = [f"{path}.png".casefold() for path in filenames.unique_paths(keys)]
     assert len(set(files)) == len(keys)
     folders = {file[:i] for file in files for i, character in enumerate(file) if character == "/"}
     assert not folders & set(files)

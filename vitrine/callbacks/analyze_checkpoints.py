@@ -28,7 +28,7 @@ from vitrine.examination.examine import (
     weights_hash,
 )
 from vitrine.examination.subject import make_subject
-from vitrine.runs.checkpoint_files import checkpoint_files, damage_of
+from vitrine.runs.checkpoint_files import checkpoint_files, find_damage
 from vitrine.runs.store import Store
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class AnalyzeCheckpoints(Checkpoint):
             outcomes = self.store.outcomes(step)
             if all(name in outcomes for name, analysis in self.analyses.items() if analysis.enabled):
                 continue
-            if damage := damage_of(file):
+            if damage := find_damage(file):
                 log.warning("passed over %s: %s", file, damage)
                 continue
             log.info("catching up on the analyses of step %d", step)

@@ -29,7 +29,7 @@ from typing import Any
 from vitrine import config
 from vitrine.analyses import ANALYSES
 from vitrine.cli import COMMANDS, follow
-from vitrine.cli.command_line import helped, run_cli
+from vitrine.cli.command_line import print_help_if_asked, run_cli
 from vitrine.config import recipes
 from vitrine.core.settings import SettingError
 from vitrine.distributed import processes
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
     if first is not None and arguments[first] in COMMANDS:
         COMMANDS[arguments[first]](arguments[:first] + arguments[first + 1 :])
         return
-    if helped(arguments, __doc__):
+    if print_help_if_asked(arguments, __doc__):
         return
     started = time.monotonic()
     arguments = [_spelled_out(a) for a in arguments]
@@ -53,11 +53,11 @@ def main(arguments: list[str]) -> None:
         follow.follow(words[0], how, said)
         return
     _alone()
-    folders = {run_folders.folder_of(word): None for word in words}
+    folders = {run_folders.find_run(word): None for word in words}
     if not words:
         look_at_weights(said, started)
     for folder in folders:
-        files = [Path(w).resolve() for w in words if Path(w).is_file() and run_folders.folder_of(w) == folder]
+        files = [Path(w).resolve() for w in words if Path(w).is_file() and run_folders.find_run(w) == folder]
         look_at_run(folder, files, said, started)
 
 
@@ -73,9 +73,9 @@ def look_at_run(folder: Path, files: list[Path], said: list[str], started: float
     known = {file.resolve() for _, file in wanted}
     others = [file for file in files if file not in known]
     if others:  # last.ckpt, best.ckpt, a copy: the same step under another name
-        from vitrine.runs.checkpoint_files import step_of
+        from vitrine.runs.checkpoint_files import read_step
 
-        wanted += [(step, file) for file in others if (step := step_of(file)) is not None]
+        wanted += [(step, file) for file in others if (step := read_step(file)) is not None]
     if not wanted:
         raise SettingError(str(folder), "has no checkpoint to look at")
     _look(settings, _loaded(wanted), started)
@@ -87,7 +87,7 @@ def look_at_weights(said: list[str], started: float) -> None:
     if settings.model.weights is None:
         expected = "expected the folder of a run, a checkpoint of one, or model.name=... model.weights=..."
         raise SettingError("model.weights", f"nothing to look at; {expected}")
-    if settings.data.name == "folder" and "val_fraction" not in recipes.merged(said).get("data", {}):
+    if settings.data.name == "folder" and "val_fraction" not in recipes.merge_arguments(said).get("data", {}):
         settings.data.val_fraction = 1.0  # nothing was trained on a part of them
         settings.tree.data.val_fraction = 1.0
 
@@ -131,11 +131,11 @@ def _look(settings: config.Settings, networks: Any, started: float, data: Any = 
 
 
 def _loaded(wanted: list[tuple[int, Path]]) -> Iterator[tuple[int, Any]]:
-    from vitrine.config.errors import blaming
+    from vitrine.config.errors import as_setting_error
     from vitrine.modules import load_checkpoint
 
     for step, file in wanted:
-        with blaming(str(file)):
+        with as_setting_error(str(file)):
             yield step, load_checkpoint(file)
 
 

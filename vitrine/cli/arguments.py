@@ -11,15 +11,15 @@ from vitrine.cli.command_line import fields_help
 from vitrine.config import recipes
 
 
-def joined(own: type, technique: type, taken: Sequence[str]) -> type:
+def add_technique_settings(own: type, technique: type, names: Sequence[str]) -> type:
     """The dataclass of settings `own` with some of a technique's, as they are declared there."""
     hints = typing.get_type_hints(technique)
     declared = {field.name: field for field in dataclasses.fields(technique)}
-    fields = [(name, hints[name], _again(declared[name])) for name in taken]
+    fields = [(name, hints[name], _copy_field(declared[name])) for name in names]
     return dataclasses.make_dataclass(own.__name__, fields, bases=(own,), frozen=True)
 
 
-def helped(arguments: list[str], about: str, schema: type) -> bool:
+def print_command_help_if_asked(arguments: list[str], about: str, schema: type) -> bool:
     """Whether help was asked for, in which case it is printed."""
     if not {"-h", "--help"} & set(arguments):
         return False
@@ -27,14 +27,14 @@ def helped(arguments: list[str], about: str, schema: type) -> bool:
     return True
 
 
-def parted(arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
+def split_arguments(arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
     """Arguments as words that are no settings, `model.key=value`, and the rest of `key=value`."""
     words = [a for a in arguments if not recipes.is_override(a)]
     model = [a for a in arguments if a not in words and a.startswith("model.")]
     return words, model, [a for a in arguments if a not in words and a not in model]
 
 
-def _again(field: dataclasses.Field) -> Any:
+def _copy_field(field: dataclasses.Field) -> Any:
     """The same declaration for another dataclass."""
     if field.default_factory is not dataclasses.MISSING:
         return dataclasses.field(default_factory=field.default_factory, metadata=field.metadata)

@@ -12,7 +12,7 @@ from typing import Any
 
 from vitrine import config
 from vitrine.config import trainer_arguments
-from vitrine.core.settings import SettingError, Stopped, in_words
+from vitrine.core.settings import SettingError, Stopped, format_type
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -26,11 +26,11 @@ def run_cli(main: Callable[[list[str]], None], arguments: list[str] | None = Non
     try:
         main(sys.argv[1:] if arguments is None else arguments)
     except SettingError as error:
-        print(f"error: {in_a_line(str(error))}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except Stopped as error:
         words = [str(error), *getattr(error, "__notes__", [])]
-        print(f"stopped: {in_a_line('; '.join(words))}", file=sys.stderr)
+        print(f"stopped: {one_line('; '.join(words))}", file=sys.stderr)
         raise SystemExit(1) from None
     except BrokenPipeError:  # `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes there
@@ -47,13 +47,13 @@ def run_cli(main: Callable[[list[str]], None], arguments: list[str] | None = Non
         raise SystemExit(1) from None
 
 
-def in_a_line(text: str, most: int = 1500) -> str:
+def one_line(text: str, most: int = 1500) -> str:
     """A message as it can be shown: what cannot be printed escaped, the middle of what is long left out."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     return text if len(text) <= most else f"{text[: most - 300]} ... {text[-300:]}"
 
 
-def helped(arguments: list[str], about: str) -> bool:
+def print_help_if_asked(arguments: list[str], about: str) -> bool:
     """Whether help was asked for, in which case it is printed: `--help`, or `--help SECTION` for a part."""
     if not {"-h", "--help"} & set(arguments):
         return False
@@ -82,7 +82,7 @@ def settings_help(section: str | None = None) -> str:
         lines += ["", "trainer: handed to lightning.Trainer"]
         for name, hint in trainer_arguments.parameters().items():
             default = trainer_arguments.default(name)
-            lines.append(_line(f"trainer.{name}", in_words(hint), default, ""))
+            lines.append(_line(f"trainer.{name}", format_type(hint), default, ""))
     return "\n".join(lines[1:])
 
 
@@ -114,7 +114,7 @@ def fields_help(schema: type, path: str = "", only: list[str] | None = None) -> 
             continue
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         choices = field.metadata.get("choices")
-        kind = "|".join(map(str, choices)) if choices else in_words(hint)
+        kind = "|".join(map(str, choices)) if choices else format_type(hint)
         lines.append(_line(key, kind, default, field.metadata.get("meaning", "")))
     return lines
 

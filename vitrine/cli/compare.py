@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitrine import config
-from vitrine.cli import arguments as said
-from vitrine.config.errors import blaming
+from vitrine.cli.arguments import print_command_help_if_asked, split_arguments
+from vitrine.config.errors import as_setting_error
 from vitrine.core.settings import SettingError, setting
 from vitrine.reporting.page import compare
 from vitrine.runs import run_folders
-from vitrine.runs.filenames import part
+from vitrine.runs.filenames import safe_name
 
 
 @dataclass(frozen=True)
@@ -25,22 +25,22 @@ class Settings:
 
 
 def main(arguments: list[str]) -> None:
-    if said.helped(arguments, __doc__, Settings):
+    if print_command_help_if_asked(arguments, __doc__, Settings):
         return
-    words, model, own = said.parted(arguments)
-    settings = config.filled(Settings, [*own, *model])
-    folders = list(dict.fromkeys(run_folders.folder_of(word) for word in words))
+    words, model, own = split_arguments(arguments)
+    settings = config.parse_settings(Settings, [*own, *model])
+    folders = list(dict.fromkeys(run_folders.find_run(word) for word in words))
     if len(folders) < 2:
-        known = run_folders.listed(str(folders[0].parent)) if folders else run_folders.listed("runs")
-        raise SettingError(
-            "compare", f"{len(folders)} run{'' if folders else 's'} came, expected at least 2; {known}"
-        )
+        known = run_folders.describe_runs(str(folders[0].parent) if folders else "runs")
+        came = f"{len(folders)} run{'' if folders else 's'} came"
+        raise SettingError("compare", f"{came}, expected at least 2; {known}")
     names = "-".join(folder.name for folder in folders)
-    out = Path(settings.out) if settings.out is not None else folders[0].parent / part(f"compare-{names}")
+    default = folders[0].parent / safe_name(f"compare-{names}")
+    out = Path(settings.out) if settings.out is not None else default
     if (out / "config.yaml").exists():
         raise SettingError("out", f"{out} is a run with a page of its own, expected another folder")
 
-    with blaming("out"):  # no way from it to the runs: another drive
+    with as_setting_error("out"):  # no way from it to the runs: another drive
         try:
             page = compare(folders, out)
         except OSError as error:

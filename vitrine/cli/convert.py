@@ -67,18 +67,18 @@ def convert(folder: str | Path, out: str | Path, how: ConvertSettings | None = N
         raise SettingError(str(out), "is there already, expected a folder to be made")
     classes, train, val = listed(str(folder), how.val_fraction, how.split_seed)
     if how.skip_corrupt:
-        train, val = _readable(train, "checking train"), _readable(val, "checking val")
+        train, val = _drop_unreadable(train, "checking train"), _drop_unreadable(val, "checking val")
     for name, samples in (("training", train), ("validation", val)):
         if not samples:
             raise SettingError(str(folder), f"gives no {name} images")
     shuffled = permutation(len(train), how.seed)
     train = [train[i] for i in shuffled]
-    aside = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)  # of a conversion that was cut off
+    staged = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(staged, ignore_errors=True)  # of a conversion that was cut off
     try:
         splits, sides = {}, set()
         for name, samples in (("train", train), ("val", val)):
-            splits[name], found = _written(aside / name, samples, Path(folder), how.chunk_mib, name)
+            splits[name], found = _write_chunks(staged / name, samples, Path(folder), how.chunk_mib, name)
             sides |= found
         side = sides.pop() if len(sides) == 1 else (0, 0)
         index = {
@@ -87,15 +87,15 @@ def convert(folder: str | Path, out: str | Path, how: ConvertSettings | None = N
             "statistics": _statistics(train[:_SAMPLE]),
             "splits": splits,
         }
-        (aside / INDEX).write_text(json.dumps(index) + "\n", encoding="utf-8")
-        os.rename(aside, out)
+        (staged / INDEX).write_text(json.dumps(index) + "\n", encoding="utf-8")
+        os.rename(staged, out)
     except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(staged, ignore_errors=True)
         raise
     return index
 
 
-def _written(
+def _write_chunks(
     place: Path, samples: Samples, folder: Path, chunk_mib: int, name: str
 ) -> tuple[dict[str, list[int]], set[tuple[int, int]]]:
     """Chunks of images; what images.json says of them, and the images' sizes, two of them at most."""
@@ -124,7 +124,7 @@ def _size(file: Path) -> tuple[int, int]:
         raise UnreadableImage(f"{file} cannot be read as an image ({error}); {hint}") from error
 
 
-def _readable(samples: Samples, description: str) -> Samples:
+def _drop_unreadable(samples: Samples, description: str) -> Samples:
     tried = progress(in_threads(_is_readable, (file for file, _ in samples)), description, len(samples))
     return [sample for sample, good in zip(samples, tried) if good]
 
@@ -169,14 +169,14 @@ def main(arguments: Sequence[str]) -> None:
         raise SettingError(" ".join(words), "expected FOLDER OUT")
     from vitrine.core.settings import check
 
-    how = config.filled(ConvertSettings, [a for a in arguments if "=" in a])
+    how = config.parse_settings(ConvertSettings, [a for a in arguments if "=" in a])
     check(how)
     started = time.monotonic()
     index = convert(*words, how)
-    print(said(Path(words[1]), index, time.monotonic() - started))
+    print(summarize(Path(words[1]), index, time.monotonic() - started))
 
 
-def said(out: Path, index: dict[str, Any], seconds: float) -> str:
+def summarize(out: Path, index: dict[str, Any], seconds: float) -> str:
     """What came of a conversion, in a line."""
     counts = {name: len(split["labels"]) for name, split in index["splits"].items()}
     chunks = sum(len(split["chunks"]) for split in index["splits"].values())

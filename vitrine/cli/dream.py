@@ -17,66 +17,66 @@ from pathlib import Path
 from vitrine import config
 from vitrine.analyses.dream import Dream, dream, noise
 from vitrine.analyses.objectives import channel
-from vitrine.cli import arguments as said
 from vitrine.cli import image as images
-from vitrine.config.errors import blaming
+from vitrine.cli.arguments import add_technique_settings, print_command_help_if_asked, split_arguments
+from vitrine.config.errors import as_setting_error
 from vitrine.core.settings import SettingError, setting
 
-LARGEST = 512  # pixels of the longer side, where nobody says
-TAKEN = ("octaves", "ratio", "steps", "step_size", "jitter")
+MAX_SIZE = 512  # pixels of the longer side, where nobody says
+TECHNIQUE_SETTINGS = ("octaves", "ratio", "steps", "step_size", "jitter")
 
 
 @dataclass(frozen=True)
-class Asked:
+class OwnSettings:
     image: str | None = setting(None, "photograph to dream of (JPEG, PNG, ...)")
     from_noise: bool = setting(False, "dream from noise, without an image")
     layer: str | None = setting(None, "that dreams; the last but one that is looked at unless given")
     unit: int | None = setting(None, "a channel of the layer, in place of all of it", least=0)
     size: int | None = setting(
-        None, f"pixels of the longer side; the image's own, at most {LARGEST}, unless given", least=16
+        None, f"pixels of the longer side; the image's own, at most {MAX_SIZE}, unless given", least=16
     )
     out: str | None = setting(None, "PNG to write; unless given RUN/dream/IMAGE.png, or IMAGE-dream.png here")
     seed: int = setting(0, "of the noise and of how the image is rolled", least=0)
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...")
 
 
-Settings = said.joined(Asked, Dream, TAKEN)
+Settings = add_technique_settings(OwnSettings, Dream, TECHNIQUE_SETTINGS)
 
 
 def main(arguments: list[str]) -> None:
-    if said.helped(arguments, __doc__, Settings):
+    if print_command_help_if_asked(arguments, __doc__, Settings):
         return
     started = time.monotonic()
-    words, model, own = said.parted(arguments)
-    settings = config.filled(Settings, own)
+    words, model, own = split_arguments(arguments)
+    settings = config.parse_settings(Settings, own)
     if (settings.image is None) != settings.from_noise:
         raise SettingError("image", "expected image=FILE, or from_noise=true without it")
 
-    from vitrine.cli.network import find, layers_of
+    from vitrine.cli.network import find_layers, find_network
     from vitrine.examination.subject import (
         bar,  # seconds of imports, which a mistyped setting need not wait for
     )
 
-    found = find(words, model, settings.device)
+    source = find_network(words, model, settings.device)
     if settings.from_noise:
-        image, stem = noise(1, settings.size or LARGEST // 2, found.channels, settings.seed), "noise"
+        image, stem = noise(1, settings.size or MAX_SIZE // 2, source.channels, settings.seed), "noise"
     else:
-        image = images.read("image", settings.image, found.channels, settings.size, LARGEST)
+        image = images.read_image("image", settings.image, source.channels, settings.size, MAX_SIZE)
         stem = Path(settings.image).stem
-    image = image.to(found.device)
-    layer = layers_of(found.network, "layer", [settings.layer] if settings.layer else [], image)[-2:][0]
-    default = found.run / "dream" / f"{stem}.png" if found.run else Path(f"{stem}-dream.png")
-    file = images.place(settings.out, default, [settings.image])
-    with blaming("dream"):
-        dreamt = dream(
-            found.network,
+    image = image.to(source.device)
+    layer = find_layers(source.network, "layer", [settings.layer] if settings.layer else [], image)[-2:][0]
+    default = source.run / "dream" / f"{stem}.png" if source.run else Path(f"{stem}-dream.png")
+    file = images.output_file(settings.out, default, [settings.image])
+    with as_setting_error("dream"):
+        result = dream(
+            source.network,
             image,
             layer if settings.unit is None else channel(layer, settings.unit),
             seed=settings.seed,
             progress=bar,
-            **{key: getattr(settings, key) for key in TAKEN},
+            **{key: getattr(settings, key) for key in TECHNIQUE_SETTINGS},
         )
-    images.write(file, dreamt[0])
+    images.write_image(file, result[0])
     seen = layer if settings.unit is None else f"unit {settings.unit} of {layer}"
-    print(f"{stem} as {seen} of {found.name} dreams it, {images.told(dreamt[0], started)}")
+    print(f"{stem} as {seen} of {source.name} dreams it, {images.describe_size(result[0], started)}")
     print(f"the picture: {file}")

@@ -53,7 +53,7 @@ def parted(said: list[str]) -> tuple[FollowSettings | None, list[str]]:
     switches = {a.partition("=")[2].strip().lower() for a in own if a.startswith("follow=")}
     if switches - {"true", "false"}:
         raise SettingError("follow", f"is {(switches - {'true', 'false'}).pop()!r}, expected true or false")
-    asked = config.filled(_Asked, [a for a in own if not a.startswith("follow=")])
+    asked = config.parse_settings(_Asked, [a for a in own if not a.startswith("follow=")])
     return (asked.follow if own and "false" not in switches else None), others
 
 
@@ -155,9 +155,9 @@ class _Follower:
     def _look(self, step: int, file: Path) -> None:
         from vitrine.modules import load_checkpoint
         from vitrine.modules.weights import WeightsError
-        from vitrine.runs.checkpoint_files import damage_of
+        from vitrine.runs.checkpoint_files import find_damage
 
-        if damage := damage_of(file):
+        if damage := find_damage(file):
             self.passed_over.add(step)
             log.warning("passed over %s: %s", file, damage)
             return
@@ -196,9 +196,8 @@ class _Follower:
         silent = time.time() - _last_sign(self.folder)
         if self.how.patience is None or silent < self.how.patience:
             return False
-        print(
-            f"no sign of life of the training for {run_record.in_words(silent)}: giving up (follow.patience)"
-        )
+        silence = run_record.format_duration(silent)
+        print(f"no sign of life of the training for {silence}: giving up (follow.patience)")
         return True
 
 
@@ -232,12 +231,12 @@ def _begun(folder: Path, how: FollowSettings) -> Path:
     began, said = time.monotonic(), False
     while not (folder / "config.yaml").is_file():
         if folder.is_file() or (folder.is_dir() and (folder / "index.html").exists()):
-            return run_folders.folder_of(str(folder))  # says what is wrong with it
+            return run_folders.find_run(str(folder))  # says what is wrong with it
         if not said:
             print(f"waiting for {folder} to begin", flush=True)
             said = True
         if how.patience is not None and time.monotonic() - began > how.patience:
-            raise SettingError(str(folder), f"is not there; {run_folders.listed(str(folder.parent))}")
+            raise SettingError(str(folder), f"is not there; {run_folders.describe_runs(str(folder.parent))}")
         _wait(min(how.poll, 1.0))
     return folder.resolve()
 

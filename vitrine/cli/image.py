@@ -16,7 +16,7 @@ from vitrine.core import atomic
 from vitrine.core.settings import SettingError
 
 
-def read(key: str, file: str, channels: int, size: int | None, most: int) -> Tensor:
+def read_image(key: str, file: str, channels: int, size: int | None, most: int) -> Tensor:
     """An image file as float [1, C, H, W] in [0, 1], upright, in its own proportions.
 
     Args:
@@ -45,7 +45,7 @@ def read(key: str, file: str, channels: int, size: int | None, most: int) -> Ten
     return (pixels[None] if channels == 1 else pixels.permute(2, 0, 1))[None].contiguous()
 
 
-def place(out: str | None, default: Path, sources: list[str | None]) -> Path:
+def output_file(out: str | None, default: Path, sources: list[str | None]) -> Path:
     """Where a picture shall go, its folder made.
 
     Raises:
@@ -63,7 +63,7 @@ def place(out: str | None, default: Path, sources: list[str | None]) -> Path:
     return file
 
 
-def write(file: Path, image: Tensor) -> None:
+def write_image(file: Path, image: Tensor) -> None:
     """An image [C, H, W] in [0, 1] as a PNG, whole or not at all.
 
     Raises:
@@ -77,7 +77,7 @@ def write(file: Path, image: Tensor) -> None:
         raise SettingError("out", f"{file} cannot be written: {error.strerror}") from None
 
 
-def told(image: Tensor, started: float) -> str:
+def describe_size(image: Tensor, started: float) -> str:
     """How large an image [C, H, W] is and how long it took since `started` (time.monotonic)."""
     height, width = image.shape[-2:]
     return f"{width} x {height} pixels in {time.monotonic() - started:.0f} s"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vitrine import config
 from vitrine.analyses.layers import auto_layers
 from vitrine.analyses.tap import forward_to
-from vitrine.config.errors import blaming
+from vitrine.config.errors import as_setting_error
 from vitrine.core.registry import UnknownName
 from vitrine.core.settings import SettingError
 from vitrine.modules import load_checkpoint, load_network
@@ -24,7 +24,7 @@ _EXPECTED = "expected the folder of a run, a checkpoint, or model.name=... model
 
 
 @dataclass(frozen=True)
-class Found:
+class NamedNetwork:
     """A network in eval mode on its device, its parameters frozen; what to call it; its run's folder."""
 
     network: nn.Module
@@ -41,7 +41,7 @@ class Found:
         return next(self.network.parameters()).device
 
 
-def find(words: list[str], model: list[str], device: str) -> Found:
+def find_network(words: list[str], model: list[str], device: str) -> NamedNetwork:
     """The network of a run (its last good checkpoint), of a checkpoint, or of `model.*` settings.
 
     Raises:
@@ -51,9 +51,9 @@ def find(words: list[str], model: list[str], device: str) -> Found:
         raise SettingError(words[1], f"is one too many; {_EXPECTED}")
     if words and model:
         raise SettingError(model[0].split("=")[0], f"{words[0]} says itself which network it holds")
-    found = _trained(words[0]) if words else _pretrained(model)
+    found = _load_run_or_checkpoint(words[0]) if words else _load_weights(model)
     try:
-        wanted = torch.device(device) if device != "auto" else _fastest()
+        wanted = torch.device(device) if device != "auto" else _fastest_device()
         found.network.to(wanted)
     except (RuntimeError, AssertionError) as error:
         raise SettingError("device", f"{device} cannot be used: {str(error).splitlines()[0]}") from None
@@ -61,7 +61,7 @@ def find(words: list[str], model: list[str], device: str) -> Found:
     return found
 
 
-def layers_of(network: nn.Module, key: str, wanted: list[str], image: Tensor) -> list[str]:
+def find_layers(network: nn.Module, key: str, wanted: list[str], image: Tensor) -> list[str]:
     """Layers of a network that give maps of an image [1, C, H, W]: those wanted, or all that are looked at.
 
     Raises:
@@ -91,27 +91,27 @@ def layers_of(network: nn.Module, key: str, wanted: list[str], image: Tensor) ->
     return list(maps)
 
 
-def _trained(word: str) -> Found:
+def _load_run_or_checkpoint(word: str) -> NamedNetwork:
     path, run = Path(word), None
     if path.is_file():
         run = path.resolve().parent.parent
         run = run if (run / "config.yaml").is_file() else None
     else:
-        run = run_folders.folder_of(word)
+        run = run_folders.find_run(word)
         path = last_good_checkpoint(run)
         if path is None:
             raise SettingError(word, "has no checkpoint to look at")
     try:
-        return Found(load_checkpoint(path), f"{run.name} at {path.stem}" if run else path.name, run)
+        return NamedNetwork(load_checkpoint(path), f"{run.name} at {path.stem}" if run else path.name, run)
     except WeightsError as error:
         raise SettingError(str(error.source), error.problem) from None
 
 
-def _pretrained(said: list[str]) -> Found:
+def _load_weights(said: list[str]) -> NamedNetwork:
     model = config.load(said).model
     if model.weights is None:
         raise SettingError("model.weights", f"nothing to look at; {_EXPECTED}")
-    with blaming("model"):
+    with as_setting_error("model"):
         options = {"stem": model.stem, **model.options}
         classes, channels = classes_of(model.name, model.weights, **options)
         network = load_network(
@@ -123,9 +123,9 @@ def _pretrained(said: list[str]) -> Found:
             std=model.std,
             **options,
         )
-    return Found(network, model.name)
+    return NamedNetwork(network, model.name)
 
 
-def _fastest() -> torch.device:
+def _fastest_device() -> torch.device:
     there = torch.accelerator.is_available()
     return torch.accelerator.current_accelerator() if there else torch.device("cpu")

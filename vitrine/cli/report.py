@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from vitrine import config
-from vitrine.cli import arguments as said
+from vitrine.cli.arguments import print_command_help_if_asked, split_arguments
 from vitrine.core.settings import SettingError, setting
 from vitrine.runs import run_folders
 
@@ -34,13 +34,14 @@ class Settings:
 
 
 def main(arguments: list[str]) -> None:
-    if said.helped(arguments, __doc__, Settings):
+    if print_command_help_if_asked(arguments, __doc__, Settings):
         return
-    words, model, own = said.parted(arguments)
-    settings = config.filled(Settings, [*own, *model])
-    folders = list(dict.fromkeys(run_folders.folder_of(word) for word in words))
+    words, model, own = split_arguments(arguments)
+    settings = config.parse_settings(Settings, [*own, *model])
+    folders = list(dict.fromkeys(run_folders.find_run(word) for word in words))
     if not folders:
-        raise SettingError("report", f"no run came, expected at least one; {run_folders.listed('runs')}")
+        known = run_folders.describe_runs("runs")
+        raise SettingError("report", f"no run came, expected at least one; {known}")
     made = _made(settings, folders)
     if settings.spec is not None:
         _write(Path(settings.spec), {kind: _spec(thing) for kind, thing in made.items()})

@@ -14,73 +14,73 @@ from pathlib import Path
 
 from vitrine import config
 from vitrine.analyses.style import Style, transfer
-from vitrine.cli import arguments as said
 from vitrine.cli import image as images
-from vitrine.config.errors import blaming
+from vitrine.cli.arguments import add_technique_settings, print_command_help_if_asked, split_arguments
+from vitrine.config.errors import as_setting_error
 from vitrine.core.settings import SettingError, setting
 
-LARGEST = 384  # pixels of the longer side, where nobody says
+MAX_SIZE = 384  # pixels of the longer side, where nobody says
 LAYERS = ("content_layers", "style_layers")
-TAKEN = ("content_weight", "style_weight", "variation_weight", "start", "optimizer", "steps")
+TECHNIQUE_SETTINGS = ("content_weight", "style_weight", "variation_weight", "start", "optimizer", "steps")
 
 
 @dataclass(frozen=True)
-class Asked:
+class OwnSettings:
     content: str | None = setting(None, "image whose content is kept (JPEG, PNG, ...)")
     style: str | None = setting(None, "image whose style is taken")
     size: int | None = setting(
-        None, f"pixels of the longer side of both; their own, at most {LARGEST}, unless given", least=16
+        None, f"pixels of the longer side of both; their own, at most {MAX_SIZE}, unless given", least=16
     )
     out: str | None = setting(None, "PNG to write; unless given CONTENT-as-STYLE.png, in RUN/style or here")
     seed: int = setting(0, "of the noise that start=noise starts from", least=0)
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...")
 
 
-Settings = said.joined(Asked, Style, [*LAYERS, *TAKEN])
+Settings = add_technique_settings(OwnSettings, Style, [*LAYERS, *TECHNIQUE_SETTINGS])
 
 
 def main(arguments: list[str]) -> None:
-    if said.helped(arguments, __doc__, Settings):
+    if print_command_help_if_asked(arguments, __doc__, Settings):
         return
     started = time.monotonic()
-    words, model, own = said.parted(arguments)
-    settings = config.filled(Settings, own)
+    words, model, own = split_arguments(arguments)
+    settings = config.parse_settings(Settings, own)
     for key in ("content", "style"):
         if getattr(settings, key) is None:
             raise SettingError(key, f"expected {key}=FILE, an image")
 
-    from vitrine.cli.network import find, layers_of
+    from vitrine.cli.network import find_layers, find_network
     from vitrine.examination.subject import (
         bar,  # seconds of imports, which a mistyped setting need not wait for
     )
 
-    found = find(words, model, settings.device)
+    source = find_network(words, model, settings.device)
     content, style = (
-        images.read(key, getattr(settings, key), found.channels, settings.size, LARGEST).to(found.device)
-        for key in ("content", "style")
+        images.read_image(key, file, source.channels, settings.size, MAX_SIZE).to(source.device)
+        for key, file in (("content", settings.content), ("style", settings.style))
     )
-    shown = layers_of(found.network, "content_layers", [], content)
+    shown = find_layers(source.network, "content_layers", [], content)
     shallow = shown[:-1] or shown
     chosen = {  # each has maps of the image that it is asked about
         "content_layers": settings.content_layers or shallow[-1:],
         "style_layers": settings.style_layers or shallow,
     }
     for key, image in zip(LAYERS, (content, style)):
-        layers_of(found.network, key, chosen[key], image)
+        find_layers(source.network, key, chosen[key], image)
     name = f"{Path(settings.content).stem}-as-{Path(settings.style).stem}.png"
-    default = found.run / "style" / name if found.run else Path(name)
-    file = images.place(settings.out, default, [settings.content, settings.style])
-    with blaming("style"):
+    default = source.run / "style" / name if source.run else Path(name)
+    file = images.output_file(settings.out, default, [settings.content, settings.style])
+    with as_setting_error("style"):
         result = transfer(
-            found.network,
+            source.network,
             content,
             style,
             seed=settings.seed,
             progress=bar,
             **chosen,
-            **{key: getattr(settings, key) for key in TAKEN},
+            **{key: getattr(settings, key) for key in TECHNIQUE_SETTINGS},
         )
-    images.write(file, result[0])
-    told = images.told(result[0], started)
-    print(f"{settings.content} in the style of {settings.style} by {found.name}, {told}")
+    images.write_image(file, result[0])
+    size = images.describe_size(result[0], started)
+    print(f"{settings.content} in the style of {settings.style} by {source.name}, {size}")
     print(f"the picture: {file}")

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 
 from vitrine import config
-from vitrine.cli import arguments as said
+from vitrine.cli.arguments import print_command_help_if_asked, split_arguments
 from vitrine.core.settings import SettingError, setting
 from vitrine.runs import run_folders
 
@@ -24,13 +24,13 @@ class Settings:
 
 
 def main(arguments: list[str]) -> None:
-    if said.helped(arguments, __doc__, Settings):
+    if print_command_help_if_asked(arguments, __doc__, Settings):
         return
-    words, model, own = said.parted(arguments)
-    settings = config.filled(Settings, [*own, *model])
-    folders = list(dict.fromkeys(run_folders.folder_of(word) for word in words))
+    words, model, own = split_arguments(arguments)
+    settings = config.parse_settings(Settings, [*own, *model])
+    folders = list(dict.fromkeys(run_folders.find_run(word) for word in words))
     if not folders:
-        raise SettingError("sync", f"no run came, expected at least one; {run_folders.listed('runs')}")
+        raise SettingError("sync", f"no run came, expected at least one; {run_folders.describe_runs('runs')}")
     from vitrine.reporting.wandb_moved import mend
     from vitrine.reporting.wandb_run import has_key
 

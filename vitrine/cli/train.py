@@ -15,7 +15,7 @@ from typing import Any
 
 from vitrine import config
 from vitrine.cli import closing
-from vitrine.cli.command_line import helped, run_cli
+from vitrine.cli.command_line import print_help_if_asked, run_cli
 from vitrine.distributed import interruption, processes, requeue
 from vitrine.distributed.interruption import Interrupted
 from vitrine.distributed.processes import Processes
@@ -23,7 +23,7 @@ from vitrine.runs import run_folders
 
 
 def main(arguments: list[str]) -> None:
-    if helped(arguments, __doc__):
+    if print_help_if_asked(arguments, __doc__):
         return
     with interruption.handled(), processes.started() as those, ExitStack() as last:
         interruption.defer()  # for a second or two: what to do depends on the settings

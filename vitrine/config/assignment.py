@@ -13,16 +13,16 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vitrine.core.settings import SettingError, alternatives, in_words, renamed
+from vitrine.core.settings import SettingError, alternatives, format_type, renamed
 
 log = logging.getLogger(__name__)
 
 FRACTION = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 
 
-def writable(schema: type) -> DictConfig:
+def writable_tree(schema: type) -> DictConfig:
     """A tree of a dataclass' defaults that can be written to, although the dataclasses are frozen."""
-    return _open(OmegaConf.structured(schema))
+    return _make_writable(OmegaConf.structured(schema))
 
 
 def assign(
@@ -56,23 +56,24 @@ def assign(
             assign(child, str(inner), v, unknown, f"{path}.{inner}")
         return
     hint = typing.get_type_hints(owner).get(key, Any) if dataclasses.is_dataclass(owner) else Any
-    value = _number(value, hint, path)
+    value = _to_float(value, hint, path)
     if hint in (str, str | None) and isinstance(value, (bool, dict, list)):
         quotes = f""" (a word that YAML reads as {value!r} needs quotes: {path}='"..."')"""
-        raise SettingError(path, f"is {value!r}, expected {in_words(hint)}{quotes}")
+        raise SettingError(path, f"is {value!r}, expected {format_type(hint)}{quotes}")
     try:
         with warnings.catch_warnings():  # a number for a text, 1 for true: converted as recipes expect
             warnings.simplefilter("ignore", FutureWarning)
             node[key] = value
     except (OmegaConfBaseException, TypeError, ValueError):
-        raise SettingError(path, f"is {value!r}, expected {in_words(hint)}{_meaning(owner, key)}") from None
+        expected = f"{format_type(hint)}{_format_meaning(owner, key)}"
+        raise SettingError(path, f"is {value!r}, expected {expected}") from None
 
 
-def _number(value: Any, hint: Any, path: str) -> Any:
+def _to_float(value: Any, hint: Any, path: str) -> Any:
     """The value as a float where that is what is wanted: 1, 8/255, or a list of them; else as it came."""
     for kind in alternatives(hint):
         if typing.get_origin(kind) is list and isinstance(value, list):
-            return [_number(item, typing.get_args(kind)[0], path) for item in value]
+            return [_to_float(item, typing.get_args(kind)[0], path) for item in value]
     if float not in alternatives(hint) or isinstance(value, bool):
         return value
     if isinstance(value, str) and (ratio := FRACTION.fullmatch(value)):
@@ -85,15 +86,15 @@ def _number(value: Any, hint: Any, path: str) -> Any:
         raise SettingError(path, f"is {value}, more than a number here can hold") from None
 
 
-def _meaning(owner: type, key: str) -> str:
+def _format_meaning(owner: type, key: str) -> str:
     field = {f.name: f for f in dataclasses.fields(owner)}.get(key)
     return f" ({field.metadata['meaning']})" if field and field.metadata.get("meaning") else ""
 
 
-def _open(node: DictConfig) -> DictConfig:
+def _make_writable(node: DictConfig) -> DictConfig:
     OmegaConf.set_readonly(node, False)
     for key in node:
         child = node._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none():
-            _open(child)
+            _make_writable(child)
     return node

@@ -9,7 +9,7 @@ from vitrine.core.settings import SettingError
 
 
 @contextmanager
-def blaming(key: str) -> Iterator[None]:
+def as_setting_error(key: str) -> Iterator[None]:
     """Within the scope things are built from settings: what is wrong with one is a SettingError of `key`."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 

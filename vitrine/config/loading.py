@@ -20,8 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vitrine.config import trainer_arguments
-from vitrine.config.assignment import assign, writable
-from vitrine.config.recipes import merged
+from vitrine.config.assignment import assign, writable_tree
+from vitrine.config.recipes import merge_arguments
 from vitrine.core.registry import UnknownName, nearest
 from vitrine.core.settings import SettingError, check, setting
 from vitrine.runs import run_folders
@@ -160,11 +160,11 @@ def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
     Raises:
         SettingError: names the key, what came, what was expected and the likely intention.
     """
-    raw = merged(arguments, base)
+    raw = merge_arguments(arguments, base)
     schemas = {name: _section(name, schema, raw) for name, schema in sections().items()}
     tree = OmegaConf.create({"trainer": {**trainer_arguments.DEFAULTS, **_mapping(raw, "trainer")}})
     for name, schema in schemas.items():
-        tree[name] = writable(schema)
+        tree[name] = writable_tree(schema)
         if not isinstance(sections()[name], type):
             tree[name].name = _mapping(raw, name).get("name", sections()[name].default)
     for key, value in raw.items():
@@ -187,13 +187,13 @@ def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
     return Settings(**values, tree=tree, unnamed=unnamed)
 
 
-def filled(schema: type, arguments: Sequence[str]) -> Any:
+def parse_settings(schema: type, arguments: Sequence[str]) -> Any:
     """One dataclass of settings from `key=value` arguments, typed and checked as those of a section are.
 
     Raises:
         SettingError: as `load`.
     """
-    tree = writable(schema)
+    tree = writable_tree(schema)
 
     def unknown(key: str) -> SettingError:
         known = [str(k) for k in tree]
@@ -201,7 +201,7 @@ def filled(schema: type, arguments: Sequence[str]) -> Any:
         hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
         return SettingError(key, f"there is no such setting here; {hint}")
 
-    for key, value in merged(arguments).items():
+    for key, value in merge_arguments(arguments).items():
         assign(tree, key, value, unknown)
     values = OmegaConf.to_object(tree)
     check(values)
@@ -235,7 +235,7 @@ def _unknown(key: str, tree: DictConfig) -> SettingError:
         if owners:
             chosen, some = tree[section].name, ", ".join(owners[:12])
             return SettingError(key, f"is a setting of {section}.name={some}, not of {section}.name={chosen}")
-    known = list(leaves(tree)) + [f"trainer.{name}" for name in trainer_arguments.parameters()]
+    known = list(dotted_keys(tree)) + [f"trainer.{name}" for name in trainer_arguments.parameters()]
     same = [k for k in known if k.endswith(f".{key.split('.')[-1]}")]
     close = difflib.get_close_matches(key, known, n=2, cutoff=0.75)
     tail = difflib.get_close_matches(key.split(".")[-1], [k.split(".")[-1] for k in known], n=1, cutoff=0.75)
@@ -244,13 +244,13 @@ def _unknown(key: str, tree: DictConfig) -> SettingError:
     return SettingError(key, f"there is no such setting; {hint}")
 
 
-def leaves(node: DictConfig, path: str = "") -> Iterator[str]:
+def dotted_keys(node: DictConfig, path: str = "") -> Iterator[str]:
     """Every dotted key of a tree of settings."""
     for key in node:
         child, inner = node._get_node(key), f"{path}.{key}" if path else str(key)
         yield inner
         if isinstance(child, DictConfig) and not child._is_none():
-            yield from leaves(child, inner)
+            yield from dotted_keys(child, inner)
 
 
 def load_run(arguments: Sequence[str], first: bool = True) -> Settings:
@@ -271,7 +271,8 @@ def load_run(arguments: Sequence[str], first: bool = True) -> Settings:
             problem = f"{settings.folder} is there already; run.resume=true goes on with it"
             raise SettingError("run.name", f"{problem}, another name starts another")
         return settings
-    if merged(arguments)["run"].get("name") is None:
-        raise SettingError("run.resume", f"needs run.name=NAME; {run_folders.listed(settings.run.root)}")
+    if merge_arguments(arguments)["run"].get("name") is None:
+        known = run_folders.describe_runs(settings.run.root)
+        raise SettingError("run.resume", f"needs run.name=NAME; {known}")
     saved = settings.folder / "config.yaml"
     return load(arguments, base=[saved]) if saved.exists() else settings

@@ -19,11 +19,11 @@ KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*")
 DEEPEST = 32  # that settings can be nested; those of ours are 4 deep
 
 
-def merged(arguments: Sequence[str], base: Sequence[Path] = ()) -> dict[str, Any]:
+def merge_arguments(arguments: Sequence[str], base: Sequence[Path] = ()) -> dict[str, Any]:
     """Everything that was said, as plain nested dicts, unchecked."""
-    recipes = [_recipe(Path(a)) for a in [*base, *[a for a in arguments if not is_override(a)]]]
+    recipes = [_read_recipe(Path(a)) for a in [*base, *[a for a in arguments if not is_override(a)]]]
     raw: dict[str, Any] = {}
-    for source in [*recipes, *[_override(a) for a in arguments if is_override(a)]]:
+    for source in [*recipes, *[_parse_override(a) for a in arguments if is_override(a)]]:
         _merge(raw, source)
     return raw
 
@@ -36,7 +36,7 @@ def is_override(argument: str) -> bool:
         return True
 
 
-def shipped() -> dict[str, Path]:
+def shipped_recipes() -> dict[str, Path]:
     """The recipes that come with the program, by name; in a clone those of `configs/`."""
     package = Path(__file__).resolve().parents[1]
     folder = next(f for f in (package / "configs", package.parent / "configs") if f.is_dir())
@@ -44,24 +44,24 @@ def shipped() -> dict[str, Path]:
     return {file.stem: file for file in sorted(folder.glob("*.yaml")) if file.stem != "sweep"}
 
 
-def _found(path: Path) -> Path:
+def _find_recipe(path: Path) -> Path:
     """The file that a recipe's name stands for: itself where it is one, else a shipped one of that name."""
     if not path.exists() and path.parent in (Path(), Path("configs")):
-        return shipped().get(path.stem, path)
+        return shipped_recipes().get(path.stem, path)
     return path
 
 
-def _recipe(path: Path) -> dict[str, Any]:
-    file = _found(path)
+def _read_recipe(path: Path) -> dict[str, Any]:
+    file = _find_recipe(path)
     if file.suffix not in (".yaml", ".yml"):
-        close = nearest(str(path), shipped())
+        close = nearest(str(path), shipped_recipes())
         hint = f"; did you mean {path}=...?" if KEY.fullmatch(str(path)) else ""
         hint = f"; did you mean {' or '.join(close)}?" if close else hint
         raise SettingError(str(path), f"is neither a recipe (.yaml) nor key=value{hint}")
     try:
         loaded = OmegaConf.to_container(OmegaConf.load(file))
     except FileNotFoundError:
-        others = sorted({*map(str, path.parent.glob("*.yaml")), *shipped()})
+        others = sorted({*map(str, path.parent.glob("*.yaml")), *shipped_recipes()})
         close = difflib.get_close_matches(str(path), others, n=1) or nearest(path.stem, [*others])[:1]
         hint = f"; did you mean {close[0]}?" if close else f"; recipes: {', '.join(others)}"
         raise SettingError(str(path), f"there is no such recipe{hint}") from None
@@ -69,14 +69,14 @@ def _recipe(path: Path) -> dict[str, Any]:
         raise SettingError(str(path), f"cannot be read: {error}") from None
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise SettingError(str(path), f"is not YAML: {' '.join(str(error).split())}") from None
-    if _too_deep(loaded):
+    if _is_too_deep(loaded):
         raise SettingError(str(path), f"is nested more than {DEEPEST} deep, which no setting is")
     if loaded is not None and not isinstance(loaded, dict):
         raise SettingError(str(path), f"holds a {type(loaded).__name__}, expected sections such as `data:`")
     return {str(key): value for key, value in (loaded or {}).items()}
 
 
-def _override(argument: str) -> dict[str, Any]:
+def _parse_override(argument: str) -> dict[str, Any]:
     key, _, text = argument.partition("=")
     if not KEY.fullmatch(key):
         hint = f"; write {key.lstrip('-')}=... without dashes" if key.startswith("-") else ""
@@ -87,21 +87,21 @@ def _override(argument: str) -> dict[str, Any]:
         raise SettingError(key, f"{text!r} cannot be read: {' '.join(str(error).split())}") from None
     for part in reversed(key.split(".")):
         value = {part: value}
-    if _too_deep(value):
+    if _is_too_deep(value):
         raise SettingError(argument, f"is nested more than {DEEPEST} deep, which no setting is")
     return value
 
 
-def _too_deep(tree: Any) -> bool:
+def _is_too_deep(tree: Any) -> bool:
     """Whether mappings and lists lie in one another deeper than DEEPEST, where python's stack would end."""
     level = [tree]
     for _ in range(DEEPEST + 1):
-        inner = [value for some in level for value in _values(some)]
+        inner = [value for some in level for value in _children(some)]
         level = list({id(value): value for value in inner}.values())  # aliases once: `[*a, *a, *a]`
     return bool(level)
 
 
-def _values(some: Any) -> Collection[Any]:
+def _children(some: Any) -> Collection[Any]:
     if isinstance(some, dict):
         return some.values()
     return some if isinstance(some, list) else ()

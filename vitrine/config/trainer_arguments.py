@@ -8,7 +8,7 @@ import typing
 from typing import Any
 
 from vitrine.core.registry import nearest
-from vitrine.core.settings import SettingError, alternatives, in_words
+from vitrine.core.settings import SettingError, alternatives, format_type
 
 DEFAULTS = {  # what differs from lightning.Trainer's own defaults
     "max_epochs": 5,
@@ -16,7 +16,7 @@ DEFAULTS = {  # what differs from lightning.Trainer's own defaults
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,
 }
-OURS = {  # arguments of lightning.Trainer that Vitrine fills in itself, and where to say what one wants
+RESERVED = {  # arguments of lightning.Trainer that Vitrine fills in itself, and where to say what one wants
     "callbacks": "checkpoint, analysis",
     "logger": "logging",
     "default_root_dir": "run.root",
@@ -38,7 +38,7 @@ def parameters() -> dict[str, Any]:
 
     hints = typing.get_type_hints(Trainer.__init__)
     names = [n for n in inspect.signature(Trainer.__init__).parameters if n != "self"]
-    return {name: hints.get(name, Any) for name in names if name not in OURS}
+    return {name: hints.get(name, Any) for name in names if name not in RESERVED}
 
 
 def default(name: str) -> Any:
@@ -53,8 +53,8 @@ def check(arguments: dict[str, Any]) -> None:
     known = parameters()
     for name, value in arguments.items():
         key = f"trainer.{name}"
-        if name in OURS:
-            raise SettingError(key, f"is Vitrine's own to fill in; see the settings under {OURS[name]}")
+        if name in RESERVED:
+            raise SettingError(key, f"is Vitrine's own to fill in; see the settings under {RESERVED[name]}")
         if name not in known:
             close = nearest(name, known)
             hint = f"did you mean trainer.{close[0]}?" if close else f"known: {', '.join(known)}"
@@ -62,19 +62,19 @@ def check(arguments: dict[str, Any]) -> None:
         if name == "strategy" and str(value).lower().startswith(SHARDING):
             problem = "divides the network among the ranks, and analyses need it whole"
             raise SettingError(key, f"is {value}, which {problem}; expected auto, ddp or another of its kind")
-        if not _fits(value, known[name]):
-            raise SettingError(key, f"is {value!r}, expected {in_words(known[name])}")
+        if not _matches(value, known[name]):
+            raise SettingError(key, f"is {value!r}, expected {format_type(known[name])}")
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             lowest = 1 if name in ("accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes") else -1
             if not value >= lowest:
                 raise SettingError(key, f"is {value}, expected at least {lowest}")
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    return hint is Any or any(_is(value, member) for member in alternatives(hint))
+def _matches(value: Any, hint: Any) -> bool:
+    return hint is Any or any(_matches_member(value, member) for member in alternatives(hint))
 
 
-def _is(value: Any, member: Any) -> bool:
+def _matches_member(value: Any, member: Any) -> bool:
     kind = typing.get_origin(member) or member
     if kind is typing.Literal:
         return any(value == v and type(value) is type(v) for v in typing.get_args(member))

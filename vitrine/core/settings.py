@@ -85,7 +85,7 @@ def alternatives(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
-def in_words(hint: Any) -> str:
+def format_type(hint: Any) -> str:
     """A type as a person would write it in a recipe; types that no recipe can hold are left out."""
     words = []
     for member in alternatives(hint):

@@ -21,7 +21,7 @@ from vitrine.distributed import interruption
 from vitrine.distributed.ranks import ALONE, Ranks
 from vitrine.examination.budget import last_outcomes, plan
 from vitrine.examination.division import Division, Made
-from vitrine.runs.store import Store, Writer, in_words
+from vitrine.runs.store import Store, Writer, format_reduced
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +190,7 @@ def summary(reports: Sequence[Report]) -> str:
     made = f"{ran} analyses of {len(reports)} checkpoints gave {figures} pictures in {seconds:.1f} s, "
     lines = [made + (f"{len(failures)} failed:" if failures else "none failed")]
     lines += [f"  {name} at step {step}: {error}" for name, step, error in failures]
-    less = [(name, r.step, in_words(said)) for r in reports for name, said in r.reduced.items()]
+    less = [(name, r.step, format_reduced(said)) for r in reports for name, said in r.reduced.items()]
     lines += [f"less than asked for, {len(less)} times (analyze.py makes up for it):"] if less else []
     return "\n".join(lines + [f"  {name} at step {step}: {said}" for name, step, said in less])
 
@@ -199,7 +199,7 @@ def _keep(name: str, made: Made, analysis: Analysis, writer: Writer, report: Rep
     """Write what came of an analysis, and report it. OSError: the store's."""
     if made.reduced:
         report.reduced[name] = made.reduced
-        log.warning("analysis %r at step %d: %s", name, report.step, in_words(made.reduced))
+        log.warning("analysis %r at step %d: %s", name, report.step, format_reduced(made.reduced))
     settings = dataclasses.asdict(analysis)
     try:
         writer.write(name, made.figures, made.scalars, made.seconds, made.trace, settings, made.reduced)

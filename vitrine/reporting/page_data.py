@@ -11,8 +11,8 @@ import yaml
 from PIL import Image
 
 from vitrine.runs.metrics_csv import read_curves
-from vitrine.runs.run_record import facts_of
-from vitrine.runs.store import Outcome, Store, in_words
+from vitrine.runs.run_record import read_facts
+from vitrine.runs.store import Outcome, Store, format_reduced
 
 POINTS = 300  # of a curve; more are averaged, the page draws no more pixels than that
 TITLES = {  # in the order in which the page shows them
@@ -51,7 +51,7 @@ def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
         "name": run_dir.resolve().name,
         "base": base,
         "settings": settings,
-        "facts": _facts(settings) + facts_of(run_dir),
+        "facts": _facts(settings) + read_facts(run_dir),
         "steps": [
             {"step": step, "analyses": {name: _outcome(outcome) for name, outcome in at.items()}}
             for step, at in outcomes.items()
@@ -65,7 +65,7 @@ def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
 def _outcome(outcome: Outcome) -> dict[str, Any]:
     """How an analysis went: seconds, error, and where it was less than asked for, by how much."""
     told: dict[str, Any] = {"seconds": outcome.seconds, "error": outcome.error}
-    return told | ({"less": in_words(outcome.reduced)} if outcome.reduced else {})
+    return told | ({"less": format_reduced(outcome.reduced)} if outcome.reduced else {})
 
 
 def _analysis(store: Store, steps: list[int], name: str) -> dict[str, Any]:

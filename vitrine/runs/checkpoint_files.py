@@ -22,7 +22,7 @@ def last_good_checkpoint(run_dir: str | Path) -> Path | None:
     for step, file in checkpoint_files(Path(run_dir) / "checkpoints", newest_first=True):
         if step == 0:
             continue  # nothing in it that a fresh start would not make again
-        if (damage := damage_of(file)) is None:
+        if (damage := find_damage(file)) is None:
             return file
         log.warning("passed over %s: %s", file, damage)
     return None
@@ -36,16 +36,16 @@ def checkpoint_files(folder: Path, newest_first: bool = False) -> Iterator[tuple
     """
     found: dict[int, Path] = {}
     # names that say a step first: `last.ckpt` is a link to one of them, `best.ckpt` a copy
-    for file in sorted(folder.glob("*.ckpt"), key=lambda f: (_named_step(f) is None, f.name)):
-        step = _named_step(file)
+    for file in sorted(folder.glob("*.ckpt"), key=lambda f: (_step_in_name(f) is None, f.name)):
+        step = _step_in_name(file)
         if step is None and file.exists() and file.resolve() not in {f.resolve() for f in found.values()}:
-            step = step_of(file)
+            step = read_step(file)
         if step is not None:
             found.setdefault(step, file)
     yield from sorted(found.items(), reverse=newest_first)
 
 
-def step_of(file: Path) -> int | None:
+def read_step(file: Path) -> int | None:
     """The optimizer steps a checkpoint has behind it; None, with a warning, where it cannot be read."""
     try:
         return int(torch.load(file, map_location="cpu", weights_only=True, mmap=True)["global_step"])
@@ -54,7 +54,7 @@ def step_of(file: Path) -> int | None:
         return None
 
 
-def damage_of(file: Path) -> str | None:
+def find_damage(file: Path) -> str | None:
     """What is wrong with a checkpoint file, or None."""
     try:
         with zipfile.ZipFile(file) as archive:
@@ -67,7 +67,7 @@ def damage_of(file: Path) -> str | None:
     return None
 
 
-def _named_step(file: Path) -> int | None:
+def _step_in_name(file: Path) -> int | None:
     match = re.fullmatch(r"step=(\d+)", file.stem)
     return int(match[1]) if match else None
 

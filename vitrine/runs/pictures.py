@@ -28,9 +28,9 @@ def write(folder: Path, path: str, image: Tensor) -> str:
     Either way the same pixels give the same bytes.
     """
     picture = Image.fromarray(image.cpu().contiguous().numpy())
-    data, ending = _encoded(picture, "PNG", compress_level=1), ".png"
+    data, ending = _encode(picture, "PNG", compress_level=1), ".png"
     if len(data) > _LOSSLESS:
-        smaller = _encoded(picture, "WEBP", quality=_QUALITY, method=_EFFORT)
+        smaller = _encode(picture, "WEBP", quality=_QUALITY, method=_EFFORT)
         if len(smaller) < len(data):
             data, ending = smaller, ".webp"
     place = folder / f"{path}{ending}"
@@ -39,7 +39,7 @@ def write(folder: Path, path: str, image: Tensor) -> str:
     return path + ending
 
 
-def _encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
+def _encode(picture: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
     return buffer.getvalue()

@@ -60,7 +60,7 @@ def claim(folder: Path, resume: bool, unnamed: bool = False) -> Path:
         made = folder.with_name(f"{folder.name}-{number}")
 
 
-def folder_of(word: str) -> Path:
+def find_run(word: str) -> Path:
     """The run that a word on the command line speaks of: its folder, or that of a checkpoint in it.
 
     Raises:
@@ -69,7 +69,7 @@ def folder_of(word: str) -> Path:
     path = Path(word)
     folder = path if path.is_dir() else path.parent.parent
     if not path.exists():
-        known = listed(str(path.parent if path.parent.is_dir() else "runs"))
+        known = describe_runs(str(path.parent if path.parent.is_dir() else "runs"))
         raise SettingError(word, f"is not there; {known}")
     if not (folder / "config.yaml").is_file():
         problem = "is not a run, nor a checkpoint in one (no config.yaml)"
@@ -78,7 +78,7 @@ def folder_of(word: str) -> Path:
     return folder.resolve()
 
 
-def listed(root: str) -> str:
+def describe_runs(root: str) -> str:
     """The runs below a root, in words."""
     names = sorted(p.parent.name for p in Path(root).glob("*/config.yaml"))
     return f"runs in {root}: {', '.join(names)}" if names else f"there are no runs in {root}"

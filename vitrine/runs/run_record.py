@@ -95,7 +95,7 @@ def read(run_dir: str | Path) -> dict[str, Any]:
         return {}
 
 
-def facts_of(run_dir: str | Path) -> list[list[str]]:
+def read_facts(run_dir: str | Path) -> list[list[str]]:
     """The record as pairs of words for the page."""
     content = read(run_dir)
     if not content:
@@ -104,14 +104,14 @@ def facts_of(run_dir: str | Path) -> list[list[str]]:
     facts = [
         ["commit" if content.get("commit") else "version", content.get("commit") or versions.get("vitrine")],
         ["started", str(content.get("started", "")).replace("T", " ")[:16]],
-        ["took" if content.get("ended") else "so far", in_words(float(content["seconds"]))],
+        ["took" if content.get("ended") else "so far", format_duration(float(content["seconds"]))],
         ["on", content.get("hardware")],
         ["torch", versions.get("torch")],
     ]
     return [[name, str(value)] for name, value in facts if value]
 
 
-def in_words(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """ "48 s", "3 min 12 s", "5 h 07 min"."""
     whole = round(seconds)
     if whole < 60:

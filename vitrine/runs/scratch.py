@@ -28,7 +28,7 @@ class FileScratch:
     def load(self, key: str) -> dict[str, Any] | None:
         """What was saved under a key, tensors on the CPU; None if nothing was, or if it cannot be read."""
         try:
-            return torch.load(self._place(key), map_location="cpu", weights_only=True)
+            return torch.load(self._file(key), map_location="cpu", weights_only=True)
         except FileNotFoundError:
             return None
         except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
@@ -41,7 +41,7 @@ class FileScratch:
         torch.save(dict(state), buffer)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            atomic.write_bytes(self._place(key), buffer.getvalue())
+            atomic.write_bytes(self._file(key), buffer.getvalue())
         except OSError as error:
             log.warning("%s cannot keep how far it has come: %s", self.folder.name, error)
 
@@ -51,5 +51,5 @@ class FileScratch:
         with contextlib.suppress(OSError):  # others are still at work
             self.folder.parent.rmdir()
 
-    def _place(self, key: str) -> Path:
+    def _file(self, key: str) -> Path:
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"

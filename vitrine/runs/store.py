@@ -43,7 +43,7 @@ class Outcome:
     reduced: Mapping[str, Sequence[int]] | None = None
 
 
-def in_words(reduced: Mapping[str, Sequence[int]]) -> str:
+def format_reduced(reduced: Mapping[str, Sequence[int]]) -> str:
     """What `Outcome.reduced` says: "4 of 16 units, 16 of 64 steps", "left out", "batches of 64, not 256"."""
     if "analysis" in reduced:
         return "left out"
@@ -190,7 +190,7 @@ class Writer:
         folder = self._aside / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        paths = filenames.paths([figure.key for figure in figures])
+        paths = filenames.unique_paths([figure.key for figure in figures])
         with ThreadPoolExecutor(os.cpu_count()) as threads:  # encoding releases the interpreter
             files = list(threads.map(pictures.write, repeat(folder), paths, [f.image for f in figures]))
         _dump(folder / "figures.json", [to_entry(figure, file) for figure, file in zip(figures, files)])

@@ -2,9 +2,10 @@ import torch
 from torch import nn
 
 from vitrine.analyses.base import Probes, Subject, as_float
+from vitrine.core.image_dataset import ImageDataset
 
 
-class OneByOne:
+class OneByOne(ImageDataset):
     def __init__(self, count):
         self.images = torch.arange(count * 12, dtype=torch.uint8).reshape(count, 3, 2, 2)
 

@@ -16,6 +16,7 @@ from vitrine.analyses.examples import (
 )
 from vitrine.analyses.receptive_field import receptive_field
 from vitrine.analyses.top_k import RunningTop
+from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.registry import UnknownName
 
 
@@ -219,7 +220,7 @@ def test_wrong_arguments_are_named():
         top_examples(googlenet, [(torch.rand(2, 3, 64, 64), torch.zeros(2))], ["aux1.fc1"])
 
 
-class Pictures:
+class Pictures(ImageDataset):
     def __init__(self, images, labels):
         self.images, self.labels = images, labels
 

@@ -11,9 +11,10 @@ from vitrine.analyses.base import Probes, Subject
 from vitrine.analyses.examples import top_examples_of
 from vitrine.analyses.features import Features, channel, colour_matrix, logit, visualize
 from vitrine.analyses.reading import activations
+from vitrine.core.image_dataset import ImageDataset
 
 
-class Blobs:
+class Blobs(ImageDataset):
     """Grey images with a coloured square somewhere."""
 
     def __len__(self):

@@ -9,6 +9,7 @@ from vitrine.analyses.base import Figure, Probes, Scalar, Subject, as_float
 from vitrine.analyses.localization import Localization
 from vitrine.analyses.pointing import pointing_game
 from vitrine.analyses.saliency import input_gradient
+from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.registry import UnknownName
 from vitrine.datamodules.signs import SignImages
 
@@ -89,7 +90,7 @@ def test_the_measured_gradient_is_that_of_the_predicted_class(shortcut):
 
 
 def test_without_masks_insertion_and_deletion_remain_and_the_log_says_so(shortcut, caplog):
-    class Bare:
+    class Bare(ImageDataset):
         def __init__(self, images):
             self.images = images
 

@@ -8,13 +8,14 @@ from vitrine import config
 from vitrine.analyses.base import Figure, Probes, Scalar, Subject
 from vitrine.analyses.robustness import Robustness, pooled
 from vitrine.attacks.health import Health, health
+from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import SettingError
 
 QUICK = {"enabled": True, "images": 24, "batch_size": 8, "steps": 10, "queries": 20, "health_queries": 10}
 CLASSES = ["ant", "bee", "cat", "dog"]
 
 
-class Points(torch.utils.data.Dataset):
+class Points(ImageDataset):
     """Random images far enough from black and white that no budget below 0.1 is clipped."""
 
     def __init__(self, network, n=40):

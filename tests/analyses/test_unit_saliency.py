@@ -5,11 +5,12 @@ from vitrine.analyses import paint
 from vitrine.analyses.base import Probes, Subject
 from vitrine.analyses.saliency import deconvnet, guided_backprop
 from vitrine.analyses.unit_saliency import UnitSaliency, _windows
+from vitrine.core.image_dataset import ImageDataset
 
 CROSS = torch.tensor([[-1.0, 1, -1], [1, 1, 1], [-1, 1, -1]])
 
 
-class Planted:
+class Planted(ImageDataset):
     """Grey images, each but the first with a cross somewhere, fainter by fainter."""
 
     def __init__(self):

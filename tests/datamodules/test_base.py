@@ -16,7 +16,7 @@ AUGMENT = Augment(crop=2, flip=True, jitter=0.2)
 class OneByOne(InMemory):
     in_memory = False
 
-    def keyed(self, index, seed):
+    def training_item(self, index, seed):
         return self.images[index] // 2, int(self.labels[index])  # told apart from [index]
 
 

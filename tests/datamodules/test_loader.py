@@ -17,9 +17,6 @@ class OneByOne(InMemory):
 
     in_memory = False
 
-    def keyed(self, index, seed):
-        return self[index]
-
 
 class Squares(ImageData):
     split = InMemory

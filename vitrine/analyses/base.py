@@ -10,20 +10,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import setting
-
-
-class Images(Protocol):
-    """A split of a data set, map-style.
-
-    Optional: `batch(indices) -> (images, labels)` draws many at once;
-    `masks(indices) -> {name: bool [N, H, W]}` says where things are ("sign", "sticker").
-    """
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """The image ([C, H, W], float in [0, 1] or uint8) and its label."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -145,7 +133,7 @@ class Subject:
 
     network: nn.Module
     probes: Probes
-    dataset: Images
+    dataset: ImageDataset
     classes: Sequence[str]
     units: Mapping[str, Sequence[int]]
     step: int = 0
@@ -173,12 +161,7 @@ class Subject:
 
     def images(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
         """The images (float [N, C, H, W] in [0, 1]) and labels ([N]) at `indices`, on the device."""
-        indices = [int(i) for i in indices]
-        if hasattr(self.dataset, "batch"):
-            images, labels = self.dataset.batch(torch.tensor(indices, dtype=torch.int64))
-        else:
-            pairs = [self.dataset[i] for i in indices]
-            images, labels = torch.stack([p[0] for p in pairs]), torch.tensor([int(p[1]) for p in pairs])
+        images, labels = self.dataset.batch(torch.tensor([int(i) for i in indices], dtype=torch.int64))
         return as_float(images.to(self.device)), labels.to(self.device)
 
     def batches(

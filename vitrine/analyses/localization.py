@@ -15,9 +15,10 @@ from torch import Tensor
 
 from vitrine.analyses import paint
 from vitrine.analyses.attribution import TECHNIQUES, Effort, attributions, cam_layer, strength, technique
-from vitrine.analyses.base import Analysis, Figure, Images, Scalar, Subject
+from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.pointing import best_iou, deletion, energy_inside, insertion, pointing_game
 from vitrine.analyses.probe_saliency import bright, tile_side
+from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.random_numbers import permutation
 from vitrine.core.settings import setting
 
@@ -70,8 +71,9 @@ class Localization(Analysis):
         for name in seen[0].maps if areas else ():
             for measure in ("insertion", "deletion"):
                 yield Scalar(f"{measure}/{name}", _mean(area[measure, name] for area in areas))
-        if self.stickers and "sticker" not in masks and hasattr(subject.dataset, "with_stickers"):
-            subject = dataclasses.replace(subject, dataset=subject.dataset.with_stickers())
+        stickered = subject.dataset.with_stickers() if self.stickers and "sticker" not in masks else None
+        if stickered is not None:
+            subject = dataclasses.replace(subject, dataset=stickered)
             sticker = {"sticker": _masks(subject.dataset, indices, subject.device)["sticker"]}
             seen = self._seen(subject, indices, sticker)
             yield from self._measured(subject, indices, seen, sticker)
@@ -185,10 +187,8 @@ def _mean(values: Iterable[float]) -> float:
     return torch.tensor(list(values)).mean().item()
 
 
-def _masks(dataset: Images, indices: Tensor, device: torch.device) -> dict[str, Tensor]:
+def _masks(dataset: ImageDataset, indices: Tensor, device: torch.device) -> dict[str, Tensor]:
     """The data set's masks at `indices` that mark something in some image, bool [N, H, W] by name."""
-    if not hasattr(dataset, "masks"):
-        return {}
     masks = {name: mask.to(device).bool() for name, mask in dataset.masks(indices).items()}
     return {name: mask for name, mask in masks.items() if mask.any()}
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import lightning
 from torch import Tensor
 
+from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import check, setting
 from vitrine.datamodules.augment import MEANING, Augment, augmented
 from vitrine.datamodules.loader import Loader
@@ -31,24 +32,6 @@ class Batch(NamedTuple):
     labels: Tensor
     indices: Tensor
     seed: Tensor
-
-
-class Split(Protocol):
-    """A split of a data set: map-style, and by many at once.
-
-    Optional: `masks(indices) -> {name: bool [N, H, W]}`; `keyed(index, seed)`, an item drawn for training
-    where that is more than the item itself (a random crop of the whole photograph), see `datamodules.files`.
-    """
-
-    in_memory: bool  # read a batch at a time in this process, or an item at a time by workers
-    labels: Tensor  # int64, [len(self)]: all of them, without decoding an image
-    where: str  # where the images are, in a few words
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Images, uint8 [N, C, H, W], and labels, int64 [N]."""
-        ...
 
 
 @dataclass
@@ -112,7 +95,7 @@ class ImageData(lightning.LightningDataModule):
         self.val: Any = None
         check(self.settings, "data")
 
-    def load(self) -> tuple[Split, Split]:
+    def load(self) -> tuple[ImageDataset, ImageDataset]:
         """The training and validation splits; sets `classes`, `channels`, `image_size`, `mean`, `std` too."""
         raise TypeError(f"{type(self).__name__} does not say how it loads")
 
@@ -147,10 +130,10 @@ class ImageData(lightning.LightningDataModule):
         size = f"{self.channels} x {self.image_size} x {self.image_size}"
         return (
             f"{type(self).__name__}: {len(self.train):,} training and {len(self.val):,} validation images "
-            f"of {size}, {len(self.classes)} classes, {self.train.where}"
+            f"of {size}, {len(self.classes)} classes, {self.train.storage}"
         )
 
-    def _loader(self, split: Split, train: bool) -> Loader:
+    def _loader(self, split: ImageDataset, train: bool) -> Loader:
         trainer = self.trainer
         order = self._order(
             split,
@@ -164,6 +147,6 @@ class ImageData(lightning.LightningDataModule):
         progress = (lambda: trainer.fit_loop.epoch_loop.batch_progress.current) if train and trainer else None
         return Loader(split, order, make=Batch, workers=self.settings.workers, progress=progress)
 
-    def _order(self, split: Split, batch_size: int, **how: Any) -> Order:
+    def _order(self, split: ImageDataset, batch_size: int, **how: Any) -> Order:
         """Which images make up which batch; `how` as for Order."""
         return Order(len(split), batch_size, **how)

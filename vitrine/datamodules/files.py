@@ -17,6 +17,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 from tqdm import tqdm
 
+from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.random_numbers import make_key
 from vitrine.core.settings import Stopped
 from vitrine.datamodules.memory import InMemory
@@ -29,7 +30,7 @@ class UnreadableImage(Stopped, ValueError):
     """A file that cannot be decoded as an image, or is not there any more; names it."""
 
 
-class Files:
+class Files(ImageDataset):
     """A split whose images are files, decoded on request: square, centred, of one size.
 
     Args:
@@ -38,10 +39,8 @@ class Files:
         image_size: pixels a side.
         resize: pixels of the shorter side before the centre is cut out; 0: `image_size`.
         channels: 1 (grayscale) or 3.
-        zoom: smallest share of the area that the random crop of `keyed` keeps.
+        zoom: smallest share of the area that the random crop of `training_item` keeps.
     """
-
-    in_memory = False
 
     def __init__(
         self,
@@ -73,7 +72,7 @@ class Files:
             image = F.center_crop(image, self.image_size)
         return _as_tensor(image), int(self.labels[index])
 
-    def keyed(self, index: int, seed: int) -> tuple[Tensor, int]:
+    def training_item(self, index: int, seed: int) -> tuple[Tensor, int]:
         """An item for training: a random part of the whole photograph, a function of (seed, index)."""
         if self.zoom == 1:
             return self[index]
@@ -115,7 +114,7 @@ class Files:
         )
 
     @property
-    def where(self) -> str:
+    def storage(self) -> str:
         return "read from disk"
 
     def _decoded(self, index: int) -> Image.Image:

@@ -9,9 +9,10 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
+from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.random_numbers import permutation
 from vitrine.core.settings import SettingError, setting
-from vitrine.datamodules.base import DataSettings, ImageData, Split
+from vitrine.datamodules.base import DataSettings, ImageData
 from vitrine.datamodules.files import Files
 from vitrine.datamodules.holding import held
 
@@ -39,7 +40,7 @@ class Folder(ImageData):
     Settings = FolderSettings
     settings: FolderSettings
 
-    def load(self) -> tuple[Split, Split]:
+    def load(self) -> tuple[ImageDataset, ImageDataset]:
         how = self.settings
         self.classes, train, val = listed(how.root, how.val_fraction, how.split_seed)
         self.channels = how.channels

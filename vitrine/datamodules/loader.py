@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from vitrine.core.image_dataset import ImageDataset
 from vitrine.datamodules.files import UnreadableImage, cores
 from vitrine.datamodules.order import Order
 
@@ -19,7 +20,7 @@ class Loader:
     A split that says `in_memory` is indexed a batch at a time; any other is read by worker processes.
 
     Args:
-        split: a `datamodules.base.Split`.
+        split: the images.
         order: which images make up which batch.
         make: the batch type.
         workers: processes for a split that is not in memory; None: one a core, at most 16.
@@ -31,7 +32,7 @@ class Loader:
 
     def __init__(
         self,
-        split: Any,
+        split: ImageDataset,
         order: Order,
         *,
         make: Callable[..., Any],
@@ -110,7 +111,7 @@ def _named(kind: type) -> str:
 class _Keyed:
     """A split asked for (index, what to draw it from or None)."""
 
-    def __init__(self, split: Any):
+    def __init__(self, split: ImageDataset):
         self.split = split
 
     def __len__(self) -> int:
@@ -118,4 +119,4 @@ class _Keyed:
 
     def __getitem__(self, item: tuple[int, int | None]) -> tuple[Tensor, int]:
         index, seed = item
-        return self.split[index] if seed is None else self.split.keyed(index, seed)
+        return self.split[index] if seed is None else self.split.training_item(index, seed)

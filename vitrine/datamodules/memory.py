@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vitrine.core.image_dataset import ImageDataset
 
-class InMemory:
+
+class InMemory(ImageDataset):
     """A split whose images are one uint8 tensor.
 
     Args:
@@ -37,5 +39,5 @@ class InMemory:
         return self.images.index_select(0, indices), self.labels.index_select(0, indices)
 
     @property
-    def where(self) -> str:
+    def storage(self) -> str:
         return f"{self.images.nbytes / 2**20:,.1f} MiB in memory"

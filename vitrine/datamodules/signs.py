@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.random_numbers import fold_in, make_key, uniform
 from vitrine.core.settings import setting
 from vitrine.datamodules.augment import MEANING, Augment
@@ -61,7 +62,7 @@ class Signs(ImageData):
         return train, val
 
 
-class SignImages:
+class SignImages(ImageDataset):
     """A split of scenes, drawn when they are asked for, or once, into memory (`hold`).
 
     A scene is a function of `seed` and its index: drawn alone or among others, its bits are the same.
@@ -118,7 +119,7 @@ class SignImages:
         return render(scene, self.image_size)
 
     @property
-    def where(self) -> str:
+    def storage(self) -> str:
         """For logs."""
         if self.images is None:
             return "drawn when asked for"

@@ -24,8 +24,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import SettingError, setting
-from vitrine.datamodules.base import DataSettings, ImageData, Split
+from vitrine.datamodules.base import DataSettings, ImageData
 from vitrine.datamodules.files import Files, UnreadableImage, decoded
 from vitrine.datamodules.order import ChunkOrder, Order
 
@@ -57,7 +58,7 @@ class Streaming(ImageData):
     Settings = StreamingSettings
     settings: StreamingSettings
 
-    def load(self) -> tuple[Split, Split]:
+    def load(self) -> tuple[ImageDataset, ImageDataset]:
         how = self.settings
         if not how.root:
             raise SettingError("data.root", f"is not set; {_EXPECTED}")
@@ -74,7 +75,7 @@ class Streaming(ImageData):
         self.mean, self.std = (tuple(values) for values in index["statistics"][str(how.channels)])
         return tuple(self._split(root, name, index["splits"][name]) for name in ("train", "val"))
 
-    def _split(self, root: str, name: str, known: dict[str, Any]) -> Split:
+    def _split(self, root: str, name: str, known: dict[str, Any]) -> ImageDataset:
         how = self.settings
         split = Chunks(
             f"{root}/{name}",
@@ -88,7 +89,7 @@ class Streaming(ImageData):
         )
         return split.decoded(f"reading {name}") if split.held(how.cache) else split
 
-    def _order(self, split: Split, batch_size: int, **how: Any) -> Order:
+    def _order(self, split: ImageDataset, batch_size: int, **how: Any) -> Order:
         if isinstance(split, Chunks):
             return ChunkOrder(len(split), batch_size, chunks=split.chunks, window=self.settings.window, **how)
         return super()._order(split, batch_size, **how)
@@ -138,7 +139,7 @@ class Chunks(Files):
             raise UnreadableImage(f"{self.source}: {chunk} cannot be read ({problem})") from error
 
     @property
-    def where(self) -> str:
+    def storage(self) -> str:
         return f"streamed from {self.source.rpartition('/')[0]}"
 
     def held(self, cache: str) -> bool:

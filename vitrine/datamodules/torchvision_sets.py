@@ -15,9 +15,10 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.transforms.v2 import functional as F
 
+from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.augment import MEANING, Augment
-from vitrine.datamodules.base import DataSettings, ImageData, Split
+from vitrine.datamodules.base import DataSettings, ImageData
 from vitrine.datamodules.files import Files
 from vitrine.datamodules.holding import held
 from vitrine.datamodules.memory import InMemory
@@ -52,7 +53,7 @@ class Known(ImageData):
         if self.train is None:
             self._opened()
 
-    def load(self) -> tuple[Split, Split]:
+    def load(self) -> tuple[ImageDataset, ImageDataset]:
         train, val = self._opened()
         self.classes = class_names(train)
         return self._in_memory(train), self._in_memory(val)
@@ -191,7 +192,7 @@ class KnownFiles(Known):
     splits = ({"split": "train"}, {"split": "val"})
     settings: FileSettings
 
-    def load(self) -> tuple[Split, Split]:
+    def load(self) -> tuple[ImageDataset, ImageDataset]:
         how, opened = self.settings, self._opened()
         self.classes, self.image_size = class_names(opened[0]), how.image_size
         resize = how.resize or round(how.image_size * 8 / 7)  # 256 for 224

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitrine.analyses.base import Figure, Images, Probes, Subject, as_float
+from vitrine.analyses.base import Figure, Probes, Subject, as_float
 from vitrine.analyses.layers import choose_units as layers_and_units
+from vitrine.core.image_dataset import ImageDataset, as_image_dataset
 from vitrine.core.registry import UnknownName
 from vitrine.core.settings import SettingError
 from vitrine.examination.examine import AnalysisSettings
@@ -28,14 +29,14 @@ def make_subject(
 
     Args:
         network: is put in eval mode, its parameters frozen, and moved to the device: hand over a copy.
-        data: set up; has `train` and `val` (analyses.base.Images) and `classes`.
+        data: set up; has `train` and `val` (map-style data sets) and `classes`.
         previous: what the checkpoint before yielded, by analysis.
         device: for `settings.device` of "auto"; where the network is, unless given.
 
     Raises:
         SettingError: a layer or unit that the network does not have.
     """
-    dataset = getattr(data, settings.split)
+    dataset = as_image_dataset(getattr(data, settings.split))
     if settings.device != "auto":
         device = settings.device
     elif device is None:
@@ -59,12 +60,13 @@ def make_subject(
     )
 
 
-def pick_probes(dataset: Images, classes: Sequence[str], n: int) -> Probes:
+def pick_probes(dataset: ImageDataset | Sequence[Any], classes: Sequence[str], n: int) -> Probes:
     """The same n images at every checkpoint: the first of each class, then the second of each, and so on.
 
     With fewer probes than classes, evenly spaced classes; a data set with fewer than n images gives all.
     """
-    labels = _labels(dataset)
+    dataset = as_image_dataset(dataset)
+    labels = dataset.labels
     shown = range(len(classes)) if n >= len(classes) else [i * len(classes) // n for i in range(n)]
     turns = [torch.nonzero(labels == label).flatten().tolist() for label in shown]
     rounds = max((len(turn) for turn in turns), default=0)
@@ -76,9 +78,7 @@ def pick_probes(dataset: Images, classes: Sequence[str], n: int) -> Probes:
         rest = (i for i in range(len(labels)) if i not in set(indices))
         indices += [index for index, _ in zip(rest, range(n - len(indices)))]
     index = torch.tensor(indices, dtype=torch.int64)
-    images = torch.stack([as_float(dataset[i][0]) for i in indices])
-    masks = dataset.masks(index) if hasattr(dataset, "masks") else None
-    return Probes(images, labels[index], index, masks)
+    return Probes(as_float(dataset.batch(index)[0]), labels[index], index, dataset.masks(index) or None)
 
 
 def choose_units(network: nn.Module, images: Tensor, layers: Any, units: Any) -> dict[str, Sequence[int]]:
@@ -104,10 +104,3 @@ def bar(iterable: Iterable[Any], description: str = "", total: int | None = None
     from tqdm import tqdm
 
     return tqdm(iterable, description, total, leave=False, dynamic_ncols=True, disable=None, delay=0.5)
-
-
-def _labels(dataset: Images) -> Tensor:
-    labels = getattr(dataset, "labels", None)
-    if labels is None:
-        labels = [int(dataset[i][1]) for i in range(len(dataset))]
-    return torch.as_tensor(labels, dtype=torch.int64)

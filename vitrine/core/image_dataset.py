@@ -1,0 +1,82 @@
+"""A split of a data set, as datamodules offer it and analyses read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class ImageDataset:
+    """A split of a data set: map-style, and many images at once. A subclass defines length and items.
+
+    Attributes:
+        in_memory: whether a loader reads a batch at a time in its own process; else worker processes read an
+            item at a time.
+    """
+
+    in_memory: bool = False
+
+    def __len__(self) -> int:
+        raise NotImplementedError(f"{type(self).__name__} does not define __len__")
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """The image ([C, H, W], uint8 or float in [0, 1]) and its label."""
+        raise NotImplementedError(f"{type(self).__name__} does not define __getitem__")
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """The labels of all images, int64 [N]; a subclass that has them sets them without reading images."""
+        return torch.tensor([int(self[i][1]) for i in range(len(self))], dtype=torch.int64)
+
+    @property
+    def storage(self) -> str:
+        """Where the images are, in a few words for logs."""
+        return "read when needed"
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The images [n, C, H, W], of the items' type, and labels, int64 [n], at `indices`."""
+        images, labels = zip(*(self[i] for i in indices.tolist()))
+        return torch.stack(images), torch.tensor([int(label) for label in labels], dtype=torch.int64)
+
+    def training_item(self, index: int, seed: int) -> tuple[Tensor, int]:
+        """The item for training, a function of (seed, index): random where that needs the original image (a
+        random crop of the whole photograph)."""
+        return self[index]
+
+    def masks(self, indices: Tensor) -> dict[str, Tensor]:
+        """Which pixels show what ("sign", "sticker"), bool [n, H, W] by name; empty where that is unknown."""
+        return {}
+
+    def with_stickers(self) -> ImageDataset | None:
+        """The same images, each with a sticker that gives its class away and a mask of it, to see whether a
+        network relies on such a shortcut; None where the data set has no stickers."""
+        return None
+
+
+class MapDataset(ImageDataset):
+    """An `ImageDataset` around anybody's map-style data set of (image, label, ...).
+
+    Args:
+        dataset: with a length and items; its `labels`, if it has any, spare reading all images for them.
+    """
+
+    def __init__(self, dataset: Sequence[Any]):
+        self.dataset = dataset
+        if getattr(dataset, "labels", None) is not None:
+            self.labels = torch.as_tensor(dataset.labels, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image, label, *_ = self.dataset[index]
+        return image, int(label)
+
+
+def as_image_dataset(dataset: ImageDataset | Sequence[Any]) -> ImageDataset:
+    """The data set itself, or a `MapDataset` around it."""
+    return dataset if isinstance(dataset, ImageDataset) else MapDataset(dataset)

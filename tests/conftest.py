@@ -1,4 +1,5 @@
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,17 @@ import torch
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parent.parent
+# what a test may lack -> the command that brings it; the words are looked for in the reason of a skip
+INSTALL = {
+    "chromium": "apt-get install chromium",
+    "axe-core": "npm install axe-core",
+    "playwright": 'pip install -e ".[test]"',
+    "tensorboard": 'pip install -e ".[test]"',
+    "litdata": 'pip install -e ".[streaming]"',
+    "wandb_workspaces": 'pip install -e ".[report]"',
+    "torchattacks": "pip install --no-deps torchattacks",
+    "shared data": "set VITRINE_SHARED to the folder of real images and weights",
+}
 
 
 @pytest.fixture(scope="session")
@@ -15,5 +27,20 @@ def shared() -> Path:
     """The folder of real images and weights; tests that need it are skipped where it is absent."""
     folder = Path(os.environ.get("VITRINE_SHARED", ROOT.parent / "shared"))
     if not (folder / "data").is_dir():
-        pytest.skip(f"no shared data at {folder} (set VITRINE_SHARED)")
+        pytest.skip(f"no shared data at {folder}")
     return folder
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """One line for each thing that is missing here: how many tests it costs, and what brings it."""
+    reasons = Counter(_reason(report) for report in terminalreporter.stats.get("skipped", []))
+    for reason, count in sorted(reasons.items()):
+        command = next((command for word, command in INSTALL.items() if word in reason), None)
+        terminalreporter.write_line(
+            f"{count} skipped: {reason}" + (f" ({command})" if command else ""), yellow=True
+        )
+
+
+def _reason(report) -> str:
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return reason.removeprefix("Skipped: ")

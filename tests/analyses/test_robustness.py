@@ -139,6 +139,7 @@ def test_masked_gradients_are_told_in_the_captions():
     assert "gradients are zero" in figures["accuracy against eps"].caption
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_goes_on_where_it_was_and_ends_the_same():
     network, analysis = linear(4), Robustness(**QUICK)
     dataset, memory = Points(network), Memory()

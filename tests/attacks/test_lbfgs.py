@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from scipy.optimize import minimize as scipy_minimize
 
@@ -35,6 +36,7 @@ def test_a_budget_leaves_out_what_is_farther(convnet, images, own_labels):
     assert torch.equal((ended != pictures).flatten(1).any(1), sizes <= eps)
 
 
+@pytest.mark.slow
 def test_an_image_beside_others_ends_where_it_does_alone():
     torch.manual_seed(0)
     layers = [torch.nn.Linear(48, 32), torch.nn.ReLU(), torch.nn.Linear(32, 16), torch.nn.ReLU()]

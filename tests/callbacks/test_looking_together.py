@@ -22,6 +22,8 @@ from vitrine.distributed import interruption
 from vitrine.examination.examine import AnalysisSettings
 from vitrine.runs.store import Store
 
+pytestmark = pytest.mark.slow
+
 TWO = {"devices": 2, "strategy": "ddp"}
 LOOKED_AT = {"layers": ["0"], "units": 4, "probes": 3, "device": "cpu"}
 

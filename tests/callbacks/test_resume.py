@@ -102,6 +102,7 @@ def test_a_run_cut_off_twice_ends_in_the_same_weights(tmp_path):
     assert tiny.weights(resumed) == tiny.weights(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [3, 6])
 def test_a_run_killed_with_sigkill_ends_in_the_same_weights_and_metrics(tmp_path, step):
     whole, _ = tiny.train(tmp_path / "whole", checkpoints=CheckpointSettings(every_steps=2))
@@ -113,6 +114,7 @@ def test_a_run_killed_with_sigkill_ends_in_the_same_weights_and_metrics(tmp_path
     assert metrics(run_dir) == metrics(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_kill_in_an_analysis_leaves_nothing_half_made_and_is_caught_up_on(tmp_path):
     whole, _ = tiny.train(tmp_path / "whole", checkpoints=CheckpointSettings(every_steps=3))
     run_dir = tmp_path / "killed"

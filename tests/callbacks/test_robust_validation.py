@@ -123,6 +123,7 @@ def measured_by_two(folder):
 ODD = ValidationSettings(robust_images=7, eps=0.1, steps=5)
 
 
+@pytest.mark.slow
 def test_two_ranks_divide_the_images_and_measure_what_one_does(tmp_path):
     first, second = crew.together(measured_by_two, tmp_path)
     assert first == second

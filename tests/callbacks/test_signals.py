@@ -166,6 +166,7 @@ def rank(run_dir: Path, number: int, port: int, at: int) -> None:
     (run_dir / f"rank-{number}.json").write_text(json.dumps(by))
 
 
+@pytest.mark.slow
 def test_ranks_stop_after_the_same_step_though_the_signal_reached_one(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -15,6 +15,8 @@ from vitrine.modules.optimizers import OptimizerSettings
 from vitrine.runs.checkpoint_io import AtomicCheckpointIO
 from vitrine.runs.metrics_csv import MetricsCSV, read_rows
 
+pytestmark = pytest.mark.slow
+
 STEPS = 6  # of 4 images on each of two ranks, logged at every third
 
 

@@ -229,6 +229,7 @@ def test_help_teaches_the_commands(capsys):
         assert "octaves=3" in said and "layer=null" in said and "enabled" not in said
 
 
+@pytest.mark.slow
 def test_a_wrong_word_ends_a_command_with_status_2_and_one_line():
     words = [sys.executable, str(HERE / "analyze.py"), "dream", "imag=a.jpg"]
     ended = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -291,6 +292,7 @@ def test_seconds_in_words():
     assert words == ["0 s", "1 min 00 s", "3 min 12 s", "1 h 00 min", "5 h 07 min"]
 
 
+@pytest.mark.slow
 def test_the_sweeps_command_line_loads(monkeypatch):
     """The command line is made by W&B's own code, from the values it would draw."""
     from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args

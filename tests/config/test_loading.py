@@ -155,6 +155,7 @@ WORDS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @hypothesis_settings(
     max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )

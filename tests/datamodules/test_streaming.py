@@ -13,7 +13,7 @@ from vitrine.datamodules.files import UnreadableImage
 from vitrine.datamodules.folder import Folder, FolderSettings
 from vitrine.datamodules.streaming import Streaming, StreamingSettings
 
-pytest.importorskip("litdata", reason="the extra `streaming` is not installed")
+pytest.importorskip("litdata", reason="litdata is not installed")
 
 
 def picture(file, seed, size=(20, 14)):

@@ -228,6 +228,7 @@ def test_of_several_ranks_the_first_speaks(monkeypatch, capsys, environment, sta
     assert bool(capsys.readouterr().out) == (status == 75)
 
 
+@pytest.mark.slow
 def test_a_log_that_hangs_does_not_keep_the_process(tmp_path):
     program = """
 import signal, time

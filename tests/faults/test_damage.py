@@ -14,6 +14,8 @@ from vitrine.modules import load_checkpoint, load_network
 from vitrine.modules.weights import WeightsError
 from vitrine.runs.checkpoint_files import last_good_checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):

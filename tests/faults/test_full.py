@@ -19,6 +19,8 @@ from vitrine.runs.checkpoint_io import AtomicCheckpointIO
 from vitrine.runs.metrics_csv import MetricsCSV
 from vitrine.runs.store import Store
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def disk(tmp_path):

@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 fuzz = pytest.importorskip("fuzz")
 
 

@@ -13,6 +13,8 @@ from vitrine.modules import classifier
 from vitrine.modules.classifier import Classifier
 from vitrine.modules.finite import FiniteLossCheck, NonFiniteLoss, NonFiniteWeights
 
+pytestmark = pytest.mark.slow
+
 
 def ends(monkeypatch, capsys, words):
     """Exit status and what is said on stderr, as of the program itself."""

@@ -14,6 +14,8 @@ from vitrine.runs.checkpoint_files import last_good_checkpoint
 from vitrine.runs.metrics_csv import read_rows
 from vitrine.runs.store import Store
 
+pytestmark = pytest.mark.slow
+
 
 def ends(capsys, words):
     with pytest.MonkeyPatch.context() as patch:
@@ -92,7 +94,7 @@ def test_a_picture_that_vanishes_is_named_and_the_run_goes_on_when_it_is_back(
 def test_a_chunk_that_vanishes_is_named_and_the_run_goes_on_when_it_is_back(
     images, tmp_path, monkeypatch, capsys
 ):
-    pytest.importorskip("litdata", reason="the extra `streaming` is not installed")
+    pytest.importorskip("litdata", reason="litdata is not installed")
     from vitrine.cli.convert import ConvertSettings, convert
 
     monkeypatch.setattr("vitrine.cli.convert._MIB", 1024)

@@ -32,6 +32,7 @@ def test_a_copy_normalises_by_its_own_statistics(network):
     assert torch.equal(network(images), expected)
 
 
+@pytest.mark.slow
 def test_a_network_compiled_in_place_normalises(network):
     images = torch.rand(2, 3, 16, 16)
     expected = network(images)

@@ -130,6 +130,7 @@ def test_a_disk_that_refuses_leaves_the_page_that_was(tmp_path, results, monkeyp
     assert len(told(tmp_path)["runs"][0]["steps"]) == 2
 
 
+@pytest.mark.slow
 def test_sixty_checkpoints_take_at_most_five_seconds(tmp_path):
     image = torch.zeros(4, 4, 3, dtype=torch.uint8)
     figures = [

@@ -44,6 +44,7 @@ def elsewhere(folder: Path, age: float, number: int = 0) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_of_many_processes_exactly_one_gets_it_and_of_those_that_follow_a_killed_one_as_well(tmp_path):
     folder, go = tmp_path / "locks", tmp_path / "go"
     first = holders(folder, go, 4)

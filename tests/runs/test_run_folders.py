@@ -34,6 +34,7 @@ def test_a_hundred_runs_that_begin_in_the_same_second_have_a_hundred_folders(tmp
     assert folder in got and folder.with_name(folder.name + "-100") in got
 
 
+@pytest.mark.slow
 def test_processes_that_begin_in_the_same_instant_have_folders_of_their_own(tmp_path):
     program = f"""
 import sys, time

@@ -136,6 +136,7 @@ def test_any_key_becomes_a_file_inside_its_folder(tmp_path):
         assert (folder / file).resolve().is_relative_to(folder.resolve()) and file.isascii()
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.text(max_size=12), unique=True, max_size=12))
 def test_file_names_never_collide_or_climb(keys):
@@ -241,6 +242,7 @@ def consistent(run):
     return store
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adding", [False, True], ids=["a new step", "added to a step"])
 def test_a_disk_that_refuses_at_any_call_leaves_nothing_half_made(tmp_path, monkeypatch, adding):
     """Each call that changes the disk fails in turn; readers see the state before or the one after."""

@@ -14,7 +14,7 @@ def browser():
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if not program:
-        pytest.skip("no chromium (Debian: apt-get install chromium)")
+        pytest.skip("no chromium")
     with playwright.sync_playwright() as driver:
         options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         opened = driver.chromium.launch(executable_path=program, args=options)
@@ -64,7 +64,7 @@ def axe() -> str:
     """axe-core as one script: `.ci/run` has npm install it, and says where it is."""
     file = Path(os.environ.get("VITRINE_AXE", ROOT / "node_modules" / "axe-core" / "axe.min.js"))
     if not file.exists():
-        pytest.skip("no axe-core (npm install axe-core, or VITRINE_AXE: the way to its axe.min.js)")
+        pytest.skip("no axe-core (VITRINE_AXE is the path of its axe.min.js)")
     return file.read_text(encoding="utf-8")
 
 

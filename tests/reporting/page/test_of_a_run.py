@@ -13,6 +13,8 @@ from PIL import Image
 
 from vitrine.cli import train
 
+pytestmark = pytest.mark.slow
+
 WORDS = [
     "data.train_size=96",
     "data.val_size=32",

@@ -9,6 +9,8 @@ from vitrine.analyses.base import Figure, Scalar
 from vitrine.reporting import page
 from vitrine.runs.store import Store
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "<img src=x onerror=alert(1)>"
 UNITS = (0, 5, 9)
 

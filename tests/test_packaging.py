@@ -1,4 +1,5 @@
 import os
+import re
 import tomllib
 from pathlib import Path
 
@@ -26,3 +27,10 @@ def test_the_pinned_versions_name_what_the_project_asks_for():
         SETTINGS["project"]["optional-dependencies"].values(), start=SETTINGS["project"]["dependencies"]
     )
     assert {name.split(">=")[0].lower() for name in asked} <= pinned
+
+
+def test_documents_name_files_that_are_there():
+    for document in ("README.md", "RELIABILITY.md", "CONTRIBUTING.md", "BENCHMARKS.md"):
+        text = (ROOT / document).read_text(encoding="utf-8")
+        named = re.findall(r"`((?:tests|vitrine|configs|benchmarks|docs)/[\w./-]*)`", text)
+        assert not [name for name in named if "NAME" not in name and not (ROOT / name).exists()], document

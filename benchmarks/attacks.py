@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.ratio import compare, hardware, table
-from vitrine.attacks import PGD, AutoAttack, fooled
+from vitrine.attacks import PGD, AutoAttack, is_adversarial
 from vitrine.modules import load_network
 
 STEPS, EPS = 10, 8 / 255
@@ -68,8 +68,8 @@ def peers(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Calla
 
 
 def pgd(network: nn.Module, images: Tensor, labels: Tensor, rounds: int) -> None:
-    checked = PGD(eps=EPS, steps=STEPS, compact=False)
-    leaving = replace(checked, compact=True)
+    checked = PGD(eps=EPS, steps=STEPS, early_stop=False)
+    leaving = replace(checked, early_stop=True)
     timings = compare(
         {
             "ten passes by hand": lambda: by_hand(network, images, labels),
@@ -94,19 +94,19 @@ def middling(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     low, high = 0.0, 16 / 255
     for _ in range(9):
         eps = (low + high) / 2
-        stand = ~fooled(network, PGD(eps=eps, steps=20)(network, images, labels), labels)
+        stand = ~is_adversarial(network, PGD(eps=eps, steps=20)(network, images, labels), labels)
         low, high = (eps, high) if stand.float().mean() > STANDING else (low, eps)
     return (low + high) / 2
 
 
 def leaving_between(attack: AutoAttack, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """The reference implementation's schedule: each attack takes the images that stand all the way."""
-    standing = ~fooled(network, images, labels)
-    for part in replace(attack, compact=False).parts().values():
+    standing = ~is_adversarial(network, images, labels)
+    for part in replace(attack, early_stop=False).parts().values():
         rows = standing.nonzero()[:, 0]
         for own in rows.split(attack.batch_size):
             ended = part(network, images[own], labels[own])
-            standing[own] = ~fooled(network, ended, labels[own])
+            standing[own] = ~is_adversarial(network, ended, labels[own])
     return standing
 
 
@@ -116,9 +116,9 @@ def autoattack(
     attack = AutoAttack(eps=middling(network, images, labels), batch_size=len(images), **budget)
     stands: dict[str, Tensor] = {}
 
-    def run(name: str, compact: bool) -> None:
-        ended = replace(attack, compact=compact)(network, images, labels)
-        stands[name] = ~fooled(network, ended, labels)
+    def run(name: str, early_stop: bool) -> None:
+        ended = replace(attack, early_stop=early_stop)(network, images, labels)
+        stands[name] = ~is_adversarial(network, ended, labels)
 
     def between() -> None:
         stands["between"] = leaving_between(attack, network, images, labels)

@@ -7,7 +7,7 @@ from torch import nn
 from vitrine import config
 from vitrine.analyses.base import Figure, Probes, Scalar, Subject
 from vitrine.analyses.robustness import Robustness, pooled
-from vitrine.attacks.health import Health, health
+from vitrine.attacks.health import HealthReport, check_health
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import SettingError
 
@@ -111,7 +111,7 @@ def test_the_pictures_come_with_the_health_report():
     assert curve.values["autoattack"] == scalars["accuracy/robust"]
     assert scalars["accuracy/robust"] <= scalars["accuracy/pgd_at_1_eps"] <= scalars["accuracy/clean"]
     drawn = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:24].sort().values
-    whole = health(given.network, *given.images(drawn), queries=10)
+    whole = check_health(given.network, *given.images(drawn), queries=10)
     assert report["PGD-50"] == pytest.approx(whole.pgd50) and report["Square, 10 queries"] == pytest.approx(
         whole.square
     )
@@ -166,7 +166,7 @@ def test_a_run_that_was_cut_off_goes_on_where_it_was_and_ends_the_same():
 
 def test_the_health_of_batches_is_pooled_by_their_sizes():
     def report(images, value, losses):
-        return Health(images, value, losses, value, value, value, value, value, value)
+        return HealthReport(images, value, losses, value, value, value, value, value, value)
 
     both = pooled([report(1, 0.0, [1.0, 2.0]), report(3, 1.0, [5.0, 6.0])])
     assert (both.images, both.pgd10, both.losses) == (4, 0.75, [4.0, 5.0])

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from vitrine.attacks import APGD, BIM, FGSM, PGD, fooled
+from vitrine.attacks import APGD, BIM, FGSM, PGD, is_adversarial
 from vitrine.attacks.apgd import windows
 
 
@@ -14,11 +14,11 @@ def test_checkpoints_are_the_papers():
 def test_reaches_the_closed_form_on_a_linear_network(norm, linear, images, own_labels):
     network, pictures = linear(), images(8, 1, 1, 12, low=0.3, high=0.7).double()
     labels, eps = own_labels(network, pictures), 0.02
-    ended = APGD(norm=norm, eps=eps, compact=False)(network, pictures, labels)
+    ended = APGD(norm=norm, eps=eps, early_stop=False)(network, pictures, labels)
     weight = network[1].weight
     w = (weight[1 - labels] - weight[labels]).view(pictures.shape)
     unit = w.sign() if norm == "linf" else w / w.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-    stands = ~fooled(network, ended, labels)  # the others are as they last fell
+    stands = ~is_adversarial(network, ended, labels)  # the others are as they last fell
     assert stands.sum() >= 3
     torch.testing.assert_close(ended[stands], (pictures + eps * unit)[stands].detach(), atol=1e-5, rtol=0)
 
@@ -29,7 +29,7 @@ def test_every_loss_fells_what_the_margin_allows(loss, norm, linear, images, own
     network, pictures = linear(classes=5), images(40, 1, 1, 12, low=0.3, high=0.7).double()
     labels, eps = own_labels(network, pictures), {"linf": 0.05, "l2": 0.15}[norm]
     ended = APGD(norm=norm, eps=eps, loss=loss, targets=4)(network, pictures, labels)
-    fell = fooled(network, ended, labels)
+    fell = is_adversarial(network, ended, labels)
     reach = distances(network, pictures, labels, norm)
     assert not fell[reach > eps].any()
     if loss == "dlr-targeted":  # every class is tried
@@ -52,7 +52,7 @@ def test_targeted_means_taken_for_the_label(linear, images, own_labels):
     targets = (own_labels(network, pictures) + 1) % 5
     for loss in ("ce", "dlr"):
         ended = APGD(eps=0.25, targeted=True, loss=loss, steps=50)(network, pictures, targets)
-        assert fooled(network, ended, targets, targeted=True).float().mean() > 0.8
+        assert is_adversarial(network, ended, targets, targeted=True).float().mean() > 0.8
 
 
 def test_too_few_classes_are_refused(linear, images):
@@ -70,8 +70,10 @@ def test_leaving_the_batch_changes_nobodys_outcome(convnet, images, own_labels):
     network, pictures = convnet.double(), images(16, 3, 8, 8).double()
     labels = own_labels(network, pictures)
     fell = [
-        fooled(network, APGD(eps=0.012, steps=20, compact=compact)(network, pictures, labels), labels)
-        for compact in (True, False)
+        is_adversarial(
+            network, APGD(eps=0.012, steps=20, early_stop=early_stop)(network, pictures, labels), labels
+        )
+        for early_stop in (True, False)
     ]
     assert torch.equal(*fell)
     assert 0 < fell[0].sum() < 16
@@ -86,6 +88,6 @@ def test_mean_gradients_see_through_a_networks_own_noise(images):
     pictures = images(8, 1, 1, 12, low=0.48, high=0.5)
     labels = torch.ones(8, dtype=torch.int64)
     network, random = Noisy(), torch.get_rng_state()
-    ended = APGD(eps=0.2, steps=10, draws=8, compact=False)(network, pictures, labels)
+    ended = APGD(eps=0.2, steps=10, draws=8, early_stop=False)(network, pictures, labels)
     assert torch.equal(random, torch.get_rng_state())
     assert (ended - pictures).sum() > 8 * 12 * 0.15

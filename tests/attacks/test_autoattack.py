@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from vitrine.attacks import AutoAttack, fooled
+from vitrine.attacks import AutoAttack, is_adversarial
 
 SHORT = {"steps": 30, "queries": 60, "batch_size": 16}
 
@@ -26,9 +26,9 @@ def test_fells_every_image_whose_margin_is_smaller_and_no_other(norm, eps, linea
     *_, evaluation = AutoAttack(norm=norm, eps=eps, **SHORT).run(network, pictures, labels)
     reach = distances(network, pictures, labels, norm)
     assert 5 < (reach < eps).sum() < 35
-    assert torch.equal(evaluation.standing, reach >= eps)
-    assert torch.equal(fooled(network, evaluation.adversarial, labels), reach < eps)
-    assert torch.equal(evaluation.adversarial[evaluation.standing], pictures[evaluation.standing])
+    assert torch.equal(evaluation.robust, reach >= eps)
+    assert torch.equal(is_adversarial(network, evaluation.adversarial, labels), reach < eps)
+    assert torch.equal(evaluation.adversarial[evaluation.robust], pictures[evaluation.robust])
 
 
 def test_finds_what_brute_force_finds_on_two_pixels(images, own_labels):
@@ -45,7 +45,7 @@ def test_finds_what_brute_force_finds_on_two_pixels(images, own_labels):
     for image, label in zip(pictures, labels):
         points = (image.view(1, 2) + grid).clamp(0, 1).view(-1, 1, 1, 2)
         known.append(bool((network(points).argmax(1) != label).any()))
-    fell = fooled(network, AutoAttack(eps=eps, **SHORT)(network, pictures, labels), labels)
+    fell = is_adversarial(network, AutoAttack(eps=eps, **SHORT)(network, pictures, labels), labels)
     assert 5 < sum(known) < 35
     assert fell.tolist() == known
 
@@ -56,7 +56,7 @@ def test_a_run_that_was_cut_off_ends_as_the_one_that_was_not(convnet, images, ow
     labels[3] = (labels[3] + 1) % 5
     attack = AutoAttack(eps=0.01, steps=6, targets=2, queries=30, batch_size=6)
     whole = list(attack.run(convnet, pictures, labels))[-1]
-    assert 0 < whole.standing.sum() < 19 and whole.fell_to[3] == 0
+    assert 0 < whole.robust.sum() < 19 and whole.broken_by[3] == 0
     for cut in range(0, 12, 3):
         state = None
         for number, evaluation in enumerate(attack.run(convnet, pictures, labels)):
@@ -66,7 +66,7 @@ def test_a_run_that_was_cut_off_ends_as_the_one_that_was_not(convnet, images, ow
                 state = torch.load(io.BytesIO(kept.getvalue()), weights_only=True)
                 break
         again = list(attack.run(convnet, pictures, labels, state=state))[-1]
-        assert torch.equal(again.fell_to, whole.fell_to)
+        assert torch.equal(again.broken_by, whole.broken_by)
         assert torch.equal(again.adversarial, whole.adversarial)
         assert again.report() == whole.report()
 
@@ -102,7 +102,7 @@ def test_nobody_leaving_ends_the_same(convnet, images, own_labels):
     labels = own_labels(network, pictures)
     attack = AutoAttack(eps=0.01, steps=8, targets=2, queries=30)
     left, stayed = (
-        fooled(network, dataclasses.replace(attack, compact=c)(network, pictures, labels), labels)
+        is_adversarial(network, dataclasses.replace(attack, early_stop=c)(network, pictures, labels), labels)
         for c in (True, False)
     )
     assert torch.equal(left, stayed)
@@ -115,11 +115,11 @@ def test_says_what_falls_away_for_few_classes(classes, left, linear, images, own
     attack = AutoAttack(eps=0.01, steps=3, queries=3)
     if left is None:
         *_, evaluation = attack.run(network, pictures, labels)
-        assert evaluation.left_out == []
+        assert evaluation.skipped == []
         return
     with pytest.warns(UserWarning, match=f"{classes} classes: apgd-t"):
         *_, evaluation = attack.run(network, pictures, labels)
-    assert evaluation.left_out == ["apgd-t"]
+    assert evaluation.skipped == ["apgd-t"]
     assert evaluation.names == ["clean", *left]
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vitrine.attacks import EOT, PGD, destruction_rate, fooled
+from vitrine.attacks import EOT, PGD, destruction_rate, is_adversarial
 from vitrine.attacks.transformations import Light
 from vitrine.core.random_numbers import uniform
 
@@ -67,7 +67,7 @@ def test_survives_what_undoes_plain_pgd(network, images, own_labels):
     rates = {}
     for name, attack in (("plain", plain), ("eot", EOT(plain, light, draws=24))):
         ended = attack(network, pictures, labels)
-        assert fooled(network, ended, labels).float().mean() > 0.5
+        assert is_adversarial(network, ended, labels).float().mean() > 0.5
         rates[name] = destruction_rate(network, pictures, ended, labels, light, draws_each=12)
     assert rates["eot"] < 0.6 * rates["plain"]
 
@@ -78,7 +78,7 @@ def test_the_destruction_rate_is_kurakins(linear, images):
     labels = network(pictures).argmax(1)
     adversarial = PGD(eps=0.3)(network, pictures, labels)
     adversarial[:3] = pictures[:3]  # these were never adversarial: they do not count
-    assert fooled(network, adversarial[3:], labels[3:]).all()
+    assert is_adversarial(network, adversarial[3:], labels[3:]).all()
     origin = {tuple(a.flatten().tolist()): p for a, p in zip(adversarial, pictures)}
 
     def half(images, keys):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from vitrine.attacks import APGD, BIM, EOT, FAB, FGSM, LBFGS, PGD, AutoAttack, Square, fooled
+from vitrine.attacks import APGD, BIM, EOT, FAB, FGSM, LBFGS, PGD, AutoAttack, Square, is_adversarial
 from vitrine.attacks.threat import violations
 from vitrine.core.registry import UnknownName
 
@@ -155,9 +155,9 @@ def test_works_within_inference_mode(convnet, images):
 def test_fooled_speaks_of_eval_mode(convnet, images, own_labels):
     pictures = images(6, 3, 8, 8)
     labels = own_labels(convnet, pictures)
-    assert not fooled(convnet, pictures, labels).any()
-    assert fooled(convnet, pictures, (labels + 1) % 5).all()
-    assert fooled(convnet, pictures, labels, targeted=True).all()
+    assert not is_adversarial(convnet, pictures, labels).any()
+    assert is_adversarial(convnet, pictures, (labels + 1) % 5).all()
+    assert is_adversarial(convnet, pictures, labels, targeted=True).all()
 
 
 def test_settings_that_cannot_be_are_refused():

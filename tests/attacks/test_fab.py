@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vitrine.attacks import FAB, fooled
+from vitrine.attacks import FAB, is_adversarial
 from vitrine.attacks.threat import NORMS
 
 
@@ -10,7 +10,7 @@ def test_finds_the_nearest_boundary_of_a_linear_network(norm, linear, images, ow
     network, pictures = linear(classes=4), images(12, 1, 1, 12, low=0.3, high=0.7).double()
     labels = own_labels(network, pictures)
     ended = FAB(norm=norm, eps=None, steps=30)(network, pictures, labels)
-    assert fooled(network, ended, labels).all()
+    assert is_adversarial(network, ended, labels).all()
     weight, logits = network[1].weight.detach(), network(pictures).detach()
     difference = weight[labels][:, None] - weight
     size = difference.abs().sum(2) if norm == "linf" else difference.norm(dim=2)
@@ -28,7 +28,7 @@ def test_images_beyond_the_budget_are_returned_as_they_came(linear, images, own_
     eps = sizes.median().item()
     ended = FAB(eps=eps)(network, pictures, labels)
     near, far = sizes < eps * 0.99, sizes > eps * 1.06
-    assert fooled(network, ended[near], labels[near]).all()
+    assert is_adversarial(network, ended[near], labels[near]).all()
     assert torch.equal(ended[far], pictures[far])
 
 
@@ -36,8 +36,10 @@ def test_leaving_the_batch_changes_nobodys_outcome(convnet, images, own_labels):
     network, pictures = convnet.double(), images(16, 3, 8, 8).double()
     labels = own_labels(network, pictures)
     fell = [
-        fooled(network, FAB(eps=0.012, steps=20, compact=compact)(network, pictures, labels), labels)
-        for compact in (True, False)
+        is_adversarial(
+            network, FAB(eps=0.012, steps=20, early_stop=early_stop)(network, pictures, labels), labels
+        )
+        for early_stop in (True, False)
     ]
     assert torch.equal(*fell)
     assert 0 < fell[0].sum() < 16

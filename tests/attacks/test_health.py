@@ -1,6 +1,6 @@
 from torch import nn
 
-from vitrine.attacks.health import health
+from vitrine.attacks.health import check_health
 
 
 class Masked(nn.Module):
@@ -18,7 +18,7 @@ class Masked(nn.Module):
 def test_a_linear_network_is_healthy(linear, images, own_labels):
     network, pictures = linear(classes=3), images(30, 1, 3, 4).double()
     labels = own_labels(network, pictures)
-    found = health(network, pictures, labels, eps=0.03, queries=50)
+    found = check_health(network, pictures, labels, eps=0.03, queries=50)
     assert found.healthy, found.warnings
     assert found.clean == 1 and found.unbounded == 0 and found.zero_gradients == 0
     assert len(found.losses) == 50 and found.losses[-1] > found.losses[0]
@@ -28,7 +28,7 @@ def test_a_linear_network_is_healthy(linear, images, own_labels):
 def test_masked_gradients_are_seen(linear, images, own_labels):
     network, pictures = Masked(linear(classes=3)), images(30, 1, 3, 4).double()
     labels = own_labels(network, pictures)
-    found = health(network, pictures, labels, eps=0.15, queries=100)
+    found = check_health(network, pictures, labels, eps=0.15, queries=100)
     assert not found.healthy
     assert found.zero_gradients == 1 and found.unbounded > 0 and found.only_square > 0
     text = " ".join(found.warnings)
@@ -37,5 +37,5 @@ def test_masked_gradients_are_seen(linear, images, own_labels):
 
 def test_l2_too(linear, images, own_labels):
     network, pictures = linear(classes=3), images(10, 1, 3, 4).double()
-    found = health(network, pictures, own_labels(network, pictures), norm="l2", eps=0.1, queries=20)
+    found = check_health(network, pictures, own_labels(network, pictures), norm="l2", eps=0.1, queries=20)
     assert found.unbounded == 0

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.optimize import minimize as scipy_minimize
 
-from vitrine.attacks import LBFGS, fooled
+from vitrine.attacks import LBFGS, is_adversarial
 from vitrine.attacks.quasi_newton import minimize
 
 
@@ -11,7 +11,7 @@ def test_finds_nearly_the_smallest_perturbation_of_a_linear_network(linear, imag
     network, pictures = linear(), images(10, 1, 1, 12, low=0.3, high=0.7).double()
     labels = own_labels(network, pictures)
     ended = LBFGS(searches=14)(network, pictures, labels)
-    assert fooled(network, ended, labels).all()
+    assert is_adversarial(network, ended, labels).all()
     w = (network[1].weight[0] - network[1].weight[1]).detach()
     logits = network(pictures).detach()
     nearest = (logits[:, 0] - logits[:, 1]).abs() / w.norm()
@@ -24,7 +24,7 @@ def test_targeted_reaches_its_target(convnet, images, own_labels):
     pictures = images(5, 3, 8, 8)
     targets = (own_labels(convnet, pictures) + 2) % 5
     ended = LBFGS(targeted=True, searches=6, steps=30)(convnet, pictures, targets)
-    assert fooled(convnet, ended, targets, targeted=True).all()
+    assert is_adversarial(convnet, ended, targets, targeted=True).all()
 
 
 def test_a_budget_leaves_out_what_is_farther(convnet, images, own_labels):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vitrine.attacks import APGD, PGD, fooled
+from vitrine.attacks import APGD, PGD, is_adversarial
 from vitrine.modules import load_network
 
 COUNT, EPS = 48, 0.5 / 255
@@ -46,7 +46,7 @@ def network(shared) -> nn.Module:
 def batch(shared, network) -> tuple[Tensor, Tensor]:
     """Images that stand at first."""
     images, labels = cifar10(shared, 2 * COUNT)
-    right = ~fooled(network, images, labels)
+    right = ~is_adversarial(network, images, labels)
     assert right.float().mean() > 0.6
     return images[right][:COUNT], labels[right][:COUNT]
 
@@ -58,12 +58,14 @@ def within_chance(ours: Tensor, theirs: Tensor) -> bool:
     return abs(ours.float().mean() - theirs.float().mean()) < 3 * error
 
 
-@pytest.mark.parametrize("compact", [True, False])
-def test_pgd_succeeds_as_often_as_torchattacks(network, batch, compact):
+@pytest.mark.parametrize("early_stop", [True, False])
+def test_pgd_succeeds_as_often_as_torchattacks(network, batch, early_stop):
     torchattacks = pytest.importorskip("torchattacks")
     torch.manual_seed(0)
-    theirs = fooled(network, torchattacks.PGD(network, eps=EPS, alpha=EPS / 4, steps=8)(*batch), batch[1])
-    ours = fooled(network, PGD(eps=EPS, steps=8, compact=compact)(network, *batch), batch[1])
+    theirs = is_adversarial(
+        network, torchattacks.PGD(network, eps=EPS, alpha=EPS / 4, steps=8)(*batch), batch[1]
+    )
+    ours = is_adversarial(network, PGD(eps=EPS, steps=8, early_stop=early_stop)(network, *batch), batch[1])
     assert 0.1 < theirs.float().mean() < 0.9
     assert within_chance(ours, theirs)
 
@@ -73,11 +75,11 @@ def test_apgd_succeeds_as_often_as_torchattacks(network, batch, loss):
     torchattacks = pytest.importorskip("torchattacks")
     theirs = torchattacks.APGD(network, eps=EPS, steps=8, loss=loss)(*batch)
     ours = APGD(eps=EPS, steps=8, loss=loss)(network, *batch)
-    fell = [fooled(network, ended, batch[1]) for ended in (ours, theirs)]
+    fell = [is_adversarial(network, ended, batch[1]) for ended in (ours, theirs)]
     assert 0.1 < fell[1].float().mean() < 0.9
     assert within_chance(*fell)
 
 
 def test_nothing_stands_at_8_of_255(network, batch):
     images, labels = batch
-    assert fooled(network, PGD(steps=20)(network, images, labels), labels).all()
+    assert is_adversarial(network, PGD(steps=20)(network, images, labels), labels).all()

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from vitrine.attacks import BIM, FGSM, PGD, fooled
+from vitrine.attacks import BIM, FGSM, PGD, is_adversarial
 from vitrine.attacks.losses import margin
 
 CONFIDENT = 0.15  # an eps that stays within [0, 1] for images between .3 and .7
@@ -25,7 +25,7 @@ def worst(network: nn.Module, pictures, labels, norm, eps):
 def test_reaches_the_closed_form_on_a_linear_network(kind, norm, momentum, linear, images, own_labels):
     network, pictures = linear(), images(8, 1, 1, 12, low=0.3, high=0.7).double()
     labels = own_labels(network, pictures)
-    attack = kind(norm=norm, eps=CONFIDENT, steps=60, step=CONFIDENT, momentum=momentum, compact=False)
+    attack = kind(norm=norm, eps=CONFIDENT, steps=60, step=CONFIDENT, momentum=momentum, early_stop=False)
     expected = worst(network, pictures, labels, norm, CONFIDENT).detach()
     torch.testing.assert_close(attack(network, pictures, labels), expected, atol=1e-5, rtol=0)
 
@@ -43,7 +43,7 @@ def test_targeted_reaches_the_target_where_the_margin_allows(linear, images):
     network, pictures = linear(classes=4), images(20, 1, 1, 12, low=0.3, high=0.7).double()
     targets, eps = torch.arange(20) % 4, 0.1
     attack = PGD(eps=eps, steps=80, step=0.01, targeted=True, loss="margin")
-    reached = fooled(network, attack(network, pictures, targets), targets, targeted=True)
+    reached = is_adversarial(network, attack(network, pictures, targets), targets, targeted=True)
     # for each other class alone, the gap can shrink by eps |w_t - w_k|_1: necessary for reaching the target
     weight = network[1].weight
     for image, target, ok in zip(pictures, targets, reached):
@@ -73,15 +73,15 @@ def test_finds_what_brute_force_finds_on_two_pixels(norm, images, own_labels):
     pictures = images(60, 1, 1, 2)
     labels = own_labels(network, pictures)
     attack = PGD(norm=norm, eps=0.12, steps=40, restarts=4)
-    fell = fooled(network, attack(network, pictures, labels), labels)
+    fell = is_adversarial(network, attack(network, pictures, labels), labels)
     known = torch.tensor([brute_force(network, x, y, norm, 0.12) for x, y in zip(pictures, labels)])
     assert 5 < known.sum() < 55
     assert torch.equal(fell, known)
 
 
 @settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 1000), restarts=st.integers(1, 3), compact=st.booleans())
-def test_restarts_never_make_it_weaker(seed, restarts, compact):
+@given(seed=st.integers(0, 1000), restarts=st.integers(1, 3), early_stop=st.booleans())
+def test_restarts_never_make_it_weaker(seed, restarts, early_stop):
     generator = torch.Generator().manual_seed(seed)
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
     for parameter in network.parameters():
@@ -90,9 +90,9 @@ def test_restarts_never_make_it_weaker(seed, restarts, compact):
     labels = network(pictures).argmax(1)
 
     def outcome(count):
-        attack = PGD(eps=0.1, steps=2, restarts=count, seed=seed, compact=compact)
+        attack = PGD(eps=0.1, steps=2, restarts=count, seed=seed, early_stop=early_stop)
         ended = attack(network, pictures, labels)
-        return fooled(network, ended, labels), margin(network(ended), labels)
+        return is_adversarial(network, ended, labels), margin(network(ended), labels)
 
     (few, before), (more, after) = outcome(restarts), outcome(restarts + 1)
     assert (more | ~few).all()
@@ -103,8 +103,10 @@ def test_leaving_the_batch_only_makes_it_stronger(convnet, images, own_labels):
     pictures = images(16, 3, 8, 8)
     labels = own_labels(convnet, pictures)
     left, stayed = (
-        fooled(convnet, PGD(eps=0.02, steps=8, compact=compact)(convnet, pictures, labels), labels)
-        for compact in (True, False)
+        is_adversarial(
+            convnet, PGD(eps=0.02, steps=8, early_stop=early_stop)(convnet, pictures, labels), labels
+        )
+        for early_stop in (True, False)
     )
     assert (left | ~stayed).all()
     assert 0 < left.sum() < 16
@@ -113,7 +115,7 @@ def test_leaving_the_batch_only_makes_it_stronger(convnet, images, own_labels):
 def test_unchecked_is_the_same_search(convnet, images, own_labels):
     pictures = images(6, 3, 8, 8)
     labels = own_labels(convnet, pictures)
-    checked = PGD(steps=3, compact=False)(convnet, pictures, labels)
+    checked = PGD(steps=3, early_stop=False)(convnet, pictures, labels)
     assert torch.equal(checked, PGD(steps=3)(convnet, pictures, labels, check=False))
 
 
@@ -138,7 +140,7 @@ def test_train_mode_normalises_by_the_batch_and_touches_no_statistics(convnet, i
     convnet[1].running_mean.fill_(5.0)  # so that the two modes differ
     statistics = {name: value.clone() for name, value in convnet[1].named_buffers()}
     ended = {
-        mode: BIM(eps=0.05, steps=1, step=0.05, mode=mode, compact=False)(convnet, pictures, labels)
+        mode: BIM(eps=0.05, steps=1, step=0.05, mode=mode, early_stop=False)(convnet, pictures, labels)
         for mode in ("train", "eval")
     }
     assert all(torch.equal(value, statistics[name]) for name, value in convnet[1].named_buffers())
@@ -154,7 +156,7 @@ def test_keys_are_what_random_starts_are_drawn_from(convnet, images, own_labels)
     pictures = images(2, 3, 8, 8)
     pictures[1] = pictures[0]
     labels = own_labels(convnet, pictures)
-    attack = PGD(steps=1, step=1e-6, compact=False)
+    attack = PGD(steps=1, step=1e-6, early_stop=False)
     same = attack(convnet, pictures, labels)
     assert torch.equal(same[0], same[1])
     other = attack(convnet, pictures, labels, keys=torch.tensor([3, 4]))
@@ -165,7 +167,7 @@ def test_searching_in_bfloat16_confirms_falls_in_full(convnet, images, own_label
     pictures = images(16, 3, 8, 8)
     labels = own_labels(convnet, pictures)
     fell = [
-        fooled(convnet, PGD(eps=0.02, steps=8, precision=p)(convnet, pictures, labels), labels)
+        is_adversarial(convnet, PGD(eps=0.02, steps=8, precision=p)(convnet, pictures, labels), labels)
         for p in ("32-true", "bf16-mixed")
     ]
     assert (fell[0] == fell[1]).float().mean() > 0.8
@@ -190,5 +192,5 @@ def test_under_the_callers_autocast_falls_are_confirmed_in_full():
 def test_every_step_can_be_watched(convnet, images, own_labels):
     pictures, seen = images(3, 3, 8, 8), []
     labels = own_labels(convnet, pictures)
-    PGD(steps=4, compact=False)(convnet, pictures, labels, watch=lambda *what: seen.append(what))
+    PGD(steps=4, early_stop=False)(convnet, pictures, labels, watch=lambda *what: seen.append(what))
     assert [(loss.shape, gradient.shape) for loss, gradient in seen] == [((3,), (3, 3, 8, 8))] * 4

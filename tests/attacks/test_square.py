@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vitrine.attacks import Square, fooled
+from vitrine.attacks import Square, is_adversarial
 from vitrine.attacks.square_moves import _pyramid
 
 
@@ -25,7 +25,7 @@ def test_fells_most_of_what_a_linear_networks_margin_allows(norm, eps, linear, i
     size = w.abs().sum() if norm == "linf" else w.norm()
     logits = network(pictures).detach()
     reach = (logits[:, 0] - logits[:, 1]).abs() / size
-    fell = fooled(network, Square(norm=norm, eps=eps, queries=400)(network, pictures, labels), labels)
+    fell = is_adversarial(network, Square(norm=norm, eps=eps, queries=400)(network, pictures, labels), labels)
     assert not fell[reach > eps].any()
     assert fell[reach < eps * 0.6].all() and (reach < eps * 0.6).sum() > 5
 
@@ -50,6 +50,7 @@ def test_more_queries_never_fell_fewer(convnet, images, own_labels):
     pictures = images(12, 3, 8, 8)
     labels = own_labels(convnet, pictures)
     few, more = (
-        fooled(convnet, Square(eps=0.05, queries=n)(convnet, pictures, labels), labels) for n in (40, 160)
+        is_adversarial(convnet, Square(eps=0.05, queries=n)(convnet, pictures, labels), labels)
+        for n in (40, 160)
     )
     assert (more | ~few).all()

@@ -64,7 +64,7 @@ class Adversarial(Analysis):
             steps=self.steps,
             targeted=target is not None,
             seed=subject.seed,
-            compact=False,
+            early_stop=False,
         )
         goals = labels if target is None else torch.full_like(labels, target)
         pair = _Pair(subject, images, attack(subject.network, images, goals), labels, target)

@@ -16,7 +16,7 @@ from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.plots import COLOURS, bars
 from vitrine.analyses.table import table
 from vitrine.analyses.terms import budget, class_index
-from vitrine.attacks import EOT, PGD, TRANSFORMATIONS, destruction_rate, fooled
+from vitrine.attacks import EOT, PGD, TRANSFORMATIONS, destruction_rate, is_adversarial
 from vitrine.core.random_numbers import content_keys, fold_in, uniform
 from vitrine.core.settings import setting
 
@@ -100,7 +100,7 @@ class Physical(Analysis):
             figures.append(self._figure(subject, probe, sides, int(labels[i]), int(targets[i])))
         reached, undone = {}, {}
         for side, adversarial in found.items():
-            reached[side] = int(fooled(subject.network, adversarial, targets, targeted=True).sum())
+            reached[side] = int(is_adversarial(subject.network, adversarial, targets, targeted=True).sum())
             for name in TITLES:
                 rate = destruction_rate(
                     subject.network,
@@ -124,7 +124,7 @@ class Physical(Analysis):
             step=2.5 * self.eps / self.steps if self.norm == "l2" else self.eps / 8,
             targeted=True,
             seed=subject.seed,
-            compact=False,
+            early_stop=False,
         )
         eot = EOT(attack, one_of_them, draws=self.draws)
         return {name: a(subject.network, images, targets) for name, a in {"PGD": attack, "EOT": eot}.items()}

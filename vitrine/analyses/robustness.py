@@ -12,9 +12,9 @@ from torch import Tensor
 
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.robustness_figures import against_eps, by_class, health_figure
-from vitrine.attacks import PGD, AutoAttack, nested
+from vitrine.attacks import PGD, AutoAttack, robustness_curve
 from vitrine.attacks.evaluation import Evaluation, fingerprint
-from vitrine.attacks.health import Health, health
+from vitrine.attacks.health import HealthReport, check_health
 from vitrine.core.random_numbers import permutation
 from vitrine.core.settings import SettingError, setting
 
@@ -79,11 +79,11 @@ class Robustness(Analysis):
         yield by_class(subject.classes, labels, evaluation, **budget)
         yield health_figure(report, evaluation, self.health_queries)
 
-    def _made(self, subject: Subject, indices: Tensor) -> tuple[Evaluation, Tensor, Health, Tensor]:
+    def _made(self, subject: Subject, indices: Tensor) -> tuple[Evaluation, Tensor, HealthReport, Tensor]:
         """AutoAttack on these images (not their pixels), who stands at each eps, the health, the labels."""
         images, labels = subject.images(indices)
         evaluation = self._attacked(subject, images, labels)
-        bare = dataclasses.replace(evaluation, adversarial=images[:0], fell_to=evaluation.fell_to.cpu())
+        bare = dataclasses.replace(evaluation, adversarial=images[:0], broken_by=evaluation.broken_by.cpu())
         standing = self._curve(subject, images, labels)
         return bare, standing, self._health(subject, images, labels), labels.cpu()
 
@@ -116,14 +116,16 @@ class Robustness(Analysis):
 
         def compute() -> dict[str, Any]:
             parts = [
-                torch.stack([b.standing for b in nested(attack, subject.network, *batch, self._budgets)])
+                torch.stack(
+                    [b.robust for b in robustness_curve(attack, subject.network, *batch, self._budgets)]
+                )
                 for batch in self._batches(subject, "accuracy against eps", images, labels)
             ]
             return {"standing": torch.cat(parts, 1).cpu()}
 
         return _kept(subject, f"{fingerprint(images, labels)} {attack} {self._budgets}", compute)["standing"]
 
-    def _health(self, subject: Subject, images: Tensor, labels: Tensor) -> Health:
+    def _health(self, subject: Subject, images: Tensor, labels: Tensor) -> HealthReport:
         budget = {
             "norm": self.norm,
             "eps": self.eps,
@@ -133,12 +135,12 @@ class Robustness(Analysis):
 
         def compute() -> dict[str, Any]:
             parts = [
-                health(subject.network, *batch, **budget)
+                check_health(subject.network, *batch, **budget)
                 for batch in self._batches(subject, "health", images, labels)
             ]
             return dataclasses.asdict(pooled(parts))
 
-        return Health(**_kept(subject, f"{fingerprint(images, labels)} health {budget}", compute))
+        return HealthReport(**_kept(subject, f"{fingerprint(images, labels)} health {budget}", compute))
 
     def _batches(
         self, subject: Subject, what: str, images: Tensor, labels: Tensor
@@ -148,25 +150,25 @@ class Robustness(Analysis):
 
 
 def _joined(
-    parts: Sequence[tuple[Evaluation, Tensor, Health, Tensor] | None],
-) -> tuple[Evaluation, Tensor, Health, Tensor]:
+    parts: Sequence[tuple[Evaluation, Tensor, HealthReport, Tensor] | None],
+) -> tuple[Evaluation, Tensor, HealthReport, Tensor]:
     """What was found on all images, from what was found on shares of them (None: no image)."""
     evaluations, standing, reports, labels = zip(*(part for part in parts if part is not None))
-    fell_to = torch.cat([evaluation.fell_to for evaluation in evaluations])
-    evaluation = dataclasses.replace(evaluations[0], fell_to=fell_to)
+    broken_by = torch.cat([evaluation.broken_by for evaluation in evaluations])
+    evaluation = dataclasses.replace(evaluations[0], broken_by=broken_by)
     return evaluation, torch.cat(standing, 1), pooled(reports), torch.cat(labels)
 
 
-def pooled(parts: Sequence[Health]) -> Health:
+def pooled(parts: Sequence[HealthReport]) -> HealthReport:
     """The health of an evaluation from those of its batches: every number is a mean over images."""
     count = sum(part.images for part in parts)
 
     def mean(values: Sequence[float]) -> float:
         return sum(value * part.images for value, part in zip(values, parts)) / count
 
-    names = [f.name for f in dataclasses.fields(Health) if f.name not in ("images", "losses")]
+    names = [f.name for f in dataclasses.fields(HealthReport) if f.name not in ("images", "losses")]
     shares = {name: mean([getattr(part, name) for part in parts]) for name in names}
-    return Health(count, losses=[mean(at) for at in zip(*(part.losses for part in parts))], **shares)
+    return HealthReport(count, losses=[mean(at) for at in zip(*(part.losses for part in parts))], **shares)
 
 
 def _kept(subject: Subject, key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:

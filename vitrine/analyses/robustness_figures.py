@@ -11,7 +11,7 @@ from vitrine.analyses.base import Figure
 from vitrine.analyses.plots import COLOURS, bars, percent, plotted, wilson
 from vitrine.analyses.terms import budget
 from vitrine.attacks.evaluation import Evaluation
-from vitrine.attacks.health import Health
+from vitrine.attacks.health import HealthReport
 
 SHOWN = 24  # classes in a picture
 
@@ -19,7 +19,7 @@ SHOWN = 24  # classes in a picture
 def against_eps(
     standing: Mapping[float, Tensor],
     evaluation: Evaluation,
-    report: Health,
+    report: HealthReport,
     *,
     norm: str,
     eps: float,
@@ -35,7 +35,7 @@ def against_eps(
         steps: of PGD.
         classes: how many there are.
     """
-    count = len(evaluation.fell_to)
+    count = len(evaluation.broken_by)
     accuracies = {at: stands.float().mean().item() for at, stands in standing.items()}
     unit = 255 if norm == "linf" else 1
     budgets = [at * unit for at in accuracies]
@@ -73,9 +73,7 @@ def against_eps(
 
     after = evaluation.report()
     parts = ", ".join(f"{name} {accuracy:.1%}" for name, accuracy in after.items() if name != "clean")
-    missing = (
-        f"; left out for want of classes: {', '.join(evaluation.left_out)}" if evaluation.left_out else ""
-    )
+    missing = f"; left out for want of classes: {', '.join(evaluation.skipped)}" if evaluation.skipped else ""
     return Figure(
         key="accuracy against eps",
         image=plotted(draw),
@@ -93,10 +91,10 @@ def by_class(
     classes: Sequence[str], labels: Tensor, evaluation: Evaluation, *, norm: str, eps: float
 ) -> Figure:
     """Each class's accuracy as the images are and under AutoAttack; of many classes the weakest."""
-    labels, fell_to = labels.cpu(), evaluation.fell_to.cpu()
+    labels, broken_by = labels.cpu(), evaluation.broken_by.cpu()
     shares = {}
     for index in labels.unique().tolist():
-        own = fell_to[labels == index]
+        own = broken_by[labels == index]
         right, stands = (own != 0).float().mean().item(), (own < 0).float().mean().item()
         shares[index] = {"clean": right, "robust": stands, "images": len(own)}
     weakest = sorted(shares, key=lambda index: (shares[index]["robust"], shares[index]["clean"]))
@@ -122,7 +120,7 @@ def by_class(
     )
 
 
-def health_figure(report: Health, evaluation: Evaluation, queries: int) -> Figure:
+def health_figure(report: HealthReport, evaluation: Evaluation, queries: int) -> Figure:
     """What each attack leaves standing, weakest attack first: an honest evaluation only falls."""
     left = {
         "as they are": report.clean,
@@ -154,7 +152,7 @@ def health_figure(report: Health, evaluation: Evaluation, queries: int) -> Figur
     )
 
 
-def verdict(report: Health) -> str:
+def verdict(report: HealthReport) -> str:
     """What speaks against the evaluation, in a sentence."""
     if report.healthy:
         return "Health: nothing speaks against this evaluation."

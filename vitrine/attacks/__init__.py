@@ -49,8 +49,8 @@ _LAZY = {
     "AutoAttack": "vitrine.attacks.autoattack",
     "EOT": "vitrine.attacks.eot",
     "destruction_rate": "vitrine.attacks.eot",
-    "fooled": "vitrine.attacks.victim",
-    "nested": "vitrine.attacks.budgets",
+    "is_adversarial": "vitrine.attacks.model",
+    "robustness_curve": "vitrine.attacks.curve",
 }
 
 __all__ = [
@@ -67,12 +67,12 @@ __all__ = [
     "AutoAttack",
     "Square",
     "destruction_rate",
-    "fooled",
-    "nested",
+    "is_adversarial",
+    "robustness_curve",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
-        raise AttributeError(f"module 'attacks' has no attribute {name!r}")
+        raise AttributeError(f"module 'vitrine.attacks' has no attribute {name!r}")
     return getattr(importlib.import_module(_LAZY[name]), name)

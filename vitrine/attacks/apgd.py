@@ -12,9 +12,9 @@ from torch import Tensor
 
 from vitrine.attacks import losses
 from vitrine.attacks.base import Attack
+from vitrine.attacks.model import Victim
 from vitrine.attacks.restarts import worst_of
 from vitrine.attacks.threat import L2, Linf, around
-from vitrine.attacks.victim import Victim
 from vitrine.core.random_numbers import fold_in
 from vitrine.core.settings import SettingError, setting
 
@@ -36,7 +36,7 @@ class APGD(Attack):
     draws: int = setting(
         1, "gradients a step, for networks that draw random numbers (AutoAttack rand: 20)", least=1
     )
-    compact: bool = setting(True, "images leave as they fall; false: all take all steps")
+    early_stop: bool = setting(True, "images leave as they fall; false: all take all steps")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,7 +51,7 @@ class APGD(Attack):
         losses.enough_classes(logits, self.loss)
         towards = self.loss == "dlr-targeted"
         ranked = wrong_classes(logits, labels, self.targets) if towards else None
-        compact = self.compact and victim.check and self.mode == "eval"
+        early_stop = self.early_stop and victim.check and self.mode == "eval"
 
         def run(number: int, rows: Tensor) -> Tensor:
             own = fold_in(keys[rows], number)
@@ -61,12 +61,12 @@ class APGD(Attack):
                 own,
                 None if ranked is None else ranked[rows, number % len(ranked.T)],
             )
-            return self._climb(victim, state, compact)
+            return self._climb(victim, state, early_stop)
 
         runs = self.restarts * (len(ranked.T) if towards else 1)
-        return worst_of(runs, run, victim, images, labels, compact)
+        return worst_of(runs, run, victim, images, labels, early_stop)
 
-    def _climb(self, victim: Victim, s: State, compact: bool) -> Tensor:
+    def _climb(self, victim: Victim, s: State, early_stop: bool) -> Tensor:
         """Each image as it fell (where none leave: as it last fell), the others at their worst."""
         ended = s.ball.images.clone()
         s.points = s.ball.start(s.keys)
@@ -78,7 +78,7 @@ class APGD(Attack):
             logits, loss, gradient = victim.gradient(s.points, s.labels, self._loss(s), s.keys, self.draws)
             self._compare(s, step, loss, gradient)
             fallen = victim.fallen(s.points, logits, s.labels)
-            if compact:
+            if early_stop:
                 if fallen.any():
                     ended[s.rows[fallen]] = s.points[fallen]
                     s = s.at((~fallen).nonzero()[:, 0])

@@ -15,8 +15,8 @@ from vitrine.attacks.base import Attack, check_images
 from vitrine.attacks.evaluation import Evaluation, fingerprint
 from vitrine.attacks.fab import FAB
 from vitrine.attacks.losses import FEWEST_CLASSES
+from vitrine.attacks.model import Victim, is_adversarial
 from vitrine.attacks.square import Square
-from vitrine.attacks.victim import Victim, fooled
 from vitrine.core.network_scopes import frozen_weights
 from vitrine.core.settings import SettingError, setting
 
@@ -37,7 +37,7 @@ class AutoAttack(Attack):
     queries: int = setting(5000, "forward passes of Square", least=1)
     draws: int = setting(20, "rand: gradients a step", least=1)
     batch_size: int = setting(256, "images attacked at once", least=1)
-    compact: bool = setting(
+    early_stop: bool = setting(
         True, "images leave as they fall; false: each attack takes all images all the way"
     )
 
@@ -53,7 +53,7 @@ class AutoAttack(Attack):
     def parts(self) -> dict[str, Attack]:
         """The attacks in order, by name."""
         common = {"norm": self.norm, "eps": self.eps, "seed": self.seed, "precision": self.precision}
-        common["compact"] = self.compact
+        common["early_stop"] = self.early_stop
         if self.version == "rand":
             return {
                 f"apgd-{loss}": APGD(**common, steps=self.steps, loss=loss, draws=self.draws)
@@ -99,27 +99,27 @@ class AutoAttack(Attack):
         if not len(images):
             return
         images = images.detach()
-        parts, left_out = self._within(network, images, labels)
-        made_for = f"{fingerprint(images, labels)} {replace(self, batch_size=1)}"
+        parts, skipped = self._within(network, images, labels)
+        identity = f"{fingerprint(images, labels)} {replace(self, batch_size=1)}"
         names = list(parts)
         if state is None:
-            evaluation = Evaluation.of(images, ["clean", *names], left_out, made_for)
+            evaluation = Evaluation.start(images, ["clean", *names], skipped, identity)
             for rows in torch.arange(len(images), device=images.device).split(self.batch_size):
-                fell = fooled(network, images[rows], labels[rows])
+                fell = is_adversarial(network, images[rows], labels[rows])
                 evaluation.record(rows[fell], images[rows[fell]], 0)
         else:
-            evaluation = Evaluation.resumed(state, images, made_for)
+            evaluation = Evaluation.from_state_dict(state, images, identity)
         yield evaluation
         for number, name in enumerate(names, start=1):
             if number < evaluation.part:
                 continue
             if number > evaluation.part:
                 evaluation.part, evaluation.done = number, 0
-            left = evaluation.rows(number, everybody=not self.compact)[evaluation.done :]
+            left = evaluation.rows(number, everybody=not self.early_stop)[evaluation.done :]
             for rows in left.split(self.batch_size):
                 own = None if keys is None else keys[rows]
                 ended = parts[name](network, images[rows], labels[rows], keys=own)
-                fell = fooled(network, ended, labels[rows])
+                fell = is_adversarial(network, ended, labels[rows])
                 evaluation.record(rows[fell], ended[fell], number)
                 evaluation.done += len(rows)
                 yield evaluation

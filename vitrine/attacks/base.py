@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrine.attacks import threat
-from vitrine.attacks.victim import Victim, Views, Watch
+from vitrine.attacks.model import Victim, Views, Watch
 from vitrine.core import settings
 from vitrine.core.network_scopes import frozen_weights
 from vitrine.core.random_numbers import content_keys, fold_in

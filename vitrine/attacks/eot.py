@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from vitrine.attacks import TRANSFORMATIONS
 from vitrine.attacks.base import Attack, check_images
+from vitrine.attacks.model import Views, is_adversarial
 from vitrine.attacks.pgd import PGD
-from vitrine.attacks.victim import Views, fooled
 from vitrine.core import settings
 from vitrine.core.random_numbers import content_keys, fold_in
 from vitrine.core.settings import SettingError, setting
@@ -61,8 +61,8 @@ class EOT:
         """Adversarial images, [N, C, H, W]; arguments and errors as of `Attack`."""
         views = Views(named(self.transformation), self.draws, self.at_once)
         attack = self.attack
-        if getattr(attack, "compact", False):  # fooling once is not surviving
-            attack = dataclasses.replace(attack, compact=False)
+        if getattr(attack, "early_stop", False):  # fooling once is not surviving
+            attack = dataclasses.replace(attack, early_stop=False)
         return attack(network, images, labels, keys=keys, views=views, **options)
 
 
@@ -96,9 +96,9 @@ def destruction_rate(
     check_images(adversarial, labels)
     named_one, keys = named(transformation), fold_in(content_keys(images), seed)
     if targets is None:
-        counted = fooled(network, adversarial, labels) & ~fooled(network, images, labels)
+        counted = is_adversarial(network, adversarial, labels) & ~is_adversarial(network, images, labels)
     else:
-        counted = fooled(network, adversarial, targets, targeted=True)
+        counted = is_adversarial(network, adversarial, targets, targeted=True)
     rows = counted.nonzero()[:, 0]
     if not len(rows):
         return float("nan")
@@ -107,8 +107,8 @@ def destruction_rate(
         for draw in range(draws_each):
             seen = named_one(adversarial[rows], fold_in(keys[rows], draw))
             if targets is None:
-                still = fooled(network, seen, labels[rows])
+                still = is_adversarial(network, seen, labels[rows])
             else:
-                still = fooled(network, seen, targets[rows], targeted=True)
+                still = is_adversarial(network, seen, targets[rows], targeted=True)
             undone += int((~still).sum())
     return undone / (draws_each * len(rows))

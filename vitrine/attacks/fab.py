@@ -12,8 +12,8 @@ from vitrine.attacks.apgd import wrong_classes
 from vitrine.attacks.base import Attack
 from vitrine.attacks.hyperplane import project
 from vitrine.attacks.losses import Loss
+from vitrine.attacks.model import Victim
 from vitrine.attacks.threat import NORMS
-from vitrine.attacks.victim import Victim
 from vitrine.core.settings import setting
 
 
@@ -33,7 +33,7 @@ class FAB(Attack):
     beta: float = setting(
         0.9, "share of the perturbation kept when stepping back from beyond", above=0, most=1
     )
-    compact: bool = setting(True, "images leave as they fall; false: all take all steps")
+    early_stop: bool = setting(True, "images leave as they fall; false: all take all steps")
 
     unbounded: ClassVar[bool] = True
     directed: ClassVar[bool] = False
@@ -44,15 +44,15 @@ class FAB(Attack):
         nearest, sizes = images.clone(), images.new_full((len(images),), torch.inf)
         sizes[victim.fallen(images, logits, labels)] = 0
         rows = (sizes > 0).nonzero()[:, 0]
-        compact = self.compact and self.eps is not None and victim.check and self.mode == "eval"
+        early_stop = self.early_stop and self.eps is not None and victim.check and self.mode == "eval"
         for rank in range(ranked.shape[1]):
             if not len(rows):
                 break
             its = labels[rows], ranked[rows, rank], keys[rows]
-            found, size = self._walk(victim, images[rows], *its, sizes[rows], compact)
+            found, size = self._walk(victim, images[rows], *its, sizes[rows], early_stop)
             nearer = size < sizes[rows]
             nearest[rows[nearer]], sizes[rows[nearer]] = found[nearer], size[nearer]
-            if compact:
+            if early_stop:
                 rows = rows[sizes[rows] > self.eps]
         allowed = sizes <= (torch.inf if self.eps is None else self.eps)
         return torch.where((allowed & sizes.isfinite()).view(-1, 1, 1, 1), nearest, images)
@@ -65,7 +65,7 @@ class FAB(Attack):
         targets: Tensor,
         keys: Tensor,
         sizes: Tensor,
-        compact: bool,
+        early_stop: bool,
     ) -> tuple[Tensor, Tensor]:
         """The nearest adversarial images found on the way to one target each, and their distances [N]."""
         measure, shape = NORMS[self.norm].size, images.shape[1:]
@@ -92,7 +92,7 @@ class FAB(Attack):
             nearest[rows[nearer]], best[rows[nearer]] = points[nearer], size[nearer]
             back = images + self.beta * (points - images)
             points = torch.where(across.view(-1, 1, 1, 1), back, points)
-            if compact:
+            if early_stop:
                 stand = (best[rows] > self.eps).nonzero()[:, 0]
                 if len(stand) < len(rows):
                     rows, points, images = rows[stand], points[stand], images[stand]

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from vitrine.attacks import losses
 from vitrine.attacks.base import Attack
+from vitrine.attacks.model import Victim
 from vitrine.attacks.threat import around
-from vitrine.attacks.victim import Victim
 from vitrine.core.settings import setting
 
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vitrine.attacks.model import is_adversarial
 from vitrine.attacks.pgd import PGD
 from vitrine.attacks.square import Square
-from vitrine.attacks.victim import fooled
 
 TOLERANCE = 0.02  # share of the images: what chance does to a few hundred
 
 
 @dataclass(frozen=True)
-class Health:
+class HealthReport:
     """Shares are of all images, accuracies included."""
 
     images: int
@@ -60,7 +60,7 @@ class Health:
         return not self.warnings
 
 
-def health(
+def check_health(
     network: nn.Module,
     images: Tensor,
     labels: Tensor,
@@ -69,7 +69,7 @@ def health(
     eps: float = 8 / 255,
     queries: int = 500,
     seed: int = 0,
-) -> Health:
+) -> HealthReport:
     """The health of an evaluation at this budget, from a few hundred images.
 
     Args:
@@ -89,22 +89,24 @@ def health(
     def watch_losses(values: Tensor, _: Tensor) -> None:
         losses.append(values.mean())
 
-    clean = ~fooled(network, images, labels)
-    short = PGD(**budget, steps=10, compact=False)(network, images, labels, watch=watch_zeros)
-    long = PGD(**budget, steps=50, compact=False)(network, images, labels, watch=watch_losses)
-    pgd10, pgd50 = (clean & ~fooled(network, ended, labels) for ended in (short, long))
-    square = clean & ~fooled(network, Square(**budget, queries=queries)(network, images, labels), labels)
+    clean = ~is_adversarial(network, images, labels)
+    short = PGD(**budget, steps=10, early_stop=False)(network, images, labels, watch=watch_zeros)
+    long = PGD(**budget, steps=50, early_stop=False)(network, images, labels, watch=watch_losses)
+    pgd10, pgd50 = (clean & ~is_adversarial(network, ended, labels) for ended in (short, long))
+    square = clean & ~is_adversarial(
+        network, Square(**budget, queries=queries)(network, images, labels), labels
+    )
     everything = 1.0 if norm == "linf" else math.sqrt(images[0].numel())
     unbounded = clean.clone()
     rows = clean.nonzero()[:, 0]
     if len(rows):
         ended = PGD(**budget | {"eps": everything}, steps=50)(network, images[rows], labels[rows])
-        unbounded[rows] = ~fooled(network, ended, labels[rows])
+        unbounded[rows] = ~is_adversarial(network, ended, labels[rows])
 
     def share(which: Tensor) -> float:
         return which.float().mean().item()
 
-    return Health(
+    return HealthReport(
         images=len(images),
         zero_gradients=torch.stack(zeros).mean().item(),
         losses=torch.stack(losses).tolist(),

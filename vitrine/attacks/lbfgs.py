@@ -11,9 +11,9 @@ from torch import Tensor
 from vitrine.attacks import losses
 from vitrine.attacks.apgd import wrong_classes
 from vitrine.attacks.base import Attack
+from vitrine.attacks.model import Victim
 from vitrine.attacks.quasi_newton import minimize
 from vitrine.attacks.threat import L2
-from vitrine.attacks.victim import Victim
 from vitrine.core.settings import setting
 
 _FACTOR = 10.0  # by which c moves until it is bracketed

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from vitrine.attacks import losses
 from vitrine.attacks.base import Attack
+from vitrine.attacks.model import Victim
 from vitrine.attacks.restarts import worst_of
 from vitrine.attacks.threat import Linf, around
-from vitrine.attacks.victim import Victim
 from vitrine.core.random_numbers import fold_in
 from vitrine.core.settings import setting
 
@@ -28,7 +28,7 @@ class PGD(Attack):
     restarts: int = setting(1, "runs from other random points; the worst counts, image by image", least=1)
     momentum: float = setting(0.0, "share of the last step's direction kept (Dong 2018: 1)", least=0)
     loss: str = setting("ce", "what is driven up", choices=tuple(losses.LOSSES))
-    compact: bool = setting(True, "images leave as they fall; false: all take all steps, the last counts")
+    early_stop: bool = setting(True, "images leave as they fall; false: all take all steps, the last counts")
 
     def search(
         self,
@@ -49,7 +49,7 @@ class PGD(Attack):
         """
         ball = around(images, self.norm, self.eps)
         loss = loss or losses.of(self.loss, self.targeted)
-        compact = self.compact and victim.check and self.mode == "eval"
+        early_stop = self.early_stop and victim.check and self.mode == "eval"
 
         def run(number: int, rows: Tensor) -> Tensor:
             whole = len(rows) == len(images)
@@ -59,9 +59,9 @@ class PGD(Attack):
                 begin = ball.project(start.detach())
             else:
                 begin = mine.start(own) if self.random_start or number else mine.images
-            return self._climb(victim, mine, begin, its, own, loss, compact)
+            return self._climb(victim, mine, begin, its, own, loss, early_stop)
 
-        return worst_of(self.restarts, run, victim, images, labels, compact)
+        return worst_of(self.restarts, run, victim, images, labels, early_stop)
 
     def _climb(
         self,
@@ -71,14 +71,14 @@ class PGD(Attack):
         labels: Tensor,
         keys: Tensor,
         loss: losses.Loss,
-        compact: bool,
+        early_stop: bool,
     ) -> Tensor:
         size = self.step or (self.eps / 4 if self.norm == "linf" else 2.5 * self.eps / self.steps)
         velocity = torch.zeros_like(points) if self.momentum else None
         ended, rows = points, None
         for _ in range(self.steps):
             logits, _, gradient = victim.gradient(points, labels, loss, keys)
-            if compact and (fallen := victim.fallen(points, logits, labels)).any():
+            if early_stop and (fallen := victim.fallen(points, logits, labels)).any():
                 if rows is None:
                     ended, rows = points.clone(), torch.arange(len(points), device=points.device)
                 ended[rows[fallen]] = points[fallen]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vitrine.attacks.victim import Victim
+from vitrine.attacks.model import Victim
 
 
 def worst_of(
@@ -16,13 +16,13 @@ def worst_of(
     victim: Victim,
     images: Tensor,
     labels: Tensor,
-    compact: bool,
+    early_stop: bool,
 ) -> Tensor:
     """The run that takes an image furthest over the boundary, [N, C, H, W]; an earlier one at a tie.
 
     Args:
         run: called with the run's number and the rows (int64) to attack, gives those rows' images.
-        compact: images that have fallen are spared further runs.
+        early_stop: images that have fallen are spared further runs.
     """
     rows = torch.arange(len(images), device=images.device)
     if runs == 1:
@@ -35,7 +35,7 @@ def worst_of(
         further = margins > furthest[rows]
         worst[rows] = torch.where(further.view(-1, *[1] * (images.ndim - 1)), ended, worst[rows])
         furthest[rows] = torch.where(further, margins, furthest[rows])
-        if compact:
+        if early_stop:
             rows = rows[(logits.argmax(1) == labels[rows]) != victim.targeted]
             if not len(rows):
                 break

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from vitrine.attacks import square_moves
 from vitrine.attacks.base import Attack
+from vitrine.attacks.model import Victim
 from vitrine.attacks.restarts import worst_of
 from vitrine.attacks.threat import L2, Linf, around
-from vitrine.attacks.victim import Victim
 from vitrine.core.random_numbers import fold_in, uniform
 from vitrine.core.settings import setting
 
@@ -27,18 +27,20 @@ class Square(Attack):
     p: float = setting(0.8, "share of the pixels changed at first", above=0, most=1)
     rescale: bool = setting(False, "scale the schedule, made for 10,000 queries, to the budget")
     restarts: int = setting(1, "runs with other random numbers; the worst counts, image by image", least=1)
-    compact: bool = setting(True, "images leave as they fall; false: all take all queries")
+    early_stop: bool = setting(True, "images leave as they fall; false: all take all queries")
 
     def search(self, victim: Victim, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
         ball = around(images, self.norm, self.eps)
-        compact = self.compact and victim.check and self.mode == "eval"
+        early_stop = self.early_stop and victim.check and self.mode == "eval"
 
         def run(number: int, rows: Tensor) -> Tensor:
-            return self._search(victim, ball[rows], labels[rows], fold_in(keys[rows], number), compact)
+            return self._search(victim, ball[rows], labels[rows], fold_in(keys[rows], number), early_stop)
 
-        return worst_of(self.restarts, run, victim, images, labels, compact)
+        return worst_of(self.restarts, run, victim, images, labels, early_stop)
 
-    def _search(self, victim: Victim, ball: Linf | L2, labels: Tensor, keys: Tensor, compact: bool) -> Tensor:
+    def _search(
+        self, victim: Victim, ball: Linf | L2, labels: Tensor, keys: Tensor, early_stop: bool
+    ) -> Tensor:
         begin, move = (
             (square_moves.stripes, square_moves.flip)
             if self.norm == "linf"
@@ -60,7 +62,7 @@ class Square(Attack):
             better = margins > best
             points = torch.where(better.view(-1, 1, 1, 1), tried, points)
             best = torch.where(better, margins, best)
-            if compact and (fallen := better & victim.fallen(tried, logits, labels)).any():
+            if early_stop and (fallen := better & victim.fallen(tried, logits, labels)).any():
                 ended[rows[fallen]] = tried[fallen]
                 stand = (~fallen).nonzero()[:, 0]
                 if not len(stand):

@@ -9,39 +9,39 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from vitrine.attacks.base import Attack
-from vitrine.attacks.victim import fooled
+from vitrine.attacks.model import is_adversarial
 
 
-class Budget(NamedTuple):
-    """The state of things at one eps."""
+class CurvePoint(NamedTuple):
+    """The outcome at one eps."""
 
     eps: float
     adversarial: Tensor  # [N, C, H, W]
-    standing: Tensor  # bool [N]
+    robust: Tensor  # bool [N]
 
     @property
     def accuracy(self) -> float:
-        return self.standing.float().mean().item()
+        return self.robust.float().mean().item()
 
 
-def nested(
+def robustness_curve(
     attack: Attack, network: nn.Module, images: Tensor, labels: Tensor, eps: Sequence[float]
-) -> Iterator[Budget]:
-    """The attack at each eps in turn, on the images that still stand.
+) -> Iterator[CurvePoint]:
+    """The attack at each eps in turn, on the images that are still robust.
 
-    An image that fell within a smaller ball has fallen within a larger one, so that accuracy never rises.
+    An image with an adversarial example in a smaller ball has one in every larger ball: accuracy never rises.
 
     Raises:
         ValueError: budgets that do not rise.
     """
     if list(eps) != sorted(set(eps)):
         raise ValueError(f"eps is {list(eps)}, expected rising numbers")
-    adversarial, standing = images.clone(), ~fooled(network, images, labels, targeted=attack.targeted)
+    adversarial, robust = images.clone(), ~is_adversarial(network, images, labels, targeted=attack.targeted)
     for budget in eps:
-        rows = standing.nonzero()[:, 0]
+        rows = robust.nonzero()[:, 0]
         if len(rows) and budget > 0:
             ended = dataclasses.replace(attack, eps=budget)(network, images[rows], labels[rows])
-            fell = fooled(network, ended, labels[rows], targeted=attack.targeted)
+            fell = is_adversarial(network, ended, labels[rows], targeted=attack.targeted)
             adversarial[rows] = ended
-            standing[rows] = ~fell
-        yield Budget(budget, adversarial.clone(), standing.clone())
+            robust[rows] = ~fell
+        yield CurvePoint(budget, adversarial.clone(), robust.clone())

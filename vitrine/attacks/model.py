@@ -173,7 +173,7 @@ class Victim:
         return logits
 
 
-def fooled(network: nn.Module, images: Tensor, labels: Tensor, *, targeted: bool = False) -> Tensor:
+def is_adversarial(network: nn.Module, images: Tensor, labels: Tensor, *, targeted: bool = False) -> Tensor:
     """Which images the network takes for another class than their label, bool [N], in eval mode and in full
     precision; if targeted, which it takes for their label."""
     if not len(images):

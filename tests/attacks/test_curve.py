@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from vitrine.attacks import APGD, PGD, nested
+from vitrine.attacks import APGD, PGD, robustness_curve
 from vitrine.attacks.threat import violations
 
 
@@ -22,14 +22,14 @@ def test_success_rises_with_eps(seed, eps, kind):
     pictures = torch.rand(8, 1, 2, 2, generator=generator)
     labels = torch.randint(3, (8,), generator=generator)
     before = None
-    for budget in nested(kind, network, pictures, labels, eps):
+    for budget in robustness_curve(kind, network, pictures, labels, eps):
         assert not violations(pictures, budget.adversarial, kind.norm, budget.eps).any()
         taken = network(budget.adversarial).argmax(1) == labels
-        assert torch.equal(budget.standing, taken != kind.targeted)
-        assert before is None or (before | ~budget.standing).all()
-        before = budget.standing
+        assert torch.equal(budget.robust, taken != kind.targeted)
+        assert before is None or (before | ~budget.robust).all()
+        before = budget.robust
 
 
 def test_budgets_that_do_not_rise_are_refused(linear):
     with pytest.raises(ValueError, match="rising"):
-        list(nested(PGD(), linear(), torch.rand(2, 1, 1, 12), torch.tensor([0, 1]), [0.2, 0.1]))
+        list(robustness_curve(PGD(), linear(), torch.rand(2, 1, 1, 12), torch.tensor([0, 1]), [0.2, 0.1]))

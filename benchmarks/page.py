@@ -20,6 +20,7 @@ import torch
 
 from benchmarks.ratio import hardware
 from vitrine.analyses.base import Figure, Histogram, Scalar
+from vitrine.analyses.result import AnalysisResult
 from vitrine.reporting import page
 from vitrine.runs.store import Store
 
@@ -90,8 +91,8 @@ def write(run: Path, step: int, layers: int, units: int) -> None:
     curves = [Scalar(f"dead_units/{layer}", 0.1, layer) for layer in dict(names)]
     with Store(run).writing(step, weights="") as writer:
         for name, figures in both.items():
-            writer.write(name, figures, curves if name == "examples" else [], 1.0)
-        writer.write("cam", maps, [], 1.0)
+            writer.write(name, AnalysisResult(figures, curves if name == "examples" else [], 1.0))
+        writer.write("cam", AnalysisResult(maps, [], 1.0))
 
 
 def timed(what: Callable[[], object], rounds: int) -> list[float]:

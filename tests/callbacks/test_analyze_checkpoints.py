@@ -43,7 +43,7 @@ def test_training_with_analyses_is_bit_identical_to_training_without(tmp_path):
 def test_an_analysis_that_raises_is_recorded_and_counted_and_the_others_run(tmp_path, caplog):
     sink = tiny.Sink()
     _, looking = tiny.train(tmp_path, analyses={"nasty": tiny.Nasty(), "plain": tiny.Plain()}, sinks=(sink,))
-    outcomes = Store(tmp_path).outcomes(8)
+    outcomes = Store(tmp_path).results(8)
     assert "failed on purpose" in outcomes["nasty"].error
     assert outcomes["plain"].error is None
     assert [f.key for f in Store(tmp_path).figures(8, "nasty")] == ["before"]
@@ -59,7 +59,7 @@ def test_strict_raises_and_what_was_made_stays(tmp_path):
     settings = AnalysisSettings(layers=["0"], units=2, probes=3, strict=True)
     with pytest.raises(RuntimeError, match="failed on purpose"):
         tiny.train(tmp_path, analyses={"plain": tiny.Plain(), "nasty": tiny.Nasty()}, settings=settings)
-    assert Store(tmp_path).outcomes(4)["plain"].error is None
+    assert Store(tmp_path).results(4)["plain"].error is None
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
+from vitrine.analyses.result import CheckpointReport
 from vitrine.callbacks.analyze_checkpoints import AnalyzeCheckpoints
 from vitrine.callbacks.checkpoints import CheckpointSettings, model_checkpoints
 from vitrine.callbacks.resume import ExactResume
@@ -136,9 +137,9 @@ class Sink:
     def __init__(self):
         self.logged: list[tuple[int, list[str]]] = []
 
-    def log(self, step: int, results: dict[str, Any], folder: Path) -> None:
+    def log(self, report: CheckpointReport, folder: Path) -> None:
         assert (folder / "complete.json").exists()
-        self.logged.append((step, sorted(results)))
+        self.logged.append((report.step, sorted(report.results)))
 
 
 class KillAt(lightning.Callback):

@@ -93,10 +93,10 @@ def test_analyze_makes_what_is_missing_and_the_same_pictures_bit_for_bit(run, ca
 def test_analyze_adds_a_technique_that_was_off(run):
     from vitrine.runs.store import Store
 
-    assert "saliency" not in Store(run).outcomes(4)
+    assert "saliency" not in Store(run).results(4)
     analyze.main([str(run / "checkpoints" / "step=00000004.ckpt"), "saliency.enabled=true"])
-    assert Store(run).outcomes(4)["saliency"].error is None
-    assert "saliency" not in Store(run).outcomes(2)
+    assert Store(run).results(4)["saliency"].error is None
+    assert "saliency" not in Store(run).results(2)
 
 
 def test_analyze_looks_at_weights_that_were_not_trained_here(run, tmp_path):

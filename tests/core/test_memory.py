@@ -64,7 +64,7 @@ def test_without_room_for_one_image_it_is_reported_and_the_next_one_runs(tmp_pat
     analyses = {"hungry": Hungry(room=0), "plain": tiny.Plain()}
     report = examine(subject, analyses, Store(tmp_path), weights="0")
     assert list(report.errors) == ["hungry"] and "out of memory" in report.errors["hungry"]
-    assert Store(tmp_path).outcomes(5)["plain"].error is None
+    assert Store(tmp_path).results(5)["plain"].error is None
 
 
 def test_an_analysis_own_batch_is_halved_too(tmp_path, subject):

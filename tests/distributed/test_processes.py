@@ -132,7 +132,7 @@ def run(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_one_run_is_made_and_all_analyses_go_well(run):
-    outcomes = Store(run).outcomes(2)
+    outcomes = Store(run).results(2)
     assert {"examples", "features", "localization", "robustness", "physical", "dream"} <= set(outcomes)
     assert [name for name, outcome in outcomes.items() if outcome.error] == []
     assert (run / "index.html").is_file() and (run / "config.yaml").is_file()
@@ -146,9 +146,9 @@ def test_the_pictures_and_curves_are_those_of_one_process(run, tmp_path):
         (alone / file).write_bytes((run / file).read_bytes())
     analyze.main([str(alone)])
     mine, theirs = Store(run), Store(alone)
-    assert set(mine.outcomes(2)) == set(theirs.outcomes(2))
+    assert set(mine.results(2)) == set(theirs.results(2))
     equal = []
-    for name in mine.outcomes(2):
+    for name in mine.results(2):
         for a, b in zip(mine.entries(2, name), theirs.entries(2, name), strict=True):
             assert a.pop("values") == pytest.approx(b.pop("values"), rel=1e-5, abs=1e-5, nan_ok=True)
             assert a == b

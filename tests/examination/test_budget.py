@@ -11,12 +11,13 @@ import torch
 from vitrine.analyses.base import Analysis, Figure
 from vitrine.analyses.class_maps import ClassMaps
 from vitrine.analyses.features import Features
+from vitrine.analyses.result import AnalysisResult
 from vitrine.examination import examine as examining
-from vitrine.examination.budget import Allowance, Choice, last_outcomes, plan
+from vitrine.examination.budget import Allowance, Choice, last_results, plan
 from vitrine.examination.examine import AnalysisSettings, examine, missing
 from vitrine.examination.subject import make_subject
 from vitrine.reporting.page_data import run_data
-from vitrine.runs.store import Outcome, Store, format_reduced
+from vitrine.runs.store import Store
 
 UNITS = {"a": range(8), "b": range(8)}
 
@@ -48,7 +49,7 @@ CLOCK = Clock()
 
 
 def past(**seconds):
-    return {name: Outcome(value) for name, value in seconds.items()}
+    return {name: AnalysisResult(seconds=value) for name, value in seconds.items()}
 
 
 def test_there_is_no_limit_unless_one_is_given():
@@ -95,7 +96,7 @@ def test_an_analysis_without_a_past_begins_with_the_least():
 
 
 def test_time_is_foretold_in_proportion_to_what_was_made():
-    known = {"features": Outcome(1.0, reduced={"units": [2, 16], "steps": [16, 64]})}
+    known = {"features": AnalysisResult(seconds=1.0, reduced={"units": [2, 16], "steps": [16, 64]})}
     assert plan({"features": Features(steps=64)}, UNITS, known, 32) == {"features": Choice()}  # 8 x 4
     assert plan({"features": Features(steps=64)}, UNITS, known, 17) == {"features": Choice(every=2)}
 
@@ -141,9 +142,9 @@ def test_over_many_checkpoints_looking_stays_under_its_share(tmp_path, subject, 
         allowance.spent(allowed, CLOCK.now - begun)
         if step > 1:
             assert spent <= 0.1 * trained + 5  # at most the last one's error
-    made = [store.outcomes(step)["features"].reduced for step in range(1, 13)]
+    made = [store.results(step)["features"].reduced for step in range(1, 13)]
     assert any(made) and spent <= 0.1 * trained + 1
-    assert all(store.outcomes(step)["cam"].figures for step in (1, 12))
+    assert all(store.results(step)["cam"].figures for step in (1, 12))
 
 
 def test_what_is_less_is_recorded_shown_and_made_up_for(tmp_path, subject, monkeypatch, caplog):
@@ -151,8 +152,8 @@ def test_what_is_less_is_recorded_shown_and_made_up_for(tmp_path, subject, monke
     store, analyses = Store(tmp_path), {"features": Slow(), "robustness": Slow(seconds=9)}
     examine(at(subject, 1), analyses, store, weights="1")
     report = examine(at(subject, 2), analyses, store, weights="2", allowed=1.5)
-    assert store.outcomes(2)["features"].reduced == {"units": [1, 4]}
-    assert store.outcomes(2)["robustness"].reduced == {"analysis": [0, 1]}
+    assert store.results(2)["features"].reduced == {"units": [1, 4]}
+    assert store.results(2)["robustness"].reduced == {"analysis": [0, 1]}
     assert [f.key for f in store.figures(2, "features")] == ["0/unit-0"]
     complete = json.loads((store.step_folder(2) / "complete.json").read_text())
     assert complete["analyses"]["robustness"]["figures"] == 0
@@ -165,7 +166,7 @@ def test_what_is_less_is_recorded_shown_and_made_up_for(tmp_path, subject, monke
     assert missing(store, 2, analyses, "2") == []  # once a checkpoint
     assert missing(store, 2, analyses, "2", again=True) == ["features", "robustness"]
     examine(at(subject, 2), analyses, store, weights="2", again=True)
-    assert len(store.figures(2, "features")) == 4 and not store.outcomes(2)["features"].reduced
+    assert len(store.figures(2, "features")) == 4 and not store.results(2)["features"].reduced
     assert missing(store, 2, analyses, "2", again=True) == []
 
 
@@ -175,7 +176,7 @@ def test_pictures_of_fewer_units_are_those_that_would_have_been_made(tmp_path, s
     for store in (whole, fewer):
         examine(at(subject, 1), analyses, store, weights="1")
     examine(at(subject, 2), analyses, whole, weights="2")
-    cost = fewer.outcomes(1)["features"].seconds
+    cost = fewer.results(1)["features"].seconds
     examine(at(subject, 2), analyses, fewer, weights="2", allowed=cost * 0.6)
     pictures = {f.key: f.image for f in whole.figures(2, "features")}
     some = list(fewer.figures(2, "features"))
@@ -186,34 +187,37 @@ def test_pictures_of_fewer_units_are_those_that_would_have_been_made(tmp_path, s
 def test_the_last_time_that_an_analysis_ran_is_what_counts(tmp_path, subject):
     store = Store(tmp_path)
     for step, (seconds, error, reduced) in enumerate(
-        [(3.0, None, None), (7.0, "failed", None), (0.0, None, {"analysis": [0, 1]})], start=1
+        [(3.0, None, {}), (7.0, "failed", {}), (0.0, None, {"analysis": [0, 1]})], start=1
     ):
         with store.writing(step, weights="w") as writer:
-            writer.write("cam", [], [], seconds, error, {}, reduced)
-    assert last_outcomes(store, 4, ["cam", "other"])["cam"].seconds == 3.0
-    assert last_outcomes(store, 1, ["cam"]) == {}
+            writer.write("cam", AnalysisResult([], [], seconds, error, reduced=reduced))
+    assert last_results(store, 4, ["cam", "other"])["cam"].seconds == 3.0
+    assert last_results(store, 1, ["cam"]) == {}
 
 
 def test_an_analysis_that_always_fails_costs_what_it_took(tmp_path):
     store = Store(tmp_path)
     for step in (1, 2):
         with store.writing(step, weights="w") as writer:
-            writer.write("cam", [], [], 50.0 * step, "failed", {}, None)
-    past = last_outcomes(store, 3, ["cam"])
+            writer.write("cam", AnalysisResult([], [], 50.0 * step, "failed"))
+    past = last_results(store, 3, ["cam"])
     assert past["cam"].seconds == 100.0
     chosen = plan({"cam": ClassMaps()}, {"layer": [0]}, past, 10.0)
     assert chosen["cam"].left_out
 
 
 def test_words():
-    assert format_reduced({"units": [4, 16], "steps": [16, 64]}) == "4 of 16 units, 16 of 64 steps"
-    assert format_reduced({"analysis": [0, 1]}) == "left out"
-    assert format_reduced({"batch": [64, 256]}) == "batches of 64, not 256"
+    assert (
+        AnalysisResult(reduced={"units": [4, 16], "steps": [16, 64]}).reduced_text
+        == "4 of 16 units, 16 of 64 steps"
+    )
+    assert AnalysisResult(reduced={"analysis": [0, 1]}).reduced_text == "left out"
+    assert AnalysisResult(reduced={"batch": [64, 256]}).reduced_text == "batches of 64, not 256"
 
 
 def test_a_training_run_measures_its_own_time(tmp_path):
     settings = AnalysisSettings(layers=["0"], units=2, probes=3, device="cpu", budget=1e-9)
     _, looking = tiny.train(tmp_path, epochs=3, settings=settings)
-    outcomes = [Store(tmp_path).outcomes(step)["plain"] for step in (4, 8, 12)]
-    assert [o.reduced for o in outcomes] == [None, {"analysis": [0, 1]}, {"analysis": [0, 1]}]
+    results = [Store(tmp_path).results(step)["plain"] for step in (4, 8, 12)]
+    assert [result.reduced for result in results] == [{}, {"analysis": [0, 1]}, {"analysis": [0, 1]}]
     assert "plain at step 12: left out" in looking.summary()

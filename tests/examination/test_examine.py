@@ -39,7 +39,7 @@ def test_only_what_is_missing_runs_and_joins_what_is_there(tmp_path: Path, subje
     assert missing(store, 5, both, weights) == ["other"]
     second = examine(subject, both, store, weights=weights)
     assert (list(first.seconds), list(second.seconds), Once.runs) == (["plain"], ["other"], 0)
-    assert set(store.outcomes(5)) == {"plain", "other"}
+    assert set(store.results(5)) == {"plain", "other"}
     assert examine(subject, both, store, weights=weights).seconds == {}
 
 
@@ -63,7 +63,7 @@ def test_a_failure_counts_as_had_unless_it_is_to_be_tried_again(tmp_path, subjec
     assert missing(store, 5, analyses, weights, again=True) == ["flaky"]
     mended = examine(subject, {"flaky": tiny.Plain()}, store, weights=weights, again=True)
     assert not mended.errors
-    assert store.outcomes(5)["flaky"].error is None
+    assert store.results(5)["flaky"].error is None
     assert [f.key for f in store.figures(5, "flaky")] == ["0/unit-000"]
 
 
@@ -81,7 +81,7 @@ def test_pictures_that_cannot_be_kept_are_a_failure_of_their_analysis(tmp_path, 
 
     report = examine(subject, {"twice": Twice(), "plain": tiny.Plain()}, Store(tmp_path), weights="0")
     assert list(report.errors) == ["twice"]
-    assert Store(tmp_path).outcomes(5)["plain"].error is None
+    assert Store(tmp_path).results(5)["plain"].error is None
 
 
 def test_an_interrupt_goes_through_and_leaves_nothing_half_made(tmp_path, subject):

@@ -144,8 +144,8 @@ def test_a_page_that_has_no_room_stays_the_one_before(disk, whole, monkeypatch, 
         Filling(patch, disk, PageSink, "_build", 2, again=True)
         real = PageSink.log
 
-        def log(self, step, results, place):
-            real(self, step, results, place)
+        def log(self, report, place):
+            real(self, report, place)
             seen.append([at["step"] for at in small.page(folder)["steps"]])
 
         patch.setattr(PageSink, "log", log)

@@ -138,7 +138,7 @@ def test_a_picture_that_vanishes_under_an_analysis_is_that_analysis_failure(
 
     monkeypatch.setattr(Store, "writing", writing)
     assert ends(capsys, words(folder, root))[0] == 0
-    errors = {step: Store(folder).outcomes(step)["examples"].error for step in small.STEPS}
+    errors = {step: Store(folder).results(step)["examples"].error for step in small.STEPS}
     assert [step for step, error in errors.items() if error] == [6]
     assert str(lost) in errors[6]
-    assert Store(folder).outcomes(6)["weights"].error is None
+    assert Store(folder).results(6)["weights"].error is None

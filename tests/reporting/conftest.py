@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vitrine.analyses.base import Figure, Scalar
+from vitrine.analyses.result import AnalysisResult, CheckpointReport
 
 
 def _picture(seed, height=12, width=10):
@@ -15,8 +16,8 @@ def _picture(seed, height=12, width=10):
 
 
 @pytest.fixture
-def results():
-    """What three analyses might yield at a step: pictures of units, of a layer, of probes, and curves."""
+def report():
+    """What three analyses might give at a step: pictures of units, of a layer, of probes, and curves."""
 
     def at(step):
         units = [
@@ -42,7 +43,14 @@ def results():
             for p in range(3)
         ]
         weights = [Figure("conv1", _picture(step, 20, 30), "filters of conv1", layer="conv1")]
-        return {"weights": (weights, []), "examples": (units, curves), "cam": (maps, [])}
+        return CheckpointReport(
+            step,
+            {
+                "weights": AnalysisResult(weights, seconds=1.5),
+                "examples": AnalysisResult(units, curves, 1.5),
+                "cam": AnalysisResult(maps, seconds=1.5),
+            },
+        )
 
     return at
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vitrine.analyses.base import Figure, Scalar
+from vitrine.analyses.result import AnalysisResult, CheckpointReport
 from vitrine.reporting import page
 from vitrine.reporting.page_data import POINTS, run_data
 from vitrine.runs.store import Store
@@ -21,15 +22,15 @@ def told(run_dir):
     return json.loads(re.fullmatch(r"vitrine\((.*)\);\n", text, re.DOTALL)[1])
 
 
-def write(run_dir, step, results):
-    with Store(run_dir).writing(step, weights="") as writer:
-        for name, (figures, scalars) in results.items():
-            writer.write(name, figures, scalars, 1.5)
+def write(run_dir, report):
+    with Store(run_dir).writing(report.step, weights="") as writer:
+        for name, result in report.results.items():
+            writer.write(name, result)
 
 
-def test_every_figure_is_told_with_its_file(tmp_path, results):
+def test_every_figure_is_told_with_its_file(tmp_path, report):
     for step in (500, 1000):
-        write(tmp_path, step, results(step))
+        write(tmp_path, report(step))
     page.build(tmp_path)
     (run,) = told(tmp_path)["runs"]
     assert [at["step"] for at in run["steps"]] == [500, 1000]
@@ -40,11 +41,11 @@ def test_every_figure_is_told_with_its_file(tmp_path, results):
                 key, layer, unit, _probe, _label, first, width, height = analysis["figures"][place]
                 path = tmp_path / "analysis" / f"step={int(step):08d}" / analysis["name"] / (file or first)
                 assert path.exists()
-                (was,) = [f for f in results(int(step))[analysis["name"]][0] if f.key == key]
+                (was,) = [f for f in report(int(step)).results[analysis["name"]].figures if f.key == key]
                 assert (was.caption, was.layer, was.unit) == (caption, layer, unit)
                 assert was.image.shape[:2] == (height, width)
                 seen.add((analysis["name"], key, step))
-    assert len(seen) == 2 * sum(len(figures) for figures, _ in results(0).values())
+    assert len(seen) == 2 * report(0).figures
     points = {curve["key"]: curve["points"] for curve in run["scalars"]}
     assert points["dead_units/layer1"] == [[500, 0.5], [1000, 1.0]]
 
@@ -52,9 +53,8 @@ def test_every_figure_is_told_with_its_file(tmp_path, results):
 def test_names_are_inert_in_both_files(tmp_path):
     image = torch.zeros(2, 2, 3, dtype=torch.uint8)
     run_dir = tmp_path / "<b>&"
-    write(
-        run_dir, 1, {"cam": ([Figure(f"probe-0/{HOSTILE}", image, HOSTILE, probe=0)], [Scalar(HOSTILE, 1)])}
-    )
+    figure = Figure(f"probe-0/{HOSTILE}", image, HOSTILE, probe=0)
+    write(run_dir, CheckpointReport(1, {"cam": AnalysisResult([figure], [Scalar(HOSTILE, 1)])}))
     (run_dir / "config.yaml").write_text(f"run: {{name: {json.dumps(HOSTILE)}}}\n")
     index = page.build(run_dir).read_text(encoding="utf-8")
     script = (run_dir / "gallery.js").read_text(encoding="utf-8")
@@ -97,14 +97,14 @@ def test_a_run_without_anything_has_a_page(tmp_path):
 
 def test_a_failed_analysis_is_told(tmp_path):
     with Store(tmp_path).writing(1, weights="") as writer:
-        writer.write("cam", [], [], 0.1, error="ValueError: no head")
+        writer.write("cam", AnalysisResult([], [], 0.1, error="ValueError: no head"))
     page.build(tmp_path)
     assert told(tmp_path)["runs"][0]["steps"][0]["analyses"]["cam"]["error"] == "ValueError: no head"
 
 
-def test_runs_side_by_side_keep_their_pictures_where_they_are(tmp_path, results):
+def test_runs_side_by_side_keep_their_pictures_where_they_are(tmp_path, report):
     for name in ("plain", "robust"):
-        write(tmp_path / "runs" / name, 500, results(500))
+        write(tmp_path / "runs" / name, report(500))
     index = page.compare([tmp_path / "runs" / "plain", tmp_path / "runs" / "robust"], tmp_path / "both")
     runs = told(index.parent)["runs"]
     assert [run["name"] for run in runs] == ["plain", "robust"]
@@ -112,17 +112,17 @@ def test_runs_side_by_side_keep_their_pictures_where_they_are(tmp_path, results)
         assert os.path.isdir(index.parent / run["base"] / "analysis")
 
 
-def test_a_disk_that_refuses_leaves_the_page_that_was(tmp_path, results, monkeypatch, caplog):
-    write(tmp_path, 500, results(500))
+def test_a_disk_that_refuses_leaves_the_page_that_was(tmp_path, report, monkeypatch, caplog):
+    write(tmp_path, report(500))
     was = page.build(tmp_path).read_text()
-    write(tmp_path, 1000, results(1000))
+    write(tmp_path, report(1000))
 
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", refuse)
-        page.PageSink(tmp_path).log(1000, {}, tmp_path)
+        page.PageSink(tmp_path).log(CheckpointReport(1000), tmp_path)
     assert "could not be written" in caplog.text
     assert (tmp_path / "index.html").read_text() == was and len(told(tmp_path)["runs"][0]["steps"]) == 1
     assert not list(tmp_path.glob(".*"))
@@ -138,7 +138,8 @@ def test_sixty_checkpoints_take_at_most_five_seconds(tmp_path):
         for d in range(5)
         for u in range(16)
     ]
-    write(tmp_path, 0, {"examples": (figures, []), "features": (figures, [])})
+    both = {"examples": AnalysisResult(figures), "features": AnalysisResult(figures)}
+    write(tmp_path, CheckpointReport(0, both))
     store = Store(tmp_path)
     for step in range(1, 60):  # as links: the page reads names and sizes, and draws nothing
         folder = store.step_folder(step)

@@ -7,10 +7,10 @@ from vitrine.reporting import page
 from vitrine.runs.store import Store
 
 
-def write(run_dir, step, results):
-    with Store(run_dir).writing(step, weights="") as writer:
-        for name, (figures, scalars) in results(step).items():
-            writer.write(name, figures, scalars, 1.5)
+def write(run_dir, report):
+    with Store(run_dir).writing(report.step, weights="") as writer:
+        for name, result in report.results.items():
+            writer.write(name, result)
 
 
 def shown(run_dir):
@@ -19,15 +19,15 @@ def shown(run_dir):
     return [at["step"] for at in run["steps"]]
 
 
-def test_a_page_written_late_has_what_others_have_added_meanwhile(tmp_path, results, monkeypatch):
-    write(tmp_path, 1, results)
+def test_a_page_written_late_has_what_others_have_added_meanwhile(tmp_path, report, monkeypatch):
+    write(tmp_path, report(1))
     original, turns = page._write, []
 
     def late(*arguments):
         """The first time, another process finishes a step, and its page, before this one is written."""
         turns.append(1)
         if len(turns) == 1:
-            write(tmp_path, 2, results)
+            write(tmp_path, report(2))
             page.PageSink(tmp_path).close()
             assert shown(tmp_path) == [1, 2]
         return original(*arguments)

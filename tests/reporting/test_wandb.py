@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import vitrine.reporting.wandb_run as wandb_run
+from vitrine.analyses.result import AnalysisResult, CheckpointReport
 from vitrine.callbacks.robust_validation import METRICS
 from vitrine.reporting.sheet import sheet
 from vitrine.reporting.sinks import metric_key, scalar_key, section
@@ -28,7 +29,7 @@ def offline_folders(run_dir: Path):
     return sorted((run_dir / "wandb").glob("offline-run-*"))
 
 
-def test_pictures_tables_and_curves_arrive_at_their_steps(tmp_path, results, records, history):
+def test_pictures_tables_and_curves_arrive_at_their_steps(tmp_path, report, records, history):
     run_dir = tmp_path / "run"
     run_dir.mkdir()
     logger, line = wandb_logger(run_dir, WandbSettings(), config={"seed": 7})
@@ -37,9 +38,9 @@ def test_pictures_tables_and_curves_arrive_at_their_steps(tmp_path, results, rec
     logger.log_metrics({"train/loss": 0.5}, step=100)
     for step in (500, 1000):
         with store.writing(step, weights="") as writer:
-            for name, (figures, scalars) in results(step).items():
-                writer.write(name, figures, scalars, 0.0)
-        sink.log(step, results(step), store.step_folder(step))
+            for name, result in report(step).results.items():
+                writer.write(name, result)
+        sink.log(report(step), store.step_folder(step))
     sink.close()
 
     (folder,) = offline_folders(run_dir)
@@ -52,14 +53,16 @@ def test_pictures_tables_and_curves_arrive_at_their_steps(tmp_path, results, rec
 
     for item, step in ((first, 500), (second, 1000)):
         seen = pixels(folder / "files" / item["Examples/examples/layer2.path"]).float()
-        made = sheet([f.image for f in results(step)["examples"][0] if f.layer == "layer2"]).float()
+        made = sheet(
+            [f.image for f in report(step).results["examples"].figures if f.layer == "layer2"]
+        ).float()
         assert (seen - made).abs().mean() < 45  # a JPEG, of noise
         caption = item["Examples/examples/layer2.caption"]
         assert caption == f"step {step}: examples, layer2, units 0, 5, 9, row by row"
         assert item["Class maps/cam.count"] == 3
         assert item["Class maps/cam.captions"][1] == f"step {step}: probe 1: <b>"
         probe = pixels(folder / "files" / item["Class maps/cam.filenames"][1])
-        assert probe.equal(results(step)["cam"][0][1].image)
+        assert probe.equal(report(step).results["cam"].figures[1].image)
         table = json.loads((folder / "files" / item["Features/units.path"]).read_text())
         assert table["columns"] == [
             "layer",
@@ -80,7 +83,7 @@ def test_pictures_tables_and_curves_arrive_at_their_steps(tmp_path, results, rec
         assert all(path.is_relative_to(run_dir.resolve()) for path in staged.values())
         cell = json.loads(staged["Features/units.table.json"].read_text())["data"][1][2]
         assert pixels(staged[cell["path"]]).equal(
-            next(f.image for f in results(step)["examples"][0] if f.key == "layer1/unit-005")
+            next(f.image for f in report(step).results["examples"].figures if f.key == "layer1/unit-005")
         )
     assert line.endswith(f"wandb sync ../run/wandb/offline-run-*-{logger.experiment.id}")
 
@@ -114,7 +117,7 @@ def test_a_run_without_analyses_is_ranked_too(tmp_path, records):
     assert told["best/accuracy"] == 0.9 and told["last/accuracy"] == 0.8
 
 
-def test_the_summary_ranks_a_run_by_its_whole_life(tmp_path, results, records):
+def test_the_summary_ranks_a_run_by_its_whole_life(tmp_path, report, records):
     run_dir = tmp_path / "run"
     run_dir.mkdir()
     (run_dir / "metrics.csv").write_text(  # the best came before a resume
@@ -124,9 +127,9 @@ def test_the_summary_ranks_a_run_by_its_whole_life(tmp_path, results, records):
     sink, store = WandbSink(logger.experiment), Store(run_dir)
     for step in (500, 1000):
         with store.writing(step, weights="") as writer:
-            for name, (figures, scalars) in results(step).items():
-                writer.write(name, figures, scalars, 1.5)
-        sink.log(step, results(step), store.step_folder(step))
+            for name, result in report(step).results.items():
+                writer.write(name, result)
+        sink.log(report(step), store.step_folder(step))
     sink.close()
     told = {}
     for summary in records(offline_folders(run_dir)[0], "summary"):
@@ -158,29 +161,30 @@ def test_no_two_scalars_of_a_section_share_a_key():
     assert section("new_technique") == "New technique"
 
 
-def test_a_list_too_long_for_wandb_is_a_sheet(tmp_path, results, history):
+def test_a_list_too_long_for_wandb_is_a_sheet(tmp_path, report, history):
     (tmp_path / "run").mkdir()
     logger, _ = wandb_logger(tmp_path / "run", WandbSettings())
-    picture = results(1)["cam"][0][0]
+    picture = report(1).results["cam"].figures[0]
     many = [picture] * 109
-    WandbSink(logger.experiment).log(1, {"cam": (many, []), "saliency": (many[:32], [])}, tmp_path)
+    listed = CheckpointReport(1, {"cam": AnalysisResult(many), "saliency": AnalysisResult(many[:32])})
+    WandbSink(logger.experiment).log(listed, tmp_path)
     logger.experiment.finish()
     (row,) = history(tmp_path / "run")
     assert row["Class maps/cam._type"] == "image-file"
     assert row["Class maps/saliency.count"] == 32
 
 
-def test_the_page_is_an_artifact_of_the_files_that_it_is_made_of(tmp_path, results, records):
+def test_the_page_is_an_artifact_of_the_files_that_it_is_made_of(tmp_path, report, records):
     run_dir = tmp_path / "run"
     for wanted in (True, False):
         logger, _ = wandb_logger(run_dir, WandbSettings(page=wanted))
         sink, store = WandbSink(logger.experiment, page=wanted), Store(run_dir)
         with store.writing(1, weights="") as writer:
-            for name, (figures, scalars) in results(1).items():
-                writer.write(name, figures, scalars, 0.0)
+            for name, result in report(1).results.items():
+                writer.write(name, result)
         (run_dir / "index.html").write_text("page")
         (run_dir / "gallery.js").write_text("script")
-        sink.log(1, results(1), store.step_folder(1))
+        sink.log(report(1), store.step_folder(1))
         sink.close()
         kinds = {artifact["type"]: artifact for artifact in records(offline_folders(run_dir)[-1], "artifact")}
         if not wanted:
@@ -194,12 +198,12 @@ def test_the_page_is_an_artifact_of_the_files_that_it_is_made_of(tmp_path, resul
         )  # no copies
 
 
-def test_nothing_is_written_outside_the_run(tmp_path, offline_home, results, history):
+def test_nothing_is_written_outside_the_run(tmp_path, offline_home, report, history):
     run_dir = tmp_path / "run"
     run_dir.mkdir()
     logger, _ = wandb_logger(run_dir, WandbSettings())
     sink = WandbSink(logger.experiment)
-    sink.log(1, results(1), run_dir / "analysis" / "step=00000001")
+    sink.log(report(1), run_dir / "analysis" / "step=00000001")
     sink.close()
     assert history(run_dir)[0]["Features/units._type"] == "table-file"  # without a folder, too
     assert list(offline_home.iterdir()) == [] and list(Path.cwd().iterdir()) == []
@@ -291,7 +295,7 @@ def test_a_start_that_fails_costs_the_run_nothing(tmp_path, monkeypatch):
     assert logger is None and "no service" in line
 
 
-def test_a_log_that_fails_costs_the_run_nothing(tmp_path, results, caplog):
+def test_a_log_that_fails_costs_the_run_nothing(tmp_path, report, caplog):
     class Broken:
         offline = True
         id = "x"
@@ -303,6 +307,6 @@ def test_a_log_that_fails_costs_the_run_nothing(tmp_path, results, caplog):
             raise OSError("gone")
 
     sink = WandbSink(Broken())
-    sink.log(500, results(500), tmp_path)
+    sink.log(report(500), tmp_path)
     sink.close()
     assert "W&B: log failed" in caplog.text and "W&B: finish failed" in caplog.text

@@ -54,7 +54,7 @@ def opened(tmp_path):
 
 
 @pytest.mark.parametrize("what", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_service_that_is_killed_or_stopped_is_done_without(tmp_path, opened, quick, results, caplog, what):
+def test_a_service_that_is_killed_or_stopped_is_done_without(tmp_path, opened, quick, report, caplog, what):
     logger, sink, service = opened
     os.kill(service, what)
     began = time.monotonic()
@@ -63,7 +63,7 @@ def test_a_service_that_is_killed_or_stopped_is_done_without(tmp_path, opened, q
         if logger.experiment.given_up:
             break
     assert logger.experiment.given_up
-    sink.log(500, results(500), tmp_path / "run" / "analysis" / "step=00000500")
+    sink.log(report(500), tmp_path / "run" / "analysis" / "step=00000500")
     sink.close()
     assert time.monotonic() - began < 40
     assert services() == []  # nothing is left for the end of the process to wait for

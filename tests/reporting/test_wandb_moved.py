@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("offline_home")
 
 
 @pytest.fixture
-def moved(tmp_path, results):
+def moved(tmp_path, report):
     """A run with tables and a page that was logged offline in one folder, and lies in another now."""
     was = tmp_path / "here" / "run"
     logger, _ = wandb_logger(was, WandbSettings())
@@ -23,9 +23,9 @@ def moved(tmp_path, results):
     sink, store = WandbSink(logger.experiment), Store(was)
     for step in (500, 1000):
         with store.writing(step, weights="") as writer:
-            for name, (figures, scalars) in results(step).items():
-                writer.write(name, figures, scalars, 1.0)
-        sink.log(step, results(step), store.step_folder(step))
+            for name, result in report(step).results.items():
+                writer.write(name, result)
+        sink.log(report(step), store.step_folder(step))
     (was / "index.html").write_text("page")
     (was / "config.yaml").write_text("run: {name: run}\n")
     sink.close()

@@ -25,7 +25,7 @@ METRICS = {
 
 
 @pytest.fixture
-def made(tmp_path, results):
+def made(tmp_path, report):
     """Makes a run with what training and analyses leave behind, and logs it offline."""
 
     def make(name, objective):
@@ -42,9 +42,9 @@ def made(tmp_path, results):
         logger.log_metrics({**METRICS, "epoch": 0}, step=9)
         sink, store = WandbSink(logger.experiment), Store(run_dir)
         with store.writing(10, weights="") as writer:
-            for analysis, (figures, scalars) in results(10).items():
-                writer.write(analysis, figures, scalars, 1.0)
-        sink.log(10, results(10), store.step_folder(10))
+            for analysis, result in report(10).results.items():
+                writer.write(analysis, result)
+        sink.log(report(10), store.step_folder(10))
         sink.close()
         return run_dir
 

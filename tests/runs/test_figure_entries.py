@@ -6,6 +6,7 @@ import math
 import torch
 
 from vitrine.analyses.base import Figure, Histogram
+from vitrine.analyses.result import AnalysisResult
 from vitrine.runs.store import Store
 
 IMAGE = torch.zeros(2, 2, 3, dtype=torch.uint8)
@@ -37,7 +38,7 @@ OLD = {
 
 def written(run_dir, *figures):
     with Store(run_dir).writing(1, weights="w") as writer:
-        writer.write("examples", figures, [], 0.0)
+        writer.write("examples", AnalysisResult(figures, [], 0.0))
     return Store(run_dir)
 
 

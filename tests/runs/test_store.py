@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitrine.analyses.base import Figure, Scalar
+from vitrine.analyses.result import AnalysisResult
 from vitrine.runs import filenames
-from vitrine.runs.store import Outcome, Store
+from vitrine.runs.store import Store
 
 
 def picture(seed=0, height=5, width=7):
@@ -27,7 +28,7 @@ def figure(key, seed=0, **of):
 def write(run, step=500, weights="a" * 64, **analyses):
     with Store(run).writing(step, weights=weights) as writer:
         for name, figures in analyses.items():
-            writer.write(name, figures, [], 0.1)
+            writer.write(name, AnalysisResult(figures, [], 0.1))
 
 
 def test_what_is_written_is_read_bit_for_bit(tmp_path):
@@ -39,13 +40,17 @@ def test_what_is_written_is_read_bit_for_bit(tmp_path):
     scalars = [Scalar("dead_units/layer3", 0.5, "layer3"), Scalar("unknown", math.nan)]
     store = Store(tmp_path)
     with store.writing(500, weights="f" * 64) as writer:
-        writer.write("examples", figures, scalars, 1.5, settings={"k": 9})
-        writer.write("cam", [], [], 0.25, error="ValueError: no head")
+        writer.write("examples", AnalysisResult(figures, scalars, 1.5, settings={"k": 9}))
+        writer.write("cam", AnalysisResult([], [], 0.25, error="ValueError: no head"))
     assert store.steps() == [500]
-    assert store.outcomes(500) == {
-        "examples": Outcome(1.5, None, 3, {"k": 9}),
-        "cam": Outcome(0.25, "ValueError: no head", 0, None),
-    }
+    examples, cam = store.results(500).values()
+    assert (examples.seconds, examples.error, examples.settings, examples.reduced) == (
+        1.5,
+        None,
+        {"k": 9},
+        {},
+    )
+    assert (cam.seconds, cam.error, len(cam.figures), cam.settings) == (0.25, "ValueError: no head", 0, None)
     read = store.figures(500, "examples")
     assert len(read) == 3
     for was, now in zip(figures, read):
@@ -166,12 +171,12 @@ def test_a_name_that_leaves_the_folder_is_refused(tmp_path):
         Store(tmp_path).writing(1, weights="") as writer,
         pytest.raises(ValueError, match=r"name is '\.\./x'"),
     ):
-        writer.write("../x", [], [], 0)
+        writer.write("../x", AnalysisResult([], [], 0))
 
 
 def test_looking_creates_nothing(tmp_path):
     store = Store(tmp_path / "none")
-    assert store.steps() == [] and store.outcomes(3) == {} and list(store.figures(3, "cam")) == []
+    assert store.steps() == [] and store.results(3) == {} and list(store.figures(3, "cam")) == []
     assert store.scalars(3, "cam") == [] and dict(store.previous(3)) == {}
     assert not (tmp_path / "none").exists()
 
@@ -179,14 +184,14 @@ def test_looking_creates_nothing(tmp_path):
 def test_a_step_is_not_there_before_it_is_whole(tmp_path):
     store = Store(tmp_path)
     with store.writing(500, weights="") as writer:
-        writer.write("cam", [figure("a")], [], 0)
-        assert store.steps() == [] and store.outcomes(500) == {} and not list(store.figures(500, "cam"))
+        writer.write("cam", AnalysisResult([figure("a")], [], 0))
+        assert store.steps() == [] and store.results(500) == {} and not list(store.figures(500, "cam"))
     assert store.steps() == [500]
 
 
 def test_an_exception_inside_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt), Store(tmp_path).writing(500, weights="") as writer:
-        writer.write("cam", [figure("a")], [], 0)
+        writer.write("cam", AnalysisResult([figure("a")], [], 0))
         raise KeyboardInterrupt
     assert os.listdir(tmp_path / "analysis") == []
 
@@ -206,7 +211,7 @@ def test_analyses_are_added_to_a_step_that_is_there(tmp_path):
     write(tmp_path, cam=[figure("a", 1)])
     write(tmp_path, examples=[figure("b", 2)])
     store = Store(tmp_path)
-    assert set(store.outcomes(500)) == {"cam", "examples"}
+    assert set(store.results(500)) == {"cam", "examples"}
     write(tmp_path, cam=[figure("c", 3)])
     assert [f.key for f in store.figures(500, "cam")] == ["c"]
     assert torch.equal(store.figures(500, "cam")[0].image, picture(3))
@@ -217,17 +222,17 @@ def test_an_analysis_added_is_there_before_the_next_is_done(tmp_path):
     write(tmp_path, cam=[figure("a", 1)])
     store = Store(tmp_path)
     with pytest.raises(RuntimeError), store.writing(500, weights="a" * 64) as writer:
-        writer.write("examples", [figure("b")], [], 0)
-        assert "examples" in store.outcomes(500)
+        writer.write("examples", AnalysisResult([figure("b")], [], 0))
+        assert "examples" in store.results(500)
         raise RuntimeError
-    assert set(store.outcomes(500)) == {"cam", "examples"}
+    assert set(store.results(500)) == {"cam", "examples"}
 
 
 def test_pictures_of_other_weights_do_not_stay(tmp_path):
     write(tmp_path, weights="old", cam=[figure("a")])
     write(tmp_path, weights="new", examples=[figure("b")])
     store = Store(tmp_path)
-    assert store.weights(500) == "new" and set(store.outcomes(500)) == {"examples"}
+    assert store.weights(500) == "new" and set(store.results(500)) == {"examples"}
     assert os.listdir(tmp_path / "analysis") == ["step=00000500"]
 
 
@@ -235,9 +240,9 @@ def consistent(run):
     """Every step that is there is whole: each picture that is named can be read."""
     store = Store(run)
     for step in store.steps():
-        for name, outcome in store.outcomes(step).items():
+        for name, result in store.results(step).items():
             read = list(store.figures(step, name))
-            assert len(read) == outcome.figures
+            assert len(read) == len(result.figures)
             store.scalars(step, name)
     return store
 
@@ -277,10 +282,10 @@ def test_a_disk_that_refuses_at_any_call_leaves_nothing_half_made(tmp_path, monk
         assert 100 in store.steps()
         assert done or not list((run / "analysis").glob(".*"))
         if done and count <= refused:
-            assert set(store.outcomes(500)) == {"cam", "examples"}
+            assert set(store.results(500)) == {"cam", "examples"}
             return
         write(run, 500, cam=[figure("b", 2)], examples=[figure("c", 3)])  # and the next attempt succeeds
-        assert set(consistent(run).outcomes(500)) == {"cam", "examples"}
+        assert set(consistent(run).results(500)) == {"cam", "examples"}
         assert [f.key for f in store.figures(500, "cam")] == ["b"]
     raise AssertionError("never succeeded")
 
@@ -292,7 +297,7 @@ def test_a_real_full_disk_is_an_oserror(tmp_path):
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, was[1]))
         with pytest.raises(OSError), Store(tmp_path).writing(500, weights="") as writer:
-            writer.write("cam", [Figure("a", picture(0, 100, 100), "")], [], 0)
+            writer.write("cam", AnalysisResult([Figure("a", picture(0, 100, 100), "")], [], 0))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, was)
         signal.signal(signal.SIGXFSZ, handler)
@@ -325,7 +330,7 @@ def test_a_writer_killed_at_any_instant_leaves_whole_steps(tmp_path, instant):
         os.waitpid(child, 0)
     store = consistent(tmp_path)
     for step in store.steps():
-        assert set(os.listdir(store.step_folder(step))) >= set(store.outcomes(step))
+        assert set(os.listdir(store.step_folder(step))) >= set(store.results(step))
     write(tmp_path, 0, cam=[])
     assert not list((tmp_path / "analysis").glob(".*"))  # what the dead writer left is cleared away
 

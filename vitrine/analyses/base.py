@@ -82,9 +82,6 @@ class Scalar:
     layer: str | None = None
 
 
-Results = Mapping[str, tuple[Sequence[Figure], Sequence[Scalar]]]  # by analysis
-
-
 class Scratch(Protocol):
     """Where a long analysis saves its progress; deleted once the analysis is complete."""
 

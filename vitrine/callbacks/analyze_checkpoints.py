@@ -14,13 +14,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
 
 from vitrine.analyses.base import Analysis, Subject
+from vitrine.analyses.result import CheckpointReport
 from vitrine.core.network_scopes import full_isolation
 from vitrine.distributed import interruption
 from vitrine.distributed.ranks import ALONE, ranks_of
 from vitrine.examination.budget import Allowance
 from vitrine.examination.examine import (
     AnalysisSettings,
-    Report,
     assist,
     examine,
     missing,
@@ -72,7 +72,7 @@ class AnalyzeCheckpoints(Checkpoint):
         self.store = Store(run_dir)
         self.analyses, self.settings, self.sinks = dict(analyses), settings, list(sinks)
         self.load = load or _load_checkpoint
-        self.reports: list[Report] = []
+        self.reports: list[CheckpointReport] = []
         self.allowance = Allowance(settings.budget)
         self.ranks = ALONE
         self._noted: int | None = None
@@ -88,8 +88,8 @@ class AnalyzeCheckpoints(Checkpoint):
     def _missed(self) -> Iterator[tuple[int, Path]]:
         """The checkpoints that lack pictures, with their steps."""
         for step, file in checkpoint_files(self.folder):
-            outcomes = self.store.outcomes(step)
-            if all(name in outcomes for name, analysis in self.analyses.items() if analysis.enabled):
+            results = self.store.results(step)
+            if all(name in results for name, analysis in self.analyses.items() if analysis.enabled):
                 continue
             if damage := find_damage(file):
                 log.warning("passed over %s: %s", file, damage)
@@ -189,7 +189,7 @@ class AnalyzeCheckpoints(Checkpoint):
         self, trainer: lightning.Trainer, step: int, file: Path, strict: bool, allowed: float | None
     ) -> None:
         """Examine a checkpoint file; whatever goes wrong is logged and counted, or raised where strict."""
-        report = Report(step)
+        report = CheckpointReport(step)
         try:
             with full_isolation():  # building a network draws random numbers, and so may a sink
                 report = self._examine(trainer, step, file, strict, allowed) or report
@@ -197,13 +197,13 @@ class AnalyzeCheckpoints(Checkpoint):
             if strict:
                 raise
             log.exception("the checkpoint of step %d could not be looked at", step)
-            report.errors["checkpoint"] = f"{type(error).__name__}: {error}"
-        if report.seconds or report.errors or report.reduced:
+            report.failures["checkpoint"] = f"{type(error).__name__}: {error}"
+        if report.results or report.failures:
             self.reports.append(report)
 
     def _examine(
         self, trainer: lightning.Trainer, step: int, file: Path, strict: bool, allowed: float | None
-    ) -> Report | None:
+    ) -> CheckpointReport | None:
         network = self.load(file)
         weights = weights_hash(network)
         if not missing(self.store, step, self.analyses, weights):

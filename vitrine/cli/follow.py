@@ -150,7 +150,7 @@ class _Follower:
                 yield step, file
 
     def _is_missing(self, step: int) -> bool:
-        return not self.techniques <= self.store.outcomes(step).keys()
+        return not self.techniques <= self.store.results(step).keys()
 
     def _look(self, step: int, file: Path) -> None:
         from vitrine.modules import load_checkpoint

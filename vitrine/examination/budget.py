@@ -23,7 +23,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vitrine.analyses.base import Analysis, Subject
-from vitrine.runs.store import Outcome, Store
+from vitrine.analyses.result import AnalysisResult
+from vitrine.runs.store import Store
 
 BY_UNIT = ("features", "unit_saliency")  # whose time goes with the number of units
 BY_STEP = ("features",)  # whose steps make a picture better, and measure nothing
@@ -117,7 +118,7 @@ class Allowance:
 def plan(
     analyses: Mapping[str, Analysis],
     units: Mapping[str, Sequence[int]],
-    past: Mapping[str, Outcome],
+    past: Mapping[str, AnalysisResult],
     allowed: float | None,
 ) -> dict[str, Choice]:
     """How much of each analysis is made, so that all together stay under a number of seconds.
@@ -125,7 +126,7 @@ def plan(
     Args:
         analyses: those that are due, by name.
         units: of each layer, those asked for.
-        past: how each went when it last ran, see `last_outcomes`.
+        past: how each went when it last ran, see `last_results`.
         allowed: seconds; None: no limit.
     """
     if allowed is None:
@@ -144,7 +145,7 @@ def _made_to_fit(
     chosen: dict[str, Choice],
     analyses: Mapping[str, Analysis],
     made: Sequence[str],
-    past: Mapping[str, Outcome],
+    past: Mapping[str, AnalysisResult],
     units: Mapping[str, Sequence[int]],
     allowed: float,
 ) -> bool:
@@ -168,15 +169,15 @@ def _made_to_fit(
     return True
 
 
-def last_outcomes(store: Store, step: int, names: Sequence[str]) -> dict[str, Outcome]:
+def last_results(store: Store, step: int, names: Sequence[str]) -> dict[str, AnalysisResult]:
     """How each analysis went when it last ran before a step and was not left out; how it failed, if it always
     did."""
-    found: dict[str, Outcome] = {}
-    failed: dict[str, Outcome] = {}
+    found: dict[str, AnalysisResult] = {}
+    failed: dict[str, AnalysisResult] = {}
     for earlier in sorted((s for s in store.steps() if s < step), reverse=True):
-        for name, outcome in store.outcomes(earlier).items():
-            if name in names and "analysis" not in (outcome.reduced or {}):
-                (failed if outcome.error else found).setdefault(name, outcome)
+        for name, result in store.results(earlier).items():
+            if name in names and not result.left_out:
+                (failed if result.error else found).setdefault(name, result)
         if len(found) == len(names):
             break
     return failed | found
@@ -187,10 +188,12 @@ def _least(name: str, analysis: Analysis, most: int) -> Choice:
     return Choice(most if name in BY_UNIT else 1, steps)
 
 
-def _foretold(choice: Choice, analysis: Analysis, past: Outcome, units: Mapping[str, Sequence[int]]) -> float:
+def _foretold(
+    choice: Choice, analysis: Analysis, past: AnalysisResult, units: Mapping[str, Sequence[int]]
+) -> float:
     """The seconds that a choice will take, in proportion to what was made when they were measured."""
     seconds = past.seconds
-    now, then = choice.reduced(analysis, units), past.reduced or {}
+    now, then = choice.reduced(analysis, units), past.reduced
     for what in ("units", "steps"):
         for (made, asked), up in ((now.get(what, (1, 1)), True), (then.get(what, (1, 1)), False)):
             seconds *= made / asked if up else asked / made

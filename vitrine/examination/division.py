@@ -4,43 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from vitrine.analyses.base import Analysis, Figure, Scalar, Scratch, Subject
+from vitrine.analyses.base import Analysis, Figure, Scratch, Subject
+from vitrine.analyses.result import AnalysisResult
 from vitrine.core.network_scopes import full_isolation
 from vitrine.distributed import interruption
 from vitrine.distributed.ranks import ALONE, Ranks
-from vitrine.examination.budget import Choice, Reduced
+from vitrine.examination.budget import Choice
 from vitrine.examination.halving import halving
 
 UNKNOWN = 1.0  # seconds that an analysis is taken to need before it has run once
-
-
-@dataclass
-class Made:
-    """What came of one analysis.
-
-    Attributes:
-        figures, scalars: what it yielded, until it failed where it did.
-        seconds: what it took.
-        error, trace: what stopped it, in a line and with its traceback; None where nothing did.
-        reduced: what is less than asked for, see `gallery.store.Outcome`.
-    """
-
-    figures: list[Figure] = field(default_factory=list)
-    scalars: list[Scalar] = field(default_factory=list)
-    seconds: float = 0.0
-    error: str | None = None
-    trace: str | None = None
-    reduced: Reduced = field(default_factory=dict)
-
-    def fail(self, error: Exception) -> None:
-        """Note, in the handler of an exception, that it stopped the analysis, unless another had before."""
-        self.error = self.error or traceback.format_exception_only(error)[0].strip()
-        self.trace = self.trace or traceback.format_exc()
 
 
 @dataclass(frozen=True)
@@ -59,7 +35,9 @@ class Division:
     scratch: Callable[[str], Scratch]
     ranks: Ranks = ALONE
 
-    def lead(self, choices: Mapping[str, Choice], seconds: Mapping[str, float]) -> Iterator[tuple[str, Made]]:
+    def lead(
+        self, choices: Mapping[str, Choice], seconds: Mapping[str, float]
+    ) -> Iterator[tuple[str, AnalysisResult]]:
         """On rank 0: every analysis of `choices` in turn, and what came of it. The others `attend`.
 
         First those that all ranks divide, then the others, each whole on one rank, many at a time. One
@@ -100,14 +78,14 @@ class Division:
         if self.ranks.count > 1:  # one alone is interrupted at once
             interruption.check()
 
-    def _together(self, name: str, choice: Choice) -> Made:
+    def _together(self, name: str, choice: Choice) -> AnalysisResult:
         return make(name, self.analyses[name], self._own(name), choice, self.ranks)
 
-    def _apart(self, choices: Mapping[str, Choice], owners: Mapping[str, int]) -> dict[str, Made]:
+    def _apart(self, choices: Mapping[str, Choice], owners: Mapping[str, int]) -> dict[str, AnalysisResult]:
         """What all ranks made, each its own; on rank 0 at least."""
         mine = [name for name in choices if owners[name] == self.ranks.rank]
 
-        def work(exchange: Callable[..., list[dict[str, Made]]]) -> list[dict[str, Made]]:
+        def work(exchange: Callable[..., list[dict[str, AnalysisResult]]]) -> list[dict[str, AnalysisResult]]:
             return exchange(
                 {name: make(name, self.analyses[name], self._own(name), choices[name]) for name in mine}
             )
@@ -115,7 +93,7 @@ class Division:
         try:
             return {name: one for made in self.ranks.together(work) for name, one in made.items()}
         except Exception as error:  # what one rank made cannot be told
-            failed = Made()
+            failed = AnalysisResult()
             failed.fail(error)
             return dict.fromkeys(choices, failed)
 
@@ -133,22 +111,24 @@ class Division:
         return dataclasses.replace(subject, progress=progress)
 
 
-def make(name: str, analysis: Analysis, subject: Subject, choice: Choice, ranks: Ranks = ALONE) -> Made:
+def make(
+    name: str, analysis: Analysis, subject: Subject, choice: Choice, ranks: Ranks = ALONE
+) -> AnalysisResult:
     """Run one analysis in isolation; its failure is noted, not raised.
 
     Args:
         ranks: who divides it, all of whom call this at once; what rank 0 gets is what counts.
     """
-    made = Made(reduced=choice.reduced(analysis, subject.units))
+    result = AnalysisResult(reduced=choice.reduced(analysis, subject.units))
 
     def attempt(analysis: Analysis, subject: Subject) -> None:
-        made.figures.clear(), made.scalars.clear()
+        result.figures, result.scalars = figures, scalars = [], []
 
         def work(exchange: Callable[..., list]) -> None:
             own = dataclasses.replace(subject, rank=ranks.rank, world_size=ranks.count, all_gather=exchange)
             with full_isolation(subject.network):
                 for yielded in analysis(own):
-                    (made.figures if isinstance(yielded, Figure) else made.scalars).append(yielded)
+                    (figures if isinstance(yielded, Figure) else scalars).append(yielded)
 
         ranks.together(work)
 
@@ -156,13 +136,14 @@ def make(name: str, analysis: Analysis, subject: Subject, choice: Choice, ranks:
     try:
         if not choice.left_out:
             fits = halving(name, *choice.applied(analysis, subject), attempt)
-            made.reduced |= {"batch": [fits, subject.batch_size]} if fits < subject.batch_size else {}
+            if fits < subject.batch_size:
+                result.reduced = {**result.reduced, "batch": [fits, subject.batch_size]}
     except Exception as error:
-        made.fail(error)
+        result.fail(error)
         if ranks.count > 1:
             subject.cache.clear()  # what only some ranks have cached, only they would not gather
-    made.seconds = time.perf_counter() - start
-    return made
+    result.seconds = time.perf_counter() - start
+    return result
 
 
 def owners_of(seconds: Mapping[str, float], count: int) -> dict[str, int]:

@@ -9,23 +9,22 @@ import json
 import logging
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
+from vitrine.analyses.base import Analysis, Subject
+from vitrine.analyses.result import AnalysisResult, CheckpointReport
 from vitrine.core.settings import setting
 from vitrine.distributed import interruption
 from vitrine.distributed.ranks import ALONE, Ranks
-from vitrine.examination.budget import last_outcomes, plan
-from vitrine.examination.division import Division, Made
-from vitrine.runs.store import Store, Writer, format_reduced
+from vitrine.examination.budget import last_results, plan
+from vitrine.examination.division import Division
+from vitrine.runs.store import Store, Writer
 
 log = logging.getLogger(__name__)
-
-Results = dict[str, tuple[list[Figure], list[Scalar]]]
 
 
 @dataclass
@@ -56,25 +55,6 @@ class AnalysisSettings:
     )
 
 
-@dataclass
-class Report:
-    """What came of examining one checkpoint.
-
-    Attributes:
-        step: optimizer steps taken.
-        seconds: by analysis, of those that ran.
-        figures: how many pictures were made.
-        errors: what failed, in one line each: by analysis, "store", or the sink's class.
-        reduced: by analysis, what was less than asked for; see `gallery.store.Outcome`.
-    """
-
-    step: int
-    seconds: dict[str, float] = field(default_factory=dict)
-    figures: int = 0
-    errors: dict[str, str] = field(default_factory=dict)
-    reduced: dict[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
-
-
 def examine(
     subject: Subject,
     analyses: Mapping[str, Analysis],
@@ -86,7 +66,7 @@ def examine(
     again: bool = False,
     allowed: float | None = None,
     ranks: Ranks = ALONE,
-) -> Report:
+) -> CheckpointReport:
     """Run what is `missing` at the subject's step, keep it in the store and hand it to the sinks.
 
     An analysis that fails is logged with its traceback, recorded with what it had yielded so far, and the
@@ -96,50 +76,55 @@ def examine(
 
     Args:
         analyses: by name, as registered; those not `enabled` are passed over.
-        sinks: each gets one `log(step, {name: (figures, scalars)}, folder)`, and only what was made now.
+        sinks: each gets one `log(report, folder)` of the analyses that ran now.
         weights: `weights_hash` of the network.
         strict: the first failure is raised, once it is recorded beside what was made before it.
         again: analyses that failed here before, had other settings, or were less than asked for, run again.
         allowed: seconds that they may take, see `callbacks.budget`; None: no limit.
         ranks: who makes them; this is the first, and the others `assist`.
     """
-    report = Report(subject.step)
+    report = CheckpointReport(subject.step)
     division = Division(analyses, subject, lambda name: store.scratch(subject.step, name, weights), ranks)
-    results: Results = {}
     failure: str | None = None
     try:
         names = missing(store, subject.step, analyses, weights, again)
-        past = last_outcomes(store, subject.step, names)
+        past = last_results(store, subject.step, names)
         choices = plan({name: analyses[name] for name in names}, subject.units, past, allowed)
-        seconds = {name: outcome.seconds for name, outcome in past.items()}
+        seconds = {name: result.seconds for name, result in past.items()}
         if names:
             # several ranks leave together, where they meet
             prompt = interruption.at_once() if ranks.count == 1 else contextlib.nullcontext()
             with prompt, store.writing(subject.step, weights=weights) as writer:
                 made = division.lead(choices, seconds)
-                for name, one in subject.progress(made, f"analyses at step {subject.step}", len(names)):
-                    _keep(name, one, analyses[name], writer, report)
-                    if not choices[name].left_out:
-                        # the store has the seconds in complete.json; a dashboard wants them as a curve
-                        results[name] = (one.figures, [*one.scalars, Scalar(f"seconds/{name}", one.seconds)])
-                    failure = one.error
+                for name, result in subject.progress(made, f"analyses at step {subject.step}", len(names)):
+                    report.results[name] = result
+                    _keep(name, result, analyses[name], writer, report.step)
+                    failure = result.error
                     if failure and strict:
                         break
-            for name in results.keys() - report.errors.keys():  # not before the step is whole
-                store.scratch(subject.step, name, weights).clear()
+            for name, result in report.results.items():  # not before the step is whole
+                if not result.left_out and not result.error:
+                    store.scratch(subject.step, name, weights).clear()
     except OSError as error:
         log.exception(
             "the analyses of step %d could not be kept; they are missing until the next start", subject.step
         )
-        report.errors["store"] = _line(error)
+        report.failures["store"] = _line(error)
         if strict:
             raise
     finally:
         division.close()
     if failure and strict:
         raise RuntimeError(f"an analysis failed at step {subject.step}: {failure}")
-    if results and "store" not in report.errors:
-        _tell(sinks, subject.step, results, store, report, strict)
+    ran = {name: result for name, result in report.results.items() if not result.left_out}
+    if ran and "store" not in report.failures:
+        report.failures |= _log(sinks, CheckpointReport(subject.step, ran), store, strict)
+    kept = store.results(subject.step)  # reports stay in memory for the whole of a run, and pictures must not
+    report.results = {
+        name: dataclasses.replace(result, figures=kept[name].figures, scalars=kept[name].scalars)
+        for name, result in report.results.items()
+        if name in kept
+    }
     return report
 
 
@@ -158,13 +143,13 @@ def missing(
     With `again`, also those that failed, were made with other settings, or were less than asked for (but for
     smaller batches, where memory ran out: it would again).
     """
-    had = store.outcomes(step) if store.weights(step) == weights else {}
+    had = store.results(step) if store.weights(step) == weights else {}
 
     def done(name: str, analysis: Analysis) -> bool:
         if not again or name not in had:
             return name in had
         asked = json.loads(json.dumps(dataclasses.asdict(analysis)))  # as the store has kept it
-        whole = not set(had[name].reduced or {}) - {"batch"}
+        whole = not set(had[name].reduced) - {"batch"}
         return not had[name].error and had[name].settings == asked and whole
 
     return [name for name, analysis in analyses.items() if analysis.enabled and not done(name, analysis)]
@@ -179,7 +164,7 @@ def weights_hash(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def summary(reports: Sequence[Report]) -> str:
+def summary(reports: Sequence[CheckpointReport]) -> str:
     """What was made, how long it took, what failed and what was cut short: a line, and one more for each."""
     if not reports:
         return "no checkpoint was looked at"
@@ -190,44 +175,40 @@ def summary(reports: Sequence[Report]) -> str:
     made = f"{ran} analyses of {len(reports)} checkpoints gave {figures} pictures in {seconds:.1f} s, "
     lines = [made + (f"{len(failures)} failed:" if failures else "none failed")]
     lines += [f"  {name} at step {step}: {error}" for name, step, error in failures]
-    less = [(name, r.step, format_reduced(said)) for r in reports for name, said in r.reduced.items()]
+    results = [(name, report.step, result) for report in reports for name, result in report.results.items()]
+    less = [(name, step, result.reduced_text) for name, step, result in results if result.reduced]
     lines += [f"less than asked for, {len(less)} times (analyze.py makes up for it):"] if less else []
-    return "\n".join(lines + [f"  {name} at step {step}: {said}" for name, step, said in less])
+    return "\n".join(lines + [f"  {name} at step {step}: {text}" for name, step, text in less])
 
 
-def _keep(name: str, made: Made, analysis: Analysis, writer: Writer, report: Report) -> None:
-    """Write what came of an analysis, and report it. OSError: the store's."""
-    if made.reduced:
-        report.reduced[name] = made.reduced
-        log.warning("analysis %r at step %d: %s", name, report.step, format_reduced(made.reduced))
-    settings = dataclasses.asdict(analysis)
+def _keep(name: str, result: AnalysisResult, analysis: Analysis, writer: Writer, step: int) -> None:
+    """Write the result of an analysis, and log what is wrong with it. OSError: the store's."""
+    if result.reduced:
+        log.warning("analysis %r at step %d: %s", name, step, result.reduced_text)
+    result.settings = dataclasses.asdict(analysis)
     try:
-        writer.write(name, made.figures, made.scalars, made.seconds, made.trace, settings, made.reduced)
+        writer.write(name, result)
     except (ValueError, TypeError) as error:  # pictures that cannot be kept are the analysis' failure as well
-        made.fail(error)
-        made.figures, made.scalars = [], []
-        writer.write(name, [], [], made.seconds, made.trace)
-    if "analysis" in made.reduced:
-        return
-    report.seconds[name] = made.seconds
-    report.figures += len(made.figures)
-    if made.error:
-        report.errors[name] = made.error
-        log.error("analysis %r failed at step %d:\n%s", name, report.step, made.trace)
+        result.fail(error)
+        result.figures, result.scalars, result.settings = [], [], None
+        writer.write(name, result)
+    if result.error:
+        log.error("analysis %r failed at step %d:\n%s", name, step, result.traceback)
 
 
-def _tell(
-    sinks: Iterable[Any], step: int, results: Results, store: Store, report: Report, strict: bool
-) -> None:
+def _log(sinks: Iterable[Any], report: CheckpointReport, store: Store, strict: bool) -> dict[str, str]:
+    """Hand a report to the sinks; what failed, by the sink's class."""
+    failures = {}
     for sink in sinks:
         try:
-            sink.log(step, results, store.step_folder(step))
+            sink.log(report, store.step_folder(report.step))
         except Exception as error:
             if strict:
                 raise
             name = type(sink).__name__
-            log.exception("%s could not log the analyses of step %d", name, step)
-            report.errors[name] = _line(error)
+            log.exception("%s could not log the analyses of step %d", name, report.step)
+            failures[name] = _line(error)
+    return failures
 
 
 def _line(error: Exception) -> str:

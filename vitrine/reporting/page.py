@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vitrine.analyses.base import Results
+from vitrine.analyses.result import CheckpointReport
 from vitrine.core import atomic
 from vitrine.reporting.page_data import run_data
 
@@ -64,8 +64,8 @@ class PageSink:
     def __init__(self, run_dir: str | Path):
         self.run_dir = Path(run_dir)
 
-    def log(self, step: int, results: Results, folder: Path) -> None:
-        """The page with this step on it; never raises."""
+    def log(self, report: CheckpointReport, folder: Path) -> None:
+        """The page with this checkpoint on it; never raises."""
         self._build()
 
     def close(self) -> None:

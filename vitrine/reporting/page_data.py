@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from vitrine.analyses.result import AnalysisResult
 from vitrine.runs.metrics_csv import read_curves
 from vitrine.runs.run_record import read_facts
-from vitrine.runs.store import Outcome, Store, format_reduced
+from vitrine.runs.store import Store
 
 POINTS = 300  # of a curve; more are averaged, the page draws no more pixels than that
 TITLES = {  # in the order in which the page shows them
@@ -43,8 +44,8 @@ def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
     """
     run_dir = Path(run_dir)
     store = Store(run_dir)
-    outcomes = {step: store.outcomes(step) for step in store.steps()}
-    names = dict.fromkeys(name for step in reversed(outcomes) for name in outcomes[step])
+    results = {step: store.results(step) for step in store.steps()}
+    names = dict.fromkeys(name for step in reversed(results) for name in results[step])
     order = [*TITLES, *names]  # as one tells of them, whichever was made last
     settings = _text(run_dir / "config.yaml")
     return {
@@ -53,19 +54,19 @@ def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
         "settings": settings,
         "facts": _facts(settings) + read_facts(run_dir),
         "steps": [
-            {"step": step, "analyses": {name: _outcome(outcome) for name, outcome in at.items()}}
-            for step, at in outcomes.items()
+            {"step": step, "analyses": {name: _outcome(result) for name, result in at.items()}}
+            for step, at in results.items()
         ],
-        "analyses": [_analysis(store, list(outcomes), name) for name in sorted(names, key=order.index)],
-        "scalars": _scalars(store, outcomes),
+        "analyses": [_analysis(store, list(results), name) for name in sorted(names, key=order.index)],
+        "scalars": _scalars(store, results),
         "metrics": {name: _thinned(points) for name, points in read_curves(run_dir).items()},
     }
 
 
-def _outcome(outcome: Outcome) -> dict[str, Any]:
+def _outcome(result: AnalysisResult) -> dict[str, Any]:
     """How an analysis went: seconds, error, and where it was less than asked for, by how much."""
-    told: dict[str, Any] = {"seconds": outcome.seconds, "error": outcome.error}
-    return told | ({"less": format_reduced(outcome.reduced)} if outcome.reduced else {})
+    told: dict[str, Any] = {"seconds": result.seconds, "error": result.traceback}
+    return told | ({"less": result.reduced_text} if result.reduced else {})
 
 
 def _analysis(store: Store, steps: list[int], name: str) -> dict[str, Any]:
@@ -112,9 +113,9 @@ def _rounded(value: float | None) -> float | None:
     return value if value is None or value == int(value) else float(f"{value:.4g}")
 
 
-def _scalars(store: Store, outcomes: dict[int, Any]) -> list[dict[str, Any]]:
+def _scalars(store: Store, results: dict[int, Any]) -> list[dict[str, Any]]:
     curves: dict[tuple[str, str], list[list[float]]] = {}
-    for step, names in outcomes.items():
+    for step, names in results.items():
         for name in names:
             for scalar in store.scalars(step, name):
                 if math.isfinite(scalar.value):

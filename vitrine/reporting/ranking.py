@@ -52,6 +52,6 @@ def ranking(run_dir: str | Path) -> dict[str, float]:
         told |= {f"last/{name}": sum(values) / len(values) for name, values in found.items()}
     if steps:
         told["last/step"] = steps[-1]
-        spent = [o.seconds for step in steps for o in store.outcomes(step).values()]
+        spent = [r.seconds for step in steps for r in store.results(step).values()]
         told["seconds/analyses"] = round(sum(spent), 1)
     return told

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from vitrine.analyses.base import Results
+from vitrine.analyses.base import Scalar
+from vitrine.analyses.result import AnalysisResult, CheckpointReport
 
 # What a dashboard tells, from the top; what is before the first slash of a key is its section.
 STORY = ("Training", "Robustness", "Examples", "Class maps", "Features", "Adversarial", "Classes", "Time")
@@ -33,10 +34,10 @@ _CLASS = "val/accuracy_class/"
 
 
 class Sink(Protocol):
-    """Takes the results of one checkpoint at a time. Never raises: one that fails says why and goes on."""
+    """Takes the report of one checkpoint at a time. Never raises: one that fails says why and goes on."""
 
-    def log(self, step: int, results: Results, folder: Path) -> None:
-        """Show what the analyses yielded at `step`; `folder` is the step's directory, whole by now."""
+    def log(self, report: CheckpointReport, folder: Path) -> None:
+        """Show the analyses that ran at a checkpoint; `folder` is the step's directory, whole by now."""
         ...
 
     def close(self) -> None:
@@ -65,6 +66,12 @@ def scalar_key(analysis: str, key: str) -> str:
     of = section(analysis)
     own = of.lower() == analysis  # the section says already whose it is
     return f"{of}/{key}" if own else f"{of}/{analysis}/{key}"
+
+
+def named_scalars(analysis: str, result: AnalysisResult) -> dict[str, float]:
+    """The scalars of an analysis and the seconds that it took, as a dashboard calls them."""
+    scalars = [*result.scalars, Scalar(f"seconds/{analysis}", result.seconds)]
+    return {scalar_key(analysis, scalar.key): float(scalar.value) for scalar in scalars}
 
 
 def media_key(analysis: str, layer: str | None) -> str:

@@ -6,9 +6,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from vitrine.analyses.base import Results
+from vitrine.analyses.result import CheckpointReport
 from vitrine.reporting.sheet import by_layer, sheet
-from vitrine.reporting.sinks import media_key, scalar_key
+from vitrine.reporting.sinks import media_key, named_scalars
 
 _log = logging.getLogger(__name__)
 
@@ -23,18 +23,18 @@ class TensorBoardSink:
     def __init__(self, writer: Any):
         self.writer = writer
 
-    def log(self, step: int, results: Results, folder: Path) -> None:
+    def log(self, report: CheckpointReport, folder: Path) -> None:
         """Show one checkpoint at its step: scalars, and a sheet a technique and layer; never raises."""
         try:
-            for name, (figures, scalars) in results.items():
-                for scalar in scalars:
-                    self.writer.add_scalar(scalar_key(name, scalar.key), float(scalar.value), step)
-                for layer, group in by_layer(figures).items():
+            for name, result in report.results.items():
+                for key, value in named_scalars(name, result).items():
+                    self.writer.add_scalar(key, value, report.step)
+                for layer, group in by_layer(result.figures).items():
                     pixels = sheet([figure.image for figure in group]).numpy()
-                    self.writer.add_image(media_key(name, layer), pixels, step, dataformats="HWC")
+                    self.writer.add_image(media_key(name, layer), pixels, report.step, dataformats="HWC")
             self.writer.flush()
         except Exception:
-            _log.warning("step %d did not reach TensorBoard", step, exc_info=True)
+            _log.warning("step %d did not reach TensorBoard", report.step, exc_info=True)
 
     def close(self) -> None:
         """Write out what is buffered; never raises."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vitrine.analyses.base import Figure, Results
+from vitrine.analyses.base import Figure
+from vitrine.analyses.result import AnalysisResult
 
 # what a person asks of a unit comes first: (technique, the rest of the figure's key)
 _PICTURES = {("features", ""): "feature", ("examples", ""): "examples"}
@@ -20,7 +21,9 @@ _NUMBERS = {
 
 
 def units_table(
-    results: Results, picture: Callable[[str, Figure], Any], classes: Sequence[str] = ()
+    results: Mapping[str, AnalysisResult],
+    picture: Callable[[str, Figure], Any],
+    classes: Sequence[str] = (),
 ) -> tuple[list[str], list[list[Any]]] | None:
     """Columns and rows: layer, unit, pictures (feature, examples, others), numbers; None without units.
 
@@ -31,8 +34,8 @@ def units_table(
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     others: dict[str, None] = {}  # an ordered set of columns
     numbers: dict[str, None] = {}
-    for name, (figures, _) in results.items():
-        for figure in figures:
+    for name, result in results.items():
+        for figure in result.figures:
             if figure.layer is None or figure.unit is None or figure.probe is not None:
                 continue
             row = rows.setdefault((figure.layer, figure.unit), {})

@@ -78,7 +78,7 @@ def logged(run_dirs: Sequence[Path]) -> Logged:
             curve(metric_key(name), _panel(name))
         store = Store(run_dir)
         for step in store.steps():
-            for analysis in store.outcomes(step):
+            for analysis in store.results(step):
                 curve(f"Time/{analysis}", "seconds")
                 for scalar in store.scalars(step, analysis):
                     key = scalar_key(analysis, scalar.key)

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
-from vitrine.analyses.base import Figure, Results
+from vitrine.analyses.base import Figure
+from vitrine.analyses.result import CheckpointReport
 from vitrine.reporting.guarded_run import GuardedRun
 from vitrine.reporting.ranking import ranking
 from vitrine.reporting.sheet import PAPER, by_layer, sheet
-from vitrine.reporting.sinks import STEP, UNITS, media_key, scalar_key
+from vitrine.reporting.sinks import STEP, UNITS, media_key, named_scalars
 from vitrine.reporting.units_table import units_table
 
 _log = logging.getLogger(__name__)
@@ -40,8 +41,8 @@ class WandbSink:
         self.classes, self.page = list(classes), page
         self._run_dir, self._logged = run_dir, False
 
-    def log(self, step: int, results: Results, folder: Path) -> None:
-        """Show the results of one checkpoint, at its step; never raises.
+    def log(self, report: CheckpointReport, folder: Path) -> None:
+        """Show one checkpoint at its step; never raises.
 
         Pictures are taken from `folder` where they lie there, so that none is encoded twice.
         """
@@ -50,12 +51,12 @@ class WandbSink:
         try:
             folder = Path(folder)
             self._run_dir, self._logged = folder.resolve().parent.parent, True
-            self.run.log({STEP: int(step), **_payload(step, results, folder, self.classes)})
+            self.run.log({STEP: int(report.step), **_payload(report, folder, self.classes)})
             self.run.summarize(ranking(self._run_dir))
             if not self.run.offline:
-                self._upload(f"analysis-{self.run.id}", "analysis", [folder], [f"step-{step}"])
+                self._upload(f"analysis-{self.run.id}", "analysis", [folder], [f"step-{report.step}"])
         except Exception:
-            _log.warning("step %d did not reach W&B", step, exc_info=True)
+            _log.warning("step %d did not reach W&B", report.step, exc_info=True)
 
     def close(self) -> None:
         """Rank the run, upload the page and end the run; never raises.
@@ -86,19 +87,19 @@ class WandbSink:
         self.run.log_artifact(artifact, aliases=["latest", *aliases])
 
 
-def _payload(step: int, results: Results, folder: Path, classes: Sequence[str]) -> dict[str, Any]:
+def _payload(report: CheckpointReport, folder: Path, classes: Sequence[str]) -> dict[str, Any]:
     import wandb
 
     payload: dict[str, Any] = {}
-    files = {name: _files(folder / name) for name in results}
-    for name, (figures, scalars) in results.items():
-        payload |= {scalar_key(name, scalar.key): float(scalar.value) for scalar in scalars}
-        payload |= dict(_media(step, name, figures, folder / name))
+    files = {name: _files(folder / name) for name in report.results}
+    for name, result in report.results.items():
+        payload |= named_scalars(name, result)
+        payload |= dict(_media(report.step, name, result.figures, folder / name))
 
     def picture(name: str, figure: Figure) -> Any:
         return _image(figure, files[name].get(figure.key), figure.caption)
 
-    if table := units_table(results, picture, classes):
+    if table := units_table(report.results, picture, classes):
         payload[UNITS] = wandb.Table(columns=table[0], data=table[1])
     return payload
 

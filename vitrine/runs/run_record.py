@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from vitrine.analyses.base import Results
+from vitrine.analyses.result import CheckpointReport
 from vitrine.core import atomic
 from vitrine.core.process_identity import this_process
 
@@ -58,7 +58,7 @@ class RunRecord:
         }
         self._write()
 
-    def log(self, step: int, results: Results, folder: Path) -> None:
+    def log(self, report: CheckpointReport, folder: Path) -> None:
         """The seconds until now; never raises."""
         self._write()
 

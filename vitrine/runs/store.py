@@ -7,9 +7,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -17,38 +18,11 @@ from typing import Any
 import torch
 
 from vitrine.analyses.base import Figure, Scalar
+from vitrine.analyses.result import AnalysisResult
 from vitrine.core import atomic
 from vitrine.runs import filenames, pictures
 from vitrine.runs.figure_entries import finite, number, to_entry, to_figure, upgraded
 from vitrine.runs.scratch import FileScratch
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one analysis went at one step.
-
-    Attributes:
-        seconds: what it took.
-        error: the last line of its traceback, or all of it; None where it went well.
-        figures: pictures kept.
-        settings: what it was asked for, as plain containers.
-        reduced: what is less than asked for, [made, asked]: {"units": [4, 16]}; {"analysis": [0, 1]} where it
-            was left out. See `callbacks.budget` and `callbacks.memory`.
-    """
-
-    seconds: float
-    error: str | None = None
-    figures: int = 0
-    settings: Mapping[str, Any] | None = None
-    reduced: Mapping[str, Sequence[int]] | None = None
-
-
-def format_reduced(reduced: Mapping[str, Sequence[int]]) -> str:
-    """What `Outcome.reduced` says: "4 of 16 units, 16 of 64 steps", "left out", "batches of 64, not 256"."""
-    if "analysis" in reduced:
-        return "left out"
-    said = {"batch": "batches of {0}, not {1}"}
-    return ", ".join(said.get(what, f"{{0}} of {{1}} {what}").format(*n) for what, n in reduced.items())
 
 
 class Store:
@@ -74,17 +48,17 @@ class Store:
         """The hash of the weights a step is of; None where it is not whole."""
         return self._complete(step).get("weights")
 
-    def outcomes(self, step: int) -> dict[str, Outcome]:
+    def results(self, step: int) -> dict[str, AnalysisResult]:
         """How each analysis of a step went; empty where the step is not whole."""
-        known = set(Outcome.__dataclass_fields__)
         return {
-            name: Outcome(**{key: value for key, value in outcome.items() if key in known})
-            for name, outcome in self._complete(step).get("analyses", {}).items()
+            name: self._result(step, name, record)
+            for name, record in self._complete(step).get("analyses", {}).items()
         }
 
     def figures(self, step: int, name: str) -> Sequence[Figure]:
         """The figures of an analysis at a step, each picture read when it is asked for; maybe none."""
-        return _Figures(self.step_folder(step) / name, self.entries(step, name))
+        result = self.results(step).get(name)
+        return [] if result is None else result.figures
 
     def entries(self, step: int, name: str) -> list[dict[str, Any]]:
         """The same without the pictures: what figures.json says, `file` relative to the analysis' folder."""
@@ -97,10 +71,10 @@ class Store:
             for point in self._list(step, name, "scalars.json")
         ]
 
-    def previous(self, step: int) -> Mapping[str, Sequence[Figure]]:
-        """The figures, by analysis, of the latest whole step before this one; read as they are asked for."""
+    def previous(self, step: int) -> dict[str, Sequence[Figure]]:
+        """The figures, by analysis, of the latest whole step before this one; read when asked for."""
         earlier = [s for s in self.steps() if s < step]
-        return _Step(self, earlier[-1]) if earlier else {}
+        return {name: result.figures for name, result in self.results(earlier[-1]).items()} if earlier else {}
 
     def scratch(self, step: int, name: str, weights: str) -> FileScratch:
         """Where an analysis of a step and its weights keeps how far it has come."""
@@ -147,6 +121,22 @@ class Store:
             os.rename(staged, final)
         atomic.sync(self.folder)
 
+    def _result(self, step: int, name: str, record: Mapping[str, Any]) -> AnalysisResult:
+        folder, trace = self.step_folder(step) / name, record.get("error")
+
+        def figure(entry: dict[str, Any]) -> Figure:
+            return to_figure(entry, pictures.read(folder / entry["file"]))
+
+        return AnalysisResult(
+            _Lazy(lambda: self.entries(step, name), figure, record.get("figures")),
+            _Lazy(lambda: self.scalars(step, name)),
+            record["seconds"],
+            trace.strip().splitlines()[-1] if trace else None,
+            trace,
+            record.get("reduced") or {},
+            record.get("settings"),
+        )
+
     def _complete(self, step: int) -> dict[str, Any]:
         return _read(self.step_folder(step) / "complete.json", {})
 
@@ -163,29 +153,17 @@ class Writer:
         self._aside, self._final = aside, final
         self._complete = {"step": step, "weights": weights, "analyses": {}}
 
-    def write(
-        self,
-        name: str,
-        figures: Sequence[Figure],
-        scalars: Sequence[Scalar],
-        seconds: float,
-        error: str | None = None,
-        settings: Mapping[str, Any] | None = None,
-        reduced: Mapping[str, Sequence[int]] | None = None,
-    ) -> None:
-        """Keep what an analysis yielded, in place of what it may have left before.
+    def write(self, name: str, result: AnalysisResult) -> None:
+        """Keep the result of an analysis, in place of what it may have left before.
 
         Args:
             name: the analysis, as registered.
-            seconds: what it took.
-            error: what stopped it, or None.
-            settings: what it was asked for, as plain containers.
-            reduced: what is less than that, see `Outcome`.
 
         Raises:
             ValueError: the name is no plain word, a key comes twice, or a picture is not uint8 [H, W, 3].
             OSError: the disk refused.
         """
+        figures = result.figures
         _check(name, figures)
         folder = self._aside / name
         shutil.rmtree(folder, ignore_errors=True)
@@ -194,9 +172,14 @@ class Writer:
         with ThreadPoolExecutor(os.cpu_count()) as threads:  # encoding releases the interpreter
             files = list(threads.map(pictures.write, repeat(folder), paths, [f.image for f in figures]))
         _dump(folder / "figures.json", [to_entry(figure, file) for figure, file in zip(figures, files)])
-        _dump(folder / "scalars.json", [{**asdict(s), "value": finite(s.value)} for s in scalars])
-        outcome = Outcome(round(float(seconds), 3), error, len(figures), settings, reduced or None)
-        self._complete["analyses"][name] = asdict(outcome)
+        _dump(folder / "scalars.json", [{**asdict(s), "value": finite(s.value)} for s in result.scalars])
+        self._complete["analyses"][name] = {
+            "seconds": round(float(result.seconds), 3),
+            "error": result.traceback or result.error,
+            "figures": len(figures),
+            "settings": result.settings,
+            "reduced": result.reduced or None,
+        }
         if self._final is not None:
             self._add(name, folder)
 
@@ -208,7 +191,6 @@ class Writer:
         """Move an analysis into a whole step; at no instant does complete.json name what is not there."""
         atomic.sync_tree(folder)
         complete = _read(self._final / "complete.json", {"analyses": {}})
-        outcome = self._complete["analyses"][name]
         place = self._final / name
         if place.exists():
             if complete["analyses"].pop(name, None):
@@ -216,39 +198,32 @@ class Writer:
             os.rename(place, self._aside / f"{name}.old")
         os.rename(folder, place)
         atomic.sync(self._final)
-        complete["analyses"][name] = outcome
+        complete["analyses"][name] = self._complete["analyses"][name]
         atomic.write_json(self._final / "complete.json", complete)
 
 
-class _Figures(Sequence[Figure]):
-    def __init__(self, folder: Path, entries: list[dict[str, Any]]):
-        self._folder, self._entries = folder, entries
+class _Lazy(Sequence[Any]):
+    """What `read()` gives, read when first asked for, each item through `convert`."""
+
+    def __init__(
+        self,
+        read: Callable[[], list[Any]],
+        convert: Callable[[Any], Any] = lambda item: item,
+        count: int | None = None,
+    ):
+        self._read, self._convert, self._count = read, convert, count
+
+    @cached_property
+    def _items(self) -> list[Any]:
+        return self._read()
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._items) if self._count is None else self._count
 
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
-            return _Figures(self._folder, self._entries[index])
-        entry = self._entries[index]
-        return to_figure(entry, pictures.read(self._folder / entry["file"]))
-
-
-class _Step(Mapping[str, Sequence[Figure]]):
-    def __init__(self, store: Store, step: int):
-        self._store, self._step = store, step
-        self._names = list(store.outcomes(step))
-
-    def __getitem__(self, name: str) -> Sequence[Figure]:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._store.figures(self._step, name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
+            return [self._convert(item) for item in self._items[index]]
+        return self._convert(self._items[index])
 
 
 def _check(name: str, figures: Sequence[Figure]) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from vitrine.analyses.base import Figure, Scalar
+from vitrine.analyses.result import AnalysisResult
 from vitrine.reporting import page
 from vitrine.runs.store import Store
 
@@ -39,11 +40,11 @@ def write(run, step):
     ]
     unknown = [Figure("all", colour(1, 2, 3), "a technique that the page has never heard of")]
     with Store(run).writing(step, weights=str(step)) as writer:
-        writer.write("examples", units, [Scalar("dead_units/layer1", 0.1, "layer1")], 1)
+        writer.write("examples", AnalysisResult(units, [Scalar("dead_units/layer1", 0.1, "layer1")], 1))
         if step % 1000 == 0:
-            writer.write("features", features, [], 1)
-        writer.write("cam", maps, [], 1, error=None if step != 500 else f"ValueError: {HOSTILE}")
-        writer.write("something_new", unknown, [], 1)
+            writer.write("features", AnalysisResult(features, [], 1))
+        writer.write("cam", AnalysisResult(maps, [], 1, f"ValueError: {HOSTILE}" if step == 500 else None))
+        writer.write("something_new", AnalysisResult(unknown, [], 1))
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +241,7 @@ def test_numbers_keep_their_size(visit, tmp_path):
     values = {"a": 119.7, "b": 100.4, "c": 640.2, "d": 2.5, "e": 0.0234, "f": -30.04, "g": 7.0, "h": 1e-9}
     figure = Figure("layer1/unit-000", colour(1, 2, 3), "", layer="layer1", unit=0, values=values)
     with Store(folder).writing(1, weights="") as writer:
-        writer.write("examples", [figure], [], 1)
+        writer.write("examples", AnalysisResult([figure], [], 1))
     page.build(folder)
     shown = visit("unit/layer1/0", folder=folder).locator(".numbers .value").all_text_contents()
     assert shown == ["120", "100", "640", "2.5", "0.0234", "-30", "7", "1.0e-9"]

@@ -1,0 +1,84 @@
+"""What analyses gave: one of them at one checkpoint, and all of them at one checkpoint."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vitrine.analyses.base import Figure, Scalar
+
+
+@dataclass
+class AnalysisResult:
+    """One analysis at one checkpoint, in memory or as recorded by `runs.store`.
+
+    Attributes:
+        figures, scalars: what it yielded, up to where it failed if it did; recorded ones are read from disk
+            when asked for.
+        seconds: of wall-clock time.
+        error: the exception that stopped it, in one line; None where it succeeded.
+        traceback: that exception with its traceback.
+        reduced: what was less than asked for, as [made, asked]: {"units": [4, 16]}; {"analysis": [0, 1]}
+            where it was left out. See `examination.budget` and `examination.batch_halving`.
+        settings: of the analysis, as plain containers; None where they are unknown.
+    """
+
+    figures: Sequence[Figure] = field(default_factory=list)
+    scalars: Sequence[Scalar] = field(default_factory=list)
+    seconds: float = 0.0
+    error: str | None = None
+    traceback: str | None = None
+    reduced: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    settings: Mapping[str, Any] | None = None
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the budget had no time for it."""
+        return "analysis" in self.reduced
+
+    @property
+    def reduced_text(self) -> str:
+        """`reduced` for people: "4 of 16 units, 16 of 64 steps", "left out", "batches of 64, not 256"."""
+        if self.left_out:
+            return "left out"
+        texts = {"batch": "batches of {0}, not {1}"}
+        return ", ".join(
+            texts.get(what, f"{{0}} of {{1}} {what}").format(*n) for what, n in self.reduced.items()
+        )
+
+    def fail(self, error: Exception) -> None:
+        """Record, while `error` is handled, that it stopped the analysis; the first error counts."""
+        self.error = self.error or traceback.format_exception_only(error)[0].strip()
+        self.traceback = self.traceback or traceback.format_exc()
+
+
+@dataclass
+class CheckpointReport:
+    """All analyses at one checkpoint.
+
+    Attributes:
+        step: optimizer steps taken.
+        results: by analysis.
+        failures: what else failed, one line each: by "checkpoint", "store" or the sink's class.
+    """
+
+    step: int
+    results: dict[str, AnalysisResult] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def errors(self) -> dict[str, str]:
+        """All that failed, analyses included, one line each."""
+        return {name: r.error for name, r in self.results.items() if r.error} | self.failures
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Of each analysis that ran."""
+        return {name: result.seconds for name, result in self.results.items() if not result.left_out}
+
+    @property
+    def figures(self) -> int:
+        """How many pictures there are."""
+        return sum(len(result.figures) for result in self.results.values())

@@ -3,11 +3,11 @@ import torch
 from torch import nn
 
 from vitrine.attacks import APGD, BIM, FGSM, PGD, is_adversarial
-from vitrine.attacks.apgd import windows
+from vitrine.attacks.apgd import checkpoints
 
 
 def test_checkpoints_are_the_papers():
-    assert windows(100) == [0, 22, 41, 57, 70, 80, 87, 93, 99]
+    assert checkpoints(100) == [0, 22, 41, 57, 70, 80, 87, 93, 99]
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -18,23 +18,23 @@ def test_reaches_the_closed_form_on_a_linear_network(norm, linear, images, own_l
     weight = network[1].weight
     w = (weight[1 - labels] - weight[labels]).view(pictures.shape)
     unit = w.sign() if norm == "linf" else w / w.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-    stands = ~is_adversarial(network, ended, labels)  # the others are as they last fell
+    stands = ~is_adversarial(network, ended, labels)  # the others are as they last were adversarial
     assert stands.sum() >= 3
     torch.testing.assert_close(ended[stands], (pictures + eps * unit)[stands].detach(), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("loss", ["ce", "dlr", "dlr-targeted", "margin"])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_every_loss_fells_what_the_margin_allows(loss, norm, linear, images, own_labels):
+def test_every_loss_breaks_what_the_margin_allows(loss, norm, linear, images, own_labels):
     network, pictures = linear(classes=5), images(40, 1, 1, 12, low=0.3, high=0.7).double()
     labels, eps = own_labels(network, pictures), {"linf": 0.05, "l2": 0.15}[norm]
     ended = APGD(norm=norm, eps=eps, loss=loss, targets=4)(network, pictures, labels)
-    fell = is_adversarial(network, ended, labels)
+    success = is_adversarial(network, ended, labels)
     reach = distances(network, pictures, labels, norm)
-    assert not fell[reach > eps].any()
+    assert not success[reach > eps].any()
     if loss == "dlr-targeted":  # every class is tried
-        assert fell[reach < eps * 0.99].all()
-    assert fell.sum() >= 0.8 * (reach < eps).sum() > 5
+        assert success[reach < eps * 0.99].all()
+    assert success.sum() >= 0.8 * (reach < eps).sum() > 5
 
 
 def distances(network, pictures, labels, norm):
@@ -66,17 +66,17 @@ def test_too_few_classes_are_refused(linear, images):
             attack(loss="dlr")(linear(2), pictures, labels)
 
 
-def test_leaving_the_batch_changes_nobodys_outcome(convnet, images, own_labels):
+def test_early_stopping_changes_no_outcome(convnet, images, own_labels):
     network, pictures = convnet.double(), images(16, 3, 8, 8).double()
     labels = own_labels(network, pictures)
-    fell = [
+    success = [
         is_adversarial(
             network, APGD(eps=0.012, steps=20, early_stop=early_stop)(network, pictures, labels), labels
         )
         for early_stop in (True, False)
     ]
-    assert torch.equal(*fell)
-    assert 0 < fell[0].sum() < 16
+    assert torch.equal(*success)
+    assert 0 < success[0].sum() < 16
 
 
 def test_mean_gradients_see_through_a_networks_own_noise(images):

@@ -20,7 +20,7 @@ def distances(network, pictures, labels, norm):
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.02), ("l2", 0.05)])
-def test_fells_every_image_whose_margin_is_smaller_and_no_other(norm, eps, linear, images, own_labels):
+def test_breaks_every_image_whose_margin_is_smaller_and_no_other(norm, eps, linear, images, own_labels):
     network, pictures = linear(classes=5), images(40, 1, 1, 12, low=0.3, high=0.7).double()
     labels = own_labels(network, pictures)
     *_, evaluation = AutoAttack(norm=norm, eps=eps, **SHORT).run(network, pictures, labels)
@@ -45,9 +45,9 @@ def test_finds_what_brute_force_finds_on_two_pixels(images, own_labels):
     for image, label in zip(pictures, labels):
         points = (image.view(1, 2) + grid).clamp(0, 1).view(-1, 1, 1, 2)
         known.append(bool((network(points).argmax(1) != label).any()))
-    fell = is_adversarial(network, AutoAttack(eps=eps, **SHORT)(network, pictures, labels), labels)
+    success = is_adversarial(network, AutoAttack(eps=eps, **SHORT)(network, pictures, labels), labels)
     assert 5 < sum(known) < 35
-    assert fell.tolist() == known
+    assert success.tolist() == known
 
 
 def test_a_run_that_was_cut_off_ends_as_the_one_that_was_not(convnet, images, own_labels):
@@ -97,7 +97,7 @@ def test_the_report_goes_down_part_by_part(convnet, images, own_labels):
     assert values[-1] == pytest.approx(evaluation.accuracy)
 
 
-def test_nobody_leaving_ends_the_same(convnet, images, own_labels):
+def test_the_same_images_are_broken_without_early_stopping(convnet, images, own_labels):
     network, pictures = convnet.double(), images(16, 3, 8, 8).double()
     labels = own_labels(network, pictures)
     attack = AutoAttack(eps=0.01, steps=8, targets=2, queries=30)
@@ -109,7 +109,7 @@ def test_nobody_leaving_ends_the_same(convnet, images, own_labels):
 
 
 @pytest.mark.parametrize(("classes", "left"), [(2, ["apgd-ce", "fab-t", "square"]), (4, None)])
-def test_says_what_falls_away_for_few_classes(classes, left, linear, images, own_labels):
+def test_attacks_that_need_more_classes_are_skipped_with_a_warning(classes, left, linear, images, own_labels):
     network, pictures = linear(classes), images(4, 1, 1, 12).double()
     labels = own_labels(network, pictures)
     attack = AutoAttack(eps=0.01, steps=3, queries=3)
@@ -123,7 +123,7 @@ def test_says_what_falls_away_for_few_classes(classes, left, linear, images, own
     assert evaluation.names == ["clean", *left]
 
 
-def test_goes_on_from_a_state_in_which_nobody_is_left(linear, images, own_labels):
+def test_resumes_from_a_state_in_which_no_image_is_left(linear, images, own_labels):
     network, pictures = linear(classes=4), images(8, 1, 1, 12).double()
     attack = AutoAttack(eps=0.9, steps=2, queries=2, batch_size=4)
     labels = own_labels(network, pictures)

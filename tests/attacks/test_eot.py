@@ -38,7 +38,7 @@ def test_the_gradient_is_the_mean_over_draws(network, images):
         return Shift()(seen, keys)
 
     attack = EOT(PGD(steps=2, random_start=False), spied, draws=9)
-    attack(network, pictures, labels, watch=lambda loss, gradient: steps.append((loss, gradient)))
+    attack(network, pictures, labels, on_step=lambda loss, gradient: steps.append((loss, gradient)))
     assert len(torch.cat(drawn).unique()) == 2 * 2 * 9, "draws of their own for each image and step"
     pixels = pictures.clone().requires_grad_()
     draws_of_first = drawn[0].view(9, 2)

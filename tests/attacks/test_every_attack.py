@@ -54,7 +54,7 @@ def test_results_are_allowed_and_the_arguments_unchanged(attack, convnet, images
 
 
 @every
-def test_the_network_is_left_as_it_came(attack, convnet, images, own_labels):
+def test_the_network_is_unchanged(attack, convnet, images, own_labels):
     pictures = images(4, 3, 8, 8)
     labels = to_leave_or_reach(attack, convnet, pictures, own_labels)
     convnet.train()
@@ -95,7 +95,7 @@ def test_the_same_call_gives_the_same_images(attack, convnet, images, own_labels
 
 
 @every
-def test_no_images_are_no_trouble(attack, convnet):
+def test_an_empty_batch_is_returned(attack, convnet):
     assert attack(convnet, torch.zeros(0, 3, 8, 8), torch.zeros(0, dtype=torch.int64)).shape == (0, 3, 8, 8)
 
 
@@ -120,7 +120,7 @@ def test_arguments_that_cannot_be_are_refused(attack, change, message, convnet, 
 
 
 @every
-def test_a_network_of_nan_is_refused_and_left_as_it_came(attack, convnet, images):
+def test_a_network_of_nan_is_refused_and_unchanged(attack, convnet, images):
     convnet[0].weight.data[0] = torch.nan
     with pytest.raises(ValueError, match="NaN"):
         attack(convnet, images(3, 3, 8, 8), torch.tensor([0, 1, 2]))
@@ -152,7 +152,7 @@ def test_works_within_inference_mode(convnet, images):
         assert PGD(steps=2)(convnet, pictures, labels).shape == pictures.shape
 
 
-def test_fooled_speaks_of_eval_mode(convnet, images, own_labels):
+def test_is_adversarial_evaluates_in_eval_mode(convnet, images, own_labels):
     pictures = images(6, 3, 8, 8)
     labels = own_labels(convnet, pictures)
     assert not is_adversarial(convnet, pictures, labels).any()

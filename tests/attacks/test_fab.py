@@ -16,15 +16,15 @@ def test_finds_the_nearest_boundary_of_a_linear_network(norm, linear, images, ow
     size = difference.abs().sum(2) if norm == "linf" else difference.norm(dim=2)
     gap = logits.gather(1, labels[:, None]) - logits
     nearest = torch.where(size > 0, gap / size.clamp(min=1e-12), torch.inf).amin(1)
-    found = NORMS[norm].size(ended - pictures)
+    found = NORMS[norm].norm(ended - pictures)
     assert (found >= nearest - 1e-9).all()
     assert (found <= nearest * 1.06 + 1e-6).all(), "within the overshoot of 1.05"
 
 
-def test_images_beyond_the_budget_are_returned_as_they_came(linear, images, own_labels):
+def test_images_beyond_the_budget_are_returned_unchanged(linear, images, own_labels):
     network, pictures = linear(classes=4), images(30, 1, 1, 12, low=0.3, high=0.7).double()
     labels = own_labels(network, pictures)
-    sizes = NORMS["linf"].size(FAB(eps=None)(network, pictures, labels) - pictures)
+    sizes = NORMS["linf"].norm(FAB(eps=None)(network, pictures, labels) - pictures)
     eps = sizes.median().item()
     ended = FAB(eps=eps)(network, pictures, labels)
     near, far = sizes < eps * 0.99, sizes > eps * 1.06
@@ -32,17 +32,17 @@ def test_images_beyond_the_budget_are_returned_as_they_came(linear, images, own_
     assert torch.equal(ended[far], pictures[far])
 
 
-def test_leaving_the_batch_changes_nobodys_outcome(convnet, images, own_labels):
+def test_early_stopping_changes_no_outcome(convnet, images, own_labels):
     network, pictures = convnet.double(), images(16, 3, 8, 8).double()
     labels = own_labels(network, pictures)
-    fell = [
+    success = [
         is_adversarial(
             network, FAB(eps=0.012, steps=20, early_stop=early_stop)(network, pictures, labels), labels
         )
         for early_stop in (True, False)
     ]
-    assert torch.equal(*fell)
-    assert 0 < fell[0].sum() < 16
+    assert torch.equal(*success)
+    assert 0 < success[0].sum() < 16
 
 
 def test_misclassified_images_are_their_own_nearest(convnet, images, own_labels):

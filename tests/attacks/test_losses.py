@@ -13,7 +13,7 @@ def test_dlr_is_the_papers():
 
 def test_targeted_dlr_is_the_papers():
     expected = [-(4 - 0.5) / (4 - (2 + 1) / 2), -(1 - 5) / (5 - (1 + 0) / 2)]
-    loss = losses.dlr_towards(torch.tensor([3, 1]))
+    loss = losses.targeted_dlr(torch.tensor([3, 1]))
     torch.testing.assert_close(loss(LOGITS, LABELS), torch.tensor(expected))
 
 

@@ -75,9 +75,9 @@ def test_apgd_succeeds_as_often_as_torchattacks(network, batch, loss):
     torchattacks = pytest.importorskip("torchattacks")
     theirs = torchattacks.APGD(network, eps=EPS, steps=8, loss=loss)(*batch)
     ours = APGD(eps=EPS, steps=8, loss=loss)(network, *batch)
-    fell = [is_adversarial(network, ended, batch[1]) for ended in (ours, theirs)]
-    assert 0.1 < fell[1].float().mean() < 0.9
-    assert within_chance(*fell)
+    success = [is_adversarial(network, ended, batch[1]) for ended in (ours, theirs)]
+    assert 0.1 < success[1].float().mean() < 0.9
+    assert within_chance(*success)
 
 
 def test_nothing_stands_at_8_of_255(network, batch):

@@ -73,10 +73,10 @@ def test_finds_what_brute_force_finds_on_two_pixels(norm, images, own_labels):
     pictures = images(60, 1, 1, 2)
     labels = own_labels(network, pictures)
     attack = PGD(norm=norm, eps=0.12, steps=40, restarts=4)
-    fell = is_adversarial(network, attack(network, pictures, labels), labels)
+    success = is_adversarial(network, attack(network, pictures, labels), labels)
     known = torch.tensor([brute_force(network, x, y, norm, 0.12) for x, y in zip(pictures, labels)])
     assert 5 < known.sum() < 55
-    assert torch.equal(fell, known)
+    assert torch.equal(success, known)
 
 
 @settings(max_examples=15, deadline=None)
@@ -99,7 +99,7 @@ def test_restarts_never_make_it_weaker(seed, restarts, early_stop):
     assert (after >= before - 1e-9)[~few].all()
 
 
-def test_leaving_the_batch_only_makes_it_stronger(convnet, images, own_labels):
+def test_early_stopping_only_makes_it_stronger(convnet, images, own_labels):
     pictures = images(16, 3, 8, 8)
     labels = own_labels(convnet, pictures)
     left, stayed = (
@@ -163,18 +163,18 @@ def test_keys_are_what_random_starts_are_drawn_from(convnet, images, own_labels)
     assert not torch.equal(other[0], other[1])
 
 
-def test_searching_in_bfloat16_confirms_falls_in_full(convnet, images, own_labels):
+def test_searching_in_bfloat16_confirms_successes_in_full(convnet, images, own_labels):
     pictures = images(16, 3, 8, 8)
     labels = own_labels(convnet, pictures)
-    fell = [
+    success = [
         is_adversarial(convnet, PGD(eps=0.02, steps=8, precision=p)(convnet, pictures, labels), labels)
         for p in ("32-true", "bf16-mixed")
     ]
-    assert (fell[0] == fell[1]).float().mean() > 0.8
-    assert fell[1].any()
+    assert (success[0] == success[1]).float().mean() > 0.8
+    assert success[1].any()
 
 
-def test_under_the_callers_autocast_falls_are_confirmed_in_full():
+def test_under_the_callers_autocast_successes_are_confirmed_in_full():
     torch.manual_seed(0)
     layers = [torch.nn.Conv2d(3, 16, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(16, 16, 3, padding=1)]
     network = torch.nn.Sequential(*layers, torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(1024, 10))
@@ -189,8 +189,8 @@ def test_under_the_callers_autocast_falls_are_confirmed_in_full():
         assert torch.equal(inherited, said)
 
 
-def test_every_step_can_be_watched(convnet, images, own_labels):
+def test_on_step_is_called_at_every_step(convnet, images, own_labels):
     pictures, seen = images(3, 3, 8, 8), []
     labels = own_labels(convnet, pictures)
-    PGD(steps=4, early_stop=False)(convnet, pictures, labels, watch=lambda *what: seen.append(what))
+    PGD(steps=4, early_stop=False)(convnet, pictures, labels, on_step=lambda *what: seen.append(what))
     assert [(loss.shape, gradient.shape) for loss, gradient in seen] == [((3,), (3, 3, 8, 8))] * 4

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitrine.attacks.threat import L2, Linf, around, violations
+from vitrine.attacks.threat import L2, Linf, norm_ball, violations
 
 norms = st.sampled_from(["linf", "l2"])
 budgets = st.floats(1e-4, 2.0)
@@ -20,11 +20,15 @@ def pixels(seed: int) -> torch.Tensor:
 @given(norms, budgets, seeds)
 def test_nothing_leaves_the_ball_or_the_range(norm, eps, seed):
     images = pixels(seed)
-    ball = around(images, norm, eps)
+    ball = norm_ball(images, norm, eps)
     keys = torch.arange(3) + seed
     wild = images + torch.randn(images.shape, generator=torch.Generator().manual_seed(seed + 1)) * 3
     gradient = wild - images
-    for points in (ball.project(wild), ball.start(keys), ball.step(ball.start(keys), gradient, 3 * eps)):
+    for points in (
+        ball.project(wild),
+        ball.random_point(keys),
+        ball.step(ball.random_point(keys), gradient, 3 * eps),
+    ):
         assert not violations(images, points, norm, eps).any()
 
 
@@ -32,22 +36,22 @@ def test_nothing_leaves_the_ball_or_the_range(norm, eps, seed):
 @given(norms, budgets, seeds)
 def test_projection_leaves_allowed_images_alone(norm, eps, seed):
     images = pixels(seed)
-    ball = around(images, norm, eps)
-    inside = ball.project(images + 0.3 * eps * (2 * ball.start(torch.arange(3)) - 1))
+    ball = norm_ball(images, norm, eps)
+    inside = ball.project(images + 0.3 * eps * (2 * ball.random_point(torch.arange(3)) - 1))
     torch.testing.assert_close(ball.project(inside), inside, atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_a_step_is_the_steepest_of_its_size(norm):
     images, gradient = torch.full((1, 1, 2, 2), 0.5), torch.tensor([[[[3.0, -4.0], [0.0, 0.0]]]])
-    change = around(images, norm, 1.0).step(images, gradient, 0.1) - images
+    change = norm_ball(images, norm, 1.0).step(images, gradient, 0.1) - images
     expected = {"linf": [0.1, -0.1, 0, 0], "l2": [0.06, -0.08, 0, 0]}[norm]
     torch.testing.assert_close(change.flatten(), torch.tensor(expected))
 
 
 def test_tiny_gradients_still_point_somewhere():
     images, gradient = torch.full((1, 1, 1, 2), 0.5), torch.tensor([[[[3e-30, 4e-30]]]])
-    change = around(images, "l2", 1.0).step(images, gradient, 0.1) - images
+    change = norm_ball(images, "l2", 1.0).step(images, gradient, 0.1) - images
     torch.testing.assert_close(change.flatten(), torch.tensor([0.06, 0.08]))
 
 

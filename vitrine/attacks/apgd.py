@@ -6,28 +6,31 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from vitrine.attacks import losses
 from vitrine.attacks.base import Attack
-from vitrine.attacks.model import Victim
+from vitrine.attacks.model import Model
 from vitrine.attacks.restarts import worst_of
-from vitrine.attacks.threat import L2, Linf, around
+from vitrine.attacks.threat import NormBall, norm_ball, per_image
 from vitrine.core.random_numbers import fold_in
 from vitrine.core.settings import SettingError, setting
 
 
 @dataclass(frozen=True, kw_only=True)
 class APGD(Attack):
-    """`loss="dlr-targeted"` is APGD-T: a run towards each of the likeliest wrong classes in turn."""
+    """`loss="dlr-targeted"` is APGD-T: a run towards each of the most probable wrong classes in turn."""
 
     steps: int = setting(100, "gradient steps a run", least=1)
-    loss: str = setting("ce", "what is driven up", choices=("ce", "dlr", "dlr-targeted", "margin"))
-    targets: int = setting(9, "dlr-targeted: how many wrong classes are tried, likeliest first", least=1)
+    loss: str = setting("ce", "the loss that is maximised", choices=("ce", "dlr", "dlr-targeted", "margin"))
+    targets: int = setting(
+        9, "dlr-targeted: how many wrong classes are tried, the most probable first", least=1
+    )
     restarts: int = setting(
-        1, "runs (dlr-targeted: a class) from other random points; the worst counts", least=1
+        1, "runs (dlr-targeted: a class) from other random points; each image keeps the worst", least=1
     )
     rho: float = setting(
         0.75, "share of steps that must raise the loss, or the step is halved", least=0, most=1
@@ -36,7 +39,9 @@ class APGD(Attack):
     draws: int = setting(
         1, "gradients a step, for networks that draw random numbers (AutoAttack rand: 20)", least=1
     )
-    early_stop: bool = setting(True, "images leave as they fall; false: all take all steps")
+    early_stop: bool = setting(True, "adversarial images leave the batch; false: all take all steps")
+
+    supports_eot: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,122 +50,122 @@ class APGD(Attack):
                 "loss", "is dlr-targeted, which leaves any label; a targeted attack takes ce or dlr"
             )
 
-    def search(self, victim: Victim, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
-        ball = around(images, self.norm, self.eps)
-        logits = victim.guess(images, labels)
-        losses.enough_classes(logits, self.loss)
-        towards = self.loss == "dlr-targeted"
-        ranked = wrong_classes(logits, labels, self.targets) if towards else None
-        early_stop = self.early_stop and victim.check and self.mode == "eval"
+    def search(self, model: Model, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
+        ball = norm_ball(images, self.norm, self.eps)
+        logits = model.logits(images, labels)
+        losses.check_class_count(logits, self.loss)
+        ranked = wrong_classes(logits, labels, self.targets) if self.loss == "dlr-targeted" else None
+        early_stop = self.stops_early(model)
 
         def run(number: int, rows: Tensor) -> Tensor:
-            own = fold_in(keys[rows], number)
-            state = State(
-                ball[rows],
-                labels[rows],
-                own,
-                None if ranked is None else ranked[rows, number % len(ranked.T)],
-            )
-            return self._climb(victim, state, early_stop)
+            targets = None if ranked is None else ranked[rows, number % len(ranked.T)]
+            state = RunState(ball[rows], labels[rows], fold_in(keys[rows], number), targets)
+            return self._ascend(model, state, early_stop)
 
-        runs = self.restarts * (len(ranked.T) if towards else 1)
-        return worst_of(runs, run, victim, images, labels, early_stop)
+        runs = self.restarts * (1 if ranked is None else len(ranked.T))
+        return worst_of(runs, run, model, images, labels, early_stop)
 
-    def _climb(self, victim: Victim, s: State, early_stop: bool) -> Tensor:
-        """Each image as it fell (where none leave: as it last fell), the others at their worst."""
-        ended = s.ball.images.clone()
-        s.points = s.ball.start(s.keys)
-        s.rows = torch.arange(len(ended), device=ended.device)
-        s.fell = torch.zeros_like(s.rows, dtype=torch.bool)
-        s.size = torch.full_like(ended[:, 0, 0, 0], 2 * self.eps).view(-1, 1, 1, 1)
-        checkpoints = {end: end - begin for begin, end in pairwise(windows(self.steps))}
+    def _ascend(self, model: Model, s: RunState, early_stop: bool) -> Tensor:
+        """Each image as it became adversarial (without early stopping: as it last was), the others at their
+        highest loss."""
+        results = s.ball.images.clone()
+        s.points = s.ball.random_point(s.keys)
+        s.rows = torch.arange(len(results), device=results.device)
+        s.success = torch.zeros_like(s.rows, dtype=torch.bool)
+        s.step_size = per_image(torch.full_like(results[:, 0, 0, 0], 2 * self.eps), results)
+        windows = {end: end - begin for begin, end in pairwise(checkpoints(self.steps))}
         for step in range(self.steps + 1):
-            logits, loss, gradient = victim.gradient(s.points, s.labels, self._loss(s), s.keys, self.draws)
-            self._compare(s, step, loss, gradient)
-            fallen = victim.fallen(s.points, logits, s.labels)
+            logits, loss, gradient = model.gradient(s.points, s.labels, self._loss(s), s.keys, self.draws)
+            self._record(s, step, loss, gradient)
+            success = model.is_adversarial(s.points, logits, s.labels)
             if early_stop:
-                if fallen.any():
-                    ended[s.rows[fallen]] = s.points[fallen]
-                    s = s.at((~fallen).nonzero()[:, 0])
+                if success.any():
+                    results[s.rows[success]] = s.points[success]
+                    s = s.select((~success).nonzero()[:, 0])
                     if not len(s.rows):
-                        return ended
+                        return results
             else:
-                s.fell |= fallen
-                ended = torch.where(fallen.view(-1, 1, 1, 1), s.points, ended)
-            if step in checkpoints:
-                self._judge(s, checkpoints[step])
+                s.success |= success
+                results = torch.where(per_image(success, results), s.points, results)
+            if step in windows:
+                self._adapt_step_size(s, windows[step])
             if step < self.steps:
                 self._step(s, first=step == 0)
-        rows = s.rows[~s.fell]
-        ended[rows] = s.best[~s.fell]
-        return ended
+        rows = s.rows[~s.success]
+        results[rows] = s.best[~s.success]
+        return results
 
-    def _loss(self, s: State) -> losses.Loss:
-        return losses.dlr_towards(s.targets) if s.targets is not None else losses.of(self.loss, self.targeted)
+    def _loss(self, s: RunState) -> losses.Loss:
+        if s.targets is not None:
+            return losses.targeted_dlr(s.targets)
+        return losses.get_loss(self.loss, self.targeted)
 
-    def _compare(self, s: State, step: int, loss: Tensor, gradient: Tensor) -> None:
-        """Note where the loss rose, and the best point so far."""
+    def _record(self, s: RunState, step: int, loss: Tensor, gradient: Tensor) -> None:
+        """Count where the loss rose, and keep the best point so far."""
         s.gradient = gradient
         if step == 0:
-            s.best, s.best_gradient, s.best_loss, s.before = s.points, gradient, loss, s.points
-            s.judged_loss, s.halved, s.rises = loss, torch.zeros_like(s.fell), torch.zeros_like(s.rows)
+            s.best, s.best_gradient, s.best_loss, s.previous = s.points, gradient, loss, s.points
+            s.checkpoint_loss = loss
+            s.halved, s.increases = torch.zeros_like(s.success), torch.zeros_like(s.rows)
         else:
-            s.rises = s.rises + (loss > s.last_loss)
+            s.increases = s.increases + (loss > s.last_loss)
             better = loss > s.best_loss
-            spread = better.view(-1, 1, 1, 1)
-            s.best = torch.where(spread, s.points, s.best)
-            s.best_gradient = torch.where(spread, gradient, s.best_gradient)
+            better_images = per_image(better, gradient)
+            s.best = torch.where(better_images, s.points, s.best)
+            s.best_gradient = torch.where(better_images, gradient, s.best_gradient)
             s.best_loss = torch.where(better, loss, s.best_loss)
         s.last_loss = loss
 
-    def _judge(self, s: State, window: int) -> None:
+    def _adapt_step_size(self, s: RunState, window: int) -> None:
         """At a checkpoint: halve the step, and return to the best point, where the search got stuck."""
-        stuck = (s.rises < self.rho * window) | (~s.halved & (s.best_loss <= s.judged_loss))
-        spread = stuck.view(-1, 1, 1, 1)
-        s.size = torch.where(spread, s.size / 2, s.size)
-        s.points = torch.where(spread, s.best, s.points)
-        s.gradient = torch.where(spread, s.best_gradient, s.gradient)
-        s.halved, s.judged_loss, s.rises = stuck, s.best_loss, torch.zeros_like(s.rises)
+        stuck = (s.increases < self.rho * window) | (~s.halved & (s.best_loss <= s.checkpoint_loss))
+        stuck_images = per_image(stuck, s.points)
+        s.step_size = torch.where(stuck_images, s.step_size / 2, s.step_size)
+        s.points = torch.where(stuck_images, s.best, s.points)
+        s.gradient = torch.where(stuck_images, s.best_gradient, s.gradient)
+        s.halved, s.checkpoint_loss, s.increases = stuck, s.best_loss, torch.zeros_like(s.rows)
 
-    def _step(self, s: State, first: bool) -> None:
-        ahead = s.ball.step(s.points, s.gradient, s.size)
+    def _step(self, s: RunState, first: bool) -> None:
+        proposed = s.ball.step(s.points, s.gradient, s.step_size)
         if not first:
-            kept = 1 - self.momentum
-            ahead = s.ball.project(
-                s.points + self.momentum * (ahead - s.points) + kept * (s.points - s.before)
+            proposed = s.ball.project(
+                s.points
+                + self.momentum * (proposed - s.points)
+                + (1 - self.momentum) * (s.points - s.previous)
             )
-        s.before, s.points = s.points, ahead
+        s.previous, s.points = s.points, proposed
 
 
 @dataclass
-class State:
-    """A run of the images that still stand; every tensor's first dimension is theirs."""
+class RunState:
+    """A run of the images that are left in the batch; every tensor's first dimension is theirs."""
 
-    ball: Linf | L2
+    ball: NormBall
     labels: Tensor
     keys: Tensor
     targets: Tensor | None
-    rows: Tensor = None  # where they are in the batch that came
-    fell: Tensor = None  # only where images stay after they have fallen
+    rows: Tensor = None  # int64, their places in the batch of the call
+    success: Tensor = None  # bool; only without early stopping
     points: Tensor = None
-    before: Tensor = None  # the points one step ago
+    previous: Tensor = None  # the points one step ago
     gradient: Tensor = None
     last_loss: Tensor = None
     best: Tensor = None
     best_gradient: Tensor = None
     best_loss: Tensor = None
-    judged_loss: Tensor = None  # best_loss at the last checkpoint
-    halved: Tensor = None  # at the last checkpoint
-    rises: Tensor = None  # steps since the last checkpoint that raised the loss
-    size: Tensor = None  # of a step
+    checkpoint_loss: Tensor = None  # best_loss at the last checkpoint
+    halved: Tensor = None  # bool, at the last checkpoint
+    increases: Tensor = None  # steps since the last checkpoint that raised the loss
+    step_size: Tensor = None
 
-    def at(self, rows: Tensor) -> State:
+    def select(self, rows: Tensor) -> RunState:
+        """The state of some rows, int64."""
         values = (getattr(self, field.name) for field in dataclasses.fields(self))
-        return State(*(None if value is None else value[rows] for value in values))
+        return RunState(*(None if value is None else value[rows] for value in values))
 
 
-def windows(steps: int) -> list[int]:
-    """The steps at which the search is judged: 0, .22 n, and on in shrinking distances of at least .06 n."""
+def checkpoints(steps: int) -> list[int]:
+    """Where the step size is adapted: 0, .22 n, and on in shrinking distances of at least .06 n."""
     shares, found = [0.0, 0.22], [0]
     while (at := math.ceil(shares[-1] * steps - 1e-9)) <= steps:
         if at > found[-1]:
@@ -170,6 +175,6 @@ def windows(steps: int) -> list[int]:
 
 
 def wrong_classes(logits: Tensor, labels: Tensor, most: int) -> Tensor:
-    """The likeliest classes other than the label, in order, int64 [N, at most K - 1]."""
+    """The most probable classes other than the label, in order, int64 [N, at most K - 1]."""
     others = logits.scatter(1, labels[:, None], -torch.inf)
     return others.topk(min(most, logits.shape[1] - 1), dim=1).indices

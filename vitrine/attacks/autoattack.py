@@ -14,8 +14,8 @@ from vitrine.attacks.apgd import APGD
 from vitrine.attacks.base import Attack, check_images
 from vitrine.attacks.evaluation import Evaluation, fingerprint
 from vitrine.attacks.fab import FAB
-from vitrine.attacks.losses import FEWEST_CLASSES
-from vitrine.attacks.model import Victim, is_adversarial
+from vitrine.attacks.losses import MIN_CLASSES
+from vitrine.attacks.model import Model, is_adversarial
 from vitrine.attacks.square import Square
 from vitrine.core.network_scopes import frozen_weights
 from vitrine.core.settings import SettingError, setting
@@ -23,10 +23,10 @@ from vitrine.core.settings import SettingError, setting
 
 @dataclass(frozen=True, kw_only=True)
 class AutoAttack(Attack):
-    """Standard: APGD-CE, APGD-T, FAB-T and Square, each on the images that still stand.
+    """Standard: APGD-CE, APGD-T, FAB-T and Square, each on the images that are still robust.
 
-    Rand, for networks that draw random numbers: APGD-CE and APGD-DLR on mean gradients. Images leave as they
-    fall, between the attacks and inside of each. Images that stand are returned as they came.
+    Rand, for networks that draw random numbers: APGD-CE and APGD-DLR on mean gradients. Adversarial images
+    leave the batch, between the attacks and inside of each. Robust images are returned unchanged.
     """
 
     version: str = setting(
@@ -38,22 +38,22 @@ class AutoAttack(Attack):
     draws: int = setting(20, "rand: gradients a step", least=1)
     batch_size: int = setting(256, "images attacked at once", least=1)
     early_stop: bool = setting(
-        True, "images leave as they fall; false: each attack takes all images all the way"
+        True, "adversarial images leave the batch; false: each attack takes all images all the way"
     )
 
-    directed: ClassVar[bool] = False
+    supports_targeted: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.mode != "eval":
             raise SettingError(
-                "mode", f"is {self.mode}, expected eval: who stands must not depend on the batch"
+                "mode", f"is {self.mode}, expected eval: robustness must not depend on the batch"
             )
 
     def parts(self) -> dict[str, Attack]:
         """The attacks in order, by name."""
-        common = {"norm": self.norm, "eps": self.eps, "seed": self.seed, "precision": self.precision}
-        common["early_stop"] = self.early_stop
+        names = ("norm", "eps", "seed", "precision", "early_stop")
+        common = {name: getattr(self, name) for name in names}
         if self.version == "rand":
             return {
                 f"apgd-{loss}": APGD(**common, steps=self.steps, loss=loss, draws=self.draws)
@@ -69,7 +69,7 @@ class AutoAttack(Attack):
     def __call__(
         self, network: nn.Module, images: Tensor, labels: Tensor, *, keys: Tensor | None = None
     ) -> Tensor:
-        """Adversarial images, [N, C, H, W]: as `Attack`."""
+        """Adversarial images, [N, C, H, W]; arguments and errors as of `Attack`."""
         adversarial = images.clone()
         for evaluation in self.run(network, images, labels, keys=keys):
             adversarial = evaluation.adversarial
@@ -84,29 +84,29 @@ class AutoAttack(Attack):
         state: dict[str, Any] | None = None,
         keys: Tensor | None = None,
     ) -> Iterator[Evaluation]:
-        """What is known after each batch of each attack; the last is the whole evaluation.
+        """The evaluation so far, after each batch of each attack; the last is the whole one.
 
         Args:
             network, images, labels, keys: as of `Attack`.
             state: an earlier evaluation's `state_dict()`, to go on from; the outcome is that of a run that
-                was not cut off.
+                was not interrupted.
 
         Raises:
-            ValueError: arguments that cannot be, a network that returns NaN, a state of other images or of
-                other settings.
+            ValueError: invalid arguments, a network that returns NaN, a state of other images or of other
+                settings.
         """
         check_images(images, labels, keys)
         if not len(images):
             return
         images = images.detach()
-        parts, skipped = self._within(network, images, labels)
+        parts, skipped = self._applicable_parts(network, images, labels)
         identity = f"{fingerprint(images, labels)} {replace(self, batch_size=1)}"
         names = list(parts)
         if state is None:
             evaluation = Evaluation.start(images, ["clean", *names], skipped, identity)
             for rows in torch.arange(len(images), device=images.device).split(self.batch_size):
-                fell = is_adversarial(network, images[rows], labels[rows])
-                evaluation.record(rows[fell], images[rows[fell]], 0)
+                success = is_adversarial(network, images[rows], labels[rows])
+                evaluation.record(rows[success], images[rows[success]], 0)
         else:
             evaluation = Evaluation.from_state_dict(state, images, identity)
         yield evaluation
@@ -115,32 +115,27 @@ class AutoAttack(Attack):
                 continue
             if number > evaluation.part:
                 evaluation.part, evaluation.done = number, 0
-            left = evaluation.rows(number, everybody=not self.early_stop)[evaluation.done :]
-            for rows in left.split(self.batch_size):
-                own = None if keys is None else keys[rows]
-                ended = parts[name](network, images[rows], labels[rows], keys=own)
-                fell = is_adversarial(network, ended, labels[rows])
-                evaluation.record(rows[fell], ended[fell], number)
+            pending = evaluation.rows(number, everything=not self.early_stop)[evaluation.done :]
+            for rows in pending.split(self.batch_size):
+                row_keys = None if keys is None else keys[rows]
+                found = parts[name](network, images[rows], labels[rows], keys=row_keys)
+                success = is_adversarial(network, found, labels[rows])
+                evaluation.record(rows[success], found[success], number)
                 evaluation.done += len(rows)
                 yield evaluation
 
-    def _within(
+    def _applicable_parts(
         self, network: nn.Module, images: Tensor, labels: Tensor
     ) -> tuple[dict[str, Attack], list[str]]:
         """The parts for as many classes as the network has, and the names of those that need more."""
-        classes = _count_classes(network, images[:1], labels)
+        with frozen_weights(network, images.device):
+            classes = Model(network).logits(images[:1], labels).shape[1]
         parts = self.parts()
-        few = [
+        skipped = [
             name
             for name, part in parts.items()
-            if isinstance(part, APGD) and classes < FEWEST_CLASSES[part.loss]
+            if isinstance(part, APGD) and classes < MIN_CLASSES[part.loss]
         ]
-        if few:
-            warnings.warn(f"the network has {classes} classes: {', '.join(few)} fall away", stacklevel=3)
-        return {name: part for name, part in parts.items() if name not in few}, few
-
-
-def _count_classes(network: nn.Module, image: Tensor, labels: Tensor) -> int:
-    """How many classes the network tells apart; ValueError if the labels are not among them."""
-    with frozen_weights(network, image.device):
-        return Victim(network).guess(image, labels).shape[1]
+        if skipped:
+            warnings.warn(f"the network has {classes} classes: {', '.join(skipped)} fall away", stacklevel=3)
+        return {name: part for name, part in parts.items() if name not in skipped}, skipped

@@ -1,4 +1,4 @@
-"""What every attack is: settings, called on (network, images, labels), giving images that are allowed."""
+"""What every attack is: settings, called on (network, images, labels), that returns adversarial images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrine.attacks import threat
-from vitrine.attacks.model import Victim, Views, Watch
+from vitrine.attacks.model import Model, StepCallback, Views
 from vitrine.core import settings
 from vitrine.core.network_scopes import frozen_weights
 from vitrine.core.random_numbers import content_keys, fold_in
@@ -19,36 +19,38 @@ from vitrine.core.settings import SettingError, setting
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """The threat model and how the network is met; subclasses search.
+    """The threat model, and the mode and precision of the network under attack; subclasses search.
 
     An image's result depends on its pixels, its label, the settings and the weights, and on nothing else: not
     on the images beside it (in `mode="train"` it must), nor on any global generator. Its random numbers are
-    drawn from its key, which is a hash of its pixels unless keys are given.
+    a function of its key, which is a hash of its pixels unless keys are given.
     """
 
     norm: str = setting("linf", "norm of the perturbation", choices=tuple(threat.NORMS))
     eps: float | None = setting(8 / 255, "largest perturbation, of [0, 1] pixels", least=0)
-    targeted: bool = setting(False, "read labels as the classes that images are to be taken for")
+    targeted: bool = setting(False, "labels are targets: the classes that images are to be classified as")
     seed: int = setting(0, "of the random numbers", least=0)
     mode: str = setting(
         "eval",
-        "train: batch normalisation by the batch, running statistics untouched",
+        "train: batch normalisation by the batch, running statistics unchanged",
         choices=("eval", "train"),
     )
     precision: str = setting(
         "32-true",
-        "of the search; inherit leaves the caller's autocast on. Falls are confirmed in full",
+        "of the search; inherit leaves the caller's autocast on. Successes are confirmed in full",
         choices=("32-true", "bf16-mixed", "inherit"),
     )
 
-    unbounded: ClassVar[bool] = False  # whether eps may be null: the search is for the smallest perturbation
-    directed: ClassVar[bool] = True  # whether there is a targeted form
+    minimizes_norm: ClassVar[bool] = False  # searches for the smallest perturbation: eps may be null
+    supports_targeted: ClassVar[bool] = True
+    supports_eot: ClassVar[bool] = False  # follows gradients of one loss, which EOT may average
+    early_stop: ClassVar[bool] = False  # a setting of the attacks of several steps
 
     def __post_init__(self) -> None:
         settings.check(self)
-        if self.eps is None and not self.unbounded:
+        if self.eps is None and not self.minimizes_norm:
             raise SettingError("eps", "is null, expected a number: this attack needs a bound")
-        if self.targeted and not self.directed:
+        if self.targeted and not self.supports_targeted:
             raise SettingError("targeted", f"is true, but {type(self).__name__} has no targeted form")
 
     def __call__(
@@ -59,28 +61,28 @@ class Attack:
         *,
         keys: Tensor | None = None,
         check: bool = True,
-        watch: Watch | None = None,
+        on_step: StepCallback | None = None,
         views: Views | None = None,
         **options: Any,
     ) -> Tensor:
         """Adversarial images, [N, C, H, W], within eps of `images` and in [0, 1].
 
-        The network is left as it came: modes, parameters, buffers, `.grad`, requires_grad.
+        The network's modes, parameters, buffers, `.grad` and requires_grad are unchanged afterwards.
 
         Args:
-            network: takes [0, 1] pixels and gives logits [N, K].
+            network: takes [0, 1] pixels and returns logits [N, K].
             images: float32 or float64 in [0, 1], [N, C, H, W].
-            labels: int64 [N]; the classes to leave, or to reach if targeted.
-            keys: int64 [N], what each image's random numbers are drawn from (say, its index in the data set,
-                or fresh numbers at each step of training); by default its pixels.
-            check: false within training: arguments and results are not looked at (looking waits for the
+            labels: int64 [N]; the true classes, or the targets if targeted.
+            keys: int64 [N], one for each image's random numbers (say, its index in the data set, or fresh
+                numbers at each step of training); by default a hash of its pixels.
+            check: false within training: arguments and results are not validated (which would wait for the
                 device), so no image leaves the batch early.
-            watch: called with losses [N] and gradient [N, C, H, W] at every step.
-            views: what EOT hands in.
+            on_step: called with losses [N] and gradient [N, C, H, W] at every step.
+            views: of EOT.
             options: what the attack's `search` takes beyond these.
 
         Raises:
-            ValueError: arguments that cannot be, or a network that returns NaN.
+            ValueError: invalid arguments, or a network that returns NaN.
         """
         if check:
             check_images(images, labels, keys)
@@ -95,24 +97,30 @@ class Attack:
                 labels = labels.clone()
             keys = fold_in(content_keys(images) if keys is None else keys, self.seed)
             bf16 = self.precision == "bf16-mixed"
-            victim = Victim(network, targeted=self.targeted, bf16=bf16, check=check, watch=watch, views=views)
-            adversarial = self.search(victim, images, labels, keys, **options)
+            model = Model(
+                network, targeted=self.targeted, bf16=bf16, check=check, on_step=on_step, views=views
+            )
+            adversarial = self.search(model, images, labels, keys, **options)
         if check:
-            victim.conclude()
+            model.raise_if_nan()
             self.verify(images, adversarial)
         return adversarial
 
-    def search(self, victim: Victim, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
+    def search(self, model: Model, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
         """Adversarial images, [N, C, H, W]."""
         raise NotImplementedError
 
+    def stops_early(self, model: Model) -> bool:
+        """Whether images that are adversarial already leave the batch, which takes a look at each step."""
+        return self.early_stop and model.check and self.mode == "eval"
+
     def verify(self, images: Tensor, adversarial: Tensor) -> None:
         """Raise RuntimeError if an adversarial image is not allowed: the attack's own fault."""
-        out = threat.violations(images, adversarial, self.norm, self.eps)
-        if out.any():
+        outside = threat.violations(images, adversarial, self.norm, self.eps)
+        if outside.any():
             raise RuntimeError(
                 f"{type(self).__name__} left [0, 1] or the {self.norm} ball of {self.eps} "
-                f"in {int(out.sum())} images"
+                f"in {int(outside.sum())} images"
             )
 
 

@@ -1,4 +1,4 @@
-"""One attack at growing budgets: the curve of accuracy against eps."""
+"""Accuracy under one attack against eps."""
 
 from __future__ import annotations
 
@@ -32,16 +32,15 @@ def robustness_curve(
     An image with an adversarial example in a smaller ball has one in every larger ball: accuracy never rises.
 
     Raises:
-        ValueError: budgets that do not rise.
+        ValueError: eps that do not rise.
     """
     if list(eps) != sorted(set(eps)):
         raise ValueError(f"eps is {list(eps)}, expected rising numbers")
     adversarial, robust = images.clone(), ~is_adversarial(network, images, labels, targeted=attack.targeted)
-    for budget in eps:
+    for bound in eps:
         rows = robust.nonzero()[:, 0]
-        if len(rows) and budget > 0:
-            ended = dataclasses.replace(attack, eps=budget)(network, images[rows], labels[rows])
-            fell = is_adversarial(network, ended, labels[rows], targeted=attack.targeted)
-            adversarial[rows] = ended
-            robust[rows] = ~fell
-        yield CurvePoint(budget, adversarial.clone(), robust.clone())
+        if len(rows) and bound > 0:
+            found = dataclasses.replace(attack, eps=bound)(network, images[rows], labels[rows])
+            adversarial[rows] = found
+            robust[rows] = ~is_adversarial(network, found, labels[rows], targeted=attack.targeted)
+        yield CurvePoint(bound, adversarial.clone(), robust.clone())

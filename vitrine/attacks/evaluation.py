@@ -1,4 +1,4 @@
-"""What an evaluation by AutoAttack knows so far: which images have fallen, to what, and how they look."""
+"""The state of an evaluation by AutoAttack: which images are robust so far, and what broke the others."""
 
 from __future__ import annotations
 
@@ -18,24 +18,26 @@ class Evaluation:
     """Robust accuracy, resumable.
 
     Attributes:
-        adversarial: the adversarial ones found, the robust ones as they came, [N, C, H, W].
-        broken_by: the number in `names` of what felled each image, or -1, int64 [N].
-        names: "clean" (misclassified as they came), then the attacks.
+        adversarial: the adversarial images found, the robust ones unchanged, [N, C, H, W].
+        broken_by: the index in `names` of what broke each image, or -1, int64 [N].
+        names: "clean" (misclassified without an attack), then the attacks.
         skipped: the attacks that need more classes than there are.
+        identity: of the images, labels and settings that the evaluation belongs to.
     """
 
     adversarial: Tensor
     broken_by: Tensor
     names: list[str]
     skipped: list[str]
-    fingerprint: str
-    part: int = 0  # the attack at work
-    done: int = 0  # images that it has dealt with
+    identity: str
+    part: int = 0  # index in `names` of the attack that is running
+    done: int = 0  # images that it has attacked
 
     @classmethod
-    def start(cls, images: Tensor, names: list[str], skipped: list[str], fingerprint: str) -> Evaluation:
+    def start(cls, images: Tensor, names: list[str], skipped: list[str], identity: str) -> Evaluation:
+        """An evaluation before its first attack."""
         broken_by = torch.full((len(images),), ROBUST, device=images.device)
-        return cls(images.clone(), broken_by, names, skipped, fingerprint)
+        return cls(images.clone(), broken_by, names, skipped, identity)
 
     @property
     def robust(self) -> Tensor:
@@ -44,29 +46,28 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """The share of images that stand."""
+        """Robust accuracy, in [0, 1]."""
         return self.robust.float().mean().item()
 
     def report(self) -> dict[str, float]:
         """The accuracy after each part that has been started, in order; the first is that on clean images."""
-        after = {}
-        for number, name in enumerate(self.names[: self.part + 1]):
-            stood = self.robust | (self.broken_by > number)
-            after[name] = stood.float().mean().item()
-        return after
+        return {
+            name: (self.robust | (self.broken_by > index)).float().mean().item()
+            for index, name in enumerate(self.names[: self.part + 1])
+        }
 
-    def rows(self, part: int, everybody: bool) -> Tensor:
-        """The images that a part deals with, int64: those that stood when it began."""
-        stood = self.robust | (self.broken_by == part)
-        return (torch.ones_like(stood) if everybody else stood).nonzero()[:, 0]
+    def rows(self, part: int, everything: bool) -> Tensor:
+        """The images that a part attacks, int64: those that were robust when it began, or all."""
+        robust = self.robust | (self.broken_by == part)
+        return (torch.ones_like(robust) if everything else robust).nonzero()[:, 0]
 
     def record(self, rows: Tensor, images: Tensor, part: int) -> None:
-        """Note that these images have fallen; what fell before stays as it fell."""
-        fresh = self.broken_by[rows] == ROBUST
-        self.adversarial[rows[fresh]], self.broken_by[rows[fresh]] = images[fresh], part
+        """Record that a part has found these adversarial images; those found before are kept."""
+        new = self.broken_by[rows] == ROBUST
+        self.adversarial[rows[new]], self.broken_by[rows[new]] = images[new], part
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors on the CPU and plain containers, with the pixels of the images that fell to an attack."""
+        """Tensors on the CPU and plain containers, with the pixels of the adversarial images."""
         rows = (self.broken_by > 0).nonzero()[:, 0]
         return {
             "rows": rows.cpu(),
@@ -74,17 +75,17 @@ class Evaluation:
             "broken_by": self.broken_by.cpu().clone(),
             "names": list(self.names),
             "skipped": list(self.skipped),
-            "fingerprint": self.fingerprint,
+            "identity": self.identity,
             "part": self.part,
             "done": self.done,
         }
 
     @classmethod
-    def from_state_dict(cls, state: dict[str, Any], images: Tensor, fingerprint: str) -> Evaluation:
-        """The evaluation that `state_dict` told of; ValueError if of other images, labels or settings."""
-        if state["fingerprint"] != fingerprint:
-            raise ValueError(f"state is of {state['fingerprint']}, expected {fingerprint}")
-        evaluation = cls.start(images, state["names"], state["skipped"], fingerprint)
+    def from_state_dict(cls, state: dict[str, Any], images: Tensor, identity: str) -> Evaluation:
+        """The evaluation that was saved; ValueError if of other images, labels or settings."""
+        if state["identity"] != identity:
+            raise ValueError(f"state is of {state['identity']}, expected {identity}")
+        evaluation = cls.start(images, state["names"], state["skipped"], identity)
         evaluation.adversarial[state["rows"].to(images.device)] = state["adversarial"].to(images)
         evaluation.broken_by = state["broken_by"].to(images.device)
         evaluation.part, evaluation.done = state["part"], state["done"]

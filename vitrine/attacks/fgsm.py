@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from vitrine.attacks import losses
 from vitrine.attacks.base import Attack
-from vitrine.attacks.model import Victim
-from vitrine.attacks.threat import around
+from vitrine.attacks.model import Model
+from vitrine.attacks.threat import norm_ball
 from vitrine.core.settings import setting
 
 
@@ -19,11 +20,13 @@ class FGSM(Attack):
 
     step: float | None = setting(None, "size of the step; null: eps. Wong 2020: 1.25 eps", above=0)
     random_start: bool = setting(False, "begin at a random point of the ball")
-    loss: str = setting("ce", "what is driven up", choices=tuple(losses.LOSSES))
+    loss: str = setting("ce", "the loss that is maximised", choices=tuple(losses.LOSSES))
+
+    supports_eot: ClassVar[bool] = True
 
     def search(
         self,
-        victim: Victim,
+        model: Model,
         images: Tensor,
         labels: Tensor,
         keys: Tensor,
@@ -32,11 +35,11 @@ class FGSM(Attack):
         loss: losses.Loss | None = None,
     ) -> Tensor:
         """`start` and `loss` as in PGD."""
-        ball = around(images, self.norm, self.eps)
+        ball = norm_ball(images, self.norm, self.eps)
         if start is not None:
             start = ball.project(start.detach())
         else:
-            start = ball.start(keys) if self.random_start else images
-        loss = loss or losses.of(self.loss, self.targeted)
-        _, _, gradient = victim.gradient(start, labels, loss, keys)
+            start = ball.random_point(keys) if self.random_start else images
+        loss = loss or losses.get_loss(self.loss, self.targeted)
+        _, _, gradient = model.gradient(start, labels, loss, keys)
         return ball.step(start, gradient, self.eps if self.step is None else self.step)

@@ -1,4 +1,4 @@
-"""Whether an evaluation can be believed: the signs of masked gradients (Athalye 2018; Carlini 2019)."""
+"""Signs of masked gradients, which make an evaluation unreliable (Athalye 2018; Carlini 2019)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vitrine.attacks.model import is_adversarial
 from vitrine.attacks.pgd import PGD
 from vitrine.attacks.square import Square
 
-TOLERANCE = 0.02  # share of the images: what chance does to a few hundred
+TOLERANCE = 0.02  # share of the images: chance among a few hundred
 
 
 @dataclass(frozen=True)
@@ -26,34 +26,36 @@ class HealthReport:
     pgd10: float
     pgd50: float
     square: float
-    only_square: float  # images that Square fells and PGD-50 does not
+    only_square: float  # images that Square breaks and PGD-50 does not
     unbounded: float  # accuracy where eps allows any image
 
     @property
     def warnings(self) -> list[str]:
-        """What speaks against the evaluation, one line each; empty if nothing does."""
-        found = []
+        """The reasons to doubt the evaluation, one line each."""
+        messages = []
         if self.zero_gradients > TOLERANCE:
-            found.append(
+            messages.append(
                 f"{self.zero_gradients:.1%} of the gradients are zero: cross-entropy has no slope to follow"
             )
         if self.losses[-1] < self.losses[0]:
-            found.append(
+            messages.append(
                 f"the loss falls along PGD's steps, from {self.losses[0]:.3g} to {self.losses[-1]:.3g}"
             )
         if self.pgd50 > self.pgd10 + TOLERANCE:
-            found.append(f"PGD-50 is weaker than PGD-10: accuracy {self.pgd50:.1%} against {self.pgd10:.1%}")
+            messages.append(
+                f"PGD-50 is weaker than PGD-10: accuracy {self.pgd50:.1%} against {self.pgd10:.1%}"
+            )
         if self.pgd50 < self.pgd10 - 0.1:
-            found.append(
+            messages.append(
                 f"PGD-10 is far from done: accuracy {self.pgd10:.1%}, after 50 steps {self.pgd50:.1%}"
             )
         if self.only_square > TOLERANCE:
-            found.append(
+            messages.append(
                 f"{self.only_square:.1%} of the images fall to Square, without gradients, and not to PGD-50"
             )
         if self.unbounded > 0:
-            found.append(f"accuracy is {self.unbounded:.1%} where any image is allowed, expected 0")
-        return found
+            messages.append(f"accuracy is {self.unbounded:.1%} where any image is allowed, expected 0")
+        return messages
 
     @property
     def healthy(self) -> bool:
@@ -70,7 +72,7 @@ def check_health(
     queries: int = 500,
     seed: int = 0,
 ) -> HealthReport:
-    """The health of an evaluation at this budget, from a few hundred images.
+    """Compare attacks that should grow stronger, at this budget, on a few hundred images.
 
     Args:
         network, images, labels: as of `Attack`.
@@ -81,34 +83,34 @@ def check_health(
         ValueError: as `Attack`.
     """
     budget = {"norm": norm, "eps": eps, "seed": seed}
-    zeros, losses = [], []
+    zero_shares, losses = [], []
 
-    def watch_zeros(_: Tensor, gradient: Tensor) -> None:
-        zeros.append((gradient.flatten(1) == 0).all(1).float().mean())
+    def record_zeros(_: Tensor, gradient: Tensor) -> None:
+        zero_shares.append((gradient.flatten(1) == 0).all(1).float().mean())
 
-    def watch_losses(values: Tensor, _: Tensor) -> None:
+    def record_losses(values: Tensor, _: Tensor) -> None:
         losses.append(values.mean())
 
     clean = ~is_adversarial(network, images, labels)
-    short = PGD(**budget, steps=10, early_stop=False)(network, images, labels, watch=watch_zeros)
-    long = PGD(**budget, steps=50, early_stop=False)(network, images, labels, watch=watch_losses)
-    pgd10, pgd50 = (clean & ~is_adversarial(network, ended, labels) for ended in (short, long))
+    short = PGD(**budget, steps=10, early_stop=False)(network, images, labels, on_step=record_zeros)
+    long = PGD(**budget, steps=50, early_stop=False)(network, images, labels, on_step=record_losses)
+    pgd10, pgd50 = (clean & ~is_adversarial(network, found, labels) for found in (short, long))
     square = clean & ~is_adversarial(
         network, Square(**budget, queries=queries)(network, images, labels), labels
     )
-    everything = 1.0 if norm == "linf" else math.sqrt(images[0].numel())
+    whole_range = 1.0 if norm == "linf" else math.sqrt(images[0].numel())
     unbounded = clean.clone()
     rows = clean.nonzero()[:, 0]
     if len(rows):
-        ended = PGD(**budget | {"eps": everything}, steps=50)(network, images[rows], labels[rows])
-        unbounded[rows] = ~is_adversarial(network, ended, labels[rows])
+        found = PGD(**budget | {"eps": whole_range}, steps=50)(network, images[rows], labels[rows])
+        unbounded[rows] = ~is_adversarial(network, found, labels[rows])
 
-    def share(which: Tensor) -> float:
-        return which.float().mean().item()
+    def share(selected: Tensor) -> float:
+        return selected.float().mean().item()
 
     return HealthReport(
         images=len(images),
-        zero_gradients=torch.stack(zeros).mean().item(),
+        zero_gradients=torch.stack(zero_shares).mean().item(),
         losses=torch.stack(losses).tolist(),
         clean=share(clean),
         pgd10=share(pgd10),

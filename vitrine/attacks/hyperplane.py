@@ -1,4 +1,4 @@
-"""The nearest point of the pixel box on a hyperplane, in Linf or in L2: what FAB repeats at every step."""
+"""Projection onto a hyperplane within the pixel box, in Linf or in L2: the step of FAB."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ def project(points: Tensor, normals: Tensor, offsets: Tensor, norm: str) -> Tens
     """The smallest change d with <w, x + d> = b and 0 <= x + d <= 1, [N, D]; exact.
 
     Where the hyperplane misses the box, the d that comes nearest to it. Each coordinate moves towards the
-    hyperplane at a rate of its own until it meets the box, so that <w, d> is piecewise linear in the time
-    that they move: sort the times at which coordinates stop, and find the piece (Croce & Hein 2020, FAB).
+    hyperplane at a rate of its own until it meets the box, so that <w, d> is piecewise linear in time: sort
+    the times at which coordinates stop, and find the piece (Croce & Hein 2020, FAB).
 
     Args:
         points: x in [0, 1], [N, D].
@@ -26,7 +26,7 @@ def project(points: Tensor, normals: Tensor, offsets: Tensor, norm: str) -> Tens
     room = torch.where(direction > 0, 1 - points, points)
     stop, order = torch.where(size > 0, room / rate.clamp(min=1e-38), 0).sort(dim=1)
     slope = (size * rate).gather(1, order)
-    # while coordinate i stops at stop_i, those after it move on: <w, d> = sum(stopped) + time * sum(moving)
+    # at stop_i the coordinates after i still move: <w, d> = sum(stopped) + time * sum(moving)
     stopped = (slope * stop).cumsum(1)
     moving = slope.flip(1).cumsum(1).flip(1) - slope
     reached = stopped + stop * moving
@@ -34,7 +34,7 @@ def project(points: Tensor, normals: Tensor, offsets: Tensor, norm: str) -> Tens
     piece = torch.searchsorted(reached, gap).clamp(max=points.shape[1] - 1)
     before = (piece - 1).clamp(min=0)
     first = piece == 0
-    left = torch.where(first, moving[:, :1] + slope[:, :1], moving.gather(1, before))
+    rate_left = torch.where(first, moving[:, :1] + slope[:, :1], moving.gather(1, before))
     done = torch.where(first, 0, stopped.gather(1, before))
-    time = ((gap - done) / left.clamp(min=1e-38)).clamp(max=stop.gather(1, piece))
+    time = ((gap - done) / rate_left.clamp(min=1e-38)).clamp(max=stop.gather(1, piece))
     return direction * torch.minimum(rate * time.clamp(min=0), room)

@@ -1,4 +1,4 @@
-"""JPEG, differentiable (Shin & Song 2017): all of it but the rounding is linear."""
+"""Differentiable JPEG (Shin & Song 2017): everything but the rounding is linear."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, 
 
 @dataclass(frozen=True)
 class JPEG(Transformation):
-    """Compressed and opened again, with half the resolution in colour (4:2:0); one channel is luminance."""
+    """JPEG compression, with half the resolution in colour (4:2:0); one channel is luminance."""
 
     least: int = setting(60, "lowest quality", least=1, most=100)
     most: int = setting(95, "highest quality", least=1, most=100)
@@ -53,36 +53,36 @@ class JPEG(Transformation):
 
 
 def jpeg(images: Tensor, quality: Tensor) -> Tensor:
-    """Images [N, 1 or 3, H, W] as JPEG at a quality [N] of 1 to 100 would leave them."""
+    """Images [N, 1 or 3, H, W] after JPEG compression at a quality [N] of 1 to 100."""
     if images.shape[1] not in (1, 3):
         raise ValueError(f"images have {images.shape[1]} channels, expected 1 or 3 for JPEG")
     height, width = images.shape[2:]
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality) / 100
     padded = F.pad(images * 255, [0, -width % 16, 0, -height % 16], mode="replicate")
     if images.shape[1] == 1:
-        return (_coded(padded - 128, scale, _LUMA) + 128)[:, :, :height, :width].div(255).clamp(0, 1)
-    matrix = _ycc(images.device, images.dtype)
+        return (_compress(padded - 128, scale, _LUMA) + 128)[:, :, :height, :width].div(255).clamp(0, 1)
+    matrix = _ycc_matrix(images.device, images.dtype)
     ycc = torch.einsum("ij,njhw->nihw", matrix, padded)
-    luma = _coded(ycc[:, :1] - 128, scale, _LUMA) + 128
-    chroma = _coded(F.avg_pool2d(ycc[:, 1:], 2), scale, _CHROMA)
+    luma = _compress(ycc[:, :1] - 128, scale, _LUMA) + 128
+    chroma = _compress(F.avg_pool2d(ycc[:, 1:], 2), scale, _CHROMA)
     chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
     rgb = torch.einsum("ij,njhw->nihw", torch.linalg.inv(matrix), torch.cat([luma, chroma], 1))
     return rgb[:, :, :height, :width].div(255).clamp(0, 1)
 
 
-def _coded(planes: Tensor, scale: Tensor, table: tuple) -> Tensor:
-    """Planes [N, c, H, W] through the cosine transform of 8x8 blocks, quantised, and back."""
+def _compress(planes: Tensor, scale: Tensor, table: tuple) -> Tensor:
+    """Planes [N, c, H, W] quantised in the cosine transform of their 8x8 blocks."""
     count, channels, height, width = planes.shape
-    transform = _cosines(planes.device, planes.dtype)
+    transform = _dct_matrix(planes.device, planes.dtype)
     steps = torch.tensor(table, device=planes.device, dtype=planes.dtype) * scale.view(-1, 1, 1)
     steps = (steps + 0.5).floor().clamp(1, 255).view(-1, 1, 1, 1, 8, 8)
     blocks = planes.view(count, channels, height // 8, 8, width // 8, 8).transpose(3, 4)
     coefficients = transform @ blocks @ transform.T / steps
-    blocks = transform.T @ (_rounded(coefficients) * steps) @ transform
+    blocks = transform.T @ (_differentiable_round(coefficients) * steps) @ transform
     return blocks.transpose(3, 4).reshape(planes.shape)
 
 
-def _rounded(x: Tensor) -> Tensor:
+def _differentiable_round(x: Tensor) -> Tensor:
     """x rounded, with the slope of Shin and Song's cubic: 3 (x - [x])^2, nothing in the middle of a step."""
     whole = x.detach().round()
     cubic = (x - whole) ** 3
@@ -90,7 +90,7 @@ def _rounded(x: Tensor) -> Tensor:
 
 
 @functools.cache
-def _cosines(device: torch.device, dtype: torch.dtype) -> Tensor:
+def _dct_matrix(device: torch.device, dtype: torch.dtype) -> Tensor:
     """The orthonormal cosine transform of eight numbers, [8, 8]."""
     k, n = torch.arange(8.0)[:, None], torch.arange(8.0)
     matrix = torch.cos(math.pi * (2 * n + 1) * k / 16) / 2
@@ -99,5 +99,5 @@ def _cosines(device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 @functools.cache
-def _ycc(device: torch.device, dtype: torch.dtype) -> Tensor:
+def _ycc_matrix(device: torch.device, dtype: torch.dtype) -> Tensor:
     return torch.tensor(_TO_YCC, device=device, dtype=dtype)

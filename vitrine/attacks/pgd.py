@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from vitrine.attacks import losses
 from vitrine.attacks.base import Attack
-from vitrine.attacks.model import Victim
+from vitrine.attacks.model import Model
 from vitrine.attacks.restarts import worst_of
-from vitrine.attacks.threat import Linf, around
+from vitrine.attacks.threat import NormBall, norm_ball, per_image
 from vitrine.core.random_numbers import fold_in
 from vitrine.core.settings import setting
 
@@ -25,14 +26,16 @@ class PGD(Attack):
         None, "size of a step; null: eps / 4 in linf, 2.5 eps / steps in l2", above=0
     )
     random_start: bool = setting(True, "begin at a random point of the ball")
-    restarts: int = setting(1, "runs from other random points; the worst counts, image by image", least=1)
+    restarts: int = setting(1, "runs from other random points; each image keeps the worst", least=1)
     momentum: float = setting(0.0, "share of the last step's direction kept (Dong 2018: 1)", least=0)
-    loss: str = setting("ce", "what is driven up", choices=tuple(losses.LOSSES))
-    early_stop: bool = setting(True, "images leave as they fall; false: all take all steps, the last counts")
+    loss: str = setting("ce", "the loss that is maximised", choices=tuple(losses.LOSSES))
+    early_stop: bool = setting(True, "adversarial images leave; false: all take all steps, the last counts")
+
+    supports_eot: ClassVar[bool] = True
 
     def search(
         self,
-        victim: Victim,
+        model: Model,
         images: Tensor,
         labels: Tensor,
         keys: Tensor,
@@ -44,58 +47,58 @@ class PGD(Attack):
 
         Args:
             start: where the first run begins, [N, C, H, W] (projected), in place of a random point.
-            loss: what is driven up, in place of the setting: (logits [N, K], labels) -> [N]. Labels are
-                handed through; with check=false they may be whatever the loss takes.
+            loss: maximised in place of the setting: (logits [N, K], labels) -> [N]. Labels are passed on
+                unchanged; with check=false they may be whatever the loss takes.
         """
-        ball = around(images, self.norm, self.eps)
-        loss = loss or losses.of(self.loss, self.targeted)
-        early_stop = self.early_stop and victim.check and self.mode == "eval"
+        ball = norm_ball(images, self.norm, self.eps)
+        loss = loss or losses.get_loss(self.loss, self.targeted)
+        early_stop = self.stops_early(model)
 
         def run(number: int, rows: Tensor) -> Tensor:
-            whole = len(rows) == len(images)
-            mine, its, own = (ball, labels, keys) if whole else (ball[rows], labels[rows], keys[rows])
-            own = fold_in(own, number)
+            everything = len(rows) == len(images)
+            batch = (ball, labels, keys) if everything else (ball[rows], labels[rows], keys[rows])
+            row_ball, row_labels, row_keys = *batch[:2], fold_in(batch[2], number)
             if start is not None and number == 0:
                 begin = ball.project(start.detach())
             else:
-                begin = mine.start(own) if self.random_start or number else mine.images
-            return self._climb(victim, mine, begin, its, own, loss, early_stop)
+                begin = row_ball.random_point(row_keys) if self.random_start or number else row_ball.images
+            return self._ascend(model, row_ball, begin, row_labels, row_keys, loss, early_stop)
 
-        return worst_of(self.restarts, run, victim, images, labels, early_stop)
+        return worst_of(self.restarts, run, model, images, labels, early_stop)
 
-    def _climb(
+    def _ascend(
         self,
-        victim: Victim,
-        ball: Linf,
+        model: Model,
+        ball: NormBall,
         points: Tensor,
         labels: Tensor,
         keys: Tensor,
         loss: losses.Loss,
         early_stop: bool,
     ) -> Tensor:
-        size = self.step or (self.eps / 4 if self.norm == "linf" else 2.5 * self.eps / self.steps)
+        step_size = self.step or (self.eps / 4 if self.norm == "linf" else 2.5 * self.eps / self.steps)
         velocity = torch.zeros_like(points) if self.momentum else None
-        ended, rows = points, None
+        results, rows = points, None
         for _ in range(self.steps):
-            logits, _, gradient = victim.gradient(points, labels, loss, keys)
-            if early_stop and (fallen := victim.fallen(points, logits, labels)).any():
+            logits, _, gradient = model.gradient(points, labels, loss, keys)
+            if early_stop and (success := model.is_adversarial(points, logits, labels)).any():
                 if rows is None:
-                    ended, rows = points.clone(), torch.arange(len(points), device=points.device)
-                ended[rows[fallen]] = points[fallen]
-                stand = (~fallen).nonzero()[:, 0]
-                if not len(stand):
-                    return ended
-                points, labels, keys, gradient = points[stand], labels[stand], keys[stand], gradient[stand]
-                ball, rows = ball[stand], rows[stand]
-                velocity = None if velocity is None else velocity[stand]
+                    results, rows = points.clone(), torch.arange(len(points), device=points.device)
+                results[rows[success]] = points[success]
+                remaining = (~success).nonzero()[:, 0]
+                if not len(remaining):
+                    return results
+                points, labels, keys = points[remaining], labels[remaining], keys[remaining]
+                gradient, ball, rows = gradient[remaining], ball[remaining], rows[remaining]
+                velocity = None if velocity is None else velocity[remaining]
             if velocity is not None:
-                size_of = gradient.flatten(1).abs().mean(1).clamp(min=1e-30).view(-1, 1, 1, 1)
-                velocity = gradient = self.momentum * velocity + gradient / size_of
-            points = ball.step(points, gradient, size)
+                magnitude = gradient.flatten(1).abs().mean(1).clamp(min=1e-30)
+                velocity = gradient = self.momentum * velocity + gradient / per_image(magnitude, gradient)
+            points = ball.step(points, gradient, step_size)
         if rows is None:
             return points
-        ended[rows] = points
-        return ended
+        results[rows] = points
+        return results
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Into the physical world and back: printed, lit, photographed (Kurakin 2016; Athalye 2018)."""
+"""Printing and photographing an image (Kurakin 2016; Athalye 2018)."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from vitrine.core.settings import setting
 
 @dataclass(frozen=True)
 class PrintAndPhotograph(Transformation):
-    """Ink is never black and paper never white, each channel has its own curve; then a camera: not quite in
-    front, lit from one side, a little out of focus, with noise, saved as JPEG."""
+    """A print of limited contrast with a tone curve a channel; then a photograph: perspective, uneven light,
+    blur, noise, JPEG."""
 
     black: float = setting(0.1, "brightness of the blackest ink at most", least=0, most=0.5)
     white: float = setting(0.1, "what the paper lacks to white at most", least=0, most=0.4)
@@ -40,10 +40,10 @@ class PrintAndPhotograph(Transformation):
     quality: int = setting(75, "lowest JPEG quality", least=1, most=95)
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
-        seen = self._photographed(self._printed(images, keys), keys)
-        return JPEG(least=self.quality, most=95)(seen, fold_in(keys, 5))
+        photograph = self._photograph(self._print(images, keys), keys)
+        return JPEG(least=self.quality, most=95)(photograph, fold_in(keys, 5))
 
-    def _printed(self, images: Tensor, keys: Tensor) -> Tensor:
+    def _print(self, images: Tensor, keys: Tensor) -> Tensor:
         numbers = uniform(fold_in(keys, 1), 3, images.shape[1]).to(images.dtype)
         low, high, curve = numbers[..., None, None].unbind(1)
         exponent = 2 ** ((2 * curve - 1) * self.gamma)
@@ -51,7 +51,7 @@ class PrintAndPhotograph(Transformation):
         # the slope of a power is infinite at 0
         return low + (high - low) * images.clamp(min=1e-3) ** exponent
 
-    def _photographed(self, images: Tensor, keys: Tensor) -> Tensor:
+    def _photograph(self, images: Tensor, keys: Tensor) -> Tensor:
         count, _, height, width = images.shape
         corners = uniform(fold_in(keys, 2), 4, 2).to(images.dtype) * 2 - 1
         images = warp(images, homography(corners * 2 * self.shift))
@@ -69,10 +69,10 @@ class PrintAndPhotograph(Transformation):
 
 @dataclass(frozen=True)
 class Physical(Transformation):
-    """Everything at once: what a picture must survive to fool a camera that is held by hand."""
+    """All transformations in turn: an image as a hand-held camera may see it."""
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         chain = (Rotation(), Scale(), Perspective(0.08), Light(0.1, 0.2), Blur(0.7), PrintAndPhotograph())
-        for place, transformation in enumerate(chain):
-            images = transformation(images, fold_in(keys, place))
+        for index, transformation in enumerate(chain):
+            images = transformation(images, fold_in(keys, index))
         return images

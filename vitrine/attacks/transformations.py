@@ -1,7 +1,7 @@
-"""What may come between a picture and a network: differentiable, one draw an image, in and out of [0, 1].
+"""Random differentiable transformations of images in [0, 1], one an image.
 
-A transformation is called on images [N, C, H, W] and keys int64 [N] that its random numbers are drawn from;
-an image's outcome depends on its own key only.
+A transformation is called on images [N, C, H, W] and keys int64 [N] of its random numbers; an image's outcome
+depends on its own key only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vitrine.core.settings import setting
 
 @dataclass(frozen=True)
 class Transformation:
-    """Settings are checked; subclasses are called."""
+    """Settings, which are checked; subclasses transform."""
 
     def __post_init__(self) -> None:
         settings.check(self)
@@ -28,30 +28,30 @@ class Transformation:
 
 @dataclass(frozen=True)
 class Rotation(Transformation):
-    """Turned about the middle."""
+    """Rotation about the centre."""
 
     degrees: float = setting(20.0, "largest angle either way, in degrees", least=0, most=180)
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
-        (turn,) = _between(keys, images, (-self.degrees, self.degrees))
+        (turn,) = _uniform_between(keys, images, (-self.degrees, self.degrees))
         return warp(images, similarity(torch.deg2rad(turn), torch.ones_like(turn)))
 
 
 @dataclass(frozen=True)
 class Scale(Transformation):
-    """Nearer or farther away."""
+    """Change of size about the centre."""
 
     least: float = setting(0.8, "smallest size, of the image's", above=0)
     most: float = setting(1.2, "largest size, of the image's", above=0)
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
-        (size,) = _between(keys, images, (self.least, self.most))
+        (size,) = _uniform_between(keys, images, (self.least, self.most))
         return warp(images, similarity(torch.zeros_like(size), size))
 
 
 @dataclass(frozen=True)
 class Perspective(Transformation):
-    """Seen from the side: each corner moves by itself."""
+    """A change of viewpoint: each corner moves by itself."""
 
     shift: float = setting(0.15, "how far a corner moves at most, of the image's side", least=0, most=0.3)
 
@@ -69,18 +69,20 @@ class Light(Transformation):
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         b, c = self.brightness, self.contrast
-        brightness, contrast = (v.view(-1, 1, 1, 1) for v in _between(keys, images, (-b, b), (1 - c, 1 + c)))
+        brightness, contrast = (
+            v.view(-1, 1, 1, 1) for v in _uniform_between(keys, images, (-b, b), (1 - c, 1 + c))
+        )
         return ((images - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
 
 
 @dataclass(frozen=True)
 class Blur(Transformation):
-    """Out of focus: a Gaussian."""
+    """Gaussian blur."""
 
     sigma: float = setting(1.0, "largest standard deviation, in pixels", above=0)
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
-        (sigma,) = _between(keys, images, (0.05, max(self.sigma, 0.05)))
+        (sigma,) = _uniform_between(keys, images, (0.05, max(self.sigma, 0.05)))
         return blur(images, sigma, math.ceil(3 * self.sigma))
 
 
@@ -100,22 +102,21 @@ def blur(images: Tensor, sigma: Tensor, radius: int) -> Tensor:
 
 
 def warp(images: Tensor, matrices: Tensor) -> Tensor:
-    """Each image through a homography, bilinear; beyond the border its last pixels go on.
+    """Each image through a homography, bilinear; beyond the border the border pixels are repeated.
 
     Args:
-        matrices: [N, 3, 3], from places in the result to places in the image, both from -1 to 1 over the
-            image.
+        matrices: [N, 3, 3], from positions in the result to positions in the image, from -1 to 1 each.
     """
     height, width = images.shape[2:]
     y = (torch.arange(height, device=images.device, dtype=images.dtype) * 2 + 1) / height - 1
     x = (torch.arange(width, device=images.device, dtype=images.dtype) * 2 + 1) / width - 1
-    places = torch.stack(
+    positions = torch.stack(
         [x.expand(height, -1), y[:, None].expand(-1, width), torch.ones_like(x).expand(height, -1)], -1
     )
-    places = torch.einsum("nij,hwj->nhwi", matrices, places)
-    grid = places[..., :2] / places[..., 2:].clamp(min=1e-3)
-    seen = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return seen.clamp(0, 1)  # weights that sum to 1 do so but for rounding
+    positions = torch.einsum("nij,hwj->nhwi", matrices, positions)
+    grid = positions[..., :2] / positions[..., 2:].clamp(min=1e-3)
+    warped = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return warped.clamp(0, 1)  # weights that sum to 1 do so but for rounding
 
 
 def similarity(turn: Tensor, size: Tensor) -> Tensor:
@@ -126,11 +127,11 @@ def similarity(turn: Tensor, size: Tensor) -> Tensor:
 
 
 def homography(moves: Tensor) -> Tensor:
-    """The homographies [N, 3, 3] under which the corners see what lies at them plus `moves` [N, 4, 2]."""
+    """The homographies [N, 3, 3] from the corners to the corners plus `moves` [N, 4, 2]."""
     corners = moves.new_tensor([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-    seen = corners + moves
+    sources = corners + moves
     x, y = corners[:, 0].expand(len(moves), 4), corners[:, 1].expand(len(moves), 4)
-    u, v = seen.unbind(-1)
+    u, v = sources.unbind(-1)
     one, zero = torch.ones_like(u), torch.zeros_like(u)
     for_u = torch.stack([x, y, one, zero, zero, zero, -u * x, -u * y], -1)
     for_v = torch.stack([zero, zero, zero, x, y, one, -v * x, -v * y], -1)
@@ -138,7 +139,7 @@ def homography(moves: Tensor) -> Tensor:
     return torch.cat([solved, one[:, :1]], 1).view(-1, 3, 3)
 
 
-def _between(keys: Tensor, like: Tensor, *ranges: tuple[float, float]) -> tuple[Tensor, ...]:
+def _uniform_between(keys: Tensor, like: Tensor, *ranges: tuple[float, float]) -> tuple[Tensor, ...]:
     """A number in each range for each key, each [N]."""
     numbers = uniform(keys, len(ranges)).to(like.dtype)
     return tuple(low + (high - low) * numbers[:, i] for i, (low, high) in enumerate(ranges))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrine.attacks.losses import best_other
+from vitrine.attacks.losses import largest_other
 from vitrine.core.settings import setting
 from vitrine.modules.objectives.adversarial import Adversarial, random_keys
 from vitrine.modules.objectives.trades import divergence, probabilities
@@ -33,7 +33,7 @@ class MART(Adversarial):
         def loss() -> tuple[Tensor, Tensor]:
             clean, logits = probabilities(network(images)), network(adversarial)
             cross_entropy = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-            others = best_other(probabilities(logits), labels)[:, 0]
+            others = largest_other(probabilities(logits), labels)
             margin = -torch.log(1 + _LEAST - others).mean()
             misclassified = 1 - clean.gather(1, labels[:, None])[:, 0]
             weighted = (misclassified * divergence(logits, clean)).mean()

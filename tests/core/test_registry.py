@@ -26,3 +26,15 @@ def test_a_name_like_nothing_known_is_answered_with_what_is_known():
 )
 def test_nearest_looks_past_case_spelling_and_missing_parts(typed, meant):
     assert nearest(typed, COLOURS)[0] == meant
+
+
+def test_what_is_registered_is_a_thing_or_the_place_of_one():
+    import math
+
+    colours = Registry("colour", {"scarlet": "math:pi"})
+    colours.register("teal", "math:e")
+    colours.register("ochre", 3)
+    assert list(colours) == ["scarlet", "teal", "ochre"]
+    assert (colours["teal"], colours["ochre"]) == (math.e, 3)
+    with pytest.raises(ValueError, match="colour 'teal' is registered already, as 'math:e'"):
+        colours.register("teal", 4)

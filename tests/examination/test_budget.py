@@ -3,15 +3,20 @@
 import dataclasses
 import json
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import tiny
 import torch
 
+from vitrine.analyses import ANALYSES
 from vitrine.analyses.base import Analysis, Figure
 from vitrine.analyses.class_maps import ClassMaps
+from vitrine.analyses.examples import Examples
 from vitrine.analyses.features import Features
 from vitrine.analyses.result import AnalysisResult
+from vitrine.analyses.traits import Traits
+from vitrine.analyses.unit_saliency import UnitSaliency
 from vitrine.examination import examine as examining
 from vitrine.examination.budget import Allowance, Choice, last_results, plan
 from vitrine.examination.examine import AnalysisSettings, examine, missing
@@ -34,6 +39,7 @@ class Clock:
 class Slow(Analysis):
     """Takes its time for every unit and step."""
 
+    traits: ClassVar[Traits] = Traits(reducible=("units", "steps"), budget_priority=1)
     steps: int = 64
     seconds: float = 0.0
 
@@ -43,6 +49,13 @@ class Slow(Analysis):
             for unit in units:
                 CLOCK.now += self.steps / 64
                 yield Figure(f"{layer}/unit-{unit}", torch.zeros(2, 2, 3, dtype=torch.uint8), "", layer, unit)
+
+
+@dataclass(frozen=True)
+class Whole(Slow):
+    """As slow, and all or nothing."""
+
+    traits: ClassVar[Traits] = Traits()
 
 
 CLOCK = Clock()
@@ -62,7 +75,7 @@ def test_there_is_no_limit_unless_one_is_given():
 
 
 def test_units_go_first_then_steps_then_whole_analyses_in_the_documented_order():
-    analyses = {"examples": tiny.Plain(), "unit_saliency": tiny.Plain(), "features": Features(steps=64)}
+    analyses = {"examples": Examples(), "unit_saliency": UnitSaliency(), "features": Features(steps=64)}
     known = past(examples=1, unit_saliency=4, features=16)
 
     def chosen(allowed):
@@ -82,7 +95,8 @@ def test_units_go_first_then_steps_then_whole_analyses_in_the_documented_order()
 
 def test_what_takes_long_and_says_little_more_is_left_out_before_what_is_cheap():
     names = ["weights", "cam", "adversarial", "robustness", "unheard_of"]
-    analyses, known = dict.fromkeys(names, tiny.Plain()), past(**dict.fromkeys(names, 1))
+    analyses = {name: ANALYSES[name]() if name in ANALYSES else tiny.Plain() for name in names}
+    known = past(**dict.fromkeys(names, 1))
     gone = []
     for allowed in (4, 3, 2, 1, 0):
         chosen = plan(analyses, UNITS, known, allowed)
@@ -131,7 +145,7 @@ def at(subject, step):
 def test_over_many_checkpoints_looking_stays_under_its_share(tmp_path, subject, monkeypatch):
     monkeypatch.setattr("time.perf_counter", CLOCK)
     store, allowance, spent, trained = Store(tmp_path), Allowance(0.1, CLOCK), 0.0, 0.0
-    analyses = {"features": Slow(seconds=0.5), "cam": Slow(seconds=1.0)}  # 4.5 and 5 s whole
+    analyses = {"features": Slow(seconds=0.5), "cam": Whole(seconds=1.0)}  # 4.5 and 5 s whole
     for step in range(1, 13):
         CLOCK.now += 60
         trained += 60
@@ -149,7 +163,7 @@ def test_over_many_checkpoints_looking_stays_under_its_share(tmp_path, subject, 
 
 def test_what_is_less_is_recorded_shown_and_made_up_for(tmp_path, subject, monkeypatch, caplog):
     monkeypatch.setattr("time.perf_counter", CLOCK)
-    store, analyses = Store(tmp_path), {"features": Slow(), "robustness": Slow(seconds=9)}
+    store, analyses = Store(tmp_path), {"features": Slow(), "robustness": Whole(seconds=9)}
     examine(at(subject, 1), analyses, store, weights="1")
     report = examine(at(subject, 2), analyses, store, weights="2", allowed=1.5)
     assert store.results(2)["features"].reduced == {"units": [1, 4]}

@@ -1,5 +1,8 @@
 """What a network has learned, one technique a file. A new one is a file here, a line below, and a test."""
 
+import dataclasses
+
+from vitrine.analyses.traits import Traits
 from vitrine.core.registry import Registry
 
 ANALYSES = Registry(
@@ -20,3 +23,12 @@ ANALYSES = Registry(
         "style": "vitrine.analyses.style:Style",
     },
 )
+
+
+def traits_of(name: str) -> Traits:
+    """What the technique of this name declares, with section and title; the defaults where there is none."""
+    declared = ANALYSES[name].traits if name in ANALYSES else Traits()
+    readable = name.replace("_", " ").capitalize()
+    return dataclasses.replace(
+        declared, section=declared.section or readable, title=declared.title or readable
+    )

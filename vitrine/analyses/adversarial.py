@@ -17,6 +17,7 @@ from vitrine.analyses.pointing import energy_inside
 from vitrine.analyses.probe_saliency import bright, tile_side
 from vitrine.analyses.table import table
 from vitrine.analyses.terms import budget, class_index
+from vitrine.analyses.traits import Summary, Traits
 from vitrine.attacks import PGD
 from vitrine.core.settings import setting
 
@@ -35,6 +36,14 @@ class Adversarial(Analysis):
     """
 
     sharded: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits(
+        section="Adversarial",
+        title="Adversarial examples",
+        page_order=70,
+        summaries=(Summary("fooled"),),
+        confidences={"adversarial/true": "under attack"},
+        budget_priority=80,
+    )
     probes: int = setting(8, "probes attacked, the first ones", least=1)
     target: str | None = setting(
         None, "class that probes are to be taken for (name or index); null: any wrong one"

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from vitrine.analyses.traits import Traits
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import setting
 
@@ -231,13 +232,20 @@ class Analysis:
     """A technique with its settings. Calling it on a Subject yields Figures and Scalars as it goes.
 
     Attributes:
+        traits: how it is shown, what of it ranks runs, and what a budget may do to it.
         sharded: where several processes train together, all of them run it at once and share the work by
             `Subject.map_sharded`, `shard` and `all_gather`; what rank 0 yields is kept. False: one of them
             runs it alone, without collectives.
     """
 
+    traits: ClassVar[Traits] = Traits()
     sharded: ClassVar[bool] = False
     enabled: bool = setting(True, "make these pictures at every checkpoint")
+
+    @property
+    def needs_previous(self) -> bool:
+        """Whether the pictures depend on those of the checkpoint before, so that order matters."""
+        return False
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         raise TypeError(f"{type(self).__name__} does not say what it yields")

@@ -14,6 +14,7 @@ from vitrine.analyses import paint
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.cam import NoSpatialLayer, cam, grad_cam, last_spatial_layer
 from vitrine.analyses.pooled_head import NoPooledHead
+from vitrine.analyses.traits import Traits
 from vitrine.core.settings import setting
 
 
@@ -27,6 +28,14 @@ class ClassMaps(Analysis):
     """
 
     sharded: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits(
+        section="Class maps",
+        title="Class activation maps",
+        page_order=30,
+        confidences={"confidence": ""},
+        image_rank=1,
+        budget_priority=120,
+    )
     layer: str = setting("auto", "layer that Grad-CAM looks at; auto: the last one with maps")
     side: int = setting(128, "least side of a picture, in pixels", least=8)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from vitrine.analyses import paint
 from vitrine.analyses.base import Analysis, Figure, Subject
 from vitrine.analyses.objectives import Objective, deepdream
 from vitrine.analyses.reading import Reading, activations
+from vitrine.analyses.traits import Traits
 from vitrine.core.network_scopes import eager_eval_mode
 from vitrine.core.random_numbers import hash_seed
 from vitrine.core.settings import setting
@@ -99,6 +100,12 @@ def noise(count: int, size: int, channels: int = 3, seed: int = 0) -> Tensor:
 class Dream(Analysis):
     """Probes as layers dream them: "<layer>/probe-004", the image beside the dream."""
 
+    traits: ClassVar[Traits] = Traits(
+        section="Features",
+        title="Deep dreams",
+        page_order=100,
+        budget_priority=40,
+    )
     enabled: bool = setting(False, "make these pictures at every checkpoint")
     layers: list[str] = setting([], "that dream; the deepest two that are looked at, unless named")
     probes: int = setting(2, "how many of the probes are dreamt of", least=0)

@@ -15,6 +15,7 @@ from vitrine.analyses.base import Analysis, Figure, Histogram, Scalar, Subject, 
 from vitrine.analyses.receptive_field import receptive_fields
 from vitrine.analyses.tap import as_maps, modules_at, tapped, turns_maps
 from vitrine.analyses.top_k import RunningTop, TopExamples, merge
+from vitrine.analyses.traits import Summary, Traits
 from vitrine.core.network_scopes import eval_mode
 from vitrine.core.settings import setting
 
@@ -107,6 +108,21 @@ class Examples(Analysis):
     """
 
     sharded: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits(
+        section="Examples",
+        title="Top dataset examples",
+        page_order=20,
+        summaries=(Summary("dead_units", headline=True),),
+        unit_rank=2,
+        unit_picture="examples",
+        unit_numbers={
+            "activation": "activation of the best example",
+            "top_class": "top class",
+            "class_entropy": "class entropy",
+            "top_class_share": "share of the top class",
+        },
+        budget_priority=110,
+    )
     k: int = setting(9, "images a unit", least=1)
     tile: int = setting(64, "least side of an image on the sheet, in pixels", least=8)
 

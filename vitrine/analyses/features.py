@@ -29,6 +29,7 @@ from vitrine.analyses.objectives import (
 from vitrine.analyses.parameterization import colour_matrix, imagenet_colours, mean_magnitude
 from vitrine.analyses.reading import activations
 from vitrine.analyses.receptive_field import receptive_fields
+from vitrine.analyses.traits import Traits
 from vitrine.analyses.transforms import Crops, Transforms
 from vitrine.analyses.visualization import course, fitting, maco, reached, visualize
 from vitrine.core.settings import setting
@@ -69,6 +70,17 @@ class Features(Analysis):
     """
 
     sharded: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits(
+        section="Features",
+        title="Feature visualization",
+        page_order=40,
+        unit_rank=1,
+        unit_picture="feature",
+        unit_numbers={"activation": "activation reached"},
+        square_variants=("", "negative"),
+        budget_priority=60,
+        reducible=("units", "steps"),
+    )
     steps: int = setting(64, "steps of Adam a picture", least=1)
     size: int | None = setting(
         None, "pixels on a side; the size of the data set's images unless given", least=8
@@ -88,6 +100,10 @@ class Features(Analysis):
         [], "numbers of steps after which the picture is shown on its way, as a strip"
     )
     warm_start: bool = setting(False, "begin from the pictures of the checkpoint before")
+
+    @property
+    def needs_previous(self) -> bool:
+        return self.warm_start
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         before = subject.previous.get("features", ()) if self.warm_start else ()

@@ -18,6 +18,7 @@ from vitrine.analyses.attribution import TECHNIQUES, Effort, attributions, cam_l
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.pointing import best_iou, deletion, energy_inside, insertion, pointing_game
 from vitrine.analyses.probe_saliency import bright, tile_side
+from vitrine.analyses.traits import Summary, Traits
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.random_numbers import permutation
 from vitrine.core.settings import setting
@@ -37,6 +38,18 @@ class Localization(Analysis):
     """
 
     sharded: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits(
+        section="Class maps",
+        title="Where explanations look",
+        page_order=90,
+        summaries=(
+            Summary("pointing_game", parts=2, headline=True),
+            Summary("energy_inside", parts=2),
+            Summary("insertion"),
+            Summary("deletion"),
+        ),
+        budget_priority=70,
+    )
     images: int = setting(
         48, "images of the data set that are measured, the same at every checkpoint", least=1
     )

@@ -16,6 +16,7 @@ from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.plots import COLOURS, bars
 from vitrine.analyses.table import table
 from vitrine.analyses.terms import budget, class_index
+from vitrine.analyses.traits import Traits
 from vitrine.attacks import EOT, PGD, TRANSFORMATIONS, destruction_rate, is_adversarial
 from vitrine.core.random_numbers import content_keys, fold_in, uniform
 from vitrine.core.settings import setting
@@ -42,6 +43,7 @@ class Physical(Analysis):
     """
 
     sharded: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits(section="Adversarial", budget_priority=20)
     enabled: bool = setting(False, "make these pictures at every checkpoint (minutes each)")
     probes: int = setting(8, "probes attacked, the first ones", least=1)
     shown: int = setting(4, "how many of them are shown", least=0)

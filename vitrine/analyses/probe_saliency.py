@@ -14,6 +14,7 @@ from vitrine.analyses import paint
 from vitrine.analyses.attribution import Effort, attributions, cam_layer, strength, technique
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.table import table
+from vitrine.analyses.traits import Traits
 from vitrine.core.settings import setting
 
 TITLES = {
@@ -37,6 +38,12 @@ class Saliency(Analysis):
     """What in each probe speaks for a class, by every technique, in one row."""
 
     sharded: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits(
+        section="Class maps",
+        page_order=60,
+        confidences={"probability": ""},
+        budget_priority=100,
+    )
     probes: int = setting(8, "probes shown, the first ones", least=1)
     maps: list[str] = setting(
         [

@@ -16,6 +16,7 @@ from vitrine.analyses.attribution import TECHNIQUES, Effort, attributions, cam_l
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.probe_saliency import bright, tile_side
 from vitrine.analyses.tap import module_at
+from vitrine.analyses.traits import Traits
 from vitrine.core.settings import setting
 
 
@@ -28,6 +29,7 @@ class Randomization(Analysis):
     """
 
     sharded: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits(section="Class maps", budget_priority=50)
     enabled: bool = setting(False, "make these pictures at every checkpoint")
     probes: int = setting(8, "probes, the first ones", least=1)
     shown: int = setting(2, "probes shown", least=0)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.robustness_figures import against_eps, by_class, health_figure
+from vitrine.analyses.traits import Summary, Traits
 from vitrine.attacks import PGD, AutoAttack, robustness_curve
 from vitrine.attacks.evaluation import Evaluation, fingerprint
 from vitrine.attacks.health import HealthReport, check_health
@@ -32,6 +33,12 @@ class Robustness(Analysis):
     """
 
     sharded: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits(
+        section="Robustness",
+        page_order=80,
+        summaries=(Summary("accuracy/robust", parts=2),),
+        budget_priority=10,
+    )
     enabled: bool = setting(False, "make these pictures at every checkpoint (minutes to hours each)")
     images: int = setting(256, "images of the data set that are attacked, a seeded draw", least=1)
     norm: str = setting("linf", "norm of the perturbation", choices=("linf", "l2"))

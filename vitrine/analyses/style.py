@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vitrine.analyses import paint
 from vitrine.analyses.base import Analysis, Figure, Subject
 from vitrine.analyses.tap import forward_to
+from vitrine.analyses.traits import Traits
 from vitrine.core.network_scopes import eager_eval_mode
 from vitrine.core.settings import setting
 
@@ -159,6 +160,12 @@ def _minimised(
 class Style(Analysis):
     """Some probes in the style of another: "probe-004/in-the-style-of-001", content, style and result."""
 
+    traits: ClassVar[Traits] = Traits(
+        section="Features",
+        title="Style transfer",
+        page_order=110,
+        budget_priority=30,
+    )
     enabled: bool = setting(False, "make these pictures at every checkpoint")
     contents: list[int] = setting([0], "probes that give the content")
     style: int = setting(1, "the probe that gives the style", least=0)

@@ -18,6 +18,7 @@ from vitrine.analyses.probe_saliency import bright
 from vitrine.analyses.receptive_field import receptive_field
 from vitrine.analyses.relu_rules import NoRule
 from vitrine.analyses.saliency import deconvnet, guided_backprop, input_gradient
+from vitrine.analyses.traits import Traits
 from vitrine.core.settings import setting
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,14 @@ class UnitSaliency(Analysis):
     """For each unit shown, its top dataset examples' crops; below them guided backprop and deconvnet."""
 
     sharded: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits(
+        section="Features",
+        title="What excites the unit, in its examples",
+        page_order=50,
+        unit_rank=3,
+        budget_priority=90,
+        reducible=("units",),
+    )
     examples: int = setting(6, "dataset examples of each unit", least=1)
     side: int = setting(128, "about how many pixels a side a crop is shown with", least=8)
 

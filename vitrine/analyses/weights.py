@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vitrine.analyses import paint
 from vitrine.analyses.base import Analysis, Figure, Subject
+from vitrine.analyses.traits import Traits
 from vitrine.core.settings import setting
 
 
@@ -34,6 +35,13 @@ class Weights(Analysis):
     """
 
     sharded: ClassVar[bool] = True  # every rank computes all: gathering shards costs more
+    traits: ClassVar[Traits] = Traits(
+        section="Features",
+        title="First-layer weights",
+        page_order=10,
+        at_input=True,
+        budget_priority=130,
+    )
     most: int = setting(64, "filters shown alone, evenly spaced where the layer has more", least=1)
     side: int = setting(64, "least side of a filter's picture, in pixels", least=1)
 

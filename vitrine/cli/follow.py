@@ -5,7 +5,7 @@
 
 Several that follow one run divide its checkpoints among them; one that dies is succeeded. It ends when the
 training is finished and everything is looked at. Checkpoints that `checkpoint.keep` removes before their
-turn are missed. Where a picture depends on the checkpoint before (`features.warm_start`), they are taken
+turn are missed. Where pictures depend on the checkpoint before (`Analysis.needs_previous`), they are taken
 strictly in order; else each is compared with the latest that is whole by then (the curve `overlap` of dataset
 examples).
 """
@@ -98,7 +98,7 @@ class _Follower:
         self.folder, self.settings, self.how = folder, settings, how
         self.store = Store(folder)
         self.techniques = _enabled(settings)
-        self.in_order = getattr(settings.analysis.features, "warm_start", False)
+        self.in_order = any(getattr(settings.analysis, name).needs_previous for name in self.techniques)
         self.passed_over: set[int] = set()
         self.reports: list[Any] = []
         self.parts: Any = None  # data, analyses and sinks, once there is a checkpoint

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ class Settings:
 # what each section is made of ------------------------------------------------------------------------------
 
 
-def _named(kind: Callable[[str], type], names: Sequence[str], default: str, meaning: str) -> Any:
+def _named(kind: Callable[[str], type], names: Iterable[str], default: str, meaning: str) -> Any:
     """A section whose settings depend on its `name`: the class that `kind(name)` gives, with `name` added."""
 
     @functools.cache
@@ -109,10 +109,15 @@ def _named(kind: Callable[[str], type], names: Sequence[str], default: str, mean
     return schema
 
 
-@functools.cache
 def sections() -> dict[str, Any]:
     """Section -> its dataclass, or a function from the section's `name` to it."""
     from vitrine.analyses import ANALYSES
+
+    return _sections(tuple((name, ANALYSES[name]) for name in ANALYSES))  # more may be registered at any time
+
+
+@functools.cache
+def _sections(analyses: tuple[tuple[str, type], ...]) -> dict[str, Any]:
     from vitrine.callbacks.checkpoints import CheckpointSettings
     from vitrine.callbacks.robust_validation import ValidationSettings
     from vitrine.datamodules import DATA
@@ -125,14 +130,12 @@ def sections() -> dict[str, Any]:
         NETWORKS.check(name)
         return ModelSettings
 
-    techniques = [
-        (name, ANALYSES[name], dataclasses.field(default_factory=ANALYSES[name])) for name in ANALYSES
-    ]
+    techniques = [(name, kind, dataclasses.field(default_factory=kind)) for name, kind in analyses]
     return {
         "run": RunSettings,
-        "data": _named(lambda n: DATA[n].Settings, list(DATA), "signs", "where images come from"),
-        "model": _named(network, list(NETWORKS), "convnet", "the network; any torchvision classifier too"),
-        "objective": _named(lambda n: OBJECTIVES[n], list(OBJECTIVES), "standard", "what is minimised"),
+        "data": _named(lambda n: DATA[n].Settings, DATA, "signs", "where images come from"),
+        "model": _named(network, NETWORKS, "convnet", "the network; any torchvision classifier too"),
+        "objective": _named(lambda n: OBJECTIVES[n], OBJECTIVES, "standard", "what is minimised"),
         "optimizer": OptimizerSettings,
         "checkpoint": CheckpointSettings,
         "validation": ValidationSettings,

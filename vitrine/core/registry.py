@@ -40,11 +40,21 @@ class Registry:
 
     Args:
         kind: what the things are, for messages ("data set", "analysis").
-        places: name -> "module:attribute".
+        places: name -> "module:attribute", or the thing itself.
     """
 
-    def __init__(self, kind: str, places: dict[str, str]):
+    def __init__(self, kind: str, places: dict[str, Any]):
         self.kind, self.places = kind, places
+
+    def register(self, name: str, place: Any) -> None:
+        """Add a thing, or the "module:attribute" that it is imported from, under a new name.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+        if name in self.places:
+            raise ValueError(f"{self.kind} {name!r} is registered already, as {self.places[name]!r}")
+        self.places[name] = place
 
     def check(self, name: str) -> None:
         """Raise UnknownName unless there is a thing of this name."""
@@ -53,7 +63,10 @@ class Registry:
 
     def __getitem__(self, name: str) -> Any:
         self.check(name)
-        module, attribute = self.places[name].split(":")
+        place = self.places[name]
+        if not isinstance(place, str):
+            return place
+        module, attribute = place.split(":")
         return getattr(importlib.import_module(module), attribute)
 
     def __iter__(self) -> Iterator[str]:

@@ -1,18 +1,18 @@
-"""What looking may cost: fewer units, fewer steps and fewer analyses where they would take too long.
+"""The budget of analyses: fewer units, fewer steps and fewer analyses where they would take too long.
 
-`analysis.budget=0.1` keeps the analyses of a checkpoint under a tenth of the time trained since the last.
-What each will take is foretold from the seconds that it took at earlier checkpoints. While the sum is too
-much, in this order:
+`analysis.budget=0.1` keeps the analyses of a checkpoint under a tenth of the time trained since the last one.
+The time of each is predicted from its seconds at earlier checkpoints. While the sum is too large, in this
+order:
 
-1. fewer units a layer in `features` and `unit_saliency`, the dearer of the two first: every second of those
-   asked for, then every fourth, until one is left. The pictures that are made are those that would have been.
-2. fewer steps in `features`: half, a quarter, ..., not below 16. These pictures are less far on.
-3. an analysis is left out until the next checkpoint: the first one in `LEFT_OUT_FIRST`, then the next; of the
-   others as much is made as there is time for then, by 1 and 2.
+1. fewer units a layer where a technique's time grows with them (`Traits.reducible`), the most expensive
+   technique first: every second unit, then every fourth, until one is left. Their pictures do not change.
+2. fewer steps where they only improve pictures (`Traits.reducible`): half, a quarter, ..., not below 16.
+3. an analysis is left out until the next checkpoint, by ascending `Traits.budget_priority`; the others are
+   reduced by 1 and 2 as far as necessary.
 
-An analysis that has not run yet is given the least of 1 and 2, which tells what more would take. What took
-longer than foretold is taken off what the next checkpoint may take. All that is less than asked for is
-recorded in complete.json (`reduced`), and `python analyze.py RUN` makes up for it.
+An analysis that has not run yet starts with the least of 1 and 2, which tells what more would take. Time over
+the prediction is subtracted from the next checkpoint's. All reductions are recorded in complete.json
+(`reduced`), and `python analyze.py RUN` makes up for them.
 """
 
 from __future__ import annotations
@@ -26,24 +26,7 @@ from vitrine.analyses.base import Analysis, Subject
 from vitrine.analyses.result import AnalysisResult
 from vitrine.runs.store import Store
 
-BY_UNIT = ("features", "unit_saliency")  # whose time goes with the number of units
-BY_STEP = ("features",)  # whose steps make a picture better, and measure nothing
 LEAST_STEPS = 16
-LEFT_OUT_FIRST = (
-    "robustness",
-    "physical",
-    "style",
-    "dream",
-    "randomization",
-    "features",
-    "localization",
-    "adversarial",
-    "unit_saliency",
-    "saliency",
-    "examples",
-    "cam",
-    "weights",
-)  # those that take long and say little more at every checkpoint come first; what is not named, before them
 
 Reduced = dict[str, list[int]]  # what -> how many were made, and how many were asked for
 
@@ -86,30 +69,30 @@ class Choice:
 
 
 class Allowance:
-    """Seconds that looking may take, from a clock that runs while training does.
+    """Seconds that analyses may take, from a clock that runs while training does.
 
     Args:
-        share: of the time trained since the last checkpoint; None: as much as it likes.
+        share: of the time trained since the last checkpoint; None: no limit.
         clock: seconds, from any start.
     """
 
     def __init__(self, share: float | None, clock: Callable[[], float] = time.monotonic):
         self.share, self.clock = share, clock
         self._since = clock()
-        self._over = 0.0  # seconds that were too many, still to be saved
+        self._over = 0.0  # seconds over the allowance, subtracted from the next
 
     def start(self) -> None:
-        """Training begins, or goes on after something that was neither training nor looking."""
+        """Training begins, or goes on after something that was neither training nor an analysis."""
         self._since = self.clock()
 
     def seconds(self) -> float | None:
-        """What may be taken now; None: no limit."""
+        """Seconds available now; None: no limit."""
         if self.share is None:
             return None
         return self.share * (self.clock() - self._since) - self._over
 
     def spent(self, allowed: float | None, seconds: float) -> None:
-        """So much was taken where so much was allowed; training goes on."""
+        """Analyses took `seconds` where `allowed` were available; training goes on."""
         if allowed is not None:
             self._over = max(0.0, seconds - allowed)
         self.start()
@@ -132,46 +115,54 @@ def plan(
     if allowed is None:
         return {name: Choice() for name in analyses}
     most = max((len(some) for some in units.values()), default=1)
-    known = sorted(past.keys() & analyses.keys(), key=_place)
+    known = [name for name in analyses if name in past]
+    known.sort(key=lambda name: analyses[name].traits.budget_priority)
     for left_out in range(len(known) + 1):
-        chosen = {name: Choice() if name in past else _least(name, analyses[name], most) for name in analyses}
-        chosen |= dict.fromkeys(known[:left_out], Choice(left_out=True))
-        if _made_to_fit(chosen, analyses, known[left_out:], past, units, max(0.0, allowed)):
+        choices = {name: Choice() if name in past else _least(analyses[name], most) for name in analyses}
+        choices |= dict.fromkeys(known[:left_out], Choice(left_out=True))
+        if _reduce(choices, analyses, known[left_out:], past, units, max(0.0, allowed)):
             break
-    return chosen
+    return choices
 
 
-def _made_to_fit(
-    chosen: dict[str, Choice],
+def _reduce(
+    choices: dict[str, Choice],
     analyses: Mapping[str, Analysis],
-    made: Sequence[str],
+    names: Sequence[str],
     past: Mapping[str, AnalysisResult],
     units: Mapping[str, Sequence[int]],
     allowed: float,
 ) -> bool:
-    """Lessen the choices of `made`, in place; whether they stay under the seconds allowed then."""
+    """Reduce the choices of `names`, in place; whether they then stay under the seconds allowed."""
     most = max((len(some) for some in units.values()), default=1)
 
     def seconds(name: str) -> float:
-        return _foretold(chosen[name], analyses[name], past[name], units)
+        return _predicted_seconds(choices[name], analyses[name], past[name], units)
 
-    while sum(map(seconds, made)) > allowed:
-        by_unit = [name for name in made if name in BY_UNIT and chosen[name].every < most]
-        by_step = [name for name in made if name in BY_STEP and _steps(chosen, analyses, name) > LEAST_STEPS]
+    def steps(name: str) -> int:
+        return choices[name].steps or analyses[name].steps
+
+    def reducible(what: str) -> list[str]:
+        return [name for name in names if what in analyses[name].traits.reducible]
+
+    while sum(map(seconds, names)) > allowed:
+        by_unit = [name for name in reducible("units") if choices[name].every < most]
+        by_step = [name for name in reducible("steps") if steps(name) > LEAST_STEPS]
         if by_unit:
-            dearest = max(by_unit, key=seconds)
-            chosen[dearest] = dataclasses.replace(chosen[dearest], every=chosen[dearest].every * 2)
+            name = max(by_unit, key=seconds)
+            choices[name] = dataclasses.replace(choices[name], every=choices[name].every * 2)
         elif by_step:
-            half = max(LEAST_STEPS, _steps(chosen, analyses, by_step[0]) // 2)
-            chosen[by_step[0]] = dataclasses.replace(chosen[by_step[0]], steps=half)
+            name = max(by_step, key=seconds)
+            half = max(LEAST_STEPS, steps(name) // 2)
+            choices[name] = dataclasses.replace(choices[name], steps=half)
         else:
             return False
     return True
 
 
 def last_results(store: Store, step: int, names: Sequence[str]) -> dict[str, AnalysisResult]:
-    """How each analysis went when it last ran before a step and was not left out; how it failed, if it always
-    did."""
+    """How each analysis went when it last ran before a step and was not left out; if it always failed, how it
+    last failed."""
     found: dict[str, AnalysisResult] = {}
     failed: dict[str, AnalysisResult] = {}
     for earlier in sorted((s for s in store.steps() if s < step), reverse=True):
@@ -183,26 +174,19 @@ def last_results(store: Store, step: int, names: Sequence[str]) -> dict[str, Ana
     return failed | found
 
 
-def _least(name: str, analysis: Analysis, most: int) -> Choice:
-    steps = min(LEAST_STEPS, analysis.steps) if name in BY_STEP else None
-    return Choice(most if name in BY_UNIT else 1, steps)
+def _least(analysis: Analysis, most: int) -> Choice:
+    reducible = analysis.traits.reducible
+    steps = min(LEAST_STEPS, analysis.steps) if "steps" in reducible else None
+    return Choice(most if "units" in reducible else 1, steps)
 
 
-def _foretold(
+def _predicted_seconds(
     choice: Choice, analysis: Analysis, past: AnalysisResult, units: Mapping[str, Sequence[int]]
 ) -> float:
-    """The seconds that a choice will take, in proportion to what was made when they were measured."""
+    """The measured seconds in proportion to how much was made then and is to be made now."""
     seconds = past.seconds
     now, then = choice.reduced(analysis, units), past.reduced
     for what in ("units", "steps"):
         for (made, asked), up in ((now.get(what, (1, 1)), True), (then.get(what, (1, 1)), False)):
             seconds *= made / asked if up else asked / made
     return seconds
-
-
-def _steps(chosen: Mapping[str, Choice], analyses: Mapping[str, Analysis], name: str) -> int:
-    return chosen[name].steps or analyses[name].steps
-
-
-def _place(name: str) -> int:
-    return LEFT_OUT_FIRST.index(name) if name in LEFT_OUT_FIRST else -1

@@ -10,26 +10,15 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from vitrine.analyses import traits_of
 from vitrine.analyses.result import AnalysisResult
 from vitrine.runs.metrics_csv import read_curves
 from vitrine.runs.run_record import read_facts
 from vitrine.runs.store import Store
 
+# what the page's scripts know of a technique
+PAGE_TRAITS = ("title", "unit_rank", "image_rank", "square_variants", "confidences", "at_input")
 POINTS = 300  # of a curve; more are averaged, the page draws no more pixels than that
-TITLES = {  # in the order in which the page shows them
-    "weights": "First-layer weights",
-    "examples": "Top dataset examples",
-    "cam": "Class activation maps",
-    "features": "Feature visualization",
-    "unit_saliency": "What excites the unit, in its examples",
-    "saliency": "Saliency",
-    "probe_saliency": "Saliency",
-    "adversarial": "Adversarial examples",
-    "robustness": "Robustness",
-    "localization": "Where explanations look",
-    "dream": "Deep dreams",
-    "style": "Style transfer",
-}
 
 
 def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
@@ -46,7 +35,7 @@ def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
     store = Store(run_dir)
     results = {step: store.results(step) for step in store.steps()}
     names = dict.fromkeys(name for step in reversed(results) for name in results[step])
-    order = [*TITLES, *names]  # as one tells of them, whichever was made last
+    ordered = sorted(names, key=lambda name: traits_of(name).page_order)
     settings = _text(run_dir / "config.yaml")
     return {
         "name": run_dir.resolve().name,
@@ -57,20 +46,20 @@ def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
             {"step": step, "analyses": {name: _outcome(result) for name, result in at.items()}}
             for step, at in results.items()
         ],
-        "analyses": [_analysis(store, list(results), name) for name in sorted(names, key=order.index)],
+        "analyses": [_analysis(store, list(results), name) for name in ordered],
         "scalars": _scalars(store, results),
-        "metrics": {name: _thinned(points) for name, points in read_curves(run_dir).items()},
+        "metrics": {name: _downsampled(points) for name, points in read_curves(run_dir).items()},
     }
 
 
 def _outcome(result: AnalysisResult) -> dict[str, Any]:
     """How an analysis went: seconds, error, and where it was less than asked for, by how much."""
-    told: dict[str, Any] = {"seconds": result.seconds, "error": result.traceback}
-    return told | ({"less": result.reduced_text} if result.reduced else {})
+    reduced = {"less": result.reduced_text} if result.reduced else {}
+    return {"seconds": result.seconds, "error": result.traceback, **reduced}
 
 
 def _analysis(store: Store, steps: list[int], name: str) -> dict[str, Any]:
-    """The figures of an analysis, what stays of each said once, and what changes by step."""
+    """An analysis with its figures: once what all steps share, by step what changes."""
     places: dict[str, int] = {}
     figures: list[list[Any]] = []
     at: dict[int, list[list[Any]]] = {}
@@ -84,8 +73,10 @@ def _analysis(store: Store, steps: list[int], name: str) -> dict[str, Any]:
             file = None if entry["file"] == figures[place][5] else entry["file"]
             numbers = {key: _rounded(value) for key, value in entry["values"].items()}
             at.setdefault(step, []).append([place, entry["caption"], numbers, file, *_drawn(entry)])
-    title = TITLES.get(name, name.replace("_", " ").capitalize())
-    return {"name": name, "title": title, "figures": figures, "at": at}
+    traits = traits_of(name)
+    shown = {trait: getattr(traits, trait) for trait in PAGE_TRAITS}
+    headlines = [summary.key for summary in traits.summaries if summary.headline]
+    return {"name": name, **shown, "headlines": headlines, "figures": figures, "at": at}
 
 
 def _drawn(entry: dict[str, Any]) -> list[dict[str, Any]]:
@@ -123,7 +114,7 @@ def _scalars(store: Store, results: dict[int, Any]) -> list[dict[str, Any]]:
     return [{"analysis": name, "key": key, "points": points} for (name, key), points in curves.items()]
 
 
-def _thinned(points: list[tuple[int, float]]) -> list[list[float]]:
+def _downsampled(points: list[tuple[int, float]]) -> list[list[float]]:
     if len(points) <= POINTS:
         return [[step, value] for step, value in points]
     edges = [round(i * len(points) / POINTS) for i in range(POINTS + 1)]

@@ -5,26 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from vitrine.analyses import traits_of
 from vitrine.analyses.base import Scalar
 from vitrine.analyses.result import AnalysisResult, CheckpointReport
 
 # What a dashboard tells, from the top; what is before the first slash of a key is its section.
 STORY = ("Training", "Robustness", "Examples", "Class maps", "Features", "Adversarial", "Classes", "Time")
-SECTIONS = {
-    "robustness": "Robustness",
-    "examples": "Examples",
-    "cam": "Class maps",
-    "saliency": "Class maps",
-    "localization": "Class maps",
-    "randomization": "Class maps",
-    "features": "Features",
-    "unit_saliency": "Features",
-    "weights": "Features",
-    "dream": "Features",
-    "style": "Features",
-    "adversarial": "Adversarial",
-    "physical": "Adversarial",
-}
 UNITS = "Features/units"  # the table of units
 STEP = "trainer/global_step"  # Lightning's name for it, and everybody's x axis
 
@@ -46,8 +32,8 @@ class Sink(Protocol):
 
 
 def section(name: str) -> str:
-    """The section an analysis is shown under: "Class maps" for "cam"; its own where `SECTIONS` has none."""
-    return SECTIONS.get(name, name.replace("_", " ").capitalize())
+    """The section that an analysis is shown in, "Class maps" for "cam"."""
+    return traits_of(name).section
 
 
 def metric_key(name: str) -> str:

@@ -1,23 +1,13 @@
-"""A table with a row a unit: what it would like to see, what excites it, and the numbers of it."""
+"""A table of units, one a row: what each would like to see, what excites it, and its numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from vitrine.analyses import traits_of
 from vitrine.analyses.base import Figure
 from vitrine.analyses.result import AnalysisResult
-
-# what a person asks of a unit comes first: (technique, the rest of the figure's key)
-_PICTURES = {("features", ""): "feature", ("examples", ""): "examples"}
-# and the numbers: (technique, value)
-_NUMBERS = {
-    ("features", "activation"): "activation reached",
-    ("examples", "activation"): "activation of the best example",
-    ("examples", "top_class"): "top class",
-    ("examples", "class_entropy"): "class entropy",
-    ("examples", "top_class_share"): "share of the top class",
-}
 
 
 def units_table(
@@ -25,56 +15,58 @@ def units_table(
     picture: Callable[[str, Figure], Any],
     classes: Sequence[str] = (),
 ) -> tuple[list[str], list[list[Any]]] | None:
-    """Columns and rows: layer, unit, pictures (feature, examples, others), numbers; None without units.
+    """Columns and rows: layer, unit, pictures, numbers; None without units.
+
+    Columns that a technique has a heading for (`Traits.unit_picture`, `unit_numbers`) come before others, in
+    the order of `Traits.unit_rank`; units without such a picture come last.
 
     Args:
         picture: a technique's name and a figure of it to what stands in the table's cell.
         classes: class names.
     """
     rows: dict[tuple[str, int], dict[str, Any]] = {}
-    others: dict[str, None] = {}  # an ordered set of columns
+    pictures: dict[str, None] = {}  # ordered sets of columns
     numbers: dict[str, None] = {}
     for name, result in results.items():
         for figure in result.figures:
             if figure.layer is None or figure.unit is None or figure.probe is not None:
                 continue
             row = rows.setdefault((figure.layer, figure.unit), {})
-            rest = " ".join(figure.key.split("/")[2:])  # "layer3/unit-017/course"
-            column = _PICTURES.get((name, rest), f"{name} {rest}".strip())
+            variant = " ".join(figure.key.split("/")[2:])  # "layer3/unit-017/course"
+            column = (not variant and traits_of(name).unit_picture) or f"{name} {variant}".strip()
             if column in row:
                 continue
             row[column] = picture(name, figure)
-            others[column] = None
-            for column, value in _told(name, figure, classes).items():
+            pictures[column] = None
+            for column, value in _numbers(name, figure, classes):
                 row.setdefault(column, value)
                 numbers[column] = None
     if not rows:
         return None
-    columns = [*_first(others, _PICTURES), *_first(numbers, _NUMBERS)]
-    told = sorted(rows.items(), key=lambda item: not item[1].keys() & set(_PICTURES.values()))  # filters last
-    data = [[layer, unit, *(row.get(column) for column in columns)] for (layer, unit), row in told]
+    declared = sorted((traits_of(name) for name in results), key=lambda traits: traits.unit_rank)
+    first_pictures = [traits.unit_picture for traits in declared if traits.unit_picture]
+    first_numbers = [column for traits in declared for column in traits.unit_numbers.values()]
+    columns = [*_first(first_pictures, pictures), *_first(first_numbers, numbers)]
+    ordered = sorted(rows.items(), key=lambda item: not item[1].keys() & set(first_pictures))
+    data = [[layer, unit, *(row.get(column) for column in columns)] for (layer, unit), row in ordered]
     return ["layer", "unit", *columns], data
 
 
-def _told(name: str, figure: Figure, classes: Sequence[str]) -> dict[str, Any]:
-    told: dict[str, Any] = {}
-    for key, value in figure.values.items():
-        told[_NUMBERS.get((name, key), f"{name} {key.replace('_', ' ')}")] = float(value)
+def _numbers(name: str, figure: Figure, classes: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """What a figure says of a unit, each with its column."""
+    values: dict[str, Any] = {key: float(value) for key, value in figure.values.items()}
     if len(figure.scores):
-        told[f"{name} least"] = float(figure.scores[-1])
+        values["least"] = float(figure.scores[-1])
     if figure.class_shares:
-        top = max(figure.class_shares, key=figure.class_shares.__getitem__)
-        told[_NUMBERS.get((name, "top_class"), f"{name} top class")] = top
+        values["top_class"] = max(figure.class_shares, key=figure.class_shares.__getitem__)
     if figure.label is not None:
-        told[f"{name} class"] = _class(figure.label, classes)
-    return told
+        known = 0 <= figure.label < len(classes)
+        values["class"] = classes[figure.label] if known else str(figure.label)
+    headings = traits_of(name).unit_numbers
+    for key, value in values.items():
+        yield headings.get(key, f"{name} {key.replace('_', ' ')}"), value
 
 
-def _first(columns: Mapping[str, None], known: Mapping[Any, str]) -> list[str]:
-    """The known columns in their order, then the others."""
-    wanted = list(known.values())
+def _first(wanted: Sequence[str], columns: dict[str, None]) -> list[str]:
+    """The columns, those wanted before the others."""
     return [*(c for c in wanted if c in columns), *(c for c in columns if c not in wanted)]
-
-
-def _class(label: int, classes: Sequence[str]) -> str:
-    return classes[label] if 0 <= label < len(classes) else str(label)

@@ -76,12 +76,13 @@ function curves() {
       lines.push({ chart: first + subject, name: of(words(rest.join(" ") || first)), points });
     }
   }
-  const rank = (name) => FIRST.findIndex((first) => name.startsWith(first)) >>> 0; // none: last
+  const first = headlines();
+  const rank = (name) => first.findIndex((one) => name.startsWith(one)) >>> 0; // none: last
   return grouped(lines, (line) => line.chart).sort((a, b) => rank(a[0]) - rank(b[0]));
 }
 
 // what one looks at first; the other charts are there when asked for
-const FIRST = ["accuracy", "loss", "dead_units", "pointing_game"];
+const headlines = () => ["accuracy", "loss", ...new Set(runs.flatMap((run) => run.analyses.flatMap((analysis) => analysis.headlines)))];
 const CHARTS = { "val/robust_accuracy": ["accuracy", "val, under attack"], "val/clean_accuracy_subset": ["accuracy", "val, the same images unattacked"] };
 
 function parted(name) {

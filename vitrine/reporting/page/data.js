@@ -8,7 +8,7 @@ function arrange(told) {
     const figures = new Map(); // "analysis\nkey" -> figure
     for (const analysis of run.analyses) {
       const own = analysis.figures.map(([key, layer, unit, probe, label, file, width, height]) => ({
-        id: `${analysis.name}\n${key}`, analysis: analysis.name, title: analysis.title,
+        id: `${analysis.name}\n${key}`, analysis: analysis.name, title: analysis.title, technique: analysis,
         key, layer, unit, probe, label, file, width, height, versions: [],
       }));
       for (const step of Object.keys(analysis.at).map(Number).sort((a, b) => a - b)) {
@@ -62,8 +62,8 @@ const layersOf = () => {
   for (const layer of lists.flat()) {
     if (layers.includes(layer)) continue;
     const parent = layers.findIndex((other) => layer.startsWith(`${other}.`));
-    const first = all.find((figure) => figure.layer === layer).analysis === "weights" ? 0 : layers.length;
-    layers.splice(parent < 0 ? first : parent, 0, layer);
+    const end = all.find((figure) => figure.layer === layer).technique.at_input ? 0 : layers.length;
+    layers.splice(parent < 0 ? end : parent, 0, layer);
   }
   return layers;
 };

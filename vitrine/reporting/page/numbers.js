@@ -86,15 +86,17 @@ function legend(shown) {
 // how sure the network is of an image's classes, over time
 function confidences(figures) {
   const lines = [];
-  for (const [name, told] of [["confidence", ""], ["probability", ""], ["adversarial/true", "under attack"]]) {
-    if (name === "probability" && lines.length) continue; // the same, of another technique
-    for (const figure of figures) {
-      runs.forEach((run) => {
-        const versions = run.figures.get(figure.id)?.versions ?? [];
-        const points = versions.filter((v) => typeof v.values[name] === "number").map((v) => [v.step, v.values[name]]);
-        const of = [runs.length > 1 ? run.name : "", subjectOf(figure), told].filter(Boolean).join(" ");
-        if (points.length) lines.push({ name: of, points, steps: run.steps.map((at) => at.step) });
-      });
+  for (const [, own] of grouped(figures, (figure) => figure.analysis)) {
+    for (const [name, condition] of Object.entries(own[0].technique.confidences)) {
+      if (!condition && lines.length) continue; // the same, of another technique
+      for (const figure of own) {
+        runs.forEach((run) => {
+          const versions = run.figures.get(figure.id)?.versions ?? [];
+          const points = versions.filter((v) => typeof v.values[name] === "number").map((v) => [v.step, v.values[name]]);
+          const of = [runs.length > 1 ? run.name : "", subjectOf(figure), condition].filter(Boolean).join(" ");
+          if (points.length) lines.push({ name: of, points, steps: run.steps.map((at) => at.step) });
+        });
+      }
     }
   }
   return lines.length ? chart("confidence", lines, goTo, [0, 1]) : null;

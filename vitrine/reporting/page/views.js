@@ -57,8 +57,8 @@ const views = {
     const up = el("a", { href: link("layer", layer) }, layer);
     return [
       heading(["unit ", String(unit), " of ", up], siblings("unit", unitsOf(layer).map((u) => [layer, u]), [layer, unit])),
-      el("div", { class: "sections" }, ...grouped(own, (f) => f.analysis).map(([analysis, figures]) => {
-        const corner = (f) => analysis === "features" && /^(|negative)$/.test(variantOf(f)); // its picture, without the crops beside it
+      el("div", { class: "sections" }, ...grouped(own, (f) => f.analysis).map(([, figures]) => {
+        const corner = (f) => f.technique.square_variants.includes(variantOf(f)); // its picture, without what stands beside it
         const titled = figures.some(variantOf); // then each is, and they stand in line
         return section(figures[0].title,
           withAside(figures.every(corner), el("div", { class: "wide" }, ...figures.map((f) => picture(f, { caption: true, large: true, corner: corner(f), title: variantOf(f) || (titled ? "the unit" : "") }))),
@@ -93,16 +93,13 @@ function curveSection() {
   const draw = (all, label) => el("div", { class: "charts", role: "group", "aria-label": label, tabindex: "0" }, ...all.map(([name, lines]) => chart(words(name), lines, goTo)));
   const all = curves();
   if (!all.length) return null;
-  const first = FIRST.map((name) => all.find(([chart]) => chart.startsWith(name))).filter(Boolean);
+  const first = headlines().map((name) => all.find(([chart]) => chart.startsWith(name))).filter(Boolean);
   const shown = first.length ? first : all, rest = all.filter((one) => !shown.includes(one));
   return section("Curves", draw(shown, "Curves"), rest.length ? el("details", { class: "more" }, el("summary", {}, `${rest.length} more`), draw(rest, "More curves")) : null);
 }
 
-const BEST = ["features", "examples", "unit_saliency"]; // what shows a unit best, first
-function bestFirst(figures) {
-  const rank = (f) => (BEST.includes(f.analysis) ? BEST.indexOf(f.analysis) : BEST.length);
-  return figures.toSorted((a, b) => rank(a) - rank(b));
-}
+// what shows a unit best, first
+const bestFirst = (figures) => figures.toSorted((a, b) => a.technique.unit_rank - b.technique.unit_rank);
 
 function heading(words, beside = null) {
   const title = el("h1", { tabindex: "-1" }, ...[words].flat());
@@ -174,8 +171,7 @@ function layerStrip(layer) {
 
 function probeStrip(probes) {
   const figures = figuresWhere((f) => f.probe !== null);
-  const techniques = distinct(figures, "analysis");
-  const best = ["cam"].find((name) => techniques.includes(name)) ?? techniques[0];
+  const best = figures.toSorted((a, b) => a.technique.image_rank - b.technique.image_rank)[0].analysis;
   const pictures = probes.map((probe) => {
     const own = figures.filter((f) => f.probe === probe);
     const shown = own.find((f) => f.analysis === best) ?? own[0];

@@ -1,6 +1,8 @@
 """Look inside networks that exist already: `python analyze.py --help`."""
 
-from vitrine.cli.analyze import run
+import sys
+
+from vitrine.cli import main
 
 if __name__ == "__main__":
-    run()
+    main(["analyze", *sys.argv[1:]])

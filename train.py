@@ -1,6 +1,8 @@
 """Train a classifier and see inside it at every checkpoint: `python train.py --help`."""
 
-from vitrine.cli.train import run
+import sys
+
+from vitrine.cli import main
 
 if __name__ == "__main__":
-    run()
+    main(["train", *sys.argv[1:]])

@@ -1,15 +1,16 @@
 """Train image classifiers in a glass case: at every checkpoint, see what the network has learned.
 
-What a notebook or another project uses; each is imported when it is first asked for.
+The names that notebooks and other projects import; each is loaded on first access (PEP 562).
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from typing import Any
 
-_HOME = {
+__version__ = "0.1.0"
+
+_EXPORTS = {  # name -> module
     "load_network": "vitrine.modules",
     "load_checkpoint": "vitrine.modules",
     "AnalyzeCheckpoints": "vitrine.callbacks.analyze_checkpoints",
@@ -29,14 +30,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(_EXPORTS[name]), name)
     if name in _ROOMS:
         return importlib.import_module(f"vitrine.{name}")
-    if name == "__version__":
-        return importlib.metadata.version("vitrine")
     raise AttributeError(f"module 'vitrine' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__, "__version__"]
+    return [*globals(), *__all__]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
 
+import vitrine
 from vitrine.core.registry import Registry, UnknownName
 from vitrine.core.settings import SettingError
 
-# what `analyze.py COMMAND ...` runs as well
+# also run by `analyze.py COMMAND ...`
 COMMANDS = Registry(
     "command",
     {
@@ -46,20 +46,23 @@ ABOUT = """Train image classifiers in a glass case: at every checkpoint, see wha
 `vitrine train` and `vitrine analyze`."""
 
 
-def main() -> None:
-    """The command `vitrine`: run the program that the first word names with the words after it."""
-    words = sys.argv[1:]
+def main(arguments: list[str] | None = None) -> None:
+    """Run the program that the first argument names with the others; `sys.argv[1:]` unless given.
+
+    Ends the process with status 2 after wrong input, see `command_line.run_cli`.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
     if not words or words[0] in ("-h", "--help", "help"):
         print(ABOUT)
     elif words[0] in ("--version", "-V"):
-        print(f"vitrine {importlib.metadata.version('vitrine')}")
+        print(f"vitrine {vitrine.__version__}")
     else:
-        from vitrine.cli.command_line import run_cli
+        from vitrine.cli.command_line import run_cli  # not above: seconds of imports
 
-        run_cli(_run, words)
+        run_cli(_run_program, words)
 
 
-def _run(words: list[str]) -> None:
+def _run_program(words: list[str]) -> None:
     try:
         PROGRAMS.check(words[0])
     except UnknownName as error:

@@ -29,7 +29,7 @@ from typing import Any
 from vitrine import config
 from vitrine.analyses import ANALYSES
 from vitrine.cli import COMMANDS, follow
-from vitrine.cli.command_line import print_help_if_asked, run_cli
+from vitrine.cli.command_line import print_help_if_asked
 from vitrine.config import recipes
 from vitrine.core.settings import SettingError
 from vitrine.distributed import processes
@@ -153,8 +153,3 @@ def _spelled_out(argument: str) -> str:
     """`cam.enabled=false` is short for `analysis.cam.enabled=false`."""
     first = argument.split("=")[0].split(".")[0]
     return f"analysis.{argument}" if first in ANALYSES and recipes.is_override(argument) else argument
-
-
-def run() -> None:
-    """The program, from `sys.argv` to its exit status."""
-    run_cli(main)

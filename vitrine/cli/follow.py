@@ -60,8 +60,10 @@ def parted(said: list[str]) -> tuple[FollowSettings | None, list[str]]:
 def main(arguments: list[str]) -> None:
     """`vitrine follow RUN ...` is `analyze.py RUN follow=true ...`."""
     from vitrine.cli import analyze
+    from vitrine.cli.arguments import print_command_help_if_asked
 
-    analyze.main([*arguments, "follow=true"])
+    if not print_command_help_if_asked(arguments, __doc__, _Asked):
+        analyze.main([*arguments, "follow=true"])
 
 
 def follow(word: str, how: FollowSettings, said: list[str]) -> None:

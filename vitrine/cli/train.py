@@ -15,7 +15,7 @@ from typing import Any
 
 from vitrine import config
 from vitrine.cli import closing
-from vitrine.cli.command_line import print_help_if_asked, run_cli
+from vitrine.cli.command_line import print_help_if_asked
 from vitrine.distributed import interruption, processes, requeue
 from vitrine.distributed.interruption import Interrupted
 from vitrine.distributed.processes import Processes
@@ -90,8 +90,3 @@ def train(settings: config.Settings, arguments: list[str], those: Processes, las
         interruption.defer()  # all is done: who interrupts now waits for the closing lines
     last.close()
     print(closing.words(settings, trainer, looking, logs.notes, time.monotonic() - started))
-
-
-def run() -> None:
-    """The program, from `sys.argv` to its exit status."""
-    run_cli(main)

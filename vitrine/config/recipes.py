@@ -45,8 +45,8 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def _find_recipe(path: Path) -> Path:
-    """The file that a recipe's name stands for: itself where it is one, else a shipped one of that name."""
-    if not path.exists() and path.parent in (Path(), Path("configs")):
+    """The file itself where there is one, else the shipped recipe of that name, else the path as it is."""
+    if not path.is_file() and path.parent in (Path(), Path("configs")):
         return shipped_recipes().get(path.stem, path)
     return path
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import vitrine
 from vitrine.analyses.result import CheckpointReport
 from vitrine.core import atomic
 from vitrine.core.process_identity import this_process
@@ -54,7 +55,10 @@ class RunRecord:
             "commit": commit(),
             "command": shlex.join(["python", *words]),
             "hardware": hardware(),
-            "versions": {name: _version(name) for name in ("vitrine", "torch", "lightning")},
+            "versions": {
+                "vitrine": vitrine.__version__,
+                **{name: importlib.metadata.version(name) for name in ("torch", "lightning")},
+            },
         }
         self._write()
 
@@ -156,13 +160,6 @@ def _git(folder: Path, *words: str) -> str:
         ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True
     )
     return asked.stdout.strip()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _now() -> str:

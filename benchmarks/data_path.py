@@ -21,13 +21,13 @@ from torchvision import transforms
 
 from benchmarks.ratio import compare, hardware, table
 from vitrine.datamodules.augment import Augment
-from vitrine.datamodules.base import DataSettings, ImageData
+from vitrine.datamodules.base import DataSettings, ImageDataModule
 from vitrine.datamodules.memory import InMemory
 
 BATCH = 128
 
 
-class Noise(ImageData):
+class Noise(ImageDataModule):
     """Random pixels at CIFAR size."""
 
     def __init__(self, images: Tensor):
@@ -60,7 +60,7 @@ def ours(data: Noise, device: torch.device) -> Iterator[Tensor]:
         moved = batch._replace(
             images=batch.images.to(device), indices=batch.indices.to(device), seed=batch.seed.to(device)
         )
-        yield data.prepared(moved, train=True).images
+        yield data.preprocess(moved, train=True).images
 
 
 def theirs(pictures: Pictures, workers: int, device: torch.device) -> Iterator[Tensor]:

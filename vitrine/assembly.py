@@ -29,7 +29,7 @@ from vitrine.config.loading import Settings
 from vitrine.core.network_scopes import full_isolation
 from vitrine.core.settings import SettingError
 from vitrine.datamodules import DATA
-from vitrine.datamodules.base import ImageData
+from vitrine.datamodules.base import ImageDataModule
 from vitrine.examination.subject import choose_units
 from vitrine.modules import OBJECTIVES, load_network, optimizers
 from vitrine.modules.classifier import Classifier
@@ -42,7 +42,7 @@ from vitrine.runs.checkpoint_io import AtomicCheckpointIO
 from vitrine.runs.metrics_csv import MetricsCSV
 
 
-def data(settings: Settings, in_turn: Callable[[], Any] = contextlib.nullcontext) -> ImageData:
+def data(settings: Settings, in_turn: Callable[[], Any] = contextlib.nullcontext) -> ImageDataModule:
     """The images, drawn, loaded or found; `in_turn`: a scope for what only one process at a time may do."""
     with as_setting_error("data"):
         module = DATA[settings.data.name](settings.data, seed=settings.run.seed)
@@ -52,7 +52,7 @@ def data(settings: Settings, in_turn: Callable[[], Any] = contextlib.nullcontext
     return module
 
 
-def network(settings: Settings, images: ImageData) -> nn.Module:
+def network(settings: Settings, images: ImageDataModule) -> nn.Module:
     """The network that `model` describes, for these images."""
     model = settings.model
     mean, std = model.mean, model.std
@@ -76,7 +76,7 @@ def network(settings: Settings, images: ImageData) -> nn.Module:
     return built
 
 
-def _try(built: nn.Module, images: ImageData) -> None:
+def _try(built: nn.Module, images: ImageDataModule) -> None:
     """One image through the network: a wrong size shows here, not after the first epoch's wait."""
     try:
         with torch.no_grad():
@@ -88,7 +88,7 @@ def _try(built: nn.Module, images: ImageData) -> None:
         built.train()
 
 
-def classifier(settings: Settings, images: ImageData) -> Classifier:
+def classifier(settings: Settings, images: ImageDataModule) -> Classifier:
     """The LightningModule: network, objective, optimizer."""
     built = network(settings, images)
     chosen = OBJECTIVES[settings.objective.name]
@@ -101,7 +101,7 @@ def classifier(settings: Settings, images: ImageData) -> Classifier:
         return Classifier(built, objective, settings.optimizer, images.classes, settings.model.compile)
 
 
-def analyses(settings: Settings, network: nn.Module, images: ImageData) -> dict[str, Analysis]:
+def analyses(settings: Settings, network: nn.Module, images: ImageDataModule) -> dict[str, Analysis]:
     """Every analysis with its settings, enabled or not; the layers and units named are the network's."""
     probe = torch.zeros(1, images.channels, images.image_size, images.image_size)
     with as_setting_error("analysis"), full_isolation(network):

@@ -26,7 +26,7 @@ from vitrine.callbacks.checkpoints import CheckpointSettings, model_checkpoints
 from vitrine.callbacks.resume import ExactResume
 from vitrine.callbacks.signals import StopBetweenSteps
 from vitrine.datamodules.augment import Augment
-from vitrine.datamodules.base import DataSettings, ImageData
+from vitrine.datamodules.base import DataSettings, ImageDataModule
 from vitrine.datamodules.memory import InMemory
 from vitrine.examination.examine import AnalysisSettings
 from vitrine.runs.checkpoint_files import last_good_checkpoint
@@ -40,7 +40,7 @@ for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utiliti
 BATCH = 4
 
 
-class TinyData(ImageData):
+class TinyData(ImageDataModule):
     """Random pictures, brighter for the second class."""
 
     def __init__(self, steps: int = 4):

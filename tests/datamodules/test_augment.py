@@ -2,8 +2,9 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
+from vitrine import config
 from vitrine.core.random_numbers import fold_in, make_key, uniform
-from vitrine.datamodules.augment import Augment, augmented
+from vitrine.datamodules.augment import Augment, augment
 
 SEED = torch.tensor(make_key(11))
 
@@ -17,7 +18,7 @@ def photos():
 
 
 def varied(images, **how):
-    return augmented(images, torch.arange(len(images)), SEED, Augment(**how))
+    return augment(images, torch.arange(len(images)), SEED, Augment(**how))
 
 
 def test_nothing_asked_for_nothing_changed(photos):
@@ -25,7 +26,7 @@ def test_nothing_asked_for_nothing_changed(photos):
     assert torch.equal(varied(photos / 255), photos / 255)
 
 
-ALL = {"crop": 3, "flip": True, "zoom": 0.5, "rotate": 20.0, "jitter": 0.4, "cutout": 5}
+ALL = {"crop": 3, "flip": True, "random_resized_crop": 0.5, "rotate": 20.0, "jitter": 0.4, "cutout": 5}
 
 
 @pytest.mark.parametrize("how", [{name: value} for name, value in ALL.items()] + [ALL], ids=str)
@@ -33,10 +34,10 @@ def test_an_image_is_varied_by_its_own_draws_alone(photos, how):
     together = varied(photos, **how)
     assert together.dtype == torch.float32 and together.min() >= 0 and together.max() <= 1
     some = torch.tensor([40, 3, 17])
-    apart = augmented(photos[some], some, SEED, Augment(**how))
+    apart = augment(photos[some], some, SEED, Augment(**how))
     torch.testing.assert_close(apart, together[some], rtol=0, atol=1e-6)
     assert not torch.equal(
-        augmented(photos, torch.arange(64), torch.tensor(make_key(12)), Augment(**how)), together
+        augment(photos, torch.arange(64), torch.tensor(make_key(12)), Augment(**how)), together
     )
 
 
@@ -95,11 +96,11 @@ def test_a_rotation_is_torchvisions(photos):
     assert len(set(angle.values())) > 3
 
 
-def test_a_zoom_shows_a_part_of_the_image_of_at_least_that_share():
+def test_a_resized_crop_shows_a_part_of_at_least_that_scale():
     ramp = torch.linspace(0, 1, 200)
     across, down = ramp.expand(200, 1, 1, 40, 200), ramp[:, None].expand(200, 1, 1, 200, 40)
-    widths = varied(across[:, 0], zoom=0.25)[:, 0, 20].diff(dim=1).median(1).values * 199
-    heights = varied(down[:, 0], zoom=0.25)[:, 0, :, 20].diff(dim=1).median(1).values * 199
+    widths = varied(across[:, 0], random_resized_crop=0.25)[:, 0, 20].diff(dim=1).median(1).values * 199
+    heights = varied(down[:, 0], random_resized_crop=0.25)[:, 0, :, 20].diff(dim=1).median(1).values * 199
     area, aspect = widths * heights, widths / heights
     assert area.min() > 0.2 and area.max() <= 1.001
     assert max(aspect.max(), 1 / aspect.min()) < 4 / 3 * 1.01
@@ -118,3 +119,16 @@ def test_jitter_agrees_with_torchvisions_for_the_factors_drawn(photos):
 
 def test_grayscale_stays_grayscale(photos):
     assert varied(photos[:, :1], **ALL).shape == (64, 1, 20, 20)
+
+
+@pytest.mark.parametrize(
+    ("words", "former", "value"),
+    [
+        (["data.name=folder", "data.augment.zoom=0.35"], "data.augment.zoom", 0.35),
+        (["data.name=streaming", "data.fetched=chunks"], "data.fetched", "chunks"),
+    ],
+)
+def test_settings_of_before_are_read_under_their_new_names(words, former, value, caplog):
+    data = config.load(words).data
+    assert value in (data.augment.random_resized_crop, getattr(data, "download_dir", None))
+    assert f"the setting {former} is called" in caplog.text

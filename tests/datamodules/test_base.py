@@ -6,9 +6,9 @@ import torch
 
 from vitrine.core.settings import SettingError
 from vitrine.datamodules.augment import Augment
-from vitrine.datamodules.base import Batch, DataSettings, ImageData
+from vitrine.datamodules.base import Batch, DataSettings, ImageDataModule
 from vitrine.datamodules.memory import InMemory
-from vitrine.datamodules.statistics import statistics
+from vitrine.datamodules.statistics import compute_statistics
 
 AUGMENT = Augment(crop=2, flip=True, jitter=0.2)
 
@@ -20,7 +20,7 @@ class OneByOne(InMemory):
         return self.images[index] // 2, int(self.labels[index])  # told apart from [index]
 
 
-class Noise(ImageData):
+class Noise(ImageDataModule):
     split = InMemory
 
     def load(self):
@@ -59,7 +59,7 @@ def as_rank(module, rank, world):
 def epoch(module, number=0):
     loader = module.train_dataloader()
     loader.sampler.set_epoch(number)
-    return [module.prepared(batch, train=True) for batch in loader]
+    return [module.preprocess(batch, train=True) for batch in loader]
 
 
 def test_constructing_costs_nothing_and_setup_loads_once():
@@ -74,8 +74,8 @@ def test_constructing_costs_nothing_and_setup_loads_once():
 def test_impossible_settings_are_refused():
     with pytest.raises(SettingError, match=r"data.batch_size: is 0, expected at least 1"):
         Noise(DataSettings(batch_size=0))
-    with pytest.raises(SettingError, match=r"data.augment.zoom"):
-        Noise(DataSettings(augment=Augment(zoom=0.0)))
+    with pytest.raises(SettingError, match=r"data.augment.random_resized_crop"):
+        Noise(DataSettings(augment=Augment(random_resized_crop=0.0)))
 
 
 @pytest.mark.parametrize("kind", [Noise, NoiseFromWorkers])
@@ -92,7 +92,7 @@ def test_batches_are_as_promised(kind):
 @pytest.mark.parametrize("kind", [Noise, NoiseFromWorkers])
 def test_validation_is_every_image_in_order_as_it_is(kind):
     module = data(kind)
-    batches = [module.prepared(batch, train=False) for batch in module.val_dataloader()]
+    batches = [module.preprocess(batch, train=False) for batch in module.val_dataloader()]
     assert torch.equal(torch.cat([batch.images for batch in batches]), module.val.images / 255)
     assert torch.cat([batch.indices for batch in batches]).tolist() == list(range(11))
 
@@ -101,7 +101,7 @@ def test_only_a_training_trainer_augments():
     module = as_rank(data(), 0, 1)
     batch = next(iter(module.train_dataloader()))
     trained = module.on_after_batch_transfer(batch)
-    assert torch.equal(trained.images, module.prepared(batch, train=True).images)
+    assert torch.equal(trained.images, module.preprocess(batch, train=True).images)
     module.trainer.training = False
     assert torch.equal(module.on_after_batch_transfer(batch).images, batch.images / 255)
     assert module.on_after_batch_transfer("something else") == "something else"
@@ -156,7 +156,7 @@ def test_it_describes_itself_in_a_line():
 
 def test_statistics_are_those_of_the_pixels():
     split = data().train
-    mean, std = statistics(split)
+    mean, std = compute_statistics(split)
     pixels = split.images.numpy().transpose(1, 0, 2, 3).reshape(3, -1) / 255
     for channel in range(3):
         assert math.isclose(mean[channel], pixels[channel].mean(), rel_tol=1e-9)

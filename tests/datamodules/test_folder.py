@@ -99,7 +99,7 @@ def test_images_may_be_read_as_grayscale(pictures):
 
 def test_training_from_disk_crops_at_random_by_seed_and_index(tmp_path):
     classes_under(tmp_path, 8, size=(40, 30))
-    how = {"image_size": 16, "cache": "never", "augment": Augment(zoom=0.2), "batch_size": 6}
+    how = {"image_size": 16, "cache": "never", "augment": Augment(random_resized_crop=0.2), "batch_size": 6}
     before = torch.get_rng_state()
     batches = [list(opened(tmp_path, workers=workers, **how).train_dataloader()) for workers in (0, 2)]
     assert torch.equal(torch.get_rng_state(), before)
@@ -108,7 +108,7 @@ def test_training_from_disk_crops_at_random_by_seed_and_index(tmp_path):
     data = opened(tmp_path, **how)
     whole, _ = data.train.batch(batches[0][0].indices)
     assert not torch.equal(whole, batches[0][0].images)
-    prepared = data.prepared(batches[0][0], train=True)  # not cropped a second time
+    prepared = data.preprocess(batches[0][0], train=True)  # not cropped a second time
     assert torch.equal(prepared.images, batches[0][0].images / 255)
 
 

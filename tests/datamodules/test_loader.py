@@ -5,7 +5,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from vitrine.datamodules.augment import Augment
-from vitrine.datamodules.base import DataSettings, ImageData
+from vitrine.datamodules.base import DataSettings, ImageDataModule
 from vitrine.datamodules.memory import InMemory
 
 IMAGES, BATCH = 22, 4  # five batches an epoch, two images left over
@@ -18,7 +18,7 @@ class OneByOne(InMemory):
     in_memory = False
 
 
-class Squares(ImageData):
+class Squares(ImageDataModule):
     split = InMemory
 
     def load(self):

@@ -10,7 +10,7 @@ from vitrine.datamodules.signs import CLASSES, MEAN, STD, SignImages, Signs, Sig
 @pytest.fixture(scope="module")
 def scenes() -> SignImages:
     split = SignImages(seed=3, size=512)
-    split.hold()
+    split.draw_all()
     return split
 
 

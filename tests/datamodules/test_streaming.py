@@ -70,7 +70,7 @@ def test_images_labels_and_classes_are_those_of_the_folder(folder, chunks):
     assert len(data.train) == 40 and len(data.train.chunks) > 4
     names = {str(file.relative_to(folder)): i for i, file in enumerate(plain.train.files)}
     for index in range(40):
-        item = data.train.item(index)
+        item = data.train.read_item(index)
         original = names[item["name"]]
         assert item["image"] == plain.train.files[original].read_bytes()  # byte for byte
         assert torch.equal(data.train[index][0], plain.train[original][0])
@@ -134,7 +134,7 @@ def test_ranks_share_the_images_and_have_chunks_of_their_own(chunks):
     seen, held = [], []
     for rank in range(2):
         data = opened(chunks)
-        order = data._order(data.train, 4, seed=0, train=True, repeat=False, rank=rank, world=2)
+        order = data.sampler(data.train, 4, seed=0, train=True, repeat=False, rank=rank, world_size=2)
         indices = torch.cat(order.batches(0)).tolist()
         seen += indices
         ends = torch.tensor(data.train.chunks).cumsum(0)
@@ -145,8 +145,8 @@ def test_ranks_share_the_images_and_have_chunks_of_their_own(chunks):
 
 def test_augmentation_does_not_depend_on_workers(chunks):
     def made(workers):
-        data = opened(chunks, workers=workers, augment=Augment(zoom=0.5, flip=True, crop=2))
-        return [data.prepared(batch, train=True).images for batch in data.train_dataloader()]
+        data = opened(chunks, workers=workers, augment=Augment(random_resized_crop=0.5, flip=True, crop=2))
+        return [data.preprocess(batch, train=True).images for batch in data.train_dataloader()]
 
     assert all(torch.equal(x, y) for x, y in zip(made(0), made(2)))
 
@@ -158,7 +158,7 @@ def test_they_can_be_held_in_memory(chunks):
 
 
 def test_an_address_is_fetched_chunk_by_chunk(chunks, tmp_path):
-    data = opened(f"local:{chunks}", fetched=str(tmp_path))  # litdata's stand-in for an object store
+    data = opened(f"local:{chunks}", download_dir=str(tmp_path))  # litdata's stand-in for an object store
     local = opened(chunks)
     every = torch.arange(40)
     assert torch.equal(data.train.batch(every)[0], local.train.batch(every)[0])
@@ -220,7 +220,7 @@ def test_photographs(shared, tmp_path):
         archive.extractall(tmp_path, some, filter="data")
     index = convert(tmp_path / "imagenet-sample", tmp_path / "out", ConvertSettings(chunk_mib=1))
     assert len(index["classes"]) == 30 and index["side"] is None
-    data = opened(tmp_path / "out", image_size=64, workers=2, augment=Augment(zoom=0.3))
+    data = opened(tmp_path / "out", image_size=64, workers=2, augment=Augment(random_resized_crop=0.3))
     seen = [i for indices, images in batches(data.train_dataloader()) for i in indices]
     assert len(seen) == len(set(seen)) == 24 and len(data.val) == 3
     size = sum(file.stat().st_size for file in (tmp_path / "out").rglob("*.bin"))

@@ -26,9 +26,9 @@ from PIL import Image
 
 from vitrine.core.random_numbers import permutation
 from vitrine.core.settings import SettingError, setting
-from vitrine.datamodules.files import UnreadableImage, decoded, in_threads, progress
-from vitrine.datamodules.folder import Samples, listed
-from vitrine.datamodules.streaming import INDEX, litdata
+from vitrine.datamodules.files import UnreadableImage, decode_image, map_in_threads, progress_bar
+from vitrine.datamodules.folder import Samples, list_images
+from vitrine.datamodules.streaming import INDEX, import_litdata
 
 _MIB = 2**20
 _SAMPLE = 2000  # images that mean and standard deviation are taken of
@@ -65,7 +65,7 @@ def convert(folder: str | Path, out: str | Path, how: ConvertSettings | None = N
     how, out = how or ConvertSettings(), Path(out)
     if out.exists():
         raise SettingError(str(out), "is there already, expected a folder to be made")
-    classes, train, val = listed(str(folder), how.val_fraction, how.split_seed)
+    classes, train, val = list_images(str(folder), how.val_fraction, how.split_seed)
     if how.skip_corrupt:
         train, val = _drop_unreadable(train, "checking train"), _drop_unreadable(val, "checking val")
     for name, samples in (("training", train), ("validation", val)):
@@ -99,12 +99,12 @@ def _write_chunks(
     place: Path, samples: Samples, folder: Path, chunk_mib: int, name: str
 ) -> tuple[dict[str, list[int]], set[tuple[int, int]]]:
     """Chunks of images; what images.json says of them, and the images' sizes, two of them at most."""
-    litdata()
+    import_litdata()
     from litdata.streaming import Cache
 
     place.mkdir(parents=True)
     cache, sizes = Cache(str(place), chunk_bytes=chunk_mib * _MIB), set()
-    for i, (file, label) in enumerate(progress(samples, f"converting {name}", len(samples))):
+    for i, (file, label) in enumerate(progress_bar(samples, f"converting {name}", len(samples))):
         if len(sizes) < 2:
             sizes.add(_size(file))
         cache[i] = {"image": file.read_bytes(), "label": label, "name": str(file.relative_to(folder))}
@@ -125,13 +125,15 @@ def _size(file: Path) -> tuple[int, int]:
 
 
 def _drop_unreadable(samples: Samples, description: str) -> Samples:
-    tried = progress(in_threads(_is_readable, (file for file, _ in samples)), description, len(samples))
+    tried = progress_bar(
+        map_in_threads(_is_readable, (file for file, _ in samples)), description, len(samples)
+    )
     return [sample for sample, good in zip(samples, tried) if good]
 
 
 def _is_readable(file: Path) -> bool:
     try:
-        decoded(file, file, 3)
+        decode_image(file, file, 3)
     except UnreadableImage as error:
         print(f"left out: {error}", file=sys.stderr)
         return False
@@ -142,15 +144,15 @@ def _statistics(samples: Samples) -> dict[str, list[list[float]]]:
     """Mean and standard deviation of [0, 1] pixels, in grey and in colour, each image counting alike."""
     found = {}
     for channels in (1, 3):
-        moments = in_threads(partial(_moments, channels), (file for file, _ in samples))
-        mean, squares = torch.stack(list(progress(moments, "statistics", len(samples)))).mean(0)
+        moments = map_in_threads(partial(_moments, channels), (file for file, _ in samples))
+        mean, squares = torch.stack(list(progress_bar(moments, "statistics", len(samples)))).mean(0)
         found[str(channels)] = [mean.tolist(), (squares - mean**2).clamp(min=1e-6).sqrt().tolist()]
     return found
 
 
 def _moments(channels: int, file: Path) -> torch.Tensor:
     """Mean and mean square of an image's pixels, [2, channels]."""
-    pixels = torch.frombuffer(bytearray(decoded(file, file, channels).tobytes()), dtype=torch.uint8)
+    pixels = torch.frombuffer(bytearray(decode_image(file, file, channels).tobytes()), dtype=torch.uint8)
     pixels = pixels.view(-1, channels).double() / 255
     return torch.stack([pixels.mean(0), pixels.square().mean(0)])
 

@@ -1,4 +1,4 @@
-"""Training images varied a batch at a time, on the batch's device, each by its own draws."""
+"""Data augmentation of a batch at a time, on the batch's device, with random numbers of each image's own."""
 
 from __future__ import annotations
 
@@ -12,73 +12,84 @@ from torch import Tensor
 from vitrine.core.random_numbers import fold_in, uniform
 from vitrine.core.settings import setting
 
-MEANING = {"meaning": "how training images are varied"}
-_DRAWS = 16  # uniform numbers an image; each use has its own column, so that one setting never shifts another
+MEANING = {"meaning": "augmentation of the training images"}
+_COLUMNS = 16  # random numbers of an image; each use has its own, so that no setting shifts another's
 
 
 @dataclass
 class Augment:
-    """How training images are varied; the defaults leave them as they are."""
+    """Augmentation of the training images; by default none."""
 
-    crop: int = setting(0, "random crop after padding by so many pixels a side (edges repeated)", least=0)
-    flip: bool = setting(False, "mirror every other image left to right")
-    zoom: float = setting(1.0, "smallest share of the area that a random crop keeps; 1: all", above=0, most=1)
-    rotate: float = setting(0.0, "largest rotation either way, degrees", least=0, most=180)
-    jitter: float = setting(
-        0.0, "brightness, contrast and saturation each change by up to this share", least=0, most=1
+    crop: int = setting(0, "random crop after padding by so many pixels a side (edges replicated)", least=0)
+    flip: bool = setting(False, "flip every other image left to right")
+    random_resized_crop: float = setting(
+        1.0,
+        "smallest scale (fraction of the area) of a random resized crop; 1: none",
+        above=0,
+        most=1,
+        renamed_from="zoom",
     )
-    cutout: int = setting(0, "side of a square that is painted over with grey, pixels", least=0)
+    rotate: float = setting(0.0, "largest rotation in either direction, degrees", least=0, most=180)
+    jitter: float = setting(
+        0.0, "brightness, contrast and saturation each change by up to this fraction", least=0, most=1
+    )
+    cutout: int = setting(0, "side of a grey square that covers a part, pixels", least=0)
 
 
-def augmented(images: Tensor, indices: Tensor, seed: Tensor, how: Augment) -> Tensor:
-    """Images varied by what is drawn from (seed, index) for each, as float32 in [0, 1], [N, C, H, W].
+def augment(images: Tensor, indices: Tensor, seed: Tensor, settings: Augment) -> Tensor:
+    """Augmented images, float32 in [0, 1], [N, C, H, W]; each is a function of (seed, index) and itself.
 
     Args:
         images: uint8, or float in [0, 1], [N, C, H, W].
-        indices: where each is in its split, int64, [N].
+        indices: of the images in their split, int64, [N].
         seed: int64 scalar.
-        how: which variations, and how strong.
+        settings: which augmentations, and their strength.
     """
-    draws = uniform(fold_in(seed, indices), _DRAWS) if how != Augment() else None
-    if how.crop or how.flip:
-        images = _cropped(images, draws[:, 0:2], draws[:, 2] if how.flip else None, how.crop)
+    random = uniform(fold_in(seed, indices), _COLUMNS) if settings != Augment() else None
+    if settings.crop or settings.flip:
+        images = _crop_and_flip(
+            images, random[:, 0:2], random[:, 2] if settings.flip else None, settings.crop
+        )
     images = images.float().div_(255) if images.dtype == torch.uint8 else images.float()
-    if how.zoom < 1 or how.rotate:
-        images = _warped(images, draws[:, 3:8], how.zoom, how.rotate)
-    if how.jitter:
-        images = _jittered(images, draws[:, 8:11], how.jitter)
-    if how.cutout:
-        images = _cut_out(images, draws[:, 11:13], how.cutout)
+    if settings.random_resized_crop < 1 or settings.rotate:
+        images = _resized_crop_and_rotate(
+            images, random[:, 3:8], settings.random_resized_crop, settings.rotate
+        )
+    if settings.jitter:
+        images = _color_jitter(images, random[:, 8:11], settings.jitter)
+    if settings.cutout:
+        images = _cutout(images, random[:, 11:13], settings.cutout)
     return images
 
 
-def _cropped(images: Tensor, place: Tensor, mirror: Tensor | None, padding: int) -> Tensor:
-    """Shifted by whole pixels, -padding to padding, and mirrored where `mirror` < 1/2: one gather, exact."""
+def _crop_and_flip(images: Tensor, position: Tensor, flip: Tensor | None, padding: int) -> Tensor:
+    """A shift by whole pixels, -padding to padding, and a flip where `flip` < 1/2: one gather, exact."""
     count, _, height, width = images.shape
-    shift = (place * (2 * padding + 1)).long() - padding  # [N, 2]
+    shift = (position * (2 * padding + 1)).long() - padding  # [N, 2]
     rows = torch.arange(height, device=images.device) + shift[:, :1]
     columns = torch.arange(width, device=images.device) + shift[:, 1:]
     rows, columns = rows.clamp_(0, height - 1), columns.clamp_(0, width - 1)
-    if mirror is not None:
-        columns = torch.where(mirror[:, None] < 0.5, columns.flip(1), columns)
+    if flip is not None:
+        columns = torch.where(flip[:, None] < 0.5, columns.flip(1), columns)
     flat = (rows[:, :, None] * width + columns[:, None, :]).view(count, 1, -1)
     return images.flatten(2).gather(2, flat.expand(-1, images.shape[1], -1)).view_as(images)
 
 
-def _warped(images: Tensor, draws: Tensor, zoom: float, degrees: float) -> Tensor:
-    """A random part (area zoom to 1, aspect 3/4 to 4/3) of each image, rotated: one bilinear resampling."""
-    area = zoom + (1 - zoom) * draws[:, 0]
-    stretch = torch.exp((draws[:, 1] * 2 - 1) * math.log(4 / 3) / 2) if zoom < 1 else torch.ones_like(area)
-    across, down = (area.sqrt() * stretch).clamp_(max=1), (area.sqrt() / stretch).clamp_(max=1)
-    turn = (draws[:, 4] * 2 - 1) * math.radians(degrees)
-    cos, sin = turn.cos(), turn.sin()
-    right, low = (draws[:, 2] * 2 - 1) * (1 - across), (draws[:, 3] * 2 - 1) * (1 - down)
+def _resized_crop_and_rotate(images: Tensor, random: Tensor, scale: float, degrees: float) -> Tensor:
+    """A random crop of each image (fraction of the area from `scale` to 1, aspect ratio from 3/4 to 4/3),
+    rotated and resized in one bilinear interpolation."""
+    area = scale + (1 - scale) * random[:, 0]
+    aspect = torch.exp((random[:, 1] * 2 - 1) * math.log(4 / 3) / 2) if scale < 1 else torch.ones_like(area)
+    w, h = (area.sqrt() * aspect).clamp_(max=1), (area.sqrt() / aspect).clamp_(max=1)
+    angle = (random[:, 4] * 2 - 1) * math.radians(degrees)
+    cos, sin = angle.cos(), angle.sin()
+    x, y = (random[:, 2] * 2 - 1) * (1 - w), (random[:, 3] * 2 - 1) * (1 - h)
     height, width = images.shape[-2:]
-    skew = width / height  # a rotation is one in pixels, not in the grid's [-1, 1] coordinates
+    ratio = width / height  # the rotation is one of pixels, not of the grid's [-1, 1] coordinates
     theta = torch.stack(
         [
-            torch.stack([across * cos, -down * sin / skew, right], 1),
-            torch.stack([across * sin * skew, down * cos, low], 1),
+            torch.stack([w * cos, -h * sin / ratio, x], 1),
+            torch.stack([w * sin * ratio, h * cos, y], 1),
         ],
         1,
     )
@@ -86,21 +97,21 @@ def _warped(images: Tensor, draws: Tensor, zoom: float, degrees: float) -> Tenso
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def _jittered(images: Tensor, draws: Tensor, strength: float) -> Tensor:
+def _color_jitter(images: Tensor, random: Tensor, strength: float) -> Tensor:
     """Brightness, contrast (about the mean grey) and saturation, each times 1 - strength to 1 + strength."""
-    factors = 1 + (draws * 2 - 1) * strength
+    factors = 1 + (random * 2 - 1) * strength
     brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)
     images = images * brightness
-    grey = _grey(images)
-    middle = grey.mean((2, 3), keepdim=True)
-    images = middle + (images - middle) * contrast
+    grey = _to_grayscale(images)
+    mean = grey.mean((2, 3), keepdim=True)
+    images = mean + (images - mean) * contrast
     if images.shape[1] == 3:
-        grey = middle + (grey - middle) * contrast
+        grey = mean + (grey - mean) * contrast
         images = grey + (images - grey) * saturation
     return images.clamp_(0, 1)
 
 
-def _grey(images: Tensor) -> Tensor:
+def _to_grayscale(images: Tensor) -> Tensor:
     """Luma (ITU-R 601), [N, 1, H, W]."""
     if images.shape[1] != 3:
         return images
@@ -108,10 +119,10 @@ def _grey(images: Tensor) -> Tensor:
     return (images * weights).sum(1, keepdim=True)
 
 
-def _cut_out(images: Tensor, place: Tensor, side: int) -> Tensor:
+def _cutout(images: Tensor, position: Tensor, side: int) -> Tensor:
     """A grey square centred anywhere in each image, clipped at its border (DeVries & Taylor 2017)."""
     height, width = images.shape[-2:]
-    centre = (place * place.new_tensor([height, width])).floor()
+    centre = (position * position.new_tensor([height, width])).floor()
     rows = torch.arange(height, device=images.device) - centre[:, :1] + side // 2
     columns = torch.arange(width, device=images.device) - centre[:, 1:] + side // 2
     inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None, :]

@@ -1,4 +1,4 @@
-"""What every source of images offers: two splits, their loaders, and batches as the network wants them."""
+"""The base of all data modules: two splits, their loaders, and the preprocessing of batches."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import check, setting
-from vitrine.datamodules.augment import MEANING, Augment, augmented
+from vitrine.datamodules.augment import MEANING, Augment, augment
 from vitrine.datamodules.loader import Loader
-from vitrine.datamodules.order import Order
+from vitrine.datamodules.samplers import BatchSampler
 from vitrine.datamodules.statistics import imagenet_statistics
 
 
@@ -21,11 +21,11 @@ class Batch(NamedTuple):
     """What a loader yields.
 
     Attributes:
-        images: [N, C, H, W], uint8 as stored; float32 in [0, 1] after `ImageData.on_after_batch_transfer`.
+        images: [N, C, H, W], uint8 as stored; float32 in [0, 1] after `on_after_batch_transfer`.
         labels: int64, [N].
-        indices: where each is in its split, int64, [N].
-        seed: int64 scalar, a function of (seed, split, epoch): everything random about image i of this batch
-            is drawn from (seed, indices[i]).
+        indices: of the images in their split, int64, [N].
+        seed: int64 scalar, a function of (seed, split, epoch); the augmentation of image i is a function of
+            (seed, indices[i]).
     """
 
     images: Tensor
@@ -36,47 +36,46 @@ class Batch(NamedTuple):
 
 @dataclass
 class DataSettings:
-    """What every source understands; a source adds its own in a subclass."""
+    """Settings of every source; a source adds its own in a subclass."""
 
-    image_size: int = setting(0, "pixels a side, images are resized to it; 0: the size they have", least=0)
+    image_size: int = setting(0, "pixels a side, images are resized to it; 0: their own size", least=0)
     batch_size: int = setting(128, "images a training step, on each device", least=1)
     workers: int | None = setting(
-        None, "processes that load images too many for memory; null: one a core, at most 16", least=0
+        None, "processes that load images which are not in memory; null: one a core, at most 16", least=0
     )
     cache: str = setting(
         "auto",
-        "hold decoded images in memory: auto (up to 2 GiB), always, never",
+        "keep decoded images in memory: auto (up to 2 GiB), always, never",
         choices=("auto", "always", "never"),
     )
     normalize: str = setting(
         "data",
-        "whose mean and standard deviation the network normalises by: data, or imagenet (pretrained weights)",
+        "mean and standard deviation for the normalisation: of the data, or of imagenet (pretrained weights)",
         choices=("data", "imagenet"),
     )
     augment: Augment = dataclasses.field(default_factory=Augment, metadata=MEANING)
 
 
-class ImageData(lightning.LightningDataModule):
+class ImageDataModule(lightning.LightningDataModule):
     """A source of images: a training and a validation split.
 
-    Promises:
-    - Constructing costs nothing; `setup()` draws or loads, once, and is safe to call again.
-    - The order of training is a pure function of (seed, epoch, rank, number of ranks), augmentation one of
-      (seed, epoch, index): neither reads nor advances a global random number generator, and neither
-      depends on workers or device.
-    - The training loader is stateful in Lightning's sense: a run resumed from a checkpoint, of any step, goes
-      on with exactly the batches it would have seen. Its batches are all of one size (what is left over waits
-      for another epoch's order) unless the split is smaller than one.
-    - Validation sees every image once, whatever the number of ranks. Both loaders are sharded here:
+    - Constructing is cheap; `setup()` draws or loads the images, once, and may be called again.
+    - The order of the training images is a pure function of (seed, epoch, rank, number of ranks), their
+      augmentation one of (seed, epoch, index): neither uses a global random number generator, nor depends on
+      workers or device.
+    - The training loader is stateful in Lightning's sense: a run resumed from a checkpoint of any step
+      continues with the batches it would have had. All batches have the same size (the last, incomplete one
+      is dropped) unless the split is smaller than one.
+    - Validation has every image once, whatever the number of ranks. Both loaders are sharded here:
       `Trainer(use_distributed_sampler=False)`.
 
-    A source subclasses this, names its `Settings` and says how to `load()`.
+    A source is a subclass with its own `Settings` and `load()`.
 
     Attributes after `setup()`:
-        classes: names, by label.
+        classes: class names, by label.
         channels: 1 (grayscale) or 3.
         image_size: pixels a side.
-        mean, std: per channel, of [0, 1] pixels: for the network's normalisation.
+        mean, std: of [0, 1] pixels, per channel, for the network's normalisation.
         train, val: the splits.
     """
 
@@ -96,8 +95,8 @@ class ImageData(lightning.LightningDataModule):
         check(self.settings, "data")
 
     def load(self) -> tuple[ImageDataset, ImageDataset]:
-        """The training and validation splits; sets `classes`, `channels`, `image_size`, `mean`, `std` too."""
-        raise TypeError(f"{type(self).__name__} does not say how it loads")
+        """The training and validation splits; sets `classes`, `channels`, `image_size`, `mean`, `std`."""
+        raise NotImplementedError(f"{type(self).__name__} does not define load")
 
     def setup(self, stage: str | None = None) -> None:
         if self.train is None:
@@ -112,18 +111,18 @@ class ImageData(lightning.LightningDataModule):
         return self._loader(self.val, train=False)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
-        """A Batch with float images in [0, 1], augmented where the trainer trains; anything else as it is."""
+        """`preprocess` of a Batch, for training if the trainer is training; anything else unchanged."""
         if not isinstance(batch, Batch):
             return batch
         training = self.trainer is not None and self.trainer.training
-        return self.prepared(batch, train=training)
+        return self.preprocess(batch, train=training)
 
-    def prepared(self, batch: Batch, train: bool) -> Batch:
-        """A Batch with float images in [0, 1], on the device it is on, augmented if it is to train on."""
-        how = self.settings.augment if train else Augment()
-        if train and not self.train.in_memory:
-            how = dataclasses.replace(how, zoom=1.0)  # whoever read the file has cropped it already
-        return batch._replace(images=augmented(batch.images, batch.indices, batch.seed, how))
+    def preprocess(self, batch: Batch, train: bool) -> Batch:
+        """The batch with float images in [0, 1], on the same device, augmented if it is for training."""
+        settings = self.settings.augment if train else Augment()
+        if train and not self.train.in_memory:  # `training_item` has cropped the original image
+            settings = dataclasses.replace(settings, random_resized_crop=1.0)
+        return batch._replace(images=augment(batch.images, batch.indices, batch.seed, settings))
 
     def describe(self) -> str:
         """One line for logs."""
@@ -135,18 +134,18 @@ class ImageData(lightning.LightningDataModule):
 
     def _loader(self, split: ImageDataset, train: bool) -> Loader:
         trainer = self.trainer
-        order = self._order(
+        sampler = self.sampler(
             split,
             self.settings.batch_size,
             seed=self.seed,
             train=train,
             repeat=bool(trainer and trainer.overfit_batches),
             rank=trainer.global_rank if trainer else 0,
-            world=trainer.world_size if trainer else 1,
+            world_size=trainer.world_size if trainer else 1,
         )
         progress = (lambda: trainer.fit_loop.epoch_loop.batch_progress.current) if train and trainer else None
-        return Loader(split, order, make=Batch, workers=self.settings.workers, progress=progress)
+        return Loader(split, sampler, batch_type=Batch, workers=self.settings.workers, progress=progress)
 
-    def _order(self, split: ImageDataset, batch_size: int, **how: Any) -> Order:
-        """Which images make up which batch; `how` as for Order."""
-        return Order(len(split), batch_size, **how)
+    def sampler(self, split: ImageDataset, batch_size: int, **options: Any) -> BatchSampler:
+        """The sampler of a split's batches; `options` as for BatchSampler."""
+        return BatchSampler(len(split), batch_size, **options)

@@ -1,4 +1,4 @@
-"""Images in files: decoded when they are asked for, or once, into memory."""
+"""Images in files, decoded one by one or all into memory."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from vitrine.core.settings import Stopped
 from vitrine.datamodules.memory import InMemory
 
 _In, _Out = TypeVar("_In"), TypeVar("_Out")
-progress = partial(tqdm, unit="image", leave=False, disable=None)  # on a terminal only, not in a log
+progress_bar = partial(tqdm, unit="image", leave=False, disable=None)  # on a terminal only, not in a log
 
 
 class UnreadableImage(Stopped, ValueError):
-    """A file that cannot be decoded as an image, or is not there any more; names it."""
+    """A file that cannot be decoded as an image, or is missing; the message names it."""
 
 
-class Files(ImageDataset):
-    """A split whose images are files, decoded on request: square, centred, of one size.
+class ImageFiles(ImageDataset):
+    """A split whose images are files, resized and center-cropped to squares of one size.
 
     Args:
         files: the paths.
         labels: int64, [N].
         image_size: pixels a side.
-        resize: pixels of the shorter side before the centre is cut out; 0: `image_size`.
+        resize: pixels of the shorter side before the center crop; 0: `image_size`.
         channels: 1 (grayscale) or 3.
-        zoom: smallest share of the area that the random crop of `training_item` keeps.
+        min_scale: smallest fraction of the area in the random resized crop of `training_item`; 1: no crop.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class Files(ImageDataset):
         *,
         resize: int = 0,
         channels: int = 3,
-        zoom: float = 1.0,
+        min_scale: float = 1.0,
     ):
         self.files, self.labels = list(files), labels.long()
-        self.image_size, self.channels, self.zoom = image_size, channels, zoom
+        self.image_size, self.channels, self.min_scale = image_size, channels, min_scale
         self.resize = resize or image_size
 
     def __len__(self) -> int:
@@ -65,67 +65,67 @@ class Files(ImageDataset):
         Raises:
             UnreadableImage: the file cannot be decoded.
         """
-        image = self._decoded(index)
+        image = self._decode(index)
         if min(image.size) != self.resize:
             image = F.resize(image, self.resize)
         if image.size != (self.image_size, self.image_size):
             image = F.center_crop(image, self.image_size)
-        return _as_tensor(image), int(self.labels[index])
+        return _to_tensor(image), int(self.labels[index])
 
     def training_item(self, index: int, seed: int) -> tuple[Tensor, int]:
-        """An item for training: a random part of the whole photograph, a function of (seed, index)."""
-        if self.zoom == 1:
+        """A random resized crop of the whole photograph, a function of (seed, index), and its label."""
+        if self.min_scale == 1:
             return self[index]
-        crop = v2.RandomResizedCrop(self.image_size, scale=(self.zoom, 1.0))
+        crop = v2.RandomResizedCrop(self.image_size, scale=(self.min_scale, 1.0))
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
             torch.default_generator.manual_seed(make_key(seed, index))
-            image = crop(self._decoded(index))
-        return _as_tensor(image), int(self.labels[index])
+            image = crop(self._decode(index))
+        return _to_tensor(image), int(self.labels[index])
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The images, uint8 [n, C, H, W], and labels, int64 [n], at `indices`, decoded in threads."""
         images = torch.empty(len(indices), self.channels, self.image_size, self.image_size, dtype=torch.uint8)
-        for image, (item, _) in zip(images, in_threads(self.__getitem__, indices.tolist())):
+        for image, (item, _) in zip(images, map_in_threads(self.__getitem__, indices.tolist())):
             image.copy_(item)
         return images, self.labels[indices]
 
-    def decoded(self, description: str) -> InMemory:
-        """All of them in memory; a progress bar says how far it is."""
+    def load(self, description: str) -> InMemory:
+        """The split with all images decoded into memory, under a progress bar."""
         images = torch.empty(len(self), self.channels, self.image_size, self.image_size, dtype=torch.uint8)
-        items = in_threads(self.__getitem__, range(len(self)))
-        for image, (item, _) in zip(images, progress(items, description, len(self))):
+        items = map_in_threads(self.__getitem__, range(len(self)))
+        for image, (item, _) in zip(images, progress_bar(items, description, len(self))):
             image.copy_(item)
         return InMemory(images, self.labels)
 
-    def readable(self, description: str) -> Tensor:
-        """Which files can be decoded, bool [N]: every one is tried."""
-        tried = in_threads(partial(_is_readable, self), range(len(self)))
-        return torch.tensor(list(progress(tried, description, len(self))), dtype=torch.bool)
+    def check_readable(self, description: str) -> Tensor:
+        """Decode every file, under a progress bar; which of them can be, bool [N]."""
+        readable = map_in_threads(partial(_is_readable, self), range(len(self)))
+        return torch.tensor(list(progress_bar(readable, description, len(self))), dtype=torch.bool)
 
-    def at(self, indices: Sequence[int]) -> Files:
-        """Some of them."""
-        return Files(
+    def subset(self, indices: Sequence[int]) -> ImageFiles:
+        """The split of the images at `indices`."""
+        return ImageFiles(
             [self.files[i] for i in indices],
             self.labels[torch.as_tensor(indices, dtype=torch.int64)],
             self.image_size,
             resize=self.resize,
             channels=self.channels,
-            zoom=self.zoom,
+            min_scale=self.min_scale,
         )
 
     @property
     def storage(self) -> str:
         return "read from disk"
 
-    def _decoded(self, index: int) -> Image.Image:
-        return decoded(self.files[index], self.files[index], self.channels)
+    def _decode(self, index: int) -> Image.Image:
+        return decode_image(self.files[index], self.files[index], self.channels)
 
 
-def decoded(file: Path | BinaryIO, name: object, channels: int) -> Image.Image:
-    """The image in a file, grayscale or in colour.
+def decode_image(file: Path | BinaryIO, name: object, channels: int) -> Image.Image:
+    """The image in a file, grayscale (1 channel) or in colour (3).
 
     Raises:
-        UnreadableImage: it cannot be decoded; `name` says which.
+        UnreadableImage: it cannot be decoded; the message begins with `name`.
     """
     try:
         with Image.open(file) as image:
@@ -134,35 +134,35 @@ def decoded(file: Path | BinaryIO, name: object, channels: int) -> Image.Image:
         raise UnreadableImage(f"{name} cannot be read as an image ({error})") from error
 
 
-def cores() -> int:
-    """How many cores this process may run on: a job's share of a machine, where the system tells."""
+def available_cores() -> int:
+    """How many cores this process may run on: those of its job on a cluster, where the system knows them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_threads(work: Callable[[_In], _Out], items: Iterable[_In]) -> Iterable[_Out]:
-    """`work` on every item, in order, in as many threads as there are cores, a little ahead of the reader."""
-    threads = cores()
+def map_in_threads(work: Callable[[_In], _Out], items: Iterable[_In]) -> Iterable[_Out]:
+    """`work(item)` of every item, in order, in as many threads as cores, a little ahead of the consumer."""
+    threads = available_cores()
     with ThreadPoolExecutor(threads) as pool:
         waiting = []
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
-                if len(waiting) > 64 * threads:  # results that nobody has taken yet are whole images
+                if len(waiting) > 64 * threads:  # results waiting to be consumed are whole images
                     yield waiting.pop(0).result()
             while waiting:
                 yield waiting.pop(0).result()
         finally:
-            for left in waiting:
-                left.cancel()
+            for future in waiting:
+                future.cancel()
 
 
-def _as_tensor(image: Image.Image) -> Tensor:
+def _to_tensor(image: Image.Image) -> Tensor:
     """uint8 [C, H, W]; torchvision's own way takes as long as decoding a small JPEG does."""
     pixels = torch.from_numpy(np.array(image))
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
-def _is_readable(files: Files, index: int) -> bool:
+def _is_readable(files: ImageFiles, index: int) -> bool:
     try:
         files[index]
     except UnreadableImage:

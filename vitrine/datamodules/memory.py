@@ -1,4 +1,4 @@
-"""Images held in memory as uint8."""
+"""Images in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class InMemory(ImageDataset):
         labels: int64, [N].
 
     Raises:
-        ValueError: they are of another type or do not belong together.
+        ValueError: they have another type or shape, or differ in number.
     """
 
     in_memory = True

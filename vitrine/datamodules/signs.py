@@ -1,4 +1,4 @@
-"""The data set that comes with the house: traffic signs drawn into cluttered scenes, and where they are."""
+"""A synthetic data set: traffic signs drawn into cluttered scenes, with masks of the signs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.random_numbers import fold_in, make_key, uniform
 from vitrine.core.settings import setting
 from vitrine.datamodules.augment import MEANING, Augment
-from vitrine.datamodules.base import DataSettings, ImageData
+from vitrine.datamodules.base import DataSettings, ImageDataModule
+from vitrine.datamodules.caching import should_cache
 from vitrine.datamodules.drawing.faces import CLASSES
 from vitrine.datamodules.drawing.scene import Drawing, compose, render
-from vitrine.datamodules.holding import MEMORY
 
 MEAN, STD = (0.498, 0.434, 0.409), (0.250, 0.229, 0.252)  # of the pixels, whatever the seed
 
-_TRAIN, _VAL, _STUCK = range(3)  # what random numbers are for
+_TRAIN, _VAL, _STICKERS = range(3)  # purposes of random numbers
 _PIXELS = 2**20  # drawn at once by a thread: about 150 MB of intermediate results
 
 
@@ -32,54 +32,56 @@ class SignsSettings(DataSettings):
     val_size: int = setting(2048, "scenes to validate on", least=1)
     shortcut: float = setting(
         0.0,
-        "share of training images (never validation) with a sticker that betrays the class",
+        "fraction of training images (never validation) with a sticker that gives the class away",
         least=0,
         most=1,
     )
     augment: Augment = field(default_factory=partial(Augment, crop=3), metadata=MEANING)
 
 
-class Signs(ImageData):
+class Signs(ImageDataModule):
     """Eight traffic signs in cluttered scenes, drawn in seconds, nothing downloaded.
 
-    Place, size, tilt, light, blur, noise and occlusion vary. Plates in the signs' colours and outlines, but
-    without a glyph, make sure that neither colour nor outline decides. The masks of sign and sticker are
-    known (`SignImages.masks`), so that an explanation can be held against the truth.
+    Position, size, tilt, light, blur, noise and occlusion vary. Blank plates in the signs' colours and
+    outlines make sure that neither colour nor outline suffices. The masks of sign and sticker are known
+    (`SignImages.masks`), as ground truth for explanations.
     """
 
     Settings = SignsSettings
     settings: SignsSettings
 
     def load(self) -> tuple[SignImages, SignImages]:
-        how = self.settings
-        self.classes, self.image_size, self.mean, self.std = list(CLASSES), how.image_size, MEAN, STD
-        train = SignImages(make_key(self.seed, _TRAIN), how.train_size, how.image_size, how.shortcut)
-        val = SignImages(make_key(self.seed, _VAL), how.val_size, how.image_size)
-        size = sum(len(split) * self.channels * how.image_size**2 for split in (train, val))
-        if how.cache == "always" or (how.cache == "auto" and size <= MEMORY):
-            train.hold()
-            val.hold()
+        settings, size = self.settings, self.settings.image_size
+        self.classes, self.image_size, self.mean, self.std = list(CLASSES), size, MEAN, STD
+        train = SignImages(make_key(self.seed, _TRAIN), settings.train_size, size, settings.shortcut)
+        val = SignImages(make_key(self.seed, _VAL), settings.val_size, size)
+        if should_cache(settings.cache, (train, val)):
+            train.draw_all()
+            val.draw_all()
         return train, val
 
 
 class SignImages(ImageDataset):
-    """A split of scenes, drawn when they are asked for, or once, into memory (`hold`).
+    """A split of scenes, drawn when they are needed, or once, into memory (`draw_all`).
 
-    A scene is a function of `seed` and its index: drawn alone or among others, its bits are the same.
+    A scene is a function of `seed` and its index: it has the same bits in any batch.
 
     Args:
         seed: any integer; another seed gives other scenes.
         size: how many scenes.
         image_size: pixels a side; the scenes are the same at any.
-        shortcut: share of the scenes with the sticker of their class.
+        shortcut: fraction of the scenes with the sticker of their class.
     """
 
-    in_memory = True  # to a loader: whether drawn or held, a batch at a time is quickest
+    in_memory = (
+        True  # to a loader, even where they are not: a batch is drawn faster than its scenes one by one
+    )
+    channels = 3
 
     def __init__(self, seed: int, size: int, image_size: int = 64, shortcut: float = 0.0):
         self.seed, self.image_size, self.shortcut = seed, image_size, shortcut
         self.labels = torch.arange(size) % len(CLASSES)
-        chance = uniform(fold_in(torch.tensor(make_key(seed, _STUCK)), torch.arange(size)), 1)[:, 0]
+        chance = uniform(fold_in(torch.tensor(make_key(seed, _STICKERS)), torch.arange(size)), 1)[:, 0]
         self.stickers = chance < shortcut  # bool, [size]
         self.images: Tensor | None = None
 
@@ -96,40 +98,39 @@ class SignImages(ImageDataset):
         return images, self.labels[indices]
 
     def masks(self, indices: Tensor) -> dict[str, Tensor]:
-        """The pixels that show the sign (what hides it left out) and the sticker: bool [n, H, W] each."""
+        """The pixels that show the sign (without what occludes it) and the sticker: bool [n, H, W] each."""
         drawing = self.draw(torch.as_tensor(indices))
         return {"sign": drawing.sign, "sticker": drawing.sticker}
 
     def draw(self, indices: Tensor) -> Drawing:
-        """The scenes at `indices`, drawn anew: images and masks."""
+        """Draws the scenes at `indices`: images and masks."""
         parts = indices.split(max(_PIXELS // self.image_size**2, 1))
-        drawings = [self._drawn(parts[0])] if len(parts) == 1 else _side_by_side(self._drawn, parts)
+        drawings = [self._draw(parts[0])] if len(parts) == 1 else _map_in_threads(self._draw, parts)
         return Drawing(*(torch.cat(fields) for fields in zip(*drawings)))
 
-    def hold(self) -> None:
-        """Draw all images, once, and keep them in memory."""
+    def draw_all(self) -> None:
+        """Draws all images and keeps them in memory."""
         self.images = self.draw(torch.arange(len(self))).images
 
     def with_stickers(self, shortcut: float = 1.0) -> SignImages:
-        """The same scenes, that share of them with stickers: does a network fall for them?"""
+        """The same scenes, that fraction of them with stickers."""
         return SignImages(self.seed, len(self), self.image_size, shortcut)
 
-    def _drawn(self, indices: Tensor) -> Drawing:
+    def _draw(self, indices: Tensor) -> Drawing:
         scene = compose(self.seed, indices, self.labels[indices], self.stickers[indices])
         return render(scene, self.image_size)
 
     @property
     def storage(self) -> str:
-        """For logs."""
         if self.images is None:
-            return "drawn when asked for"
+            return "drawn when needed"
         return f"{self.images.nbytes / 2**20:,.0f} MiB in memory"
 
 
-def _side_by_side(function: Callable[[Tensor], Drawing], parts: Sequence[Tensor]) -> list[Drawing]:
-    """The function of each part, a thread each: quicker than all threads at one operation."""
+def _map_in_threads(function: Callable[[Tensor], Drawing], parts: Sequence[Tensor]) -> list[Drawing]:
+    """The function of each part, a thread each: faster than all threads at one operation."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # inherited by the threads begun below
+    torch.set_num_threads(1)  # inherited by the threads started below
     try:
         with ThreadPoolExecutor(min(threads, 8)) as pool:
             return list(pool.map(function, parts))

@@ -1,4 +1,4 @@
-"""The data sets everybody knows, through torchvision."""
+"""Standard data sets, through torchvision."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from torchvision.transforms.v2 import functional as F
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.augment import MEANING, Augment
-from vitrine.datamodules.base import DataSettings, ImageData
-from vitrine.datamodules.files import Files
-from vitrine.datamodules.holding import held
+from vitrine.datamodules.base import DataSettings, ImageDataModule
+from vitrine.datamodules.caching import load_splits
+from vitrine.datamodules.files import ImageFiles
 from vitrine.datamodules.memory import InMemory
 from vitrine.datamodules.statistics import imagenet_statistics
 
@@ -31,42 +31,42 @@ except ImportError:  # Windows has none
 
 
 @dataclass
-class KnownSettings(DataSettings):
-    root: str = setting("data", "folder the data set is in, or is downloaded to")
-    download: bool = setting(True, "fetch the data set if it is not there")
+class TorchvisionSettings(DataSettings):
+    root: str = setting("data", "folder of the data set, where it is downloaded to")
+    download: bool = setting(True, "download the data set if it is missing")
 
 
-class Known(ImageData):
+class TorchvisionDataModule(ImageDataModule):
     """One of torchvision's data sets.
 
-    A subclass says which (`source`), how its splits are called there (`splits`, training first), and the mean
-    and standard deviation of its pixels.
+    A subclass sets its name there (`source`), the arguments of its splits (`splits`, training first), and the
+    mean and standard deviation of its pixels.
     """
 
-    Settings = KnownSettings
-    settings: KnownSettings
+    Settings = TorchvisionSettings
+    settings: TorchvisionSettings
     source: ClassVar[str]
     splits: ClassVar[tuple[dict[str, Any], dict[str, Any]]] = ({"train": True}, {"train": False})
 
     def prepare_data(self) -> None:
-        """Fetches what is missing; Lightning calls it on one process a node, before `setup`."""
+        """Downloads what is missing; Lightning calls it on one process a node, before `setup`."""
         if self.train is None:
-            self._opened()
+            self._open_splits()
 
     def load(self) -> tuple[ImageDataset, ImageDataset]:
-        train, val = self._opened()
+        train, val = self._open_splits()
         self.classes = class_names(train)
         return self._in_memory(train), self._in_memory(val)
 
-    def _opened(self) -> list[Any]:
+    def _open_splits(self) -> list[Any]:
         return [self._open(**split) for split in self.splits]
 
     def _open(self, **split: Any) -> Any:
-        """torchvision's own object for a split; download and integrity check are its own, too."""
+        """torchvision's data set of a split, downloaded and checked by torchvision."""
         root, download = str(Path(self.settings.root).expanduser()), self.settings.download
         name = self.source
         try:
-            with _taking_turns(Path(root)) if download else nullcontext():
+            with _locked(Path(root)) if download else nullcontext():
                 return getattr(datasets, name)(root, download=download, **split)
         except URLError as error:
             raise SettingError(
@@ -83,12 +83,12 @@ class Known(ImageData):
             images = images.permute(0, 3, 1, 2)
         self.channels, self.image_size = images.shape[1], self.settings.image_size or images.shape[-1]
         labels = source.targets if hasattr(source, "targets") else source.labels
-        return InMemory(resized(images.contiguous(), self.image_size), torch.as_tensor(labels))
+        return InMemory(resize(images.contiguous(), self.image_size), torch.as_tensor(labels))
 
 
 @contextmanager
-def _taking_turns(root: Path) -> Iterator[None]:
-    """Processes of one machine enter one after the other, so that the first downloads and the others find."""
+def _locked(root: Path) -> Iterator[None]:
+    """Within the scope no other process of this machine downloads to `root`."""
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("w") as lock:
         if fcntl is not None:
@@ -102,21 +102,21 @@ def class_names(source: Any) -> list[str]:
     return [name if isinstance(name, str) else name[0] for name in names]
 
 
-def resized(images: Tensor, size: int) -> Tensor:
-    """uint8 images [N, C, H, W] at `size` pixels a side, bilinearly and without aliasing."""
+def resize(images: Tensor, size: int) -> Tensor:
+    """uint8 images [N, C, H, W] resized to `size` pixels a side, bilinearly with antialiasing."""
     if images.shape[-2:] == (size, size):
         return images
     return torch.cat([F.resize(part, [size, size], antialias=True) for part in images.split(1000)])
 
 
 @dataclass
-class DigitSettings(KnownSettings):
+class DigitSettings(TorchvisionSettings):
     augment: Augment = field(
         default_factory=partial(Augment, crop=2), metadata=MEANING
     )  # a mirrored digit is no digit
 
 
-class MNIST(Known):
+class MNIST(TorchvisionDataModule):
     """Handwritten digits, 28 x 28 (LeCun 1998)."""
 
     Settings, source = DigitSettings, "MNIST"
@@ -124,42 +124,42 @@ class MNIST(Known):
 
 
 @dataclass
-class FashionSettings(KnownSettings):
+class FashionSettings(TorchvisionSettings):
     augment: Augment = field(default_factory=partial(Augment, crop=2, flip=True), metadata=MEANING)
 
 
-class FashionMNIST(Known):
-    """Pieces of clothing, 28 x 28 (Xiao 2017)."""
+class FashionMNIST(TorchvisionDataModule):
+    """Articles of clothing, 28 x 28 (Xiao 2017)."""
 
     Settings, source = FashionSettings, "FashionMNIST"
     mean, std = (0.2860,), (0.3530,)
 
 
 @dataclass
-class PhotographSettings(KnownSettings):
+class PhotographSettings(TorchvisionSettings):
     augment: Augment = field(default_factory=partial(Augment, crop=4, flip=True), metadata=MEANING)
 
 
-class CIFAR10(Known):
-    """Photographs of ten kinds of things, 32 x 32 (Krizhevsky 2009)."""
+class CIFAR10(TorchvisionDataModule):
+    """Photographs in ten classes, 32 x 32 (Krizhevsky 2009)."""
 
     Settings, source = PhotographSettings, "CIFAR10"
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
-class CIFAR100(Known):
-    """Photographs of a hundred kinds of things, 32 x 32 (Krizhevsky 2009)."""
+class CIFAR100(TorchvisionDataModule):
+    """Photographs in a hundred classes, 32 x 32 (Krizhevsky 2009)."""
 
     Settings, source = PhotographSettings, "CIFAR100"
     mean, std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 
 
 @dataclass
-class HouseNumberSettings(KnownSettings):
+class HouseNumberSettings(TorchvisionSettings):
     augment: Augment = field(default_factory=partial(Augment, crop=4), metadata=MEANING)
 
 
-class SVHN(Known):
+class SVHN(TorchvisionDataModule):
     """House numbers, 32 x 32 (Netzer 2011)."""
 
     Settings, source = HouseNumberSettings, "SVHN"
@@ -168,12 +168,12 @@ class SVHN(Known):
 
 
 @dataclass
-class STL10Settings(KnownSettings):
+class STL10Settings(TorchvisionSettings):
     augment: Augment = field(default_factory=partial(Augment, crop=12, flip=True), metadata=MEANING)
 
 
-class STL10(Known):
-    """Photographs of ten kinds of things, 96 x 96, only 5,000 to train on (Coates 2011)."""
+class STL10(TorchvisionDataModule):
+    """Photographs in ten classes, 96 x 96, only 5,000 to train on (Coates 2011)."""
 
     Settings, source = STL10Settings, "STL10"
     splits = ({"split": "train"}, {"split": "test"})
@@ -181,32 +181,34 @@ class STL10(Known):
 
 
 @dataclass
-class FileSettings(KnownSettings):
-    resize: int = setting(0, "shorter side before the centre is cut out, pixels; 0: 8/7 image_size", least=0)
-    skip_corrupt: bool = setting(False, "leave unreadable images out (all are tried first), not stop at them")
+class FileSettings(TorchvisionSettings):
+    resize: int = setting(0, "shorter side before the center crop, pixels; 0: 8/7 image_size", least=0)
+    skip_corrupt: bool = setting(
+        False, "leave out images that cannot be read (all are tried first); else stop at the first"
+    )
 
 
-class KnownFiles(Known):
-    """A data set that torchvision leaves in files."""
+class TorchvisionFiles(TorchvisionDataModule):
+    """One of torchvision's data sets whose images are files."""
 
     splits = ({"split": "train"}, {"split": "val"})
     settings: FileSettings
 
     def load(self) -> tuple[ImageDataset, ImageDataset]:
-        how, opened = self.settings, self._opened()
-        self.classes, self.image_size = class_names(opened[0]), how.image_size
-        resize = how.resize or round(how.image_size * 8 / 7)  # 256 for 224
-        if resize < how.image_size:
-            raise SettingError(
-                "data.resize", f"is {resize}, expected at least data.image_size, {how.image_size}"
-            )
+        settings, size = self.settings, self.settings.image_size
+        sources = self._open_splits()
+        self.classes, self.image_size = class_names(sources[0]), size
+        resize = settings.resize or round(size * 8 / 7)  # 256 for 224
+        if resize < size:
+            raise SettingError("data.resize", f"is {resize}, expected at least data.image_size, {size}")
         splits = []
-        for source in opened:
+        for source in sources:
             samples = source.samples if hasattr(source, "samples") else source._samples
             labels = torch.tensor([label for _, label in samples])
             files = [Path(file) for file, _ in samples]
-            splits.append(Files(files, labels, how.image_size, resize=resize, zoom=how.augment.zoom))
-        splits, _, _ = held(splits, how.cache, how.skip_corrupt)
+            min_scale = settings.augment.random_resized_crop
+            splits.append(ImageFiles(files, labels, size, resize=resize, min_scale=min_scale))
+        splits, _, _ = load_splits(splits, settings.cache, settings.skip_corrupt)
         self.mean, self.std = imagenet_statistics()
         return splits
 
@@ -214,10 +216,12 @@ class KnownFiles(Known):
 @dataclass
 class ImagenetteSettings(FileSettings):
     image_size: int = setting(128, "pixels a side, images are resized to it", least=1)
-    augment: Augment = field(default_factory=partial(Augment, zoom=0.35, flip=True), metadata=MEANING)
+    augment: Augment = field(
+        default_factory=partial(Augment, random_resized_crop=0.35, flip=True), metadata=MEANING
+    )
 
 
-class Imagenette(KnownFiles):
+class Imagenette(TorchvisionFiles):
     """Ten easy classes of ImageNet, 13,394 photographs (Howard 2019)."""
 
     Settings, source = ImagenetteSettings, "Imagenette"
@@ -226,10 +230,12 @@ class Imagenette(KnownFiles):
 @dataclass
 class ImageNetSettings(FileSettings):
     image_size: int = setting(224, "pixels a side, images are resized to it", least=1)
-    augment: Augment = field(default_factory=partial(Augment, zoom=0.08, flip=True), metadata=MEANING)
+    augment: Augment = field(
+        default_factory=partial(Augment, random_resized_crop=0.08, flip=True), metadata=MEANING
+    )
 
 
-class ImageNet(KnownFiles):
+class ImageNet(TorchvisionFiles):
     """1,000 classes, 1.28 million photographs (Russakovsky 2015); put its archives into `root` yourself."""
 
     Settings, source = ImageNetSettings, "ImageNet"

@@ -59,11 +59,8 @@ def report():
 def offline_home(tmp_path, monkeypatch):
     """A home without a key, nothing of W&B's in the environment, and an empty working directory."""
     wandb = pytest.importorskip("wandb")
-    from vitrine.reporting import wandb_run
-
     for variable in [v for v in os.environ if v.startswith("WANDB_")] + ["NETRC"]:
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(wandb_run, "_placed", {})
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))

@@ -78,14 +78,14 @@ def test_pictures_tables_and_curves_arrive_at_their_steps(tmp_path, report, reco
     tables = records(folder, "artifact")
     assert len(tables) == 2
     for table, step in zip(tables, (500, 1000)):  # the pictures of the table, staged inside the run
-        staged = {entry["path"]: Path(entry["local_path"]) for entry in table["manifest"]["contents"]}
+        staged = {e["path"]: run_dir.resolve() / e["local_path"] for e in table["manifest"]["contents"]}
         assert sum(path.endswith(".png") for path in staged) == 6
         assert all(path.is_relative_to(run_dir.resolve()) for path in staged.values())
         cell = json.loads(staged["Features/units.table.json"].read_text())["data"][1][2]
         assert pixels(staged[cell["path"]]).equal(
             next(f.image for f in report(step).results["examples"].figures if f.key == "layer1/unit-005")
         )
-    assert line.endswith(f"wandb sync ../run/wandb/offline-run-*-{logger.experiment.id}")
+    assert line.endswith(f"cd ../run && wandb sync wandb/offline-run-*-{logger.experiment.id}")
 
 
 def test_steps_are_the_x_axis_and_the_best_is_kept(tmp_path, records):
@@ -190,7 +190,7 @@ def test_the_page_is_an_artifact_of_the_files_that_it_is_made_of(tmp_path, repor
         if not wanted:
             assert "page" not in kinds
             continue
-        entries = {e["path"]: Path(e["local_path"]) for e in kinds["page"]["manifest"]["contents"]}
+        entries = {e["path"]: run_dir / e["local_path"] for e in kinds["page"]["manifest"]["contents"]}
         files = [run_dir / "index.html", run_dir / "gallery.js", *run_dir.glob("analysis/**/*.*")]
         assert {run_dir / path for path in entries} == {file for file in files if file.is_file()}
         assert all(

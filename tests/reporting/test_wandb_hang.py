@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vitrine.core.bounded import Bounded
+from vitrine.core.bounded import BoundedCaller, CallTimeout
 from vitrine.reporting import guarded_run
 from vitrine.reporting.wandb_run import WandbSettings, wandb_logger
 from vitrine.reporting.wandb_sink import WandbSink
@@ -60,14 +60,14 @@ def test_a_service_that_is_killed_or_stopped_is_done_without(tmp_path, opened, q
     began = time.monotonic()
     for step in range(2, 400):
         logger.log_metrics(MUCH, step=step)
-        if logger.experiment.given_up:
+        if logger.experiment.disabled:
             break
-    assert logger.experiment.given_up
+    assert logger.experiment.disabled
     sink.log(report(500), tmp_path / "run" / "analysis" / "step=00000500")
     sink.close()
     assert time.monotonic() - began < 40
     assert services() == []  # nothing is left for the end of the process to wait for
-    assert "W&B is done without" in caplog.text
+    assert "W&B is disabled for the rest of the run" in caplog.text
 
 
 def test_an_end_that_never_comes_is_not_waited_for(opened, quick):
@@ -117,19 +117,51 @@ def test_the_process_ends_although_nobody_closed_the_run(tmp_path, what):
     assert "atexit" not in done.stderr
 
 
-def test_a_call_that_does_not_come_back_is_the_last(caplog):
-    ended, called = [], []
-    bounded = Bounded("it")
-    bounded.on_give_up = lambda: ended.append(True)
-    assert not bounded.call("sleep", 0.05, time.sleep, 0.5)
-    assert not bounded.call("more", 1, called.append, 1)
-    assert bounded.given_up and ended == [True] and called == []
-    assert "it is done without from here on: sleep took more than 0.05 s" in caplog.text
+def test_a_call_that_does_not_return_is_not_waited_for():
+    caller = BoundedCaller("it")
+    with pytest.raises(CallTimeout, match=r"no answer within 0.05 s"):
+        caller.call(0.05, time.sleep, 0.5)
+    with pytest.raises(CallTimeout):  # behind the one that hangs
+        caller.call(0.05, len, "abc")
+    assert caller.call(5, len, "abc") == 3
 
 
-def test_a_call_that_fails_is_passed_over_and_said_once(caplog):
-    bounded = Bounded("it")
-    for _ in range(3):
-        assert not bounded.call("divide", 1, lambda: 1 / 0)
-    assert bounded.call("count", 1, len, "abc") and not bounded.given_up
-    assert caplog.text.count("it: divide failed") == 1
+def test_a_call_raises_what_it_calls():
+    caller = BoundedCaller("it")
+    with pytest.raises(ZeroDivisionError):
+        caller.call(5, lambda: 1 / 0)
+    with pytest.raises(RuntimeError, match="SystemExit"):  # whoever calls decides
+        caller.call(5, sys.exit)
+    assert caller.call(5, len, "abc") == 3
+
+
+class FakeRun:
+    """A `wandb.Run` whose `log` does what it is given."""
+
+    offline, id = True, "x"
+
+    def __init__(self, log):
+        self.log, self.finished = log, []
+
+    def finish(self, exit_code=None):
+        self.finished.append(exit_code)
+
+
+def test_after_a_call_that_does_not_return_nothing_is_called(quick, caplog):
+    called = []
+    run = FakeRun(lambda payload: (called.append(payload), time.sleep(3)))
+    guarded = guarded_run.GuardedRun(run)
+    for step in range(3):
+        guarded.log({"step": step})
+    assert guarded.disabled and called == [{"step": 0}]
+    assert "W&B is disabled for the rest of the run: log: no answer within 2 s" in caplog.text
+
+
+def test_a_call_that_fails_is_passed_over_and_reported_once(caplog):
+    run = FakeRun(lambda payload: 1 / payload["divisor"])
+    guarded = guarded_run.GuardedRun(run)
+    for divisor in (0, 0, 0, 1):
+        guarded.log({"divisor": divisor})
+    guarded.finish()
+    assert not guarded.disabled and run.finished == [None]
+    assert caplog.text.count("W&B: log failed") == 1

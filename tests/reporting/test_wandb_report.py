@@ -6,7 +6,7 @@ import pytest
 from vitrine.cli import analyze
 from vitrine.core.settings import SettingError
 from vitrine.reporting.sinks import STORY
-from vitrine.reporting.wandb_report import logged
+from vitrine.reporting.wandb_report import logged_keys
 from vitrine.reporting.wandb_run import WandbSettings, wandb_logger
 from vitrine.reporting.wandb_sink import WandbSink
 from vitrine.runs.store import Store
@@ -118,7 +118,7 @@ def test_all_runs_of_the_project_are_shown_where_asked_for(tmp_path, made):
 
 
 def test_a_curve_of_several_layers_is_one_panel(made):
-    found = logged([made("plain", "standard")])
+    found = logged_keys([made("plain", "standard")])
     assert found.curves["Examples"] == {
         "dead_units": ["Examples/dead_units/layer1"],
         "entropy": ["Examples/entropy"],

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from vitrine.reporting import wandb_run
+from vitrine.reporting import wandb_internals
 from vitrine.reporting.wandb_run import WandbSettings, wandb_logger
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +30,7 @@ def opened(monkeypatch):
         return run
 
     monkeypatch.setattr(wandb, "init", init)
-    monkeypatch.setattr(wandb_run, "has_key", lambda: True)
+    monkeypatch.setattr(wandb_internals, "login_problem", lambda: None)
     return calls
 
 

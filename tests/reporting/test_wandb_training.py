@@ -11,7 +11,7 @@ from PIL import Image
 from vitrine import config
 from vitrine.cli import train
 from vitrine.modules.classifier import Classifier
-from vitrine.reporting.wandb_log import rows
+from vitrine.reporting import wandb_offline
 from vitrine.reporting.wandb_run import WandbSettings, wandb_logger
 
 pytest.importorskip("wandb")
@@ -86,7 +86,8 @@ def test_a_run_that_is_opened_again_keeps_its_id_and_is_appended_to(tmp_path, re
     folders = sorted(tmp_path.glob("run/wandb/offline-run-*"))
     assert all(records(folder, "run")[0]["resume"] for folder in folders)  # what `wandb sync` appends by
     assert [
-        (row["trainer/global_step"], row["Training/train/loss"]) for row in rows(tmp_path / "run", ids[0])
+        (row["trainer/global_step"], row["Training/train/loss"])
+        for row in wandb_offline.history(tmp_path / "run", ids[0])
     ] == [
         (1, 1.0),
         (1, 1.0),
@@ -94,21 +95,22 @@ def test_a_run_that_is_opened_again_keeps_its_id_and_is_appended_to(tmp_path, re
     ]
 
 
-def test_our_reader_reads_what_wandbs_own_does(tmp_path, history):
+def test_a_log_that_was_cut_off_is_read_up_to_there(tmp_path, history):
     logger, _ = wandb_logger(tmp_path / "run", WandbSettings())
     for step in range(40):  # more than a block of the log
         logger.log_metrics({f"long/name-{i}": i / 3 for i in range(200)}, step=step)
     identity = logger.experiment.id
     logger.experiment.finish()
-    ours = list(rows(tmp_path / "run", identity))
-    theirs = history(tmp_path / "run")
-    assert len(ours) == 40
-    assert [{k: v for k, v in row.items() if k[0] != "_"} for row in ours] == [
-        {k: v for k, v in row.items() if k[0] != "_"} for row in theirs
-    ]
+
+    def rows():
+        return list(wandb_offline.history(tmp_path / "run", identity))
+
+    whole = rows()
+    assert len(whole) == 40 and whole == history(tmp_path / "run")
+    assert whole[7]["Training/long/name-3"] == 1 and whole[7]["trainer/global_step"] == 7
     (file,) = tmp_path.glob("run/wandb/offline-run-*/run-*.wandb")
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])  # cut off by a kill
-    assert ours[: len(list(rows(tmp_path / "run", identity)))] == list(rows(tmp_path / "run", identity)) != []
+    assert whole[: len(rows())] == rows() != []
 
 
 def sweeps_command(parameters):

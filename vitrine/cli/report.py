@@ -1,4 +1,4 @@
-"""A W&B workspace and a W&B report that tell what runs have logged, section by section.
+"""A W&B workspace and a W&B report of what runs have logged, section by section.
 
     python analyze.py report RUN [RUN ...] [kind=workspace] [entity=TEAM] [project=NAME] [name="..."]
     python analyze.py report RUN [RUN ...] spec=FILE.json    write what would be saved; no account is needed
@@ -10,15 +10,13 @@ own checks of it, and never yet against a W&B server.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vitrine import config
 from vitrine.cli.arguments import print_command_help_if_asked, split_arguments
+from vitrine.core import atomic
 from vitrine.core.settings import SettingError, setting
 from vitrine.runs import run_folders
 
@@ -42,75 +40,66 @@ def main(arguments: list[str]) -> None:
     if not folders:
         known = run_folders.describe_runs("runs")
         raise SettingError("report", f"no run came, expected at least one; {known}")
-    made = _made(settings, folders)
+    views = _build(settings, folders)
     if settings.spec is not None:
-        _write(Path(settings.spec), {kind: _spec(thing) for kind, thing in made.items()})
+        from vitrine.reporting.wandb_internals import view_spec
+
+        _write(Path(settings.spec), {kind: view_spec(view) for kind, view in views.items()})
         print(f"what would be saved: {settings.spec}")
         return
-    for kind, thing in made.items():
+    for kind, view in views.items():
         try:
-            thing.save()
+            view.save()
         except Exception as error:
-            raise SettingError("report", f"W&B did not take the {kind}: {_line(error)}") from error
-        print(f"the {kind}: {thing.url}")
+            raise SettingError("report", f"W&B did not take the {kind}: {_first_line(error)}") from error
+        print(f"the {kind}: {view.url}")
 
 
-def _made(settings: Settings, folders: list[Path]) -> dict[str, Any]:
-    """What was asked for, by kind."""
+def _build(settings: Settings, folders: list[Path]) -> dict[str, Any]:
+    """The workspace, the report or both, by kind."""
     try:
         import wandb_workspaces  # noqa: F401
     except ImportError:
-        raise SettingError(
-            "report", 'needs the package wandb-workspaces: pip install -e ".[report]"'
-        ) from None
+        problem = 'needs the package wandb-workspaces: pip install -e ".[report]"'
+        raise SettingError("report", problem) from None
     from vitrine.reporting import wandb_report
 
-    them, project, entity = [], settings.project, settings.entity
+    runs = []
     for folder in folders:
         try:
-            them.append(wandb_report.run_of(folder))
+            runs.append(wandb_report.read_run(folder))
         except FileNotFoundError:
             raise SettingError(str(folder), "was never logged to W&B (no wandb-id)") from None
-        told = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        place = (told.get("logging") or {}).get("wandb") or {}
-        project, entity = project or place.get("project"), entity or place.get("entity")
-    named = {
-        "entity": entity or ("" if settings.spec is not None else _entity()),
-        "project": project or "vitrine",
-        "name": settings.name or " beside ".join(run.name for run in them)[:128],
+    default_entity = (
+        "" if settings.spec is not None else _default_entity()
+    )  # nothing is saved without a login
+    place = {
+        "entity": settings.entity or next((run.entity for run in runs if run.entity), default_entity),
+        "project": settings.project or next((run.project for run in runs if run.project), "vitrine"),
+        "name": settings.name or " beside ".join(run.name for run in runs)[:128],
     }
-    if settings.spec is None:
-        _entity()  # nothing is made without a login
-    found = wandb_report.logged(folders)
+    keys = wandb_report.logged_keys(folders)
     kinds = ("workspace", "report") if settings.kind == "both" else (settings.kind,)
-    shown = [] if settings.everything else them
-    return {kind: getattr(wandb_report, kind)(found, shown, **named) for kind in kinds}
+    shown = [] if settings.everything else runs
+    return {kind: getattr(wandb_report, kind)(keys, shown, **place) for kind in kinds}
 
 
-def _entity() -> str:
-    """Whose login it is."""
-    from vitrine.reporting.wandb_run import has_key
-
-    if not has_key():
-        raise SettingError(
-            "report", "needs a W&B account: `wandb login`, or WANDB_API_KEY; spec=FILE.json needs none"
-        )
+def _default_entity() -> str:
+    """The entity of the login."""
     import wandb
 
+    from vitrine.reporting.wandb_internals import login_problem
+
+    if problem := login_problem():
+        expected = "needs a W&B account: `wandb login`, or WANDB_API_KEY; spec=FILE.json needs none"
+        raise SettingError("report", f"{expected} ({problem})")
     try:
         return wandb.Api(timeout=30).default_entity
     except Exception as error:
-        raise SettingError("report", f"W&B did not answer: {_line(error)}") from error
-
-
-def _spec(thing: Any) -> Any:
-    """What the package sends to W&B, as plain containers."""
-    return json.loads(thing._to_model().spec.model_dump_json(by_alias=True, exclude_none=True))
+        raise SettingError("report", f"W&B did not answer: {_first_line(error)}") from error
 
 
 def _write(file: Path, content: Any) -> None:
-    from vitrine.core import atomic
-
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_json(file, content)
@@ -118,5 +107,5 @@ def _write(file: Path, content: Any) -> None:
         raise SettingError("spec", f"{file} cannot be written: {error.strerror}") from None
 
 
-def _line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]

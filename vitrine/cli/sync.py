@@ -2,8 +2,7 @@
 
     python analyze.py sync RUN [RUN ...]
 
-First the logs are mended where they name files by paths that were right elsewhere, then `wandb sync` uploads
-them, which needs a login. In a folder that was not moved `wandb sync RUN/wandb/offline-run-*` does the same.
+`wandb sync`, which needs a login, is started in the run's folder: paths in its log are relative to that.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from vitrine.runs import run_folders
 
 @dataclass(frozen=True)
 class Settings:
-    upload: bool = setting(True, "false: only mend the logs")
+    upload: bool = setting(True, "false: only look whether all files are there")
 
 
 def main(arguments: list[str]) -> None:
@@ -31,24 +30,22 @@ def main(arguments: list[str]) -> None:
     folders = list(dict.fromkeys(run_folders.find_run(word) for word in words))
     if not folders:
         raise SettingError("sync", f"no run came, expected at least one; {run_folders.describe_runs('runs')}")
-    from vitrine.reporting.wandb_moved import mend
-    from vitrine.reporting.wandb_run import has_key
+    from vitrine.reporting import wandb_internals, wandb_offline
 
-    logs = []
+    logs = {folder: wandb_offline.log_files(folder) for folder in folders}
     for folder in folders:
-        found = sorted(path.parent for path in folder.glob("wandb/offline-run-*/run-*.wandb"))
-        if not found:
+        if not logs[folder]:
             raise SettingError(str(folder), "has no offline run of W&B")
-        try:
-            if count := mend(folder):
-                print(f"{folder}: {count} files of artifacts found again")
-        except OSError as error:
-            raise SettingError(str(folder), f"cannot be mended: {error.strerror}") from None
-        logs += found
+        if missing := wandb_offline.missing_files(folder):
+            number = f"{len(missing)} files of tables or the page are missing and not uploaded"
+            print(f"{folder}: {number}, the first is {missing[0]}", file=sys.stderr)
     if not settings.upload:
         return
-    if not has_key():
-        raise SettingError("sync", "needs a W&B account: `wandb login`, or WANDB_API_KEY")
-    status = subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, logs)]).returncode
-    if status:
-        raise SystemExit(status)
+    if problem := wandb_internals.login_problem():
+        raise SettingError("sync", f"needs a W&B account: `wandb login`, or WANDB_API_KEY ({problem})")
+    for folder in folders:
+        places = [str(file.relative_to(folder)) for file in logs[folder]]
+        # -P: the run's folder has a directory named wandb
+        ran = subprocess.run([sys.executable, "-P", "-m", "wandb", "sync", *places], cwd=folder)
+        if ran.returncode:
+            raise SystemExit(ran.returncode)

@@ -1,95 +1,51 @@
-"""Calls into a library that may hang: each is waited for only so long, and never raises."""
+"""Calls into a library that may hang: each is waited for only so long."""
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
+from functools import partial
 from typing import Any
 
-_log = logging.getLogger(__name__)
+
+class CallTimeout(TimeoutError):
+    """A call did not return in time."""
 
 
-class Bounded:
-    """Makes calls one after another in a thread of its own.
+class BoundedCaller:
+    """Makes calls one after another in a thread of its own, which does not keep the process alive.
 
-    A call that fails is logged (once, where the same happens again and again) and passed over. After one
-    that does not come back in time nothing is called any more.
+    The thread starts here and not at a call, because Python 3.12 starts none while a process exits.
 
     Args:
-        name: who is called, for messages.
-
-    Attributes:
-        given_up: nothing is called any more.
-        on_give_up: called once when that happens, to end what hangs.
+        name: the thread's name.
     """
 
     def __init__(self, name: str):
-        self.name, self.given_up = name, False
-        self.on_give_up: Callable[[], Any] = lambda: None
-        self._calls: queue.SimpleQueue = queue.SimpleQueue()
-        self._said: set[str] = set()
-        self._thread: threading.Thread | None = None
+        self._calls: queue.SimpleQueue[tuple[Future, Callable[[], Any]]] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name=name, daemon=True).start()
 
-    def call(
-        self, what: str, seconds: float, function: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> bool:
-        """Whether `function` came back in time and without an exception.
-
-        Args:
-            what: what it is for, for messages.
-            seconds: how long to wait.
-        """
-        try:
-            self.ask(what, seconds, function, *args, **kwargs)
-            return True
-        except Hung:
-            return False
-        except Exception as error:
-            told = f"{what}: {type(error).__name__}: {error}"
-            if told not in self._said:
-                self._said.add(told)
-                _log.warning("%s: %s failed", self.name, what, exc_info=True)
-            return False
-
-    def ask(self, what: str, seconds: float, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """What `function` returns.
+    def call(self, seconds: float, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The return value of `function`.
 
         Raises:
-            Hung: it did not come back in time, or nothing is called any more.
-            Exception: what it raises.
+            CallTimeout: it did not return within `seconds`, or a call before it still has not.
+            Exception: what it raises; RuntimeError in place of SystemExit and KeyboardInterrupt.
         """
-        if self.given_up:
-            raise Hung(f"{self.name} was given up")
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name=f"calls to {self.name}", daemon=True)
-            self._thread.start()
-        done, outcome = threading.Event(), {}
-        self._calls.put((done, outcome, lambda: function(*args, **kwargs)))
-        if not done.wait(seconds):
-            self.give_up(f"{what} took more than {seconds:g} s")
-            raise Hung(f"{self.name} does not answer")
-        if "error" in outcome:
-            raise outcome["error"]
-        return outcome["result"]
+        result: Future = Future()
+        self._calls.put((result, partial(function, *args, **kwargs)))
+        if not wait([result], seconds).done:
+            raise CallTimeout(f"no answer within {seconds:g} s")
+        return result.result()
 
-    def give_up(self, why: str) -> None:
-        """Call nothing any more."""
-        if not self.given_up:
-            self.given_up = True
-            _log.warning("%s is done without from here on: %s", self.name, why)
-            self.on_give_up()
-
-    def _work(self) -> None:
+    def _run(self) -> None:
         while True:
-            done, outcome, function = self._calls.get()
+            result, function = self._calls.get()
             try:
-                outcome["result"] = function()
-            except BaseException as error:  # SystemExit, too: whoever asked decides
-                outcome["error"] = error if isinstance(error, Exception) else RuntimeError(repr(error))
-            done.set()
-
-
-class Hung(RuntimeError):
-    """A call did not come back in time."""
+                result.set_result(function())
+            except Exception as error:
+                result.set_exception(error)
+            except BaseException as error:
+                result.set_exception(RuntimeError(repr(error)))

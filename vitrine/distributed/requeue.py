@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shlex
@@ -11,7 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from vitrine.core.bounded import BoundedCaller, CallTimeout
 from vitrine.distributed.interruption import CTRL_C, Interrupted
+
+_log = logging.getLogger(__name__)
 
 SCONTROL_SECONDS = 10  # that `scontrol` may take: the job's grace period runs
 CLOSING_SECONDS = 15  # that the page and W&B may take
@@ -30,10 +34,11 @@ def end(interrupted: Interrupted, run: Any, close: Callable[[], None]) -> NoRetu
     first = _is_first()
     if first:
         print(after(interrupted, run), flush=True)
-    from vitrine.core.bounded import Bounded
-
     status = interrupted.status if first else 0
-    if not Bounded("closing").call("closing", CLOSING_SECONDS, close):
+    try:
+        BoundedCaller("closing").call(CLOSING_SECONDS, close)
+    except Exception as error:
+        _log.warning("the page or W&B was not closed: %s", error, exc_info=not isinstance(error, CallTimeout))
         sys.stderr.flush()
         os._exit(status)  # what hangs would keep the process as well
     raise SystemExit(status)

@@ -1,4 +1,4 @@
-"""A W&B workspace and a W&B report out of what runs have logged: the story of gallery.sinks, from the top."""
+"""A W&B workspace and a W&B report of what runs have logged, in the order of `sinks.STORY`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vitrine.reporting.sinks import STEP, STORY, UNITS, media_key, metric_key, s
 from vitrine.runs.metrics_csv import read_curves
 from vitrine.runs.store import Store
 
-_SAYS = {
+_INTRODUCTIONS = {
     "Training": "What was minimised, and what came of it on images that were never trained on.",
     "Robustness": "The same images under attack.",
     "Examples": "The images that excite each unit most, cut out and in place.",
@@ -23,24 +23,28 @@ _SAYS = {
     "Classes": "Accuracy of each class.",
     "Time": "Seconds that each technique took.",
 }
-# columns of the table of runs, those that some run has
-_COLUMNS = (
-    "best/accuracy",
-    "last/accuracy",
-    "best/robust_accuracy",
-    "last/robust_gap",
-    "last/pointing_game/sign",
-    "last/dead_units",
-    "seconds/analyses",
-)
+_OPEN = ("Training", "Robustness", "Examples")  # sections of the workspace that are not collapsed
+# columns of the table of runs, shown where a run has them
+_COLUMNS = [
+    f"summary:{key}"
+    for key in (
+        "best/accuracy",
+        "last/accuracy",
+        "best/robust_accuracy",
+        "last/robust_gap",
+        "last/pointing_game/sign",
+        "last/dead_units",
+        "seconds/analyses",
+    )
+]
 
 
 @dataclass
-class Logged:
+class LoggedKeys:
     """The keys that runs have on W&B.
 
     Attributes:
-        curves: keys of numbers, by section and panel.
+        curves: keys of metrics and scalars, by section and panel.
         media: keys of pictures, by section and technique.
         units: whether there is a table of units.
     """
@@ -50,65 +54,78 @@ class Logged:
     units: bool = False
 
     def sections(self) -> list[str]:
-        """Those that have something to show, in the order of the story, then the others."""
-        there = [*self.curves, *self.media]
-        return [*(s for s in STORY if s in there), *dict.fromkeys(s for s in there if s not in STORY)]
+        """The sections with keys: those of the story in its order, then the others."""
+        present = dict.fromkeys([*self.curves, *self.media])
+        return [
+            *(name for name in STORY if name in present),
+            *(name for name in present if name not in STORY),
+        ]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's id on W&B, its name, and whether it was trained against attacks."""
+    """A run on W&B.
+
+    Attributes:
+        robust: whether it was trained against attacks.
+        project, entity: as its settings have them, None where they leave it to W&B.
+    """
 
     id: str
     name: str
     robust: bool
+    project: str | None
+    entity: str | None
 
 
-def logged(run_dirs: Sequence[Path]) -> Logged:
-    """What the sinks made of what lies in these runs' folders."""
-    found = Logged()
+def logged_keys(run_dirs: Sequence[Path]) -> LoggedKeys:
+    """The keys under which W&B has what lies in these runs' folders."""
+    found = LoggedKeys()
 
-    def curve(key: str, panel: str) -> None:
-        keys = found.curves.setdefault(key.split("/")[0], {}).setdefault(panel, [])
+    def add(sections: dict[str, dict[str, list[str]]], section: str, panel: str, key: str) -> None:
+        keys = sections.setdefault(section, {}).setdefault(panel, [])
         if key not in keys:
             keys.append(key)
 
     for run_dir in run_dirs:
         for name in read_curves(run_dir):
-            curve(metric_key(name), _panel(name))
+            key = metric_key(name)
+            add(found.curves, key.split("/")[0], _panel(name), key)
         store = Store(run_dir)
         for step in store.steps():
             for analysis in store.results(step):
-                curve(f"Time/{analysis}", "seconds")
+                add(found.curves, "Time", "seconds", scalar_key(analysis, f"seconds/{analysis}"))
                 for scalar in store.scalars(step, analysis):
                     key = scalar_key(analysis, scalar.key)
-                    parts = key.split("/")[1:]
-                    curve(key, "/".join(parts[:-1] or parts))
-                techniques = found.media.setdefault(section(analysis), {})
+                    of, *parts = key.split("/")
+                    add(found.curves, of, "/".join(parts[:-1] or parts), key)
                 for entry in store.entries(step, analysis):
-                    keys = techniques.setdefault(analysis, [])
-                    if (key := media_key(analysis, entry["layer"])) not in keys:
-                        keys.append(key)
-                    whole = entry["layer"] is not None and entry["unit"] is not None
-                    found.units |= whole and entry["probe"] is None
-    found.media = {of: techniques for of, techniques in found.media.items() if techniques}
+                    add(found.media, section(analysis), analysis, media_key(analysis, entry["layer"]))
+                    of_unit = entry["layer"] is not None and entry["unit"] is not None
+                    found.units |= of_unit and entry["probe"] is None
     return found
 
 
-def run_of(run_dir: Path) -> Run:
-    """Who a run is on W&B.
+def read_run(run_dir: Path) -> Run:
+    """A run's identity on W&B.
 
     Raises:
         FileNotFoundError: it was never logged there.
     """
-    told = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
-    identity = (run_dir / "wandb-id").read_text(encoding="utf-8").strip()
-    objective = (told.get("objective") or {}).get("name", "standard")
-    return Run(identity, (told.get("run") or {}).get("name") or run_dir.name, objective != "standard")
+    settings = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
+    objective = (settings.get("objective") or {}).get("name", "standard")
+    wandb = (settings.get("logging") or {}).get("wandb") or {}
+    return Run(
+        id=(run_dir / "wandb-id").read_text(encoding="utf-8").strip(),
+        name=(settings.get("run") or {}).get("name") or run_dir.name,
+        robust=objective != "standard",
+        project=wandb.get("project"),
+        entity=wandb.get("entity"),
+    )
 
 
-def workspace(found: Logged, runs: Sequence[Run], *, entity: str, project: str, name: str) -> Any:
-    """A `wandb_workspaces.workspaces.Workspace`: a section for each of the story, only these runs shown.
+def workspace(keys: LoggedKeys, runs: Sequence[Run], *, entity: str, project: str, name: str) -> Any:
+    """A `wandb_workspaces.workspaces.Workspace` with the sections of `keys`, filtered to these runs.
 
     Args:
         runs: those to show; all of the project where there are none.
@@ -120,19 +137,15 @@ def workspace(found: Logged, runs: Sequence[Run], *, entity: str, project: str, 
         project=project,
         name=name,
         sections=[
-            ws.Section(
-                name=of, panels=_panels(found, of), is_open=of in ("Training", "Robustness", "Examples")
-            )
-            for of in found.sections()
+            ws.Section(name=name, panels=_panels(keys, name), is_open=name in _OPEN)
+            for name in keys.sections()
         ],
         settings=ws.WorkspaceSettings(x_axis=STEP, group_by_prefix="first"),
-        runset_settings=ws.RunsetSettings(
-            filters=_only(runs), pinned_columns=[f"summary:{column}" for column in _COLUMNS]
-        ),
+        runset_settings=ws.RunsetSettings(filters=_filter(runs), pinned_columns=_COLUMNS),
     )
 
 
-def report(found: Logged, runs: Sequence[Run], *, entity: str, project: str, name: str) -> Any:
+def report(keys: LoggedKeys, runs: Sequence[Run], *, entity: str, project: str, name: str) -> Any:
     """A `wandb_workspaces.reports.v2.Report`: a chapter for each section, plain runs beside robust ones.
 
     Args:
@@ -140,48 +153,47 @@ def report(found: Logged, runs: Sequence[Run], *, entity: str, project: str, nam
     """
     import wandb_workspaces.reports.v2 as wr
 
-    kinds = {"plain": [r for r in runs if not r.robust], "robust": [r for r in runs if r.robust]}
-    sets = {kind: of for kind, of in kinds.items() if of} or {"runs": []}
+    sets = {"plain": [r for r in runs if not r.robust], "robust": [r for r in runs if r.robust]}
+    sets = {kind: of_kind for kind, of_kind in sets.items() if of_kind} or {"runs": []}
 
     def runsets() -> list[Any]:
+        columns = ["run:displayName", *_COLUMNS]
         return [
-            wr.Runset(
-                name=kind,  # of the report's own project
-                filters=_only(of),
-                pinned_columns=["run:displayName", *(f"summary:{column}" for column in _COLUMNS)],
-            )
-            for kind, of in sets.items()
+            wr.Runset(name=kind, filters=_filter(of_kind), pinned_columns=columns)
+            for kind, of_kind in sets.items()
         ]
 
     blocks: list[Any] = [wr.TableOfContents()]
-    for of in found.sections():
-        blocks += [wr.H2(text=of), *([wr.P(text=_SAYS[of])] if of in _SAYS else [])]
-        blocks.append(wr.PanelGrid(runsets=runsets(), panels=_panels(found, of)))
+    for title in keys.sections():
+        blocks.append(wr.H2(text=title))
+        if title in _INTRODUCTIONS:
+            blocks.append(wr.P(text=_INTRODUCTIONS[title]))
+        blocks.append(wr.PanelGrid(runsets=runsets(), panels=_panels(keys, title)))
     return wr.Report(entity=entity, project=project, title=name, blocks=blocks, width="fluid")
 
 
-def _panels(found: Logged, of: str) -> list[Any]:
+def _panels(keys: LoggedKeys, section: str) -> list[Any]:
     import wandb_workspaces.reports.v2 as wr
 
     panels: list[Any] = [
-        wr.LinePlot(title=title, x=STEP, y=keys) for title, keys in found.curves.get(of, {}).items()
+        wr.LinePlot(title=title, x=STEP, y=curves) for title, curves in keys.curves.get(section, {}).items()
     ]
-    for technique, keys in found.media.get(of, {}).items():
+    for technique, media in keys.media.get(section, {}).items():
         wide = wr.Layout(w=24, h=12)
-        panels.append(wr.MediaBrowser(title=technique.replace("_", " "), media_keys=keys, layout=wide))
-    if found.units and UNITS.split("/")[0] == of:
+        panels.append(wr.MediaBrowser(title=technique.replace("_", " "), media_keys=media, layout=wide))
+    if keys.units and UNITS.split("/")[0] == section:
         panels.append(wr.WeavePanelSummaryTable(table_name=UNITS, layout=wr.Layout(w=24, h=16)))
     return panels
 
 
-def _only(runs: Sequence[Run]) -> str:
+def _filter(runs: Sequence[Run]) -> str:
     """The filter that lets these runs through; all where there are none."""
     return f"Metric('ID') in [{', '.join(repr(run.id) for run in runs)}]" if runs else ""
 
 
 def _panel(metric: str) -> str:
     """The panel that a metric is shown in: "loss" for "train/loss" and "val/loss"."""
-    of, *rest = metric.split("/")
+    prefix, *rest = metric.split("/")
     if metric_key(metric).startswith("Classes/"):
         return "accuracy"
-    return rest[-1] if rest and of in ("train", "val") else of
+    return rest[-1] if rest and prefix in ("train", "val") else prefix

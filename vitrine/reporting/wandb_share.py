@@ -1,8 +1,8 @@
-"""Several processes that log to one W&B run: the training leads, those that follow it add pictures.
+"""Several processes that log to one W&B run: the training leads, processes that follow it add pictures.
 
-On line W&B calls this shared mode. It wants *every* process of the run to be in it: a training that is not
-loses the rows that it logged first as soon as another joins in shared mode (wandb issue 12269). So a leader
-leaves a mark in the run's folder, and who follows a training without that mark stays off line.
+Online W&B calls this shared mode. *Every* process of the run has to be in it: a training that is not loses
+the rows that it logged first as soon as another joins in shared mode (wandb issue 12269). So a leader leaves
+a mark in the run's folder, and followers of a training without that mark stay offline.
 """
 
 from __future__ import annotations
@@ -14,27 +14,26 @@ from typing import Any
 
 from vitrine.core import atomic
 
-PARTS = ("alone", "leader", "follower")
 _MARK = "wandb-shared"
 
 
 def mode_of(run_dir: Path, part: str, mode: str) -> str:
-    """W&B's mode for one that plays a part in the run: "online" becomes "shared", or "offline"."""
+    """W&B's mode for the part that a process plays: "online" becomes "shared", or "offline"."""
     if mode != "online" or part == "alone":
         return mode
     return "shared" if part == "leader" or (run_dir / _MARK).exists() else "offline"
 
 
 def settings_of(part: str) -> dict[str, Any]:
-    """What `wandb.Settings` needs besides."""
+    """Further arguments of `wandb.Settings`."""
     if part != "follower":
         return {}
-    who = f"{socket.gethostname()}-{os.getpid()}"
+    process = f"{socket.gethostname()}-{os.getpid()}"
     return {
         "x_primary": False,  # the leader's settings, hardware and files stand
         "x_update_finish_state": False,  # a follower that ends does not end the run
-        "x_label": f"follower-{who}",
-        "x_sync_dir_suffix": who,  # off line: two that start in the same second
+        "x_label": f"follower-{process}",
+        "x_sync_dir_suffix": process,  # offline: two that start in the same second
     }
 
 

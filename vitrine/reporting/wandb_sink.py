@@ -27,51 +27,50 @@ SINGLES = 32
 
 
 class WandbSink:
-    """Logs to an open W&B run, which it never waits for without end.
+    """Logs to an open W&B run, for which it waits in bounded time.
 
     Args:
-        run: what `wandb.init` gave, or `WandbLogger.experiment`.
+        run: what `wandb.init` returned, or `WandbLogger.experiment`.
         classes: class names, for the table of units.
         page: upload the page when everything was logged.
-        run_dir: the run's folder, whose numbers rank it also where no analysis is logged.
+        run_dir: the run's folder, whose metrics rank it also where no analysis is logged.
     """
 
     def __init__(self, run: Any, classes: Sequence[str] = (), page: bool = True, run_dir: Path | None = None):
         self.run = run if isinstance(run, GuardedRun) else GuardedRun(run)
         self.classes, self.page = list(classes), page
-        self._run_dir, self._logged = run_dir, False
+        self._run_dir, self._has_results = run_dir, False
 
     def log(self, report: CheckpointReport, folder: Path) -> None:
-        """Show one checkpoint at its step; never raises.
+        """Show one checkpoint at its step; raises nothing.
 
-        Pictures are taken from `folder` where they lie there, so that none is encoded twice.
+        Pictures that lie in `folder` are copied from there rather than encoded again.
         """
-        if self.run.given_up:
+        if self.run.disabled:
             return
         try:
             folder = Path(folder)
-            self._run_dir, self._logged = folder.resolve().parent.parent, True
+            self._run_dir, self._has_results = folder.resolve().parent.parent, True
             self.run.log({STEP: int(report.step), **_payload(report, folder, self.classes)})
-            self.run.summarize(ranking(self._run_dir))
+            self.run.update_summary(ranking(self._run_dir))
             if not self.run.offline:
                 self._upload(f"analysis-{self.run.id}", "analysis", [folder], [f"step-{report.step}"])
         except Exception:
             _log.warning("step %d did not reach W&B", report.step, exc_info=True)
 
     def close(self) -> None:
-        """Rank the run, upload the page and end the run; never raises.
+        """Rank the run, upload the page and end the run; raises nothing.
 
-        Offline the page's artifact only says which files it is made of; `wandb sync` uploads them.
+        Offline the page's artifact only names the files it is made of; `wandb sync` uploads them.
         """
-        failed = isinstance(sys.exc_info()[1], BaseException)  # closed while an error is on its way up
+        failed = isinstance(sys.exc_info()[1], BaseException)  # closed while an exception propagates
         try:
-            if self._run_dir and not self.run.given_up:
-                self.run.summarize(ranking(self._run_dir))
-                if self.page and self._logged and (self._run_dir / "index.html").exists():
+            if self._run_dir and not self.run.disabled:
+                self.run.update_summary(ranking(self._run_dir))
+                if self.page and self._has_results and (self._run_dir / "index.html").exists():
                     page = [path for path in self._run_dir.iterdir() if path.suffix in (".html", ".js")]
-                    self._upload(
-                        f"page-{self.run.id}", "page", [*page, self._run_dir / "analysis"], ["final"]
-                    )
+                    paths = [*page, self._run_dir / "analysis"]
+                    self._upload(f"page-{self.run.id}", "page", paths, ["final"])
         except Exception:
             _log.warning("the page did not reach W&B", exc_info=True)
         self.run.finish(exit_code=1 if failed else None)
@@ -94,7 +93,7 @@ def _payload(report: CheckpointReport, folder: Path, classes: Sequence[str]) -> 
     files = {name: _files(folder / name) for name in report.results}
     for name, result in report.results.items():
         payload |= named_scalars(name, result)
-        payload |= dict(_media(report.step, name, result.figures, folder / name))
+        payload |= dict(_media(report.step, name, result.figures, files[name]))
 
     def picture(name: str, figure: Figure) -> Any:
         return _image(figure, files[name].get(figure.key), figure.caption)
@@ -104,37 +103,40 @@ def _payload(report: CheckpointReport, folder: Path, classes: Sequence[str]) -> 
     return payload
 
 
-def _media(step: int, name: str, figures: Sequence[Figure], folder: Path) -> Iterator[tuple[str, Any]]:
+def _media(
+    step: int, name: str, figures: Sequence[Figure], files: dict[str, Path]
+) -> Iterator[tuple[str, Any]]:
+    """An analysis' images by key, one a layer: a list of a few pictures, a sheet of many or of units."""
     import wandb
 
-    files = _files(folder)
     for layer, group in by_layer(figures).items():
-        of_units = any(figure.unit is not None for figure in group)
-        if len(group) <= SINGLES and not of_units:
-            captions = [f"step {step}: {figure.caption}" for figure in group]
-            if len({figure.image.shape for figure in group}) > 1:  # W&B shows a list in frames of one size
-                group, files = _framed(group), {}
-            if len({path.suffix for f in group if (path := files.get(f.key))}) > 1:  # and of one format
-                files = {}
-            shown = [_image(f, files.get(f.key), caption) for f, caption in zip(group, captions)]
-            yield media_key(name, layer), shown
-        else:
-            units = dict.fromkeys(figure.unit for figure in group if figure.unit is not None)
-            what = f"units {', '.join(map(str, units))}" if units else f"{len(group)} pictures"
-            caption = f"step {step}: {name}, {layer or 'all layers'}, {what}, row by row"
+        units = dict.fromkeys(figure.unit for figure in group if figure.unit is not None)
+        if len(group) > SINGLES or units:
+            content = f"units {', '.join(map(str, units))}" if units else f"{len(group)} pictures"
+            caption = f"step {step}: {name}, {layer or 'all layers'}, {content}, row by row"
             pixels = sheet([figure.image for figure in group]).numpy()
             yield media_key(name, layer), wandb.Image(pixels, caption=caption, file_type="jpg")
+            continue
+        one_size = len({figure.image.shape for figure in group}) == 1
+        one_format = len({path.suffix for figure in group if (path := files.get(figure.key))}) <= 1
+        # W&B shows a list in frames of one size, and stores it in one format
+        copied = files if one_size and one_format else {}
+        shown = group if one_size else _pad_to_one_size(group)
+        yield (
+            media_key(name, layer),
+            [_image(figure, copied.get(figure.key), f"step {step}: {figure.caption}") for figure in shown],
+        )
 
 
-def _framed(figures: Sequence[Figure]) -> list[Figure]:
-    """The same pictures, each at the top left of a frame that fits the largest."""
+def _pad_to_one_size(figures: Sequence[Figure]) -> list[Figure]:
+    """The same pictures, each at the top left of a canvas as high and as wide as the largest."""
     height, width = (max(figure.image.shape[side] for figure in figures) for side in (0, 1))
-    framed = []
+    padded = []
     for figure in figures:
-        frame = torch.full((height, width, 3), PAPER, dtype=torch.uint8)
-        frame[: figure.image.shape[0], : figure.image.shape[1]] = figure.image
-        framed.append(dataclasses.replace(figure, image=frame))
-    return framed
+        canvas = torch.full((height, width, 3), PAPER, dtype=torch.uint8)
+        canvas[: figure.image.shape[0], : figure.image.shape[1]] = figure.image
+        padded.append(dataclasses.replace(figure, image=canvas))
+    return padded
 
 
 def _image(figure: Figure, file: Path | None, caption: str) -> Any:
@@ -146,8 +148,9 @@ def _image(figure: Figure, file: Path | None, caption: str) -> Any:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    return {entry["key"]: folder / entry["file"] for entry in _listed(folder / "figures.json")}
-
-
-def _listed(path: Path) -> list[dict[str, Any]]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    """The files of an analysis' pictures by the figures' keys; empty where they are not on disk."""
+    try:
+        entries = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return {entry["key"]: folder / entry["file"] for entry in entries}

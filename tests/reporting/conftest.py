@@ -1,7 +1,5 @@
-import json
 import os
-import subprocess
-import sys
+import time
 
 import pytest
 import torch
@@ -76,13 +74,20 @@ def offline_home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def records():
-    """Reads the transaction log of an offline run, as W&B's own reader sees it."""
+    """Reads the transaction log of an offline run by W&B's own reader.
+
+    W&B writes a log's end after `finish` has returned; a log without one is of a run that was killed.
+    """
+    from vitrine.reporting.wandb_internals import read_log
 
     def read(folder, kind):
-        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-        found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-        return [record[kind] for record in found if record["type"] == kind]
+        (file,) = folder.glob("run-*.wandb")
+        deadline = time.monotonic() + 2
+        while True:
+            found = list(read_log(file))
+            if any(record["type"] == "exit" for record in found) or time.monotonic() > deadline:
+                return [record[kind] for record in found if record["type"] == kind]
+            time.sleep(0.05)
 
     return read
 

@@ -1,6 +1,9 @@
 """What is used of wandb beyond its public interface exists in the installed version, and does its part."""
 
+import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -38,11 +41,14 @@ def test_a_login_is_found_where_wandb_looks_for_it(monkeypatch, offline_home, ca
     assert wandb_internals.service_process() is None and capfd.readouterr() == ("", "")
 
 
-def test_the_records_of_a_log_are_those_that_wandbs_command_prints(tmp_path, records):
+def test_the_records_of_a_log_are_those_that_wandbs_command_prints(tmp_path):
     run = wandb.init(mode="offline", dir=tmp_path, settings=wandb.Settings(silent=True))
     run.log({"a/b.c": 1, "text": "line\u2028end"})
     run.finish()
+    wandb.teardown()  # only now the log is whole
     (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     found = list(wandb_internals.read_log(file))
-    assert [r["history"] for r in found if r["type"] == "history"] == records(file.parent, "history")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+    printed = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
+    assert found == [json.loads(line) for line in printed.splitlines()]
     assert next(r for r in found if r["type"] == "history")["history"]["item"]["a/b.c"] == 1

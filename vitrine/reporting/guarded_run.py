@@ -25,8 +25,8 @@ class GuardedRun:
 
     W&B's calls write to a socket that its own process, wandb-core, reads from. If that one is stopped, calls
     block once the socket is full, and so do the end of the run and of this process; if it was killed, calls
-    raise. In both cases W&B is disabled for the rest of the run: wandb-core is killed, one line is logged, and
-    further calls do nothing. What is on disk stays, and can be synced.
+    raise. In both cases W&B is disabled for the rest of the run: wandb-core is killed, one line is logged,
+    and further calls do nothing. What is on disk stays, and can be synced.
 
     Args:
         run: what `wandb.init` returned.

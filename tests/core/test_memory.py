@@ -10,7 +10,7 @@ import torch
 from vitrine.analyses import features
 from vitrine.analyses.base import Analysis, Figure, Scalar
 from vitrine.analyses.features import Features
-from vitrine.core.memory import ran_out
+from vitrine.core.memory import is_out_of_memory
 from vitrine.examination.examine import AnalysisSettings, examine, missing
 from vitrine.examination.subject import make_subject
 from vitrine.runs.store import Store
@@ -97,7 +97,7 @@ def test_other_failures_are_not_tried_again(tmp_path, subject):
 def test_what_the_allocator_of_the_host_really_says_is_understood():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
-    assert ran_out(caught.value)
+    assert is_out_of_memory(caught.value)
 
 
 def test_features_make_fewer_pictures_at_a_time(subject, monkeypatch):

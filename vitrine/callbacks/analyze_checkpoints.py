@@ -122,7 +122,7 @@ class AnalyzeCheckpoints(Checkpoint):
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        if getattr(exception, "spoiled", False):
+        if getattr(exception, "weights_unusable", False):
             self._noted = None  # its file was not written
         # whoever interrupts does not want to wait for pictures
         if isinstance(exception, Exception) and self.ranks.count == 1:

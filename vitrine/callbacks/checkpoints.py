@@ -149,7 +149,7 @@ class StepCheckpoints(RunCheckpoints):
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        if not (self._training and between_steps(trainer)) or getattr(exception, "spoiled", False):
+        if not (self._training and between_steps(trainer)) or getattr(exception, "weights_unusable", False):
             return
         if trainer.world_size > 1 and isinstance(exception, Exception):
             return  # it may have struck this rank alone, and it takes all of them to save

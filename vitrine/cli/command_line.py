@@ -12,7 +12,7 @@ from typing import Any
 
 from vitrine import config
 from vitrine.config import trainer_arguments
-from vitrine.core.settings import SettingError, Stopped, format_type
+from vitrine.core.settings import RunAborted, SettingError, format_type
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -21,14 +21,14 @@ def run_cli(main: Callable[[list[str]], None], arguments: list[str] | None = Non
     """Run a program's main on `arguments`, `sys.argv[1:]` unless given.
 
     Wrong input ends the process with exit status 2 and one message on stderr; what no program can go on
-    without (`settings.Stopped`, room on the disk) with 1 and one message.
+    without (`settings.RunAborted`, room on the disk) with 1 and one message.
     """
     try:
         main(sys.argv[1:] if arguments is None else arguments)
     except SettingError as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
-    except Stopped as error:
+    except RunAborted as error:
         words = [str(error), *getattr(error, "__notes__", [])]
         print(f"stopped: {one_line('; '.join(words))}", file=sys.stderr)
         raise SystemExit(1) from None

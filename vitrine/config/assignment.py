@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vitrine.core.settings import SettingError, alternatives, format_type, renamed
+from vitrine.core.settings import SettingError, format_type, renamed, union_members
 
 log = logging.getLogger(__name__)
 
@@ -71,17 +71,17 @@ def assign(
 
 def _to_float(value: Any, hint: Any, path: str) -> Any:
     """The value as a float where that is what is wanted: 1, 8/255, or a list of them; else as it came."""
-    for kind in alternatives(hint):
+    for kind in union_members(hint):
         if typing.get_origin(kind) is list and isinstance(value, list):
             return [_to_float(item, typing.get_args(kind)[0], path) for item in value]
-    if float not in alternatives(hint) or isinstance(value, bool):
+    if float not in union_members(hint) or isinstance(value, bool):
         return value
     if isinstance(value, str) and (ratio := FRACTION.fullmatch(value)):
         if float(ratio[2]) == 0:
             raise SettingError(path, f"is {value!r}, a division by zero")
         return float(ratio[1]) / float(ratio[2])
     try:
-        return float(value) if isinstance(value, int) and int not in alternatives(hint) else value
+        return float(value) if isinstance(value, int) and int not in union_members(hint) else value
     except OverflowError:
         raise SettingError(path, f"is {value}, more than a number here can hold") from None
 

@@ -8,7 +8,7 @@ import typing
 from typing import Any
 
 from vitrine.core.registry import nearest
-from vitrine.core.settings import SettingError, alternatives, format_type
+from vitrine.core.settings import SettingError, format_type, union_members
 
 DEFAULTS = {  # what differs from lightning.Trainer's own defaults
     "max_epochs": 5,
@@ -71,7 +71,7 @@ def check(arguments: dict[str, Any]) -> None:
 
 
 def _matches(value: Any, hint: Any) -> bool:
-    return hint is Any or any(_matches_member(value, member) for member in alternatives(hint))
+    return hint is Any or any(_matches_member(value, member) for member in union_members(hint))
 
 
 def _matches_member(value: Any, member: Any) -> bool:

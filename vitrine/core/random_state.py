@@ -1,4 +1,4 @@
-"""Every random number generator of the process, as plain containers and tensors."""
+"""The state of every random number generator of the process, as plain containers and tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 def capture() -> dict[str, Any]:
     """The states of python's, numpy's and torch's generators (CPU and, where CUDA is in use, every GPU).
 
-    Made of numbers, strings, lists and tensors: `torch.load(weights_only=True)` reads it back.
+    Numbers, strings, lists and tensors: `torch.load(weights_only=True)` reads it back.
     """
     version, words, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state()
@@ -32,7 +32,7 @@ def capture() -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any]) -> None:
-    """Put every generator where `capture` found it; GPUs that are not here are passed over."""
+    """Restore every generator to a captured state; GPUs that are not here are skipped."""
     python, numpy = state["python"], state["numpy"]
     random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
     keys = numpy["keys"].numpy().astype(np.uint32)

@@ -1,4 +1,4 @@
-"""Things by name: a table of names to places, and a good answer to a name that is not in it."""
+"""Objects by name, imported when asked for; unknown names are answered with the nearest known ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class UnknownName(ValueError):
-    """A name that is not known: says of which kind, the nearest names and the known ones."""
+    """A name that is not known; the message has its kind, the nearest names and the known ones."""
 
     def __init__(self, kind: str, name: object, known: Iterable[str]):
         self.kind, self.name, self.known = kind, name, list(known)
@@ -36,10 +36,10 @@ def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
 
 
 class Registry:
-    """Names to objects, each imported when it is asked for, so that naming a thing costs nothing.
+    """Names to objects, each imported when it is asked for, so that looking at the names costs nothing.
 
     Args:
-        kind: what the things are, for messages ("data set", "analysis").
+        kind: of objects, for messages ("data set", "analysis").
         places: name -> "module:attribute", or the thing itself.
     """
 
@@ -57,7 +57,7 @@ class Registry:
         self.places[name] = place
 
     def check(self, name: str) -> None:
-        """Raise UnknownName unless there is a thing of this name."""
+        """Raise UnknownName unless the name is known."""
         if name not in self:
             raise UnknownName(self.kind, name, self)
 

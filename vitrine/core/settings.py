@@ -1,4 +1,4 @@
-"""A setting is declared once: its type, its default, one line that says what it means, and its range."""
+"""Settings as dataclass fields, each declared once: type, default, one line of meaning, range."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class SettingError(ValueError):
-    """A setting that cannot be: names the key, what came and what was expected."""
+    """An invalid setting; the message names the key, what came and what was expected."""
 
     def __init__(self, key: str, problem: str):
         super().__init__(f"{key}: {problem}")
@@ -17,14 +17,14 @@ class SettingError(ValueError):
         self.problem = problem
 
 
-class Stopped(Exception):
+class RunAborted(Exception):
     """A run cannot go on, and its message says why in a line that needs no traceback.
 
     Attributes:
-        spoiled: whether the network as it is now is no good, so that no checkpoint of it must be written.
+        weights_unusable: whether the network is no good, so that no checkpoint of it may be written.
     """
 
-    spoiled = False
+    weights_unusable = False
 
 
 def setting(
@@ -37,7 +37,7 @@ def setting(
     choices: tuple[Any, ...] | None = None,
     renamed_from: str | None = None,
 ) -> Any:
-    """A dataclass field that knows what it means and which values are possible.
+    """A dataclass field with its meaning and its possible values.
 
     Args:
         default: the default; lists and dicts are copied for every instance.
@@ -80,7 +80,7 @@ def renamed(owner: type, key: str) -> str | None:
     return next((f.name for f in dataclasses.fields(owner) if f.metadata.get("renamed_from") == key), None)
 
 
-def alternatives(hint: Any) -> tuple[Any, ...]:
+def union_members(hint: Any) -> tuple[Any, ...]:
     """The members of a union type, or the type alone."""
     return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
@@ -88,7 +88,7 @@ def alternatives(hint: Any) -> tuple[Any, ...]:
 def format_type(hint: Any) -> str:
     """A type as a person would write it in a recipe; types that no recipe can hold are left out."""
     words = []
-    for member in alternatives(hint):
+    for member in union_members(hint):
         kind = typing.get_origin(member) or member
         if kind is typing.Literal:
             words += [str(value) for value in typing.get_args(member)]

@@ -19,14 +19,14 @@ from tqdm import tqdm
 
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.random_numbers import make_key
-from vitrine.core.settings import Stopped
+from vitrine.core.settings import RunAborted
 from vitrine.datamodules.memory import InMemory
 
 _In, _Out = TypeVar("_In"), TypeVar("_Out")
 progress_bar = partial(tqdm, unit="image", leave=False, disable=None)  # on a terminal only, not in a log
 
 
-class UnreadableImage(Stopped, ValueError):
+class UnreadableImage(RunAborted, ValueError):
     """A file that cannot be decoded as an image, or is missing; the message names it."""
 
 

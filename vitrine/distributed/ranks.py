@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitrine.core.memory import ran_out
+from vitrine.core.memory import is_out_of_memory
 from vitrine.distributed import interruption
 from vitrine.distributed.interruption import Interrupted
 
@@ -169,7 +169,7 @@ def _ending(failure: BaseException | None) -> _Ending | None:
     kind = "failed"
     if not isinstance(failure, Exception):
         kind = "interrupted"
-    elif ran_out(failure):
+    elif is_out_of_memory(failure):
         kind = "memory"
     elif isinstance(failure, RankFailed):
         kind = "deserted"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 
 from vitrine.analyses.base import Analysis, Subject
-from vitrine.core.memory import ran_out
+from vitrine.core.memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def halving(
             attempt(analysis, subject)
             return subject.batch_size
         except (MemoryError, RuntimeError) as error:
-            if not ran_out(error) or largest(analysis, subject) == 1:
+            if not is_out_of_memory(error) or largest(analysis, subject) == 1:
                 raise
             said = str(error).strip().splitlines() or [type(error).__name__]
         # out of the handler: the exception and the tensors in its frames are gone

@@ -10,12 +10,12 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from vitrine.core.settings import Stopped
+from vitrine.core.settings import RunAborted
 
 _CHECK_EVERY = 16  # steps, where a check makes the host wait for the device
 
 
-class NonFinite(Stopped, ArithmeticError):
+class NonFinite(RunAborted, ArithmeticError):
     """The loss, or the weights, are NaN or infinite.
 
     Attributes:
@@ -24,7 +24,7 @@ class NonFinite(Stopped, ArithmeticError):
         loss: its value; None where it is the weights that are not finite.
     """
 
-    spoiled = True
+    weights_unusable = True
 
     def __init__(self, what: str, step: int, indices: Sequence[int], loss: float | None = None):
         shown = ", ".join(map(str, indices[:8])) + (", ..." if len(indices) > 8 else "")

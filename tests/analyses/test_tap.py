@@ -5,7 +5,6 @@ import torchvision
 from torch import nn
 
 from vitrine.analyses.tap import as_maps, forward_to, input_channels, tapped, turns_maps
-from vitrine.core.network_scopes import eval_mode
 from vitrine.core.registry import UnknownName
 
 
@@ -79,16 +78,6 @@ def test_maps_with_as_many_channels_as_rows_are_not_turned_in_a_network_that_nev
     assert forward_to(network, torch.rand(1, 3, 6, 8), ["0"])["0"].shape == (1, 6, 6, 8)
     assert not turns_maps(torchvision.models.resnet18())
     assert turns_maps(torchvision.models.SwinTransformer([4, 4], 8, [2], [1], [7, 7], num_classes=2))
-
-
-def test_every_submodule_s_own_mode_returns():
-    network = nn.Sequential(nn.Dropout(), nn.Sequential(nn.Dropout()), nn.Dropout())
-    network[1].eval()
-    modes = [module.training for module in network.modules()]
-    with pytest.raises(RuntimeError), eval_mode(network):
-        assert not any(module.training for module in network.modules())
-        raise RuntimeError
-    assert [module.training for module in network.modules()] == modes
 
 
 def test_the_first_layer_tells_the_images_channels():

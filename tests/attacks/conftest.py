@@ -61,3 +61,17 @@ def own_labels() -> Callable[[nn.Module, Tensor], Tensor]:
         return answer
 
     return labels
+
+
+@pytest.fixture
+def boundary_distances() -> Callable[..., Tensor]:
+    """How far each image is from the nearest decision boundary of a linear network, [N], in closed form."""
+
+    def distances(network: nn.Module, images: Tensor, labels: Tensor, norm: str) -> Tensor:
+        weight, logits = network[1].weight.detach(), network(images).detach()
+        difference = weight[labels][:, None] - weight
+        size = difference.abs().sum(2) if norm == "linf" else difference.norm(dim=2)
+        gap = logits.gather(1, labels[:, None]) - logits
+        return torch.where(size > 0, gap / size.clamp(min=1e-12), torch.inf).amin(1)
+
+    return distances

@@ -10,21 +10,14 @@ from vitrine.attacks import AutoAttack, is_adversarial
 SHORT = {"steps": 30, "queries": 60, "batch_size": 16}
 
 
-def distances(network, pictures, labels, norm):
-    """How far each image is from the nearest boundary of a linear network, in closed form."""
-    weight, logits = network[1].weight.detach(), network(pictures).detach()
-    difference = weight[labels][:, None] - weight
-    size = difference.abs().sum(2) if norm == "linf" else difference.norm(dim=2)
-    gap = logits.gather(1, labels[:, None]) - logits
-    return torch.where(size > 0, gap / size.clamp(min=1e-12), torch.inf).amin(1)
-
-
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.02), ("l2", 0.05)])
-def test_breaks_every_image_whose_margin_is_smaller_and_no_other(norm, eps, linear, images, own_labels):
+def test_breaks_every_image_whose_margin_is_smaller_and_no_other(
+    norm, eps, linear, images, own_labels, boundary_distances
+):
     network, pictures = linear(classes=5), images(40, 1, 1, 12, low=0.3, high=0.7).double()
     labels = own_labels(network, pictures)
     *_, evaluation = AutoAttack(norm=norm, eps=eps, **SHORT).run(network, pictures, labels)
-    reach = distances(network, pictures, labels, norm)
+    reach = boundary_distances(network, pictures, labels, norm)
     assert 5 < (reach < eps).sum() < 35
     assert torch.equal(evaluation.robust, reach >= eps)
     assert torch.equal(is_adversarial(network, evaluation.adversarial, labels), reach < eps)

@@ -6,16 +6,12 @@ from vitrine.attacks.threat import NORMS
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_finds_the_nearest_boundary_of_a_linear_network(norm, linear, images, own_labels):
+def test_finds_the_nearest_boundary_of_a_linear_network(norm, linear, images, own_labels, boundary_distances):
     network, pictures = linear(classes=4), images(12, 1, 1, 12, low=0.3, high=0.7).double()
     labels = own_labels(network, pictures)
     ended = FAB(norm=norm, eps=None, steps=30)(network, pictures, labels)
     assert is_adversarial(network, ended, labels).all()
-    weight, logits = network[1].weight.detach(), network(pictures).detach()
-    difference = weight[labels][:, None] - weight
-    size = difference.abs().sum(2) if norm == "linf" else difference.norm(dim=2)
-    gap = logits.gather(1, labels[:, None]) - logits
-    nearest = torch.where(size > 0, gap / size.clamp(min=1e-12), torch.inf).amin(1)
+    nearest = boundary_distances(network, pictures, labels, norm)
     found = NORMS[norm].norm(ended - pictures)
     assert (found >= nearest - 1e-9).all()
     assert (found <= nearest * 1.06 + 1e-6).all(), "within the overshoot of 1.05"

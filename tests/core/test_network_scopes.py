@@ -1,4 +1,4 @@
-"""Promise 1, for whatever an analysis is given."""
+"""A network is left as it was, whatever runs inside a scope (promise 1)."""
 
 import random
 
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from vitrine.core import random_state
-from vitrine.core.network_scopes import full_isolation
+from vitrine.core.network_scopes import eval_mode, full_isolation
 
 
 def small_network() -> nn.Sequential:
@@ -155,3 +155,13 @@ def test_the_generators_of_every_gpu_are_put_back():
     with full_isolation():
         torch.rand(3, device="cuda")
     assert all(torch.equal(a, b) for a, b in zip(before, torch.cuda.get_rng_state_all()))
+
+
+def test_every_submodule_s_own_mode_returns():
+    network = nn.Sequential(nn.Dropout(), nn.Sequential(nn.Dropout()), nn.Dropout())
+    network[1].eval()
+    modes = [module.training for module in network.modules()]
+    with pytest.raises(RuntimeError), eval_mode(network):
+        assert not any(module.training for module in network.modules())
+        raise RuntimeError
+    assert [module.training for module in network.modules()] == modes

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from vitrine.datamodules.drawing.atlas import LAYERS, atlas
-from vitrine.datamodules.drawing.dice import Dice
 from vitrine.datamodules.drawing.faces import CLASSES
-from vitrine.datamodules.drawing.plates import Plates, paint, placed, tilted
+from vitrine.datamodules.drawing.plates import Plates, paint, place, random_plates
+from vitrine.datamodules.drawing.random_stream import RandomStream
 
 
 def upright(face: int, half_width: float) -> Plates:
@@ -38,10 +38,10 @@ def test_only_the_images_named_are_painted():
 
 def test_every_plate_is_as_wide_as_asked_for_and_stays_inside():
     faces = torch.arange(len(atlas().paints)).repeat(20)
-    dice = Dice(7, torch.arange(len(faces)))
-    width = dice.between(0.25, 0.7)
-    plates = tilted(dice, faces, width, torch.ones(len(faces), LAYERS, 3))
-    plates = placed(plates, dice.between(0, 1, 2), margin=0.0)
+    random = RandomStream(7, torch.arange(len(faces)))
+    width = random.uniform(0.25, 0.7)
+    plates = random_plates(random, faces, width, torch.ones(len(faces), LAYERS, 3))
+    plates = place(plates, random.uniform(0, 1, 2), margin=0.0)
     canvas, rows = torch.zeros(len(faces), 4, 128, 128), torch.arange(len(faces))
     paint(canvas, plates, rows, torch.full((len(faces),), 2 / 128), cover=3)
     measured = canvas[:, 3].amax(1).sum(1) / 128  # how far each column is covered, summed over columns

@@ -1,4 +1,4 @@
-"""What signs stand in front of: gradients, stripes, checks, bricks, a horizon, all under 1/f noise."""
+"""Backgrounds: gradients, stripes, checks, bricks, a horizon, all under 1/f noise."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vitrine.datamodules.drawing.dice import Dice
 from vitrine.datamodules.drawing.faces import PAINTS
 from vitrine.datamodules.drawing.noise import fractal
+from vitrine.datamodules.drawing.random_stream import RandomStream
 
 NOISE, GRADIENT, STRIPES, CHECKS, BRICKS, HORIZON = range(6)
 
@@ -39,7 +39,7 @@ class Ground(NamedTuple):
         phase: [n, 2], where the pattern begins, in pitches.
         contrast, roughness, tint: [n], of the pattern, of the noise, of the noise's colours.
         fall: [n], see `noise.fractal`.
-        words: int32 [n, 2], for the noise's light and colour.
+        seeds: int32 [n, 2], for the noise's light and colour.
     """
 
     kind: Tensor
@@ -51,26 +51,26 @@ class Ground(NamedTuple):
     roughness: Tensor
     tint: Tensor
     fall: Tensor
-    words: Tensor
+    seeds: Tensor
 
 
-def ground(dice: Dice) -> Ground:
+def ground(random: RandomStream) -> Ground:
     """A background for each image."""
     return Ground(
-        kind=dice.one_of(6),
-        colours=torch.stack([_colour(dice), _colour(dice)], dim=1),
-        heading=dice.heading(),
-        pitch=dice.between(0.12, 0.5),
-        phase=dice.between(0, 1, 2),
-        contrast=dice.between(0.3, 1.0),
-        roughness=dice.between(0.1, 0.7),
-        tint=dice.between(0.0, 0.12),
-        fall=dice.between(0.55, 1.0),
-        words=torch.stack([dice.words(), dice.words()], dim=1),
+        kind=random.integers(6),
+        colours=torch.stack([_colour(random), _colour(random)], dim=1),
+        heading=random.unit_vector(),
+        pitch=random.uniform(0.12, 0.5),
+        phase=random.uniform(0, 1, 2),
+        contrast=random.uniform(0.3, 1.0),
+        roughness=random.uniform(0.1, 0.7),
+        tint=random.uniform(0.0, 0.12),
+        fall=random.uniform(0.55, 1.0),
+        seeds=torch.stack([random.bits(), random.bits()], dim=1),
     )
 
 
-def cover(canvas: Tensor, ground: Ground, x: Tensor, y: Tensor) -> Tensor:
+def paint_background(canvas: Tensor, ground: Ground, x: Tensor, y: Tensor) -> Tensor:
     """Paint the backgrounds, in place.
 
     Args:
@@ -81,7 +81,7 @@ def cover(canvas: Tensor, ground: Ground, x: Tensor, y: Tensor) -> Tensor:
     Returns:
         The light of the noise, [n, size, size].
     """
-    noise = fractal(ground.words[:, 0], len(x), ground.fall)
+    noise = fractal(ground.seeds[:, 0], len(x), ground.fall)
     pattern = torch.empty_like(noise)
     for kind, function in enumerate((_flat, _gradient, _stripes, _checks, _bricks, _horizon)):
         rows = torch.nonzero(ground.kind == kind).flatten()
@@ -90,7 +90,7 @@ def cover(canvas: Tensor, ground: Ground, x: Tensor, y: Tensor) -> Tensor:
     share = pattern.mul_(ground.contrast[:, None, None]).add_(noise * ground.roughness[:, None, None])
     share.clamp_(-0.3, 1.3)
     # Light too varies with the noise, so that no two colours ever make a flat wall.
-    tint = fractal(ground.words[:, 1], len(x), ground.fall, octaves_left_out=2)
+    tint = fractal(ground.seeds[:, 1], len(x), ground.fall, octaves_left_out=2)
     tint *= ground.tint[:, None, None]
     shade = noise * (ground.roughness * 0.3)[:, None, None]
     first, second = ground.colours[:, :, :, None, None].unbind(1)
@@ -101,16 +101,16 @@ def cover(canvas: Tensor, ground: Ground, x: Tensor, y: Tensor) -> Tensor:
     return noise
 
 
-def _colour(dice: Dice) -> Tensor:
-    """Of the world mostly, of a sign's paint now and then, darker or lighter: [n, 3]."""
+def _colour(random: RandomStream) -> Tensor:
+    """A natural colour, or sometimes a sign's paint, darker or lighter: [n, 3]."""
     palette = torch.cat([_WORLD, _WORLD, PAINTS])
-    base = palette[dice.one_of(len(palette))]
-    light = dice.between(0.55, 1.2)[:, None]
-    return base * light + dice.between(-0.08, 0.08, 3)
+    base = palette[random.integers(len(palette))]
+    light = random.uniform(0.55, 1.2)[:, None]
+    return base * light + random.uniform(-0.08, 0.08, 3)
 
 
-def _along(ground: Ground, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Places in the pattern's own frame, in pitches: two of [n, size, size]."""
+def _pattern_coordinates(ground: Ground, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Coordinates in the pattern's own frame, in pitches: two of [n, size, size]."""
     c, s = (ground.heading / ground.pitch[:, None])[:, :, None, None].unbind(1)
     x, y = x[None, None, :], y[None, :, None]
     return c * x + s * y + ground.phase[:, :1, None], c * y - s * x + ground.phase[:, 1:, None]
@@ -131,12 +131,12 @@ def _wave(at: Tensor, sharpness: float) -> Tensor:
 
 
 def _stripes(ground: Ground, noise: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    along, _ = _along(ground, x, y)
+    along, _ = _pattern_coordinates(ground, x, y)
     return _wave(along, 4.0)
 
 
 def _checks(ground: Ground, noise: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    along, across = _along(ground, x, y)
+    along, across = _pattern_coordinates(ground, x, y)
     a, b = _wave(along * 0.5, 8.0), _wave(across * 0.5, 8.0)
     return a + b - 2 * a * b
 

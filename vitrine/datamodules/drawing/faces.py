@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vitrine.datamodules.drawing.lettering import written
+from vitrine.datamodules.drawing.lettering import text_distance
 from vitrine.datamodules.drawing.sdf import arc, disc, polygon, regular, stroke, union
 
 CLASSES = ["stop", "yield", "no entry", "speed limit", "priority", "crossing", "turn right", "warning"]
@@ -35,7 +35,7 @@ def signs(p: Tensor) -> list[tuple[int, Face]]:
     """Every face with its label, at points [..., 2]; a class may have several (a speed limit's numbers)."""
     circle, octagon, square, diamond, up, down = _outlines(p)
 
-    word = written(p, "STOP", half_width=0.13, half_height=0.31, gap=0.16, width=0.115)
+    word = text_distance(p, "STOP", half_width=0.13, half_height=0.31, gap=0.16, width=0.115)
     bar = polygon(p, _box(0.7, 0.15)) - 0.03
     shaft = union(
         polygon(p, [(-0.45, 0.6), (-0.45, 0.0), (-0.19, 0.0), (-0.19, 0.6)]),
@@ -47,7 +47,7 @@ def signs(p: Tensor) -> list[tuple[int, Face]]:
         disc(p, 0.105, (0.0, 0.42)),
     )
     numbers = {
-        text: written(p, text, half_width=w, half_height=0.37, gap=gap, width=width)
+        text: text_distance(p, text, half_width=w, half_height=0.37, gap=gap, width=width)
         for text, w, gap, width in [
             *((two, 0.18, 0.27, 0.145) for two in LIMITS if len(two) == 2),
             *((three, 0.135, 0.2, 0.12) for three in LIMITS if len(three) == 3),

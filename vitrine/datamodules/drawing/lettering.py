@@ -9,7 +9,7 @@ from vitrine.datamodules.drawing.sdf import Point, arc, stroke, union
 Path = list[Point]
 
 
-def written(
+def text_distance(
     points: Tensor, text: str, *, half_width: float, half_height: float, gap: float, width: float
 ) -> Tensor:
     """Distance to a word centred on the origin.

@@ -1,4 +1,4 @@
-"""What stands behind and before a sign: its pole, and a branch or a bar that hides a part of it."""
+"""The pole behind a sign, and a branch or a bar that occludes a part of it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vitrine.datamodules.drawing.dice import Dice
 from vitrine.datamodules.drawing.plates import Plates
+from vitrine.datamodules.drawing.random_stream import RandomStream
 
 
 class Pole(NamedTuple):
@@ -26,7 +26,7 @@ class Pole(NamedTuple):
     half_width: Tensor
     grey: Tensor
 
-    def rows(self, rows: Tensor) -> Pole:
+    def select(self, rows: Tensor) -> Pole:
         """The poles of some images."""
         return Pole(*(field[rows] for field in self))
 
@@ -50,7 +50,7 @@ class Obstacle(NamedTuple):
     ragged: Tensor
     colours: Tensor
 
-    def rows(self, rows: Tensor) -> Obstacle:
+    def select(self, rows: Tensor) -> Obstacle:
         """The obstacles of some images."""
         return Obstacle(*(field[rows] for field in self))
 
@@ -60,36 +60,41 @@ _GROWTH = torch.tensor(
 )
 
 
-def pole(dice: Dice, sign: Plates) -> Pole:
-    """A pole for each sign, as thick as befits it."""
+def pole(random: RandomStream, sign: Plates) -> Pole:
+    """A pole for each sign, in proportion to its width."""
     least, greatest = sign.bounds()
     width = (greatest - least)[:, 0]
     return Pole(
-        sign.centre, dice.between(-0.08, 0.08), width * dice.between(0.03, 0.05), dice.between(0.35, 0.7)
+        sign.centre,
+        random.uniform(-0.08, 0.08),
+        width * random.uniform(0.03, 0.05),
+        random.uniform(0.35, 0.7),
     )
 
 
-def obstacle(dice: Dice, sign: Plates) -> Obstacle:
+def obstacle(random: RandomStream, sign: Plates) -> Obstacle:
     """An obstacle for each sign, over its border rather than its middle: most of the sign stays visible."""
     least, greatest = sign.bounds()
     radius = (greatest - least).amin(1) / 2
-    is_bar = dice.chance(0.5)
-    aside = torch.where(is_bar, dice.between(0.25, 0.8), dice.between(0.85, 1.15))
-    reach = torch.where(is_bar, dice.between(0.06, 0.15), dice.between(0.35, 0.65))
-    way = dice.heading()
+    is_bar = random.bernoulli(0.5)
+    aside = torch.where(is_bar, random.uniform(0.25, 0.8), random.uniform(0.85, 1.15))
+    reach = torch.where(is_bar, random.uniform(0.06, 0.15), random.uniform(0.35, 0.65))
+    way = random.unit_vector()
     heading = torch.stack([-way[:, 1], way[:, 0]], dim=1)  # a bar passes the middle at the distance `aside`
-    base = _GROWTH[dice.one_of(len(_GROWTH))]
+    base = _GROWTH[random.integers(len(_GROWTH))]
     return Obstacle(
         is_bar,
         (least + greatest) / 2 + way * (aside * radius)[:, None],
         heading,
         reach * radius,
-        radius * torch.where(is_bar, dice.between(0.0, 0.06), dice.between(0.1, 0.35)),
-        torch.stack([base * dice.between(0.5, 0.9)[:, None], base * dice.between(1.0, 1.5)[:, None]], dim=1),
+        radius * torch.where(is_bar, random.uniform(0.0, 0.06), random.uniform(0.1, 0.35)),
+        torch.stack(
+            [base * random.uniform(0.5, 0.9)[:, None], base * random.uniform(1.0, 1.5)[:, None]], dim=1
+        ),
     )
 
 
-def raise_pole(canvas: Tensor, poles: Pole, rows: Tensor, softness: Tensor, at: Tensor) -> None:
+def paint_pole(canvas: Tensor, poles: Pole, rows: Tensor, softness: Tensor, at: Tensor) -> None:
     """Paint poles onto some of the images ([n, channels, size, size]), in place; as for `plates.paint`."""
     left, top = (poles.top[:, k, None] for k in (0, 1))
     middle = left + (at - top) * poles.slope[:, None]  # [m, size], by row
@@ -100,10 +105,10 @@ def raise_pole(canvas: Tensor, poles: Pole, rows: Tensor, softness: Tensor, at: 
     opacity *= (0.5 + (at - top)[:, :, None] / soft).clamp_(0, 1)
     # A round pole: lighter a little to the left of its middle.
     round_ = 1.15 - (aside + 0.4).clamp_(-1.5, 1.5).square_() * 0.35
-    _over(canvas, rows, 3, opacity[:, None], (round_ * poles.grey[:, None, None])[:, None])
+    _blend(canvas, rows, 3, opacity[:, None], (round_ * poles.grey[:, None, None])[:, None])
 
 
-def obstruct(
+def paint_obstacle(
     canvas: Tensor,
     obstacles: Obstacle,
     rows: Tensor,
@@ -128,10 +133,10 @@ def obstruct(
     opacity = (0.5 - distance / softness[:, None, None]).clamp_(0, 1)
     first, second = obstacles.colours[:, :, :, None, None].unbind(1)
     colours = first + (texture * 0.9 + 0.5).clamp_(0, 1)[:, None] * (second - first)
-    _over(canvas, rows, 3, opacity[:, None], colours)
+    _blend(canvas, rows, 3, opacity[:, None], colours)
     canvas[rows, uncover] = canvas[rows, uncover] * (1 - opacity)
 
 
-def _over(canvas: Tensor, rows: Tensor, channels: int, opacity: Tensor, colours: Tensor) -> None:
+def _blend(canvas: Tensor, rows: Tensor, channels: int, opacity: Tensor, colours: Tensor) -> None:
     below = canvas[rows, :channels]
     canvas[rows, :channels] = below + opacity * (colours - below)

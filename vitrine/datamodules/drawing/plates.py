@@ -1,4 +1,4 @@
-"""Flat plates in space: where they are in the image, and painting them with anti-aliased edges."""
+"""Flat plates in space: their position in the image, and painting them with anti-aliased edges."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vitrine.datamodules.drawing.atlas import LAYERS, REACH, Atlas, atlas
-from vitrine.datamodules.drawing.dice import Dice, turned
+from vitrine.datamodules.drawing.random_stream import RandomStream, rotation
 
 
 class Plates(NamedTuple):
@@ -32,7 +32,7 @@ class Plates(NamedTuple):
     least: Tensor
     greatest: Tensor
 
-    def rows(self, rows: Tensor) -> Plates:
+    def select(self, rows: Tensor) -> Plates:
         """The plates of some images."""
         return Plates(*(field[rows] for field in self))
 
@@ -41,17 +41,17 @@ class Plates(NamedTuple):
         return self.centre + self.least, self.centre + self.greatest
 
 
-def tilted(dice: Dice, face: Tensor, width: Tensor, paints: Tensor) -> Plates:
-    """Plates around the origin, turned, sheared and seen in perspective by chance.
+def random_plates(random: RandomStream, face: Tensor, width: Tensor, paints: Tensor) -> Plates:
+    """Plates around the origin, randomly rotated, sheared and seen in perspective.
 
     Args:
-        dice: of n images.
+        random: numbers of n images.
         face: int64 [n].
-        width: [n], in the image, as a share of the image's.
+        width: [n], in the image, as a fraction of the image's.
         paints: [n, LAYERS, 3].
     """
-    cosine, sine = turned(dice.between(-0.13, 0.13)).unbind(-1)  # up to 15 degrees
-    shear, squash = dice.between(-0.12, 0.12), dice.between(0.78, 1.12)
+    cosine, sine = rotation(random.uniform(-0.13, 0.13)).unbind(-1)  # up to 15 degrees
+    shear, squash = random.uniform(-0.12, 0.12), random.uniform(0.78, 1.12)
     # Rotation after shear after squeezing the width, as when walking past the plate.
     frame = torch.stack(
         [
@@ -60,7 +60,7 @@ def tilted(dice: Dice, face: Tensor, width: Tensor, paints: Tensor) -> Plates:
         ],
         dim=1,
     )
-    lean = dice.between(-0.14, 0.14, 2)
+    lean = random.uniform(-0.14, 0.14, 2)
     outline = atlas().outlines[face]
     near = 1 - outline[..., 0] * lean[:, :1] - outline[..., 1] * lean[:, 1:]
     outline = outline / near[..., None]
@@ -71,7 +71,7 @@ def tilted(dice: Dice, face: Tensor, width: Tensor, paints: Tensor) -> Plates:
     return Plates(face, nowhere, frame * scale[:, None], lean, paints, least * scale, greatest * scale)
 
 
-def placed(plates: Plates, where: Tensor, margin: float) -> Plates:
+def place(plates: Plates, where: Tensor, margin: float) -> Plates:
     """The plates moved to `where` ([n, 2], 0 to 1) in the room that the image has for them.
 
     Args:
@@ -106,7 +106,9 @@ def paint(canvas: Tensor, plates: Plates, rows: Tensor, softness: Tensor, cover:
         these = torch.nonzero(side == pixels).flatten()
         span = torch.arange(pixels)
         xs, ys = corner[these, :1] + span, corner[these, 1:] + span  # [m, pixels]
-        opacity = _opacity(table, plates.rows(these), softness[these], _middles(xs, size), _middles(ys, size))
+        opacity = _opacity(
+            table, plates.select(these), softness[these], _pixel_centers(xs, size), _pixel_centers(ys, size)
+        )
         colours = plates.paints[these, :, :, None, None]
         face = opacity[:, 1:2] * (colours[:, 1] - colours[:, 0])
         face += colours[:, 0]
@@ -121,7 +123,7 @@ def paint(canvas: Tensor, plates: Plates, rows: Tensor, softness: Tensor, cover:
             windows[rows[these], cover, top, left] = (1 - below).mul_(opacity[:, 0]).add_(below)
 
 
-def _middles(pixels: Tensor, size: int) -> Tensor:
+def _pixel_centers(pixels: Tensor, size: int) -> Tensor:
     return (2 * pixels + 1).float() / size - 1
 
 

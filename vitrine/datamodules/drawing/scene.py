@@ -1,4 +1,4 @@
-"""A traffic sign in a cluttered scene: what is where (`compose`), and the picture of it (`render`)."""
+"""A traffic sign in a cluttered scene: its random composition (`compose`), and its image (`render`)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from vitrine.core.random_numbers import make_key
 from vitrine.datamodules.drawing import backgrounds, noise
 from vitrine.datamodules.drawing.atlas import atlas
 from vitrine.datamodules.drawing.backgrounds import Ground
-from vitrine.datamodules.drawing.dice import Dice
 from vitrine.datamodules.drawing.faces import CLASSES, PAINTS
-from vitrine.datamodules.drawing.obstacles import Obstacle, Pole, obstacle, obstruct, pole, raise_pole
-from vitrine.datamodules.drawing.plates import Plates, paint, placed, tilted
+from vitrine.datamodules.drawing.obstacles import Obstacle, Pole, obstacle, paint_obstacle, paint_pole, pole
+from vitrine.datamodules.drawing.plates import Plates, paint, place, random_plates
+from vitrine.datamodules.drawing.random_stream import RandomStream
 from vitrine.datamodules.drawing.stickers import sticker
 
 SIGN, STICKER = 3, 4  # channels of the canvas, after the colours: how much of a pixel shows them
@@ -22,7 +22,7 @@ BLANKS = 3  # at most, in an image
 
 
 class Light(NamedTuple):
-    """How each image is lit and taken; tensors over images.
+    """Illumination and camera of each image; tensors over images.
 
     Attributes:
         gain: [n, 3], by colour.
@@ -40,17 +40,17 @@ class Light(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """What is where in each of n images, whatever the number of pixels.
+    """The composition of each of n images, independent of the image size.
 
     Attributes:
         ground: the background.
         blanks: plates that are no sign, each with the images that have it (bool, [n]).
         pole: what the sign stands on, and which images have it.
-        sign: the sign, and which images have it: all of them, unless somebody takes it away.
+        sign: the sign, and which images have it; `compose` gives it to all.
         obstacle: what stands before the sign, and which images have it.
         sticker: the class-coded sticker, and which images have it.
         light: how it is lit.
-        words: int32 [n], for the grain.
+        seeds: int32 [n], for the grain.
     """
 
     ground: Ground
@@ -60,15 +60,15 @@ class Scene(NamedTuple):
     obstacle: tuple[Obstacle, Tensor]
     sticker: tuple[Plates, Tensor]
     light: Light
-    words: Tensor
+    seeds: Tensor
 
 
 class Drawing(NamedTuple):
-    """Pictures and the truth about them.
+    """Images and their ground truth.
 
     Attributes:
         images: uint8, [n, 3, size, size].
-        sign, sticker: bool, [n, size, size], the pixels most of which show the sign, or the sticker.
+        sign, sticker: bool, [n, size, size], the pixels more than half covered by the sign, or the sticker.
     """
 
     images: Tensor
@@ -77,7 +77,7 @@ class Drawing(NamedTuple):
 
 
 def compose(seed: int, indices: Tensor, labels: Tensor, stickers: Tensor) -> Scene:
-    """The scenes of some indices, each a function of the seed and its own index, label and sticker only.
+    """The scenes at some indices, each a function of the seed and its own index, label and sticker only.
 
     Args:
         seed: any integer.
@@ -86,90 +86,90 @@ def compose(seed: int, indices: Tensor, labels: Tensor, stickers: Tensor) -> Sce
         stickers: bool, [n], which images have the sticker of their class; nothing else depends on it.
     """
 
-    def dice(purpose: int) -> Dice:
-        return Dice(make_key(seed, purpose), indices)
+    def stream(purpose: int) -> RandomStream:
+        return RandomStream(make_key(seed, purpose), indices)
 
-    sign = _sign(dice(0), labels)
+    sign = _sign(stream(0), labels)
     blanks = []
     for slot in range(BLANKS):
-        rolled = dice(10 + slot)
-        present = rolled.chance(0.55)  # before the plate, so that what a plate takes never moves it
-        blanks.append((_blank(rolled), present))
-    occluded, poles = dice(2), dice(3)
-    light = dice(5)
+        plate = stream(10 + slot)
+        present = plate.bernoulli(0.55)  # before the plate, whose numbers may then grow in count
+        blanks.append((_blank(plate), present))
+    occluded, poles = stream(2), stream(3)
+    light = stream(5)
     return Scene(
-        ground=backgrounds.ground(dice(1)),
+        ground=backgrounds.ground(stream(1)),
         blanks=tuple(blanks),
-        pole=(pole(poles, sign), poles.chance(0.6)),
+        pole=(pole(poles, sign), poles.bernoulli(0.6)),
         sign=(sign, torch.ones(len(indices), dtype=torch.bool)),
-        obstacle=(obstacle(occluded, sign), occluded.chance(0.35)),
-        sticker=(sticker(dice(4), labels, sign), stickers),
+        obstacle=(obstacle(occluded, sign), occluded.bernoulli(0.35)),
+        sticker=(sticker(stream(4), labels, sign), stickers),
         light=Light(
-            gain=light.between(0.6, 1.2)[:, None] * light.between(0.9, 1.1, 3),
-            slope=light.between(-0.25, 0.25, 2),
-            haze=light.between(0.0, 0.12),
-            blur=light.between(0.5, 2.2) / 32,
-            grain=light.between(0.01, 0.09),
+            gain=light.uniform(0.6, 1.2)[:, None] * light.uniform(0.9, 1.1, 3),
+            slope=light.uniform(-0.25, 0.25, 2),
+            haze=light.uniform(0.0, 0.12),
+            blur=light.uniform(0.5, 2.2) / 32,
+            grain=light.uniform(0.01, 0.09),
         ),
-        words=light.words(),
+        seeds=light.bits(),
     )
 
 
 def render(scene: Scene, size: int) -> Drawing:
-    """Pictures of the scenes, `size` pixels a side."""
+    """Images of the scenes, `size` pixels a side."""
     at = (2 * torch.arange(size) + 1).float() / size - 1
-    canvas = torch.zeros(len(scene.words), 5, size, size)
-    texture = backgrounds.cover(canvas[:, :3], scene.ground, at, at)
+    canvas = torch.zeros(len(scene.seeds), 5, size, size)
+    texture = backgrounds.paint_background(canvas[:, :3], scene.ground, at, at)
     softness = scene.light.blur.clamp(min=2 / size)
 
     for blank, present in scene.blanks:
         rows = torch.nonzero(present).flatten()
-        paint(canvas, blank.rows(rows), rows, softness[rows])
+        paint(canvas, blank.select(rows), rows, softness[rows])
     rows = torch.nonzero(scene.pole[1]).flatten()
-    raise_pole(canvas, scene.pole[0].rows(rows), rows, softness[rows], at)
+    paint_pole(canvas, scene.pole[0].select(rows), rows, softness[rows], at)
     rows = torch.nonzero(scene.sign[1]).flatten()
-    paint(canvas, scene.sign[0].rows(rows), rows, softness[rows], cover=SIGN)
+    paint(canvas, scene.sign[0].select(rows), rows, softness[rows], cover=SIGN)
     rows = torch.nonzero(scene.obstacle[1]).flatten()
-    obstruct(canvas, scene.obstacle[0].rows(rows), rows, softness[rows], texture, at, uncover=SIGN)
+    paint_obstacle(canvas, scene.obstacle[0].select(rows), rows, softness[rows], texture, at, uncover=SIGN)
     rows = torch.nonzero(scene.sticker[1]).flatten()
-    paint(canvas, scene.sticker[0].rows(rows), rows, softness[rows], cover=STICKER)
+    paint(canvas, scene.sticker[0].select(rows), rows, softness[rows], cover=STICKER)
 
-    return Drawing(_exposed(canvas[:, :3], scene, at), canvas[:, SIGN] > 0.5, canvas[:, STICKER] > 0.5)
+    return Drawing(_apply_light(canvas[:, :3], scene, at), canvas[:, SIGN] > 0.5, canvas[:, STICKER] > 0.5)
 
 
-def _exposed(colours: Tensor, scene: Scene, at: Tensor) -> Tensor:
-    """What a camera makes of it: uint8, [n, 3, size, size]."""
+def _apply_light(colours: Tensor, scene: Scene, at: Tensor) -> Tensor:
+    """The colours under each image's light, haze and grain: uint8, [n, 3, size, size]."""
     light = scene.light
     slope = light.slope[:, 0, None, None] * at + light.slope[:, 1, None, None] * at[:, None] + 1
     image = colours * slope[:, None]
     image *= (light.gain * 255)[:, :, None, None]
-    noise.add_grain(image, scene.words, light.grain * 255)
+    noise.add_grain(image, scene.seeds, light.grain * 255)
     image += (light.haze * 255 + 0.5)[:, None, None, None]
     return image.clamp_(0, 255).to(torch.uint8)
 
 
-def _worn(dice: Dice, paints: Tensor) -> Tensor:
-    """Paints, [n, LAYERS], as colours, [n, LAYERS, 3]: faded a little, each plate in its own way."""
-    faded = dice.between(0.0, 0.25)[:, None, None]
+def _fade(random: RandomStream, paints: Tensor) -> Tensor:
+    """Paints, [n, LAYERS], as randomly faded colours, [n, LAYERS, 3]."""
+    faded = random.uniform(0.0, 0.25)[:, None, None]
     colours = PAINTS[paints]
-    shift = dice.between(-0.05, 0.05, 3)[:, None]
+    shift = random.uniform(-0.05, 0.05, 3)[:, None]
     return colours + (0.55 - colours) * faded + shift
 
 
-def _sign(dice: Dice, labels: Tensor) -> Plates:
+def _sign(random: RandomStream, labels: Tensor) -> Plates:
     table = atlas()
-    pick, face = dice.between(0, 1), torch.empty_like(labels)
+    pick, face = random.uniform(0, 1), torch.empty_like(labels)
     for label in range(len(CLASSES)):
         variants = table.variants[label]
         chosen = variants[(pick * len(variants)).long().clamp_(max=len(variants) - 1)]
         face = torch.where(labels == label, chosen, face)
-    width = dice.between(0.25, 0.70)
-    plates = tilted(dice, face, width, _worn(dice, table.paints[face]))
-    return placed(plates, dice.between(0, 1, 2), margin=0.0)
+    width = random.uniform(0.25, 0.70)
+    plates = random_plates(random, face, width, _fade(random, table.paints[face]))
+    return place(plates, random.uniform(0, 1, 2), margin=0.0)
 
 
-def _blank(dice: Dice) -> Plates:
+def _blank(random: RandomStream) -> Plates:
     table = atlas()
-    face = table.blanks[dice.one_of(len(table.blanks))]
-    plates = tilted(dice, face, dice.between(0.12, 0.45), _worn(dice, table.paints[face]))
-    return placed(plates, dice.between(0, 1, 2), margin=-0.2)
+    face = table.blanks[random.integers(len(table.blanks))]
+    plates = random_plates(random, face, random.uniform(0.12, 0.45), _fade(random, table.paints[face]))
+    return place(plates, random.uniform(0, 1, 2), margin=-0.2)

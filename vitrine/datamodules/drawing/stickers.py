@@ -1,4 +1,4 @@
-"""A small sticker that gives the class away: what a shortcut looks like."""
+"""A small sticker that gives the class away: a shortcut for a network to learn."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from vitrine.datamodules.drawing.atlas import LAYERS, atlas
-from vitrine.datamodules.drawing.dice import Dice
 from vitrine.datamodules.drawing.faces import PAINTS, WHITE
 from vitrine.datamodules.drawing.plates import Plates
+from vitrine.datamodules.drawing.random_stream import RandomStream
 
 # A colour a class, none of them a sign's.
 COLOURS = torch.tensor(
@@ -26,7 +26,7 @@ COLOURS = torch.tensor(
 WIDTH = 0.12  # of the image's
 
 
-def sticker(dice: Dice, labels: Tensor, sign: Plates) -> Plates:
+def sticker(random: RandomStream, labels: Tensor, sign: Plates) -> Plates:
     """The sticker of each image's class, on the side of the sign where most room is, clear of the sign."""
     least, greatest = sign.bounds()
     room = torch.cat(
@@ -34,7 +34,7 @@ def sticker(dice: Dice, labels: Tensor, sign: Plates) -> Plates:
     )  # left, above, right, below: at least 0.3 is left somewhere
     side = room.argmax(1)
     size = len(labels)
-    along = dice.between(WIDTH - 1, 1 - WIDTH)
+    along = random.uniform(WIDTH - 1, 1 - WIDTH)
     gap = room.gather(1, side[:, None])[:, 0]
     clear = torch.where(side < 2, gap / 2 - 1, 1 - gap / 2)  # the middle of the room
     beside = (side % 2 == 0)[:, None]

@@ -29,7 +29,7 @@ from benchmarks.ratio import Timing, hardware, table
 from vitrine.datamodules.base import Batch
 from vitrine.modules import Classifier, OptimizerSettings, load_network
 from vitrine.modules.objectives.standard import Standard
-from vitrine.modules.optimizers import build
+from vitrine.modules.optimizers import build_optimizer
 
 WANTED = 0.95
 SETTINGS = OptimizerSettings(lr=0.01)
@@ -37,7 +37,7 @@ SETTINGS = OptimizerSettings(lr=0.01)
 
 def plain(network: nn.Module, batches: list[Batch], total: int, precision: str) -> Callable[[], None]:
     """A hand-written loop over `batches`, to be called as often as there are rounds."""
-    optimizer, scheduler = build(SETTINGS, network, total)
+    optimizer, scheduler = build_optimizer(SETTINGS, network, total)
     device = batches[0].images.device.type
 
     def loop() -> None:

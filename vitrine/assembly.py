@@ -96,7 +96,9 @@ def classifier(settings: Settings, images: ImageDataModule) -> Classifier:
     with as_setting_error("objective"):
         objective = chosen(**values)
     with as_setting_error("optimizer"):
-        optimizers.build(settings.optimizer, built, steps=1000)  # said now, not once the run has begun
+        optimizers.build_optimizer(
+            settings.optimizer, built, steps=1000
+        )  # errors now, not at the start of training
     with as_setting_error("model"):
         return Classifier(built, objective, settings.optimizer, images.classes, settings.model.compile)
 

@@ -211,7 +211,7 @@ def test_weights_that_do_not_fit_are_answered_with_the_nearest_names(tmp_path):
 def test_a_head_of_other_classes_is_refused_or_started_afresh_when_asked(tmp_path):
     network = load_network("resnet20", classes=10)
     torch.save(network.state_dict(), tmp_path / "weights.pt")
-    with pytest.raises(ValueError, match="has 10 classes and 3 are wanted: head=new"):
+    with pytest.raises(ValueError, match="has 10 classes, expected 3: head=new"):
         load_network("resnet20", classes=3, weights=tmp_path / "weights.pt")
     new = load_network("resnet20", classes=3, weights=tmp_path / "weights.pt", head="new")
     assert new.linear.weight.shape == (3, 64)
@@ -239,7 +239,7 @@ def test_torchvisions_weights_bring_their_class_names_and_normalisation(download
     images = torch.rand(1, 3, 64, 64)
     assert network.classes[:2] == ["tench", "goldfish"]
     assert torch.equal(network(images), reference(TF.normalize(images, **IMAGENET)))
-    with pytest.raises(ValueError, match="has 1000 classes and 5 are wanted"):
+    with pytest.raises(ValueError, match="has 1000 classes, expected 5"):
         load_network("squeezenet1_1", classes=5, weights="IMAGENET1K_V1")
 
 

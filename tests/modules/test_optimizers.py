@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from vitrine.core.settings import SettingError
-from vitrine.modules.optimizers import OptimizerSettings, build
+from vitrine.modules.optimizers import OptimizerSettings, build_optimizer
 
 STEPS = 40
 
@@ -26,7 +26,7 @@ def ready():
 
 
 def rates(settings, steps=STEPS):
-    optimizer, scheduler = build(settings, ready(), steps)
+    optimizer, scheduler = build_optimizer(settings, ready(), steps)
     found = []
     for _ in range(steps):
         found.append(optimizer.param_groups[0]["lr"])
@@ -73,7 +73,7 @@ def test_one_cycle_is_torchs(share):
         )
     )
     settings = OptimizerSettings(lr=0.1, schedule="one_cycle", warmup=share)
-    optimizer, scheduler = build(settings, ready(), STEPS + 1)
+    optimizer, scheduler = build_optimizer(settings, ready(), STEPS + 1)
     found = []
     for _ in range(STEPS):
         found.append(optimizer.param_groups[0]["lr"])
@@ -92,7 +92,7 @@ def test_the_rate_is_positive_and_at_most_lr_and_never_negative_after_the_end(sc
     for steps in (1, 2, 3, 7):
         found = rates(OptimizerSettings(lr=0.3, schedule=schedule), steps)
         assert all(0 < lr <= 0.3 + 1e-12 for lr in found)
-    optimizer, scheduler = build(OptimizerSettings(lr=0.3, schedule=schedule), ready(), 3)
+    optimizer, scheduler = build_optimizer(OptimizerSettings(lr=0.3, schedule=schedule), ready(), 3)
     for _ in range(5):
         optimizer.step()
         scheduler.step()
@@ -113,15 +113,15 @@ def test_a_resumed_optimizer_goes_on_bit_for_bit(name, schedule):
             scheduler.step()
 
     whole = ready()
-    train(whole, *build(settings, whole, STEPS), range(20))
+    train(whole, *build_optimizer(settings, whole, STEPS), range(20))
     first = ready()
-    parts = build(settings, first, STEPS)
+    parts = build_optimizer(settings, first, STEPS)
     train(first, *parts, range(7))
     file = io.BytesIO()
     torch.save([first.state_dict(), *(part.state_dict() for part in parts)], file)
     file.seek(0)
     second = ready()
-    resumed = build(settings, second, STEPS)
+    resumed = build_optimizer(settings, second, STEPS)
     for part, state in zip((second, *resumed), torch.load(file, weights_only=True)):
         part.load_state_dict(state)
     train(second, *resumed, range(7, 20))
@@ -130,24 +130,24 @@ def test_a_resumed_optimizer_goes_on_bit_for_bit(name, schedule):
 
 
 def test_vectors_have_no_weight_decay_unless_asked_for():
-    optimizer, _ = build(OptimizerSettings(weight_decay=0.1), ready(), STEPS)
+    optimizer, _ = build_optimizer(OptimizerSettings(weight_decay=0.1), ready(), STEPS)
     decays = {p.ndim: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert decays == {4: 0.1, 2: 0.1, 1: 0.0}
-    optimizer, _ = build(OptimizerSettings(weight_decay=0.1, decay_all=True), ready(), STEPS)
+    optimizer, _ = build_optimizer(OptimizerSettings(weight_decay=0.1, decay_all=True), ready(), STEPS)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1]
 
 
 def test_frozen_parameters_are_left_alone():
     net = ready()
     net[0].requires_grad_(False)
-    optimizer, _ = build(OptimizerSettings(), net, STEPS)
+    optimizer, _ = build_optimizer(OptimizerSettings(), net, STEPS)
     kept = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert id(net[0].weight) not in kept and id(net[3].weight) in kept
 
 
 def test_options_reach_torchs_optimizer():
     settings = OptimizerSettings(name="adamw", options={"betas": [0.8, 0.9], "eps": 1e-6})
-    optimizer, _ = build(settings, ready(), STEPS)
+    optimizer, _ = build_optimizer(settings, ready(), STEPS)
     assert isinstance(optimizer, torch.optim.AdamW)
     assert optimizer.param_groups[0]["betas"] == (0.8, 0.9) and optimizer.param_groups[0]["eps"] == 1e-6
 
@@ -170,12 +170,12 @@ def test_options_reach_torchs_optimizer():
 )
 def test_what_cannot_be_is_refused_by_name(settings, steps, message):
     with pytest.raises(ValueError, match=message) as caught:
-        build(OptimizerSettings(**settings), ready(), steps)
+        build_optimizer(OptimizerSettings(**settings), ready(), steps)
     assert "unknown" in message or isinstance(caught.value, SettingError)
 
 
 def test_a_run_without_an_end_keeps_its_rate():
-    optimizer, scheduler = build(OptimizerSettings(lr=0.1, schedule="constant"), ready(), math.inf)
+    optimizer, scheduler = build_optimizer(OptimizerSettings(lr=0.1, schedule="constant"), ready(), math.inf)
     optimizer.step()
     scheduler.step()
     assert optimizer.param_groups[0]["lr"] == 0.1

@@ -15,7 +15,7 @@ from vitrine.config.errors import as_setting_error
 from vitrine.core.registry import UnknownName
 from vitrine.core.settings import SettingError
 from vitrine.modules import load_checkpoint, load_network
-from vitrine.modules.loading import classes_of
+from vitrine.modules.loading import infer_classes
 from vitrine.modules.weights import WeightsError
 from vitrine.runs import run_folders
 from vitrine.runs.checkpoint_files import last_good_checkpoint
@@ -113,7 +113,7 @@ def _load_weights(said: list[str]) -> NamedNetwork:
         raise SettingError("model.weights", f"nothing to look at; {_EXPECTED}")
     with as_setting_error("model"):
         options = {"stem": model.stem, **model.options}
-        classes, channels = classes_of(model.name, model.weights, **options)
+        classes, channels = infer_classes(model.name, model.weights, **options)
         network = load_network(
             model.name,
             classes=classes,

@@ -1,4 +1,4 @@
-"""Where images come from, one source a file. A new one is a file here, a line below, and a test."""
+"""Data sets, one source a file. A new one is a file here, a line below, and a test."""
 
 from vitrine.core.registry import Registry
 

@@ -1,4 +1,4 @@
-"""What is trained: networks by name, objectives, the LightningModule, and the way back from a checkpoint."""
+"""Networks by name, training objectives, the LightningModule, and networks from checkpoints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OBJECTIVES = Registry(
     },
 )
 
-# Imported when first asked for: naming a setting must not cost an import of torchvision or lightning.
+# Imported when first used: naming a setting must not import torchvision or lightning.
 _LAZY = {
     "NETWORKS": "vitrine.modules.networks",
     "load_network": "vitrine.modules.loading",

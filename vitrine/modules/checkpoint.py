@@ -1,4 +1,4 @@
-"""From one of our checkpoints back to its network, and nothing else needed."""
+"""The network of one of our checkpoints, from the file alone."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vitrine.modules.networks import build
+from vitrine.modules.networks import build_network
 from vitrine.modules.normalize import attach
-from vitrine.modules.weights import Weights, WeightsError, fit, of_checkpoint, read
+from vitrine.modules.weights import Weights, WeightsError, load_into, parse_checkpoint, read_file
 
 
 def load_checkpoint(file: str | Path) -> nn.Module:
     """The network of one of our checkpoints, normalisation and class names included, in eval mode.
 
     Where weights were averaged (EMA), these are the averaged ones. Only tensors and plain containers are
-    read, and nothing random is drawn.
+    read, and the global random number generators are not advanced.
 
     Raises:
-        WeightsError: the file is absent, truncated, not one of ours, or asks for code to be run.
+        WeightsError: the file is missing, truncated, not one of ours, or would run code.
     """
-    content = read(file)
+    content = read_file(file)
     if not isinstance(content, Mapping):
         raise WeightsError(file, "is not a checkpoint of this program (no 'vitrine' entry)")
-    spec, classes, state = of_checkpoint(file, content)
-    with torch.random.fork_rng(devices=[]):  # building draws weights that are overwritten at once
+    spec, classes, state = parse_checkpoint(file, content)
+    with torch.random.fork_rng(devices=[]):  # building draws random weights, which are overwritten
         try:
-            network = build(spec)
+            network = build_network(spec)
         except (ValueError, TypeError) as error:
             raise WeightsError(file, f"its network cannot be built: {error}") from error
     channels = int(spec["channels"])
     attach(network, [0.0] * channels, [1.0] * channels)
-    fit(network, Weights(str(file), state))
+    load_into(network, Weights(str(file), state))
     network.spec, network.classes = spec, classes
     return network.eval()

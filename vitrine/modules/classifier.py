@@ -16,7 +16,7 @@ from torchmetrics.classification import MulticlassCalibrationError, MulticlassCo
 from vitrine.core.settings import check
 from vitrine.modules.finite import FiniteLossCheck, NonFiniteWeights, nonfinite_names, world_size
 from vitrine.modules.objectives.base import Objective
-from vitrine.modules.optimizers import OptimizerSettings, build
+from vitrine.modules.optimizers import OptimizerSettings, build_optimizer
 
 
 class Classifier(LightningModule):
@@ -76,7 +76,9 @@ class Classifier(LightningModule):
         return self.network(images)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer, scheduler = build(self.optimizer, self.network, self.trainer.estimated_stepping_batches)
+        optimizer, scheduler = build_optimizer(
+            self.optimizer, self.network, self.trainer.estimated_stepping_batches
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     # training

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 
 class ConvNet(nn.Module):
-    """Convolution, batch norm and ReLU, five times; strided where that keeps two CPU cores quick.
+    """Convolution, batch norm and ReLU, five times; strided early, to be fast on two CPU cores.
 
     The first layer is 7x7 so that its filters are pictures; the last map is an eighth of the image's side,
-    and global average pooling with a linear layer after it is what CAM (Zhou 2016) asks for.
+    and global average pooling with a linear layer after it is what CAM (Zhou 2016) needs.
 
     Args:
         num_classes: logits.

@@ -11,14 +11,14 @@ from torch import nn
 
 from vitrine.core.registry import UnknownName
 from vitrine.modules import normalize, surgery
-from vitrine.modules.networks import NETWORKS, build, defaults, takes_image_size
-from vitrine.modules.weights import Weights, WeightsError, fit, read_weights, strip
+from vitrine.modules.networks import NETWORKS, build_network, default_options, takes_image_size
+from vitrine.modules.weights import Weights, WeightsError, load_into, read_weights, strip_prefixes
 
 Statistics = tuple[Sequence[float], Sequence[float]]
 
 # torchvision's own forward pass would turn ImageNet's statistics into one half (transform_input)
 _HALF_STATISTICS = ("googlenet", "inception_v3")
-_MANY = 1013  # outputs by which the last layer is told from others: no network has a layer of so many
+_UNIQUE_COUNT = 1013  # outputs that identify the last layer: no other layer of a network has so many
 
 
 def load_network(
@@ -34,46 +34,48 @@ def load_network(
     image_size: int | None = None,
     **options: Any,
 ) -> nn.Module:
-    """A network that takes float images in [0, 1], [N, channels, H, W], and gives logits [N, classes].
+    """A network that takes float images in [0, 1], [N, channels, H, W], and returns logits [N, classes].
 
-    Its normalisation is its first step (`network.normalize`); `network.spec` (plain containers) and the
-    state_dict suffice to rebuild it; `network.classes` are the class names. It comes in training mode, as
-    torch builds networks.
+    It normalises its input itself (`network.normalize`); `network.spec` (plain containers) and the state_dict
+    suffice to rebuild it; `network.classes` are the class names. It is in training mode, as torch builds
+    networks.
 
     Args:
         name: one of `NETWORKS`.
         classes: how many, or their names.
         weights: a file (.pt, .pth, .safetensors, or a checkpoint of ours) or one of torchvision's names for
             the network's weights ("IMAGENET1K_V1", "DEFAULT": fetched by torchvision).
-        mean, std: per channel, of [0, 1] pixels. Left out, they are those that the weights bring along; where
-            these bring none, ImageNet's for three channels (what published weights of these networks were
-            trained with; one half for googlenet and inception_v3, which want that) and, without weights, one
-            half for others.
+        mean, std: per channel, of [0, 1] pixels. By default those stored with the weights; where there are
+            none, ImageNet's for three channels (with which the published weights of these networks were
+            trained; one half for googlenet and inception_v3, which were trained with that) and, without
+            weights, one half for other numbers of channels.
         channels: of the images. Other than 3, torchvision's networks get a new first convolution.
         stem: "small" gives torchvision's networks a first convolution of 3x3 and stride 1 and no max-pool
             after it.
-        head: "weights", or "new" to start the last layer afresh where the weights are of other classes.
+        head: "weights", or "new" for a new last layer where the weights are of other classes.
         image_size: side of the images, in pixels, for the networks that are built for one size (perceptron,
             vit_*, maxvit_t); all others take any.
         options: further arguments of the network's builder.
 
     Raises:
         UnknownName: no such network, or no such weights of it.
-        WeightsError: weights that cannot be read, or that do not fit.
-        ValueError: an option that the builder does not have, or a value that cannot be.
+        WeightsError: the weights cannot be read, or do not fit.
+        ValueError: an option that the builder does not have, or an invalid value.
     """
     names = [str(i) for i in range(classes)] if isinstance(classes, int) else [str(c) for c in classes]
     _check(names, channels, stem, head, mean, std)
-    loaded = None if weights is None else _find(name, str(weights))
-    options = {key: _plain(key, value) for key, value in {**defaults(name), **options}.items()}
+    loaded = None if weights is None else _find_weights(name, str(weights))
+    options = {key: _to_plain(key, value) for key, value in {**default_options(name), **options}.items()}
     if stem != "standard":
         options["stem"] = stem
     if takes_image_size(name):
         image_size = loaded.image_size if image_size is None and loaded is not None else image_size
         options |= {} if image_size is None else {"image_size": image_size}
-    network = build(spec := {"name": name, "classes": len(names), "channels": channels, "options": options})
+    network = build_network(
+        spec := {"name": name, "classes": len(names), "channels": channels, "options": options}
+    )
     if loaded is not None:
-        _load(network, spec, loaded, head)
+        _load_weights(network, spec, loaded, head)
         if isinstance(classes, int) and loaded.classes is not None and len(loaded.classes) == classes:
             names = list(loaded.classes)
     if mean is None or std is None:
@@ -82,10 +84,10 @@ def load_network(
     return normalize.attach(network, mean, std)
 
 
-def classes_of(name: str, weights: str | Path, **options: Any) -> tuple[int | list[str], int]:
-    """The classes that weights of a network are of (their names, or how many) and the channels of its images.
+def infer_classes(name: str, weights: str | Path, **options: Any) -> tuple[int | list[str], int]:
+    """The classes of a network's weights (their names, or how many) and the channels of its images.
 
-    Both are read off the last layer and the first convolution, for networks that no data set came with.
+    Both are inferred from the last layer and the first convolution, for weights without a data set.
 
     Args:
         name, weights, options: as for `load_network`.
@@ -93,14 +95,14 @@ def classes_of(name: str, weights: str | Path, **options: Any) -> tuple[int | li
     Raises:
         UnknownName, WeightsError, ValueError: as `load_network`; the weights have no such layer.
     """
-    loaded = _find(name, str(weights))
+    loaded = _find_weights(name, str(weights))
     if loaded.network not in (None, name):
         raise WeightsError(weights, f"is a checkpoint of {loaded.network}, not of {name}")
     if takes_image_size(name) and loaded.image_size is not None:
         options.setdefault("image_size", loaded.image_size)
-    with torch.random.fork_rng(devices=[]):  # the draws are thrown away: only layers' names are wanted
-        network = build({"name": name, "classes": _MANY, "channels": 3, "options": options})
-    head, first = surgery.head_layer(network, _MANY), surgery.first_convolution(network)
+    with torch.random.fork_rng(devices=[]):  # the random weights are not used, only the layers' names
+        network = build_network({"name": name, "classes": _UNIQUE_COUNT, "channels": 3, "options": options})
+    head, first = surgery.head_layer(network, _UNIQUE_COUNT), surgery.first_convolution(network)
     for layer, what in ((head, "classes"), (first, "channels")):
         if f"{layer}.weight" not in loaded.state:
             problem = f"has no {layer}.weight, which would tell the number of {what}"
@@ -110,8 +112,8 @@ def classes_of(name: str, weights: str | Path, **options: Any) -> tuple[int | li
     return list(loaded.classes) if named else count, loaded.state[f"{first}.weight"].shape[1]
 
 
-def _find(name: str, weights: str) -> Weights:
-    """Weights by torchvision's name for them, or from a file."""
+def _find_weights(name: str, weights: str) -> Weights:
+    """Weights by torchvision's name, or from a file."""
     builder, published = NETWORKS[name], {}
     if name not in NETWORKS.places:
         import torchvision
@@ -130,24 +132,29 @@ def _find(name: str, weights: str) -> Weights:
     mean, std = (None, None) if name in _HALF_STATISTICS else (transforms.mean, transforms.std)
     size = entry.meta["min_size"][0] if name.startswith("vit_") else None
     return Weights(
-        weights, strip(state), classes=list(entry.meta["categories"]), mean=mean, std=std, image_size=size
+        weights,
+        strip_prefixes(state),
+        classes=list(entry.meta["categories"]),
+        mean=mean,
+        std=std,
+        image_size=size,
     )
 
 
-def _load(network: nn.Module, spec: Mapping[str, Any], weights: Weights, head: str) -> None:
-    """Fit weights to a network that has no normalisation yet."""
+def _load_weights(network: nn.Module, spec: Mapping[str, Any], weights: Weights, head: str) -> None:
+    """Load weights into a network that has no normalisation yet."""
     if weights.network not in (None, spec["name"]):
         raise WeightsError(weights.source, f"is a checkpoint of {weights.network}, not of {spec['name']}")
     layer = surgery.head_layer(network, spec["classes"])
     theirs = weights.state.get(f"{layer}.weight")
     if head == "weights" and theirs is not None and len(theirs) != spec["classes"]:
-        problem = f"has {len(theirs)} classes and {spec['classes']} are wanted"
-        raise WeightsError(weights.source, f"{problem}: head=new starts the last layer afresh")
-    fit(network, weights, skip=layer if head == "new" else None)
+        problem = f"has {len(theirs)} classes, expected {spec['classes']}"
+        raise WeightsError(weights.source, f"{problem}: head=new makes a new last layer")
+    load_into(network, weights, skip=layer if head == "new" else None)
 
 
 def _statistics(name: str, channels: int, weights: Weights | None) -> Statistics:
-    """Mean and standard deviation where nobody gave them."""
+    """Mean and standard deviation where neither is an argument."""
     if weights is not None and weights.mean is not None and weights.std is not None:
         return weights.mean, weights.std
     if channels == 3 and name not in _HALF_STATISTICS:
@@ -181,12 +188,12 @@ def _check(
             raise ValueError(f"{key} has {len(value)} entries, expected one for each of {channels} channels")
 
 
-def _plain(key: str, value: Any) -> Any:
-    """A builder's option as it can stand in a checkpoint."""
+def _to_plain(key: str, value: Any) -> Any:
+    """A builder's option as plain containers, for a checkpoint."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Mapping):
-        return {str(k): _plain(key, v) for k, v in value.items()}
+        return {str(k): _to_plain(key, v) for k, v in value.items()}
     if isinstance(value, Sequence):
-        return [_plain(key, v) for v in value]
+        return [_to_plain(key, v) for v in value]
     raise ValueError(f"{key} is a {type(value).__name__}, expected a number, text, or a list of them")

@@ -1,4 +1,4 @@
-"""Networks by name: all of torchvision's classifiers and our own, built from a plain description."""
+"""Networks by name: torchvision's classifiers and our own, built from plain containers (a spec)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OURS = {
     "wide_resnet28_10": "vitrine.modules.residual:wide_resnet28_10",
     "perceptron": "vitrine.modules.perceptron:Perceptron",
 }
-# built with auxiliary heads and a normalisation of their own unless told otherwise
+# built with auxiliary heads and a normalisation of their own by default
 _INCEPTIONS = ("googlenet", "inception_v3")
 _RESERVED = ("weights", "num_classes", "progress", "pretrained", "aux_logits", "transform_input")
 
@@ -55,12 +55,12 @@ def _torchvision_names() -> tuple[str, ...]:
     return tuple(torchvision.models.list_models(module=torchvision.models))
 
 
-def build(spec: Mapping[str, Any]) -> nn.Module:
+def build_network(spec: Mapping[str, Any]) -> nn.Module:
     """The network of a spec, freshly initialised and without normalisation.
 
     Raises:
         UnknownName: no such network.
-        ValueError: an option that the builder does not have, or a value that cannot be.
+        ValueError: an option that the builder does not have, or an invalid value.
     """
     name, classes, channels, options = spec["name"], spec["classes"], spec["channels"], dict(spec["options"])
     builder = NETWORKS[name]
@@ -73,21 +73,21 @@ def build(spec: Mapping[str, Any]) -> nn.Module:
             raise ValueError(
                 f"stem: {name} is made for small images already; stem=small is for torchvision's networks"
             )
-        return _call(name, builder, {"channels": channels, **options}, classes)
+        return _call_builder(name, builder, {"channels": channels, **options}, classes)
     size = options.pop("image_size", None)
     if size is not None:
         options |= {"input_size": (size, size)} if name == "maxvit_t" else {"image_size": size}
     if name in _INCEPTIONS:  # one tensor of logits, no second normalisation, no warning about initialisation
         options = {"aux_logits": False, "transform_input": False, "init_weights": True, **options}
-    network = _call(name, builder, options, classes)
+    network = _call_builder(name, builder, options, classes)
     if stem == "small":
-        surgery.small_stem(network)
-    surgery.input_channels(network, channels)
+        surgery.shrink_stem(network)
+    surgery.set_input_channels(network, channels)
     return network
 
 
-def _call(name: str, builder: Any, options: dict[str, Any], classes: int) -> nn.Module:
-    """`builder(num_classes=classes, **options)`, a wrong option answered with the right ones."""
+def _call_builder(name: str, builder: Any, options: dict[str, Any], classes: int) -> nn.Module:
+    """`builder(num_classes=classes, **options)`; the error for an unknown option lists the known ones."""
     known = _parameters(builder)
     if name in _OURS:
         _refuse_unknown(name, options, known)
@@ -97,7 +97,7 @@ def _call(name: str, builder: Any, options: dict[str, Any], classes: int) -> nn.
     try:
         return builder(num_classes=classes, **options)
     except TypeError as error:
-        # torchvision's builders hand their keyword arguments on to the class that they say they return
+        # torchvision's builders pass their keyword arguments on to the class in their return annotation
         hints = _parameters(inspect.signature(builder).return_annotation)
         _refuse_unknown(name, options, {key: False for key, required in hints.items() if not required})
         raise ValueError(f"{name} cannot be built with {options}: {error}") from error
@@ -122,10 +122,10 @@ def _refuse_unknown(name: str, options: Mapping[str, Any], known: Mapping[str, b
             raise ValueError(f"{key}: {name} has no such option; {hint}Its options: {shown}")
 
 
-def defaults(name: str) -> dict[str, Any]:
-    """The options of one of our own networks as they are unless said otherwise; nothing for torchvision's.
+def default_options(name: str) -> dict[str, Any]:
+    """The default options of one of our own networks; none for torchvision's.
 
-    A spec holds them, so that a checkpoint can be read once they have changed.
+    They are stored in the spec, so that checkpoints can be read after a default has changed.
     """
     if name not in _OURS:
         return {}

@@ -1,4 +1,4 @@
-"""Normalisation as a part of the network, so that everything around it speaks [0, 1] pixels."""
+"""Normalisation as a part of the network, so that everything around it uses [0, 1] pixels."""
 
 from __future__ import annotations
 
@@ -49,12 +49,10 @@ class Normalize(nn.Module):
 
 
 def attach(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-    """Make normalisation the first thing that `network` does, without renaming any of its layers.
+    """Normalise the input of `network` before its first layer, without renaming any layer.
 
-    The statistics live in `network.normalize` (so in the state_dict), and a pre-hook applies them. The hook
-    is a
-    function of this module that finds them on whatever network it is called for: copies normalise by their
-        own.
+    The statistics are in `network.normalize` (and so in the state_dict), and a pre-hook applies them. The
+    hook looks them up on the network that it is called for, so that copies use their own.
     """
     network.add_module("normalize", Normalize(mean, std))
     network.register_forward_pre_hook(_normalize_input)

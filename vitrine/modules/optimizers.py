@@ -1,4 +1,4 @@
-"""Optimisers by torch's names, and learning rates as a closed function of the step."""
+"""Optimizers by torch's names, and learning rate schedules as a function of the step."""
 
 from __future__ import annotations
 
@@ -23,45 +23,46 @@ _WARMUP = {"constant": 0.0, "cosine": 0.05, "piecewise": 0.0, "one_cycle": 0.3, 
 
 @dataclass
 class OptimizerSettings:
-    """What moves the weights, and how fast when."""
+    """The optimizer and its learning rate schedule."""
 
     name: str = setting(
         "adamw", "one of torch.optim's optimizers, in lower case: sgd, adam, adamw, rmsprop, ..."
     )
-    lr: float = setting(0.005, "learning rate; the highest of the schedule", above=0)
+    lr: float = setting(0.005, "learning rate; the maximum of the schedule", above=0)
     weight_decay: float = setting(0.05, "weight decay", least=0)
     decay_all: bool = setting(False, "weight decay on biases and normalisation layers too")
     momentum: float = setting(0.9, "momentum, of optimizers that have it (sgd, rmsprop)", least=0)
     nesterov: bool = setting(True, "Nesterov's momentum (sgd with momentum)")
     options: dict[str, Any] = setting({}, "further arguments of the optimizer, such as {betas: [0.9, 0.99]}")
-    schedule: str = setting("one_cycle", "course of the learning rate over the run", choices=SCHEDULES)
+    schedule: str = setting("one_cycle", "learning rate schedule over the run", choices=SCHEDULES)
     warmup: float | None = setting(
         None,
-        "share of the run in which it rises; null: cosine 0.05, one_cycle 0.3, cyclic 0.4",
+        "fraction of the run with a rising rate; null: cosine 0.05, one_cycle 0.3, cyclic 0.4",
         least=0,
         most=1,
     )
-    milestones: list[float] = setting([0.5, 0.75], "piecewise: shares of the run after which it falls")
-    gamma: float = setting(0.1, "piecewise: factor of each fall", above=0)
+    milestones: list[float] = setting([0.5, 0.75], "piecewise: fractions of the run after which it decays")
+    gamma: float = setting(0.1, "piecewise: factor of each decay", above=0)
     ema: float = setting(0.0, "decay of the moving average of the weights, a step; 0: none", least=0, most=1)
 
 
-def build(settings: OptimizerSettings, network: nn.Module, steps: float) -> tuple[Optimizer, LambdaLR]:
-    """The optimizer of a network's trainable parameters, and a scheduler that is to step with it.
+def build_optimizer(
+    settings: OptimizerSettings, network: nn.Module, steps: float
+) -> tuple[Optimizer, LambdaLR]:
+    """The optimizer of a network's trainable parameters, and its scheduler, stepped after each of its steps.
 
-    The scheduler's whole state is the number of steps taken, so a resumed run goes on with the very same
-    numbers.
+    The scheduler's state is the number of steps, so a resumed run continues with the same rates.
 
     Args:
-        steps: optimizer steps in the whole run; infinite where nobody knows.
+        steps: optimizer steps in the whole run; infinite where unknown.
 
     Raises:
         UnknownName: no such optimizer.
-        SettingError: a value that cannot be, or an option that the optimizer does not have.
+        SettingError: an invalid value, or an option that the optimizer does not have.
     """
-    if settings.name not in _optimizers():
-        raise UnknownName("optimizer", settings.name, _optimizers())
-    make = _optimizers()[settings.name]
+    if settings.name not in _optimizer_classes():
+        raise UnknownName("optimizer", settings.name, _optimizer_classes())
+    make = _optimizer_classes()[settings.name]
     known = inspect.signature(make).parameters
     options: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
     if "weight_decay" not in known:
@@ -82,21 +83,21 @@ def build(settings: OptimizerSettings, network: nn.Module, steps: float) -> tupl
             )
         options[key] = tuple(value) if isinstance(value, (list, tuple)) else value
     try:
-        optimizer = make(_groups(network, settings), **options)
+        optimizer = make(_parameter_groups(network, settings), **options)
     except (TypeError, ValueError) as error:
         raise SettingError("optimizer", f"{settings.name} does not take these settings: {error}") from error
-    return optimizer, LambdaLR(optimizer, factor(settings, steps))
+    return optimizer, LambdaLR(optimizer, lr_factor(settings, steps))
 
 
-def factor(settings: OptimizerSettings, steps: float) -> Callable[[int], float]:
-    """The learning rate at step 0, 1, ... as a share of its highest value.
+def lr_factor(settings: OptimizerSettings, steps: float) -> Callable[[int], float]:
+    """The learning rate at step 0, 1, ... as a fraction of its maximum.
 
-    constant, cosine (to zero; Loshchilov & Hutter 2017) and piecewise rise linearly in the share `warmup` of
-    the run; one_cycle (Smith 2018) rises from 1/25 and falls to 1/250,000 in half cosines, as torch's
+    constant, cosine (to zero; Loshchilov & Hutter 2017) and piecewise rise linearly in the fraction `warmup`
+    of the run; one_cycle (Smith 2018) rises from 1/25 and falls to 1/250,000 in half cosines, as torch's
     OneCycleLR does; cyclic (Wong 2020) is one triangle from zero to zero.
 
     Raises:
-        SettingError: a schedule with an end in a run without one, or impossible milestones.
+        SettingError: a schedule that needs a finite run in an infinite one, or invalid milestones.
     """
     kind = settings.schedule
     if kind not in SCHEDULES:
@@ -106,7 +107,9 @@ def factor(settings: OptimizerSettings, steps: float) -> Callable[[int], float]:
     if kind == "piecewise" and (
         milestones != sorted(set(milestones)) or not all(0 < m < 1 for m in milestones)
     ):
-        raise SettingError("optimizer.milestones", f"is {milestones}, expected rising shares between 0 and 1")
+        raise SettingError(
+            "optimizer.milestones", f"is {milestones}, expected increasing fractions between 0 and 1"
+        )
     if not math.isfinite(steps) or steps < 0:
         if kind != "constant" or warmup > 0:
             raise SettingError(
@@ -116,7 +119,7 @@ def factor(settings: OptimizerSettings, steps: float) -> Callable[[int], float]:
     if kind == "one_cycle":
         return functools.partial(_one_cycle, steps=steps, rise=warmup)
     if kind == "cyclic":
-        return functools.partial(_triangle, steps=steps, peak=warmup * steps)
+        return functools.partial(_cyclic, steps=steps, peak=warmup * steps)
     rise = round(warmup * steps)
     after = {
         "constant": lambda step: 1.0,
@@ -137,14 +140,14 @@ def _one_cycle(step: int, steps: float, rise: float) -> float:
     return _half_cosine(1.0, 1 / 25e4, (step - peak) / max(steps - 1 - peak, 1e-9))
 
 
-def _triangle(step: int, steps: float, peak: float) -> float:
+def _cyclic(step: int, steps: float, peak: float) -> float:
     if step < peak:
-        return (step + 1) / (peak + 1)  # a first step at zero would be a step lost
+        return (step + 1) / (peak + 1)  # a first step at rate zero would be wasted
     return max(steps - step, 0) / max(steps - peak, 1)
 
 
-def _groups(network: nn.Module, settings: OptimizerSettings) -> list[dict[str, Any]]:
-    """Trainable parameters; vectors (biases, normalisation layers) without weight decay unless asked for."""
+def _parameter_groups(network: nn.Module, settings: OptimizerSettings) -> list[dict[str, Any]]:
+    """Trainable parameters; vectors (biases, normalisation) without weight decay unless `decay_all`."""
     parameters = [p for p in network.parameters() if p.requires_grad]
     if settings.decay_all or not settings.weight_decay:
         return [{"params": parameters}]
@@ -156,8 +159,8 @@ def _groups(network: nn.Module, settings: OptimizerSettings) -> list[dict[str, A
 
 
 @functools.cache
-def _optimizers() -> dict[str, type[Optimizer]]:
-    """torch.optim's optimizers that take one gradient a step and dense weights."""
+def _optimizer_classes() -> dict[str, type[Optimizer]]:
+    """torch.optim's optimizers that need one gradient a step, of dense weights."""
     classes = {name.lower(): value for name, value in vars(torch.optim).items() if inspect.isclass(value)}
     refused = {"optimizer", "lbfgs", "sparseadam"}
     return {k: v for k, v in classes.items() if issubclass(v, Optimizer) and k not in refused}

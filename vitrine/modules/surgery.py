@@ -1,4 +1,4 @@
-"""Changes to a torchvision network that its builder has no option for: stem, input channels, head."""
+"""Changes to a torchvision network for which its builder has no option: stem, input channels, head."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 def first_convolution(network: nn.Module) -> str:
-    """Dotted name of the convolution that sees the image: the first one in order of definition."""
+    """Dotted name of the first convolution in order of definition, which is applied to the image."""
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
             return name
@@ -30,13 +30,13 @@ def head_layer(network: nn.Module, classes: int) -> str:
     return found
 
 
-def small_stem(network: nn.Module) -> None:
-    """Turn a stem made for 224 pixels into one for small images, in place.
+def shrink_stem(network: nn.Module) -> None:
+    """Change a stem for 224 pixels into one for small images, in place.
 
-    The first convolution becomes 3x3 with stride 1, and the max-pool of the stem, if any, falls away.
+    The first convolution becomes 3x3 with stride 1, and the stem's max-pool, if any, is removed.
 
     Raises:
-        ValueError: the network cuts the image into patches, or its stem does not reduce the image.
+        ValueError: the network divides the image into patches, or its stem does not downsample.
     """
     kind = type(network).__name__
     if kind == "MaxVit":
@@ -50,18 +50,18 @@ def small_stem(network: nn.Module) -> None:
         raise ValueError(
             f"stem=small: {kind} cuts the image into patches of {patch}, there is no stem to shrink"
         )
-    _replace(network, name, _like(conv, conv.in_channels, kernel=3))
+    _replace(network, name, _convolution_like(conv, conv.in_channels, kernel=3))
     pool = _stem_pool(network)
     if pool is not None:
         _replace(network, pool, nn.Identity())
 
 
-def input_channels(network: nn.Module, channels: int) -> None:
+def set_input_channels(network: nn.Module, channels: int) -> None:
     """Give the first convolution another number of input channels, in place."""
     name = first_convolution(network)
     conv = network.get_submodule(name)
     if conv.in_channels != channels:
-        _replace(network, name, _like(conv, channels))
+        _replace(network, name, _convolution_like(conv, channels))
 
 
 def _stem_pool(network: nn.Module) -> str | None:
@@ -72,7 +72,7 @@ def _stem_pool(network: nn.Module) -> str | None:
     return None
 
 
-def _like(conv: nn.Conv2d, channels: int, kernel: int | None = None) -> nn.Conv2d:
+def _convolution_like(conv: nn.Conv2d, channels: int, kernel: int | None = None) -> nn.Conv2d:
     """A new convolution like `conv` for `channels` inputs; with `kernel`, of that size and stride 1."""
     size, stride, padding = conv.kernel_size, conv.stride, conv.padding
     if kernel is not None:

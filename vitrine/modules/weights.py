@@ -1,4 +1,4 @@
-"""Weights from files: read without running anything in them, fitted to a network with one clear complaint."""
+"""Weights from files: read without running code, and loaded into a network with one clear error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vitrine.core.registry import nearest
 
 
 class WeightsError(ValueError):
-    """A file of weights that cannot be used: says which, and why."""
+    """A file of weights that cannot be used; the message has its name and the reason."""
 
     def __init__(self, source: str | Path, problem: str):
         super().__init__(f"{source}: {problem}")
@@ -27,15 +27,15 @@ class WeightsError(ValueError):
 
 @dataclass(frozen=True)
 class Weights:
-    """A state_dict and what is known of it.
+    """A state_dict with its metadata, None where unknown.
 
     Attributes:
         source: file or name, for messages.
-        state: names to tensors, wrappers' prefixes stripped.
-        network: name of the network, where that is known; so for the rest.
+        state: names to tensors, without the prefixes of wrappers.
+        network: name of the network.
         classes: class names.
         mean, std: the normalisation that the weights expect, per channel.
-        image_size: side of the images they were trained on, in pixels.
+        image_size: side of the training images, in pixels.
     """
 
     source: str
@@ -47,11 +47,11 @@ class Weights:
     image_size: int | None = None
 
 
-def read(file: str | Path) -> Any:
-    """What a .pt, .pth, .ckpt or .safetensors file holds: tensors (on the CPU) and plain containers.
+def read_file(file: str | Path) -> Any:
+    """The content of a .pt, .pth, .ckpt or .safetensors file: tensors (on the CPU) and plain containers.
 
     Raises:
-        WeightsError: the file is absent, truncated, of another kind, or asks for code to be run.
+        WeightsError: the file is missing, truncated, of another format, or would run code.
     """
     file = Path(file)
     if not file.is_file():
@@ -68,7 +68,7 @@ def read(file: str | Path) -> Any:
         named = re.search(r"(?:GLOBAL|global:?) (?:GLOBAL )?([\w.]+\.\w+)", str(error))
         what = f"asks for {named[1]} to be run" if named else "holds more than tensors and plain containers"
         raise WeightsError(file, f"{what}, or is no PyTorch file; it was not loaded") from error
-    # torch's reader meets broken bytes with any of these
+    # torch.load raises any of these for a damaged file
     except (
         OSError,
         RuntimeError,
@@ -88,22 +88,22 @@ def read_weights(file: str | Path) -> Weights:
     Raises:
         WeightsError: as `read`, or there is no state_dict in it.
     """
-    content = read(file)
+    content = read_file(file)
     if isinstance(content, Mapping) and "vitrine" in content:
-        spec, classes, state = of_checkpoint(file, content)
+        spec, classes, state = parse_checkpoint(file, content)
         known = {"network": spec["name"], "classes": classes, "image_size": spec["options"].get("image_size")}
-        return _with_statistics(Weights(str(file), state, **known))
+        return _extract_statistics(Weights(str(file), state, **known))
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
         raise WeightsError(file, "holds no state_dict")
-    state = strip({str(k): v for k, v in content.items() if isinstance(v, Tensor)})
-    return _with_statistics(Weights(str(file), state))
+    state = strip_prefixes({str(k): v for k, v in content.items() if isinstance(v, Tensor)})
+    return _extract_statistics(Weights(str(file), state))
 
 
-def _with_statistics(weights: Weights) -> Weights:
-    """Weights whose normalisation, if it is in the state_dict, is in `mean` and `std` instead."""
+def _extract_statistics(weights: Weights) -> Weights:
+    """The weights with the normalisation of the state_dict, if any, moved to `mean` and `std`."""
     state = dict(weights.state)
     mean, std = state.pop("normalize.mean", None), state.pop("normalize.std", None)
     if mean is None or std is None:
@@ -111,13 +111,13 @@ def _with_statistics(weights: Weights) -> Weights:
     return replace(weights, state=state, mean=mean.flatten().tolist(), std=std.flatten().tolist())
 
 
-def of_checkpoint(
+def parse_checkpoint(
     file: str | Path, content: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str], dict[str, Tensor]]:
-    """Spec, class names and the network's state_dict in the content of one of our checkpoints.
+    """Spec, class names and the network's state_dict from the content of one of our checkpoints.
 
     Raises:
-        WeightsError: it is none, or the network in it was not made by `load_network`.
+        WeightsError: it is none of ours, or its network was not made by `load_network`.
     """
     ours = content.get("vitrine")
     state = content.get("state_dict")
@@ -130,28 +130,28 @@ def of_checkpoint(
             file, "does not say which network it holds: that was not made by modules.load_network"
         )
     state = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
-    return dict(spec), [str(c) for c in ours.get("classes", ())], strip(state)
+    return dict(spec), [str(c) for c in ours.get("classes", ())], strip_prefixes(state)
 
 
-def strip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state_dict without wrappers' prefixes: `module.` (DataParallel), `_orig_mod.` (torch.compile)."""
+def strip_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state_dict without the prefixes `module.` (DataParallel) and `_orig_mod.` (torch.compile)."""
     state = {key.replace("_orig_mod.", ""): value for key, value in state.items()}
     while state and all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
-    # torchvision's published DenseNets still carry the names of 2017
+    # torchvision's published DenseNets still have the names of 2017
     return {
         re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.", r"\1\2.", k): v for k, v in state.items()
     }
 
 
-def fit(network: nn.Module, weights: Weights, skip: str | None = None) -> None:
-    """Load `weights` into `network`; every tensor has to find its place.
+def load_into(network: nn.Module, weights: Weights, skip: str | None = None) -> None:
+    """Load `weights` into `network`, strictly.
 
     Args:
-        skip: dotted name of a layer that keeps the values it has.
+        skip: dotted name of a layer that is not loaded.
 
     Raises:
-        WeightsError: names that are missing or unexpected (with the nearest ones), or shapes that differ.
+        WeightsError: names are missing or unexpected (the nearest ones are shown), or shapes differ.
     """
     own = network.state_dict()
     kept = {key for key in own if skip is not None and key.startswith(f"{skip}.")}
@@ -160,28 +160,28 @@ def fit(network: nn.Module, weights: Weights, skip: str | None = None) -> None:
     unexpected = [k for k in state if k not in own]
     shapes = [k for k in state if k in own and state[k].shape != own[k].shape]
     if missing or unexpected or shapes:
-        complaints = []
+        problems = []
         if missing:
-            complaints.append(f"missing {_listed(missing, lambda k: k)}")
+            problems.append(f"missing {_shorten(missing, lambda k: k)}")
         if unexpected:
-            complaints.append(f"unexpected {_listed(unexpected, lambda k: k + _hint(k, missing or own))}")
+            problems.append(f"unexpected {_shorten(unexpected, lambda k: k + _hint(k, missing or own))}")
         if shapes:
-            differ = _listed(
+            differ = _shorten(
                 shapes, lambda k: f"{k} is {list(state[k].shape)}, expected {list(own[k].shape)}"
             )
-            complaints.append(f"shapes differ: {differ}")
-        raise WeightsError(weights.source, f"does not fit {type(network).__name__}: {'; '.join(complaints)}")
+            problems.append(f"shapes differ: {differ}")
+        raise WeightsError(weights.source, f"does not fit {type(network).__name__}: {'; '.join(problems)}")
     network.load_state_dict(state, strict=False)
 
 
 def _auxiliary(key: str, own: Mapping[str, Tensor]) -> bool:
-    """Whether a weight is of an auxiliary head (GoogLeNet, Inception) that the network does without."""
+    """Whether a weight is of an auxiliary head (GoogLeNet, Inception) that the network does not have."""
     return key not in own and key.split(".")[0] in ("aux1", "aux2", "AuxLogits")
 
 
-def _listed(keys: list[str], say: Callable[[str], str], most: int = 4) -> str:
+def _shorten(keys: list[str], describe: Callable[[str], str], most: int = 4) -> str:
     more = f", ... ({len(keys)} in all)" if len(keys) > most else ""
-    return ", ".join(say(key) for key in keys[:most]) + more
+    return ", ".join(describe(key) for key in keys[:most]) + more
 
 
 def _hint(key: str, known: Iterable[str]) -> str:

@@ -19,7 +19,7 @@ from torch import nn
 
 from vitrine.analyses import ANALYSES
 from vitrine.analyses.base import Analysis
-from vitrine.callbacks.bad_batch import KeepBadBatch
+from vitrine.callbacks.bad_batch import SaveBadBatch
 from vitrine.callbacks.checkpoints import model_checkpoints
 from vitrine.callbacks.resume import ExactResume
 from vitrine.callbacks.robust_validation import METRICS, RobustValidation
@@ -157,7 +157,7 @@ def trainer(settings: Settings, last: Sequence[Callback] = ()) -> Trainer:
         ExactResume(),
         StopBetweenSteps(),
         LearningRateMonitor("step"),
-        KeepBadBatch(settings.folder),
+        SaveBadBatch(settings.folder),
     ]
     _replayed(settings)
     kept = settings.checkpoint

@@ -1,4 +1,4 @@
-"""When the loss is no number: which images it was, kept where the run is."""
+"""Which images made the loss NaN or infinite."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from vitrine.runs.checkpoint_files import last_good_checkpoint
 log = logging.getLogger(__name__)
 
 
-class KeepBadBatch(Callback):
-    """Writes `nan_batch.json` where training ends in a loss, or in weights, that are not finite: `step`,
-    `loss` and `indices`, those of the batch's images in the training split.
+class SaveBadBatch(Callback):
+    """Writes `nan_batch.json` where training ends because the loss, or the weights, are not finite: `step`,
+    `loss`, and `indices` of the batch's images in the training split.
 
     Args:
         run_dir: the run's folder.

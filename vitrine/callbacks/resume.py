@@ -1,4 +1,4 @@
-"""Where a run goes on after it was cut off, and what it needs to end as if it had not been."""
+"""Exact resume: a resumed run ends like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from vitrine.distributed.ranks import ALONE, ranks_of
 
 
 class ExactResume(Callback):
-    """Keeps the random number generators in the checkpoint, so that a resumed run draws what the cut one
-    would have drawn.
+    """Saves the states of the random number generators in checkpoints, and restores them.
 
-    They are put back as the last thing before the first batch: setting up draws from them as well. Each rank
-    has its own back; with fewer or more ranks than the run had, they are shared out in turn. Loggers
-    that can (`rewind(step)`) forget what the cut run logged beyond the checkpoint.
+    They are restored right before the first batch, as setting up draws random numbers as well. Each rank
+    gets its own back; with another number of ranks they are assigned in turn. Loggers with `rewind(step)`
+    drop what the interrupted run logged after the checkpoint.
     """
 
     def __init__(self) -> None:
@@ -29,11 +28,11 @@ class ExactResume(Callback):
         self._ranks = ranks_of(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"random": self._ranks.gather(random_state.capture())}  # all ranks are asked when one saves
+        return {"random": self._ranks.gather(random_state.capture())}  # every rank calls this when one saves
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         saved = state_dict["random"]
-        self._state = saved if isinstance(saved, list) else [saved]  # one, in checkpoints of before
+        self._state = saved if isinstance(saved, list) else [saved]  # earlier checkpoints have one state
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         for logger in trainer.loggers:

@@ -125,6 +125,7 @@ def test_a_curve_of_several_layers_is_one_panel(made):
     }
     assert found.curves["Classes"] == {"accuracy": ["Classes/accuracy/a/b"]}
     assert found.units
+    assert found.columns()[-2:] == ["summary:last/dead_units", "summary:seconds/analyses"]
 
 
 def test_without_a_login_it_says_what_to_do(made):

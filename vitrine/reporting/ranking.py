@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vitrine.analyses import traits_of
@@ -31,19 +31,30 @@ def ranking(run_dir: str | Path) -> dict[str, float]:
         if name.startswith("val/")
     }
     store = Store(run_dir)
-    steps = store.steps()
-    results = [store.results(step) for step in steps]
     numbers: dict[str, float] = {}
-    for name in dict.fromkeys(name for at_step in results for name in at_step):
-        for summary in traits_of(name).summaries:
-            numbers |= _means(store, steps, name, summary)
+    for _, means in _summaries(store):
+        numbers |= means
     numbers |= {f"best/{name}": best(curves[name]) for name, best in BEST.items() if name in curves}
     numbers |= {f"last/{name}": curves[name][-1] for name in _LAST if name in curves}
-    if steps:
+    if steps := store.steps():
         numbers["last/step"] = steps[-1]
-        seconds = sum(result.seconds for at_step in results for result in at_step.values())
+        seconds = sum(result.seconds for step in steps for result in store.results(step).values())
         numbers["seconds/analyses"] = round(seconds, 1)
     return numbers
+
+
+def headlines(run_dir: str | Path) -> list[str]:
+    """The keys of `ranking` that are headlines (`Summary.headline`), in the order of the page."""
+    return [key for summary, means in _summaries(Store(run_dir)) if summary.headline for key in means]
+
+
+def _summaries(store: Store) -> Iterator[tuple[Summary, dict[str, float]]]:
+    """Each summary of the techniques that ran, with its means."""
+    steps = store.steps()
+    names = dict.fromkeys(name for step in steps for name in store.results(step))
+    for name in sorted(names, key=lambda name: traits_of(name).page_order):
+        for summary in traits_of(name).summaries:
+            yield summary, _means(store, steps, name, summary)
 
 
 def _means(store: Store, steps: Sequence[int], name: str, summary: Summary) -> dict[str, float]:

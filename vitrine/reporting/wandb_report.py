@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from vitrine.reporting.ranking import headlines
 from vitrine.reporting.sinks import STEP, STORY, UNITS, media_key, metric_key, scalar_key, section
 from vitrine.runs.metrics_csv import read_curves
 from vitrine.runs.store import Store
@@ -24,19 +25,8 @@ _INTRODUCTIONS = {
     "Time": "Seconds that each technique took.",
 }
 _OPEN = ("Training", "Robustness", "Examples")  # sections of the workspace that are not collapsed
-# columns of the table of runs, shown where a run has them
-_COLUMNS = [
-    f"summary:{key}"
-    for key in (
-        "best/accuracy",
-        "last/accuracy",
-        "best/robust_accuracy",
-        "last/robust_gap",
-        "last/pointing_game/sign",
-        "last/dead_units",
-        "seconds/analyses",
-    )
-]
+# columns of the table of runs, before the headlines of the techniques; shown where a run has them
+_COLUMNS = ("best/accuracy", "last/accuracy", "best/robust_accuracy", "last/robust_gap")
 
 
 @dataclass
@@ -46,12 +36,18 @@ class LoggedKeys:
     Attributes:
         curves: keys of metrics and scalars, by section and panel.
         media: keys of pictures, by section and technique.
+        headlines: keys of the techniques' headline summaries.
         units: whether there is a table of units.
     """
 
     curves: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     media: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    headlines: list[str] = field(default_factory=list)
     units: bool = False
+
+    def columns(self) -> list[str]:
+        """The columns of the table of runs."""
+        return [f"summary:{key}" for key in (*_COLUMNS, *self.headlines, "seconds/analyses")]
 
     def sections(self) -> list[str]:
         """The sections with keys: those of the story in its order, then the others."""
@@ -103,6 +99,7 @@ def logged_keys(run_dirs: Sequence[Path]) -> LoggedKeys:
                     add(found.media, section(analysis), analysis, media_key(analysis, entry["layer"]))
                     of_unit = entry["layer"] is not None and entry["unit"] is not None
                     found.units |= of_unit and entry["probe"] is None
+        found.headlines += [key for key in headlines(run_dir) if key not in found.headlines]
     return found
 
 
@@ -141,7 +138,7 @@ def workspace(keys: LoggedKeys, runs: Sequence[Run], *, entity: str, project: st
             for name in keys.sections()
         ],
         settings=ws.WorkspaceSettings(x_axis=STEP, group_by_prefix="first"),
-        runset_settings=ws.RunsetSettings(filters=_filter(runs), pinned_columns=_COLUMNS),
+        runset_settings=ws.RunsetSettings(filters=_filter(runs), pinned_columns=keys.columns()),
     )
 
 
@@ -157,7 +154,7 @@ def report(keys: LoggedKeys, runs: Sequence[Run], *, entity: str, project: str, 
     sets = {kind: of_kind for kind, of_kind in sets.items() if of_kind} or {"runs": []}
 
     def runsets() -> list[Any]:
-        columns = ["run:displayName", *_COLUMNS]
+        columns = ["run:displayName", *keys.columns()]
         return [
             wr.Runset(name=kind, filters=_filter(of_kind), pinned_columns=columns)
             for kind, of_kind in sets.items()

@@ -22,13 +22,13 @@ def test_what_cannot_be_read_is_passed_over(tmp_path, caplog):
     scratch.save("key", {"done": 1})
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:40])
-    assert scratch.load("key") is None and "begins anew" in caplog.text
+    assert scratch.load("key") is None and "starts from the beginning" in caplog.text
 
 
 def test_a_disk_that_refuses_does_not_end_the_analysis(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     FileScratch(tmp_path / "file" / "folder").save("key", {})
-    assert "cannot keep" in caplog.text
+    assert "cannot save" in caplog.text
 
 
 def test_steps_weights_and_analyses_have_their_own_and_readers_of_steps_see_nothing(tmp_path):

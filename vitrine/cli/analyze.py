@@ -29,7 +29,7 @@ from typing import Any
 from vitrine import config
 from vitrine.analyses import ANALYSES
 from vitrine.cli import COMMANDS, follow
-from vitrine.cli.command_line import print_help_if_asked
+from vitrine.cli.help import print_help_if_asked
 from vitrine.config import recipes
 from vitrine.core.settings import SettingError
 from vitrine.distributed import processes

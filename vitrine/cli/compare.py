@@ -1,4 +1,4 @@
-"""One page on which several runs stand side by side: the same layer, unit and image at the same slider.
+"""One page for several runs side by side: the same layer, unit and image at the same step.
 
     python analyze.py compare RUN RUN [RUN ...] [out=DIR]
 
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitrine import config
-from vitrine.cli.arguments import print_command_help_if_asked, split_arguments
+from vitrine.cli.arguments import split_arguments
+from vitrine.cli.help import print_command_help_if_asked
 from vitrine.config.errors import as_setting_error
 from vitrine.core.settings import SettingError, setting
 from vitrine.reporting.page import compare

@@ -18,7 +18,8 @@ from vitrine import config
 from vitrine.analyses.dream import Dream, dream, noise
 from vitrine.analyses.objectives import channel
 from vitrine.cli import image as images
-from vitrine.cli.arguments import add_technique_settings, print_command_help_if_asked, split_arguments
+from vitrine.cli.arguments import add_technique_settings, split_arguments
+from vitrine.cli.help import print_command_help_if_asked
 from vitrine.config.errors import as_setting_error
 from vitrine.core.settings import SettingError, setting
 

@@ -60,7 +60,7 @@ def parted(said: list[str]) -> tuple[FollowSettings | None, list[str]]:
 def main(arguments: list[str]) -> None:
     """`vitrine follow RUN ...` is `analyze.py RUN follow=true ...`."""
     from vitrine.cli import analyze
-    from vitrine.cli.arguments import print_command_help_if_asked
+    from vitrine.cli.help import print_command_help_if_asked
 
     if not print_command_help_if_asked(arguments, __doc__, _Asked):
         analyze.main([*arguments, "follow=true"])

@@ -1,4 +1,4 @@
-"""Images from files into tensors, and pictures back into files."""
+"""Images read from files as tensors, and written to files."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from vitrine.core import atomic
 from vitrine.core.settings import SettingError
 
 
-def read_image(key: str, file: str, channels: int, size: int | None, most: int) -> Tensor:
+def read_image(key: str, file: str, channels: int, size: int | None, max_size: int) -> Tensor:
     """An image file as float [1, C, H, W] in [0, 1], upright, in its own proportions.
 
     Args:
         key: the setting that names the file, for messages.
         channels: 1 (grayscale) or 3.
-        size: pixels of the longer side; its own, but at most `most`, unless given.
+        size: pixels of the longer side; by default its own, but at most `max_size`.
 
     Raises:
         SettingError: the file is absent or no image, or the network takes no images of 1 or 3 channels.
@@ -37,7 +37,7 @@ def read_image(key: str, file: str, channels: int, size: int | None, most: int) 
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ...
         raise SettingError(key, f"{file} cannot be read as an image ({error})") from None
     longer = max(image.size)
-    scale = (size or min(longer, most)) / longer
+    scale = (size or min(longer, max_size)) / longer
     shape = tuple(max(1, round(side * scale)) for side in image.size)
     if shape != image.size:
         image = image.resize(shape, Image.Resampling.LANCZOS)
@@ -46,10 +46,10 @@ def read_image(key: str, file: str, channels: int, size: int | None, most: int) 
 
 
 def output_file(out: str | None, default: Path, sources: list[str | None]) -> Path:
-    """Where a picture shall go, its folder made.
+    """The file to write a picture to, in a folder that exists.
 
     Raises:
-        SettingError: the name is not a PNG's or one of the sources, or the folder cannot be made.
+        SettingError: the name does not end in .png or is one of the sources, or the folder cannot be created.
     """
     file = default if out is None else Path(out)
     if file.suffix.lower() != ".png" or file.is_dir():
@@ -64,7 +64,7 @@ def output_file(out: str | None, default: Path, sources: list[str | None]) -> Pa
 
 
 def write_image(file: Path, image: Tensor) -> None:
-    """An image [C, H, W] in [0, 1] as a PNG, whole or not at all.
+    """Write an image [C, H, W] in [0, 1] as a PNG, whole or not at all.
 
     Raises:
         SettingError: the disk refused.
@@ -78,6 +78,6 @@ def write_image(file: Path, image: Tensor) -> None:
 
 
 def describe_size(image: Tensor, started: float) -> str:
-    """How large an image [C, H, W] is and how long it took since `started` (time.monotonic)."""
+    """The size of an image [C, H, W] and the time since `started` (time.monotonic) as text."""
     height, width = image.shape[-2:]
     return f"{width} x {height} pixels in {time.monotonic() - started:.0f} s"

@@ -1,4 +1,4 @@
-"""The network that a command is about: a run's, a checkpoint's, or one that was never trained here."""
+"""The network of a command: of a run, of a checkpoint, or from weights that were not trained here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _EXPECTED = "expected the folder of a run, a checkpoint, or model.name=... model
 
 @dataclass(frozen=True)
 class NamedNetwork:
-    """A network in eval mode on its device, its parameters frozen; what to call it; its run's folder."""
+    """A network in eval mode on its device, its parameters frozen; its name for people; its run's folder."""
 
     network: nn.Module
     name: str
@@ -33,7 +33,7 @@ class NamedNetwork:
 
     @property
     def channels(self) -> int:
-        """Of the images that it takes."""
+        """The channels of its input."""
         return self.network.spec["channels"]
 
     @property
@@ -62,11 +62,11 @@ def find_network(words: list[str], model: list[str], device: str) -> NamedNetwor
 
 
 def find_layers(network: nn.Module, key: str, wanted: list[str], image: Tensor) -> list[str]:
-    """Layers of a network that give maps of an image [1, C, H, W]: those wanted, or all that are looked at.
+    """The layers of a network that give maps of an image [1, C, H, W]: `wanted`, or all that analyses show.
 
     Raises:
-        SettingError: of `key`, a layer that is unknown or has no spatial extent; of "size", an image that the
-            network does not take.
+        SettingError: of `key`, if a layer is unknown or has no spatial extent; of "size", if the network
+            does not accept the image.
     """
     size = " x ".join(map(str, image.shape[-2:]))
     try:
@@ -82,8 +82,8 @@ def find_layers(network: nn.Module, key: str, wanted: list[str], image: Tensor) 
             raise
         reason = str(error).strip().splitlines()[0]
         raise SettingError("size", f"the network does not take an image of {size} pixels: {reason}") from None
-    for layer, seen in maps.items():
-        if seen.shape[-2:] == (1, 1):
+    for layer, map_ in maps.items():
+        if map_.shape[-2:] == (1, 1):
             others = [name for name in shown if name != layer]
             instead = f"expected one that has, such as {', '.join(others)}" if others else "nor has another"
             problem = f"layer {layer!r} has no spatial extent on an image of {size} pixels"
@@ -107,8 +107,8 @@ def _load_run_or_checkpoint(word: str) -> NamedNetwork:
         raise SettingError(str(error.source), error.problem) from None
 
 
-def _load_weights(said: list[str]) -> NamedNetwork:
-    model = config.load(said).model
+def _load_weights(arguments: list[str]) -> NamedNetwork:
+    model = config.load(arguments).model
     if model.weights is None:
         raise SettingError("model.weights", f"nothing to look at; {_EXPECTED}")
     with as_setting_error("model"):

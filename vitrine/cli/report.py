@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from vitrine import config
-from vitrine.cli.arguments import print_command_help_if_asked, split_arguments
+from vitrine.cli.arguments import split_arguments
+from vitrine.cli.help import print_command_help_if_asked
 from vitrine.core import atomic
 from vitrine.core.settings import SettingError, setting
 from vitrine.runs import run_folders

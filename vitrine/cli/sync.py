@@ -12,7 +12,8 @@ import sys
 from dataclasses import dataclass
 
 from vitrine import config
-from vitrine.cli.arguments import print_command_help_if_asked, split_arguments
+from vitrine.cli.arguments import split_arguments
+from vitrine.cli.help import print_command_help_if_asked
 from vitrine.core.settings import SettingError, setting
 from vitrine.runs import run_folders
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from vitrine import config
 from vitrine.cli import closing
-from vitrine.cli.command_line import print_help_if_asked
+from vitrine.cli.help import print_help_if_asked
 from vitrine.distributed import interruption, processes, requeue
 from vitrine.distributed.interruption import Interrupted
 from vitrine.distributed.processes import Processes

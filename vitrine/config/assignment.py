@@ -1,4 +1,4 @@
-"""A value into a typed tree of settings: converted as recipes expect, or answered with what was expected."""
+"""Assignment of a value to a typed tree of settings, with the conversions that recipes expect."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ FRACTION = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 
 
 def writable_tree(schema: type) -> DictConfig:
-    """A tree of a dataclass' defaults that can be written to, although the dataclasses are frozen."""
+    """A tree of the defaults of a dataclass that can be written to even if the dataclass is frozen."""
     return _make_writable(OmegaConf.structured(schema))
 
 
 def assign(
     node: DictConfig, key: str, value: Any, unknown: Callable[[str], SettingError], path: str = ""
 ) -> None:
-    """Put `value` at `key`, going down into settings below it.
+    """Assign `value` to `key`; a dict is assigned to the settings below it.
 
     Args:
         node: typed by a dataclass.
-        unknown: what to say of a dotted key that is not there.
-        path: the dotted name of `key`, where it is not itself.
+        unknown: makes the error for a dotted key that does not exist.
+        path: the dotted name of `key`, if it differs.
 
     Raises:
-        SettingError: there is no such key, or what is wrong with the value.
+        SettingError: there is no such key, or it cannot have the value.
     """
     path, owner = path or key, OmegaConf.get_type(node)
     if key not in node:
@@ -70,7 +70,7 @@ def assign(
 
 
 def _to_float(value: Any, hint: Any, path: str) -> Any:
-    """The value as a float where that is what is wanted: 1, 8/255, or a list of them; else as it came."""
+    """1, "8/255", or a list of them as float where that is expected; other values unchanged."""
     for kind in union_members(hint):
         if typing.get_origin(kind) is list and isinstance(value, list):
             return [_to_float(item, typing.get_args(kind)[0], path) for item in value]

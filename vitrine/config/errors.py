@@ -1,4 +1,4 @@
-"""Errors of what settings build, as errors of the settings."""
+"""Errors of the objects that settings build, as errors of the settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vitrine.core.settings import SettingError
 
 @contextmanager
 def as_setting_error(key: str) -> Iterator[None]:
-    """Within the scope things are built from settings: what is wrong with one is a SettingError of `key`."""
+    """Raise errors within the scope that wrong settings cause as SettingError of `key`."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     try:

@@ -1,4 +1,4 @@
-"""What was said: recipe files and `key=value` words, as nested dicts; later ones are merged into earlier."""
+"""Recipe files and `key=value` arguments as nested dicts, merged in their order."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from vitrine.core.registry import nearest
 from vitrine.core.settings import SettingError
 
 KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*")
-DEEPEST = 32  # that settings can be nested; those of ours are 4 deep
+MAX_DEPTH = 32  # of nested settings; those of ours are 4 deep
 
 
 def merge_arguments(arguments: Sequence[str], base: Sequence[Path] = ()) -> dict[str, Any]:
-    """Everything that was said, as plain nested dicts, unchecked."""
+    """All recipes (`base` first) and then all overrides, merged into plain nested dicts, unchecked."""
     recipes = [_read_recipe(Path(a)) for a in [*base, *[a for a in arguments if not is_override(a)]]]
     raw: dict[str, Any] = {}
     for source in [*recipes, *[_parse_override(a) for a in arguments if is_override(a)]]:
@@ -29,7 +29,7 @@ def merge_arguments(arguments: Sequence[str], base: Sequence[Path] = ()) -> dict
 
 
 def is_override(argument: str) -> bool:
-    """Whether a word on the command line is key=value, and not a file with such a name (step=500.ckpt)."""
+    """Whether an argument is key=value, and not a file with such a name (step=500.ckpt)."""
     try:
         return "=" in argument and not Path(argument).exists()
     except (OSError, ValueError):  # too long for a file, or with characters that none has
@@ -37,15 +37,15 @@ def is_override(argument: str) -> bool:
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """The recipes that come with the program, by name; in a clone those of `configs/`."""
+    """The recipes that come with the program, by name: of the package, or of `configs/` in a clone."""
     package = Path(__file__).resolve().parents[1]
     folder = next(f for f in (package / "configs", package.parent / "configs") if f.is_dir())
-    # what wandb starts, or a shell, is no recipe
+    # sweep.yaml is for `wandb sweep`
     return {file.stem: file for file in sorted(folder.glob("*.yaml")) if file.stem != "sweep"}
 
 
 def _find_recipe(path: Path) -> Path:
-    """The file itself where there is one, else the shipped recipe of that name, else the path as it is."""
+    """`path` if there is such a file, else the shipped recipe of that name, if any."""
     if not path.is_file() and path.parent in (Path(), Path("configs")):
         return shipped_recipes().get(path.stem, path)
     return path
@@ -70,7 +70,7 @@ def _read_recipe(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise SettingError(str(path), f"is not YAML: {' '.join(str(error).split())}") from None
     if _is_too_deep(loaded):
-        raise SettingError(str(path), f"is nested more than {DEEPEST} deep, which no setting is")
+        raise SettingError(str(path), f"is nested more than {MAX_DEPTH} deep, which no setting is")
     if loaded is not None and not isinstance(loaded, dict):
         raise SettingError(str(path), f"holds a {type(loaded).__name__}, expected sections such as `data:`")
     return {str(key): value for key, value in (loaded or {}).items()}
@@ -88,23 +88,23 @@ def _parse_override(argument: str) -> dict[str, Any]:
     for part in reversed(key.split(".")):
         value = {part: value}
     if _is_too_deep(value):
-        raise SettingError(argument, f"is nested more than {DEEPEST} deep, which no setting is")
+        raise SettingError(argument, f"is nested more than {MAX_DEPTH} deep, which no setting is")
     return value
 
 
 def _is_too_deep(tree: Any) -> bool:
-    """Whether mappings and lists lie in one another deeper than DEEPEST, where python's stack would end."""
+    """Whether mappings and lists are nested deeper than MAX_DEPTH, which could exhaust python's stack."""
     level = [tree]
-    for _ in range(DEEPEST + 1):
-        inner = [value for some in level for value in _children(some)]
+    for _ in range(MAX_DEPTH + 1):
+        inner = [value for node in level for value in _children(node)]
         level = list({id(value): value for value in inner}.values())  # aliases once: `[*a, *a, *a]`
     return bool(level)
 
 
-def _children(some: Any) -> Collection[Any]:
-    if isinstance(some, dict):
-        return some.values()
-    return some if isinstance(some, list) else ()
+def _children(node: Any) -> Collection[Any]:
+    if isinstance(node, dict):
+        return node.values()
+    return node if isinstance(node, list) else ()
 
 
 def _merge(into: dict[str, Any], source: dict[str, Any]) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 from vitrine.core.registry import nearest
 from vitrine.core.settings import SettingError, format_type, union_members
 
-DEFAULTS = {  # what differs from lightning.Trainer's own defaults
+DEFAULTS = {  # that differ from those of lightning.Trainer
     "max_epochs": 5,
     "devices": 1,
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,
 }
-RESERVED = {  # arguments of lightning.Trainer that Vitrine fills in itself, and where to say what one wants
+RESERVED = {  # arguments of lightning.Trainer that Vitrine sets itself -> the settings to use instead
     "callbacks": "checkpoint, analysis",
     "logger": "logging",
     "default_root_dir": "run.root",
@@ -28,12 +28,12 @@ RESERVED = {  # arguments of lightning.Trainer that Vitrine fills in itself, and
     "inference_mode": "analysis",
     "barebones": "logging",
 }
-SHARDING = ("fsdp", "deepspeed", "model_parallel", "xla_fsdp")  # strategies: no rank has a whole network
+SHARDING = ("fsdp", "deepspeed", "model_parallel", "xla_fsdp")  # strategies without a whole network on a rank
 
 
 @functools.cache
 def parameters() -> dict[str, Any]:
-    """Name -> type of every argument that is the user's to set."""
+    """Name -> type of every argument that a user can set."""
     from lightning.pytorch import Trainer
 
     hints = typing.get_type_hints(Trainer.__init__)
@@ -42,14 +42,14 @@ def parameters() -> dict[str, Any]:
 
 
 def default(name: str) -> Any:
-    """Vitrine's default of an argument, or else lightning's."""
+    """The default of an argument: Vitrine's, else Lightning's."""
     from lightning.pytorch import Trainer
 
     return DEFAULTS.get(name, inspect.signature(Trainer.__init__).parameters[name].default)
 
 
 def check(arguments: dict[str, Any]) -> None:
-    """Raise SettingError for the first argument that lightning.Trainer would not take."""
+    """Raise SettingError for the first argument that lightning.Trainer does not accept."""
     known = parameters()
     for name, value in arguments.items():
         key = f"trainer.{name}"

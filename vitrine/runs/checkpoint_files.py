@@ -1,4 +1,4 @@
-"""The checkpoints in a run's folder: which there are, of which step, and whether they are whole."""
+"""The checkpoint files of a run: their steps, and whether they are intact."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ log = logging.getLogger(__name__)
 
 
 def last_good_checkpoint(run_dir: str | Path) -> Path | None:
-    """The checkpoint with the most steps that is whole; None where there is none, or none with a step taken.
+    """The intact checkpoint with the most optimizer steps (at least one); None if there is none.
 
-    Those that are cut off, damaged (every byte is held against its checksum), or contain more than plain data
-    are passed over with a warning.
+    Those that are truncated, damaged (all checksums are verified), or contain more than plain data are
+    skipped with a warning.
     """
     for step, file in checkpoint_files(Path(run_dir) / "checkpoints", newest_first=True):
         if step == 0:
-            continue  # nothing in it that a fresh start would not make again
+            continue  # a fresh start gives the same
         if (damage := find_damage(file)) is None:
             return file
         log.warning("passed over %s: %s", file, damage)
@@ -29,13 +29,13 @@ def last_good_checkpoint(run_dir: str | Path) -> Path | None:
 
 
 def checkpoint_files(folder: Path, newest_first: bool = False) -> Iterator[tuple[int, Path]]:
-    """The checkpoints in a folder with their steps, in order, one file a step.
+    """The steps and files of the checkpoints in a folder, in order of steps, one file per step.
 
-    A name is believed (`step=00000500.ckpt`); other files are opened, and left out with a warning if
-    unreadable.
+    The step is taken from a name such as `step=00000500.ckpt`; other files are opened, and skipped with a
+    warning if unreadable.
     """
     found: dict[int, Path] = {}
-    # names that say a step first: `last.ckpt` is a link to one of them, `best.ckpt` a copy
+    # names with a step first: `last.ckpt` is a link to one of them, `best.ckpt` a copy
     for file in sorted(folder.glob("*.ckpt"), key=lambda f: (_step_in_name(f) is None, f.name)):
         step = _step_in_name(file)
         if step is None and file.exists() and file.resolve() not in {f.resolve() for f in found.values()}:
@@ -46,7 +46,7 @@ def checkpoint_files(folder: Path, newest_first: bool = False) -> Iterator[tuple
 
 
 def read_step(file: Path) -> int | None:
-    """The optimizer steps a checkpoint has behind it; None, with a warning, where it cannot be read."""
+    """The number of optimizer steps of a checkpoint; None, with a warning, if it cannot be read."""
     try:
         return int(torch.load(file, map_location="cpu", weights_only=True, mmap=True)["global_step"])
     except Exception as error:  # what damage makes of a pickle can be anything
@@ -55,10 +55,10 @@ def read_step(file: Path) -> int | None:
 
 
 def find_damage(file: Path) -> str | None:
-    """What is wrong with a checkpoint file, or None."""
+    """A description of the damage of a checkpoint file; None if it is intact."""
     try:
         with zipfile.ZipFile(file) as archive:
-            if (bad := archive.testzip()) is not None:  # torch itself compares no checksums
+            if (bad := archive.testzip()) is not None:  # torch itself verifies no checksums
                 return f"{bad} in it is damaged"
         if "state_dict" not in torch.load(file, map_location="cpu", weights_only=True, mmap=True):
             return "it holds no network"

@@ -1,4 +1,4 @@
-"""File names out of names that nobody checked: class names, layer names, keys."""
+"""File names from arbitrary text: class names, layer names, keys."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ import hashlib
 import re
 from collections.abc import Iterable
 
-LONGEST = 80  # characters of a part, and
-DEEPEST = 240  # of a path: far below any file system's limit
-# what Windows keeps for itself, what the store does, and names of folders that look like files
+MAX_NAME = 80  # characters of one part of a path
+MAX_PATH = 240  # characters: far below any file system's limit
+# names reserved by Windows and by the store, and names of folders that look like files
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.(png|webp|json)")
 
 
 def safe_name(name: str) -> str:
-    """`name` as one part of a path, in letters, digits and `._=+-`: itself where it is that already.
+    """`name` as one part of a path, of letters, digits and `._=+-`; unchanged if it is one already.
 
-    A name that had to be changed carries a hash of what it was, so that different names stay different.
+    A changed name ends in a hash of the original, so that different names stay different.
     """
-    clean = re.sub(r"[^A-Za-z0-9._=+-]+", "-", name).strip("-.")[:LONGEST].rstrip("-.")
+    clean = re.sub(r"[^A-Za-z0-9._=+-]+", "-", name).strip("-.")[:MAX_NAME].rstrip("-.")
     if clean and clean == name and not _RESERVED.fullmatch(name):
         return name
     return f"{clean}-{_short_hash(name)}" if clean else _short_hash(name)
 
 
 def unique_paths(keys: Iterable[str]) -> list[str]:
-    """A relative path, without an ending, for each path-like key ("layer3/unit-017"), no two the same.
+    """A relative path, without suffix, for each path-like key ("layer3/unit-017"); all are different.
 
-    They differ on file systems that ignore case, too, and lead nowhere but down.
+    They also differ on file systems that ignore case, and contain no "..".
     """
     used: set[str] = set()
-    found = []
+    result = []
     for key in keys:
         parts = [safe_name(name) for name in key.split("/")]
         path = "/".join(parts)
-        if len(path) > DEEPEST:
+        if len(path) > MAX_PATH:
             path = f"{parts[0]}/{_short_hash(key)}"
         if path.casefold() in used:
             path += f"-{_short_hash(key)}"
         used.add(path.casefold())
-        found.append(path)
-    return found
+        result.append(path)
+    return result
 
 
 def _short_hash(name: str) -> str:

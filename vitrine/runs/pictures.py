@@ -1,4 +1,4 @@
-"""Pictures in files: written so that they are small and the same pixels give the same bytes; read back."""
+"""Pictures in files: small, and the same pixels always give the same bytes."""
 
 from __future__ import annotations
 
@@ -11,35 +11,34 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-_LOSSLESS = 8 * 1024  # bytes up to which a picture is kept bit for bit
-_QUALITY, _EFFORT = 75, 3  # of the others; more effort takes longer and spares nothing
+_LOSSLESS = 8 * 1024  # bytes up to which a picture is a PNG
+_QUALITY, _EFFORT = 75, 3  # of larger ones, as WebP; more effort takes longer and saves nothing
 
 
 def read(path: Path) -> Tensor:
-    """The picture in a file, uint8 [H, W, 3]."""
+    """The picture in a file as uint8 [H, W, 3]."""
     with Image.open(path) as image:
         return torch.from_numpy(np.array(image.convert("RGB")))
 
 
 def write(folder: Path, path: str, image: Tensor) -> str:
-    """Write a picture to `path`, which has no ending yet, and give the path with it.
+    """Write a picture, uint8 [H, W, 3], into a folder; return `path` with the suffix of the format chosen.
 
-    Bit for bit as a PNG where that is small; else as a WebP of good quality, since runs are sent in mails.
-    Either way the same pixels give the same bytes.
+    Lossless as PNG if that is small; else as WebP of good quality, since runs are sent by mail.
     """
     picture = Image.fromarray(image.cpu().contiguous().numpy())
-    data, ending = _encode(picture, "PNG", compress_level=1), ".png"
+    data, suffix = _encode(picture, "PNG", compress_level=1), ".png"
     if len(data) > _LOSSLESS:
         smaller = _encode(picture, "WEBP", quality=_QUALITY, method=_EFFORT)
         if len(smaller) < len(data):
-            data, ending = smaller, ".webp"
-    place = folder / f"{path}{ending}"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(data)
-    return path + ending
+            data, suffix = smaller, ".webp"
+    file = folder / f"{path}{suffix}"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+    return path + suffix
 
 
-def _encode(picture: Image.Image, kind: str, **options: Any) -> bytes:
+def _encode(picture: Image.Image, image_format: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    picture.save(buffer, image_format, **options)
     return buffer.getvalue()

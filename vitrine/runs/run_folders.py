@@ -1,4 +1,4 @@
-"""Runs as folders: their names, and who makes them."""
+"""The folders of runs: their names, their creation, and how command lines refer to them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from vitrine.core.settings import SettingError
 
 
 def default_name(data: str, model: str) -> str:
-    """What a run is called that was given no name: what it trains on, what it trains, and when it began.
+    """The name of a run that was given none: data, model and the current time.
 
-    In a sweep, whose agents may begin in the same second, what W&B calls it as well.
+    In a W&B sweep, whose agents may start in the same second, the id of the W&B run is appended.
     """
     name = f"{data}-{model}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     if os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID"):
@@ -34,34 +34,34 @@ def check_name(name: str, root: str) -> None:
 
 
 def claim(folder: Path, resume: bool, unnamed: bool = False) -> Path:
-    """Make a run's folder, which nobody else may have made meanwhile unless it is resumed.
+    """Create the folder of a run, which must not exist unless the run is resumed.
 
     Args:
-        unnamed: its name is from the clock. Where another run began in the same second and has it, this one
-            takes the next that is free: NAME-2, NAME-3, ...
+        unnamed: the name is a `default_name`. If a run that started in the same second has it, the next free
+            one is taken: NAME-2, NAME-3, ...
 
     Returns:
-        The folder made.
+        The folder.
 
     Raises:
-        SettingError: another run has it, or it cannot be made.
+        SettingError: another run has it, or it cannot be created.
     """
-    made, number = folder, 1
+    candidate, number = folder, 1
     while True:
         try:
-            made.mkdir(parents=True, exist_ok=resume)  # of many that try, one makes it
-            return made
+            candidate.mkdir(parents=True, exist_ok=resume)  # succeeds for one process of many
+            return candidate
         except FileExistsError:
             if not unnamed:
                 raise SettingError("run.name", f"{folder} was made by another run just now") from None
         except OSError as error:
             raise SettingError("run.root", f"{folder} cannot be made: {error.strerror}") from None
         number += 1
-        made = folder.with_name(f"{folder.name}-{number}")
+        candidate = folder.with_name(f"{folder.name}-{number}")
 
 
 def find_run(word: str) -> Path:
-    """The run that a word on the command line speaks of: its folder, or that of a checkpoint in it.
+    """The folder of the run that `word` names on a command line: by its folder or by a checkpoint in it.
 
     Raises:
         SettingError: it is neither.
@@ -79,6 +79,6 @@ def find_run(word: str) -> Path:
 
 
 def describe_runs(root: str) -> str:
-    """The runs below a root, in words."""
+    """The names of the runs in a folder, as part of a message."""
     names = sorted(p.parent.name for p in Path(root).glob("*/config.yaml"))
     return f"runs in {root}: {', '.join(names)}" if names else f"there are no runs in {root}"

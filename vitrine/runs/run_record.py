@@ -1,4 +1,4 @@
-"""What a run was: when, for how long, by which code, on what; kept in `run.json` and shown on the page."""
+"""`run.json`, the record of a run: when, how long, which code, on which hardware; shown on the page."""
 
 from __future__ import annotations
 
@@ -26,20 +26,21 @@ _CODE = Path(__file__).resolve().parents[2]
 
 
 class RunRecord:
-    """A sink that keeps run.json up: written at the start, at every checkpoint and at the end.
+    """A sink that writes run.json at the start, at every checkpoint and at the end of a run.
 
-    Its `state` is "running" until it is closed as "finished", "preempted", "interrupted" or "failed"; a kill
-    leaves it "running", and `process` says who was killed. A run that is resumed keeps when it began, and its
-    seconds add up; what a kill cut off since the last checkpoint is not in them.
+    Its `state` is "running" until it is closed as "finished", "preempted", "interrupted" or "failed"; after a
+    kill it is still "running", and `process` identifies the killed process. A resumed run keeps its start
+    time, and its seconds add up, without those between the last checkpoint and a kill.
 
-    As a scope it is closed by how the scope ends; an exception that has a `state` names it.
+    As a context manager it closes itself as "finished", or with the `state` of the exception ("failed" if it
+    has none).
 
     Args:
         run_dir: the run's folder.
-        words: the command line, without python.
+        arguments: the command line, without python.
     """
 
-    def __init__(self, run_dir: str | Path, words: Sequence[str]):
+    def __init__(self, run_dir: str | Path, arguments: Sequence[str]):
         self.file = Path(run_dir) / "run.json"
         self._began = time.monotonic()
         before = read(run_dir)
@@ -53,7 +54,7 @@ class RunRecord:
             "process": this_process(),
             "seconds": self._before,
             "commit": commit(),
-            "command": shlex.join(["python", *words]),
+            "command": shlex.join(["python", *arguments]),
             "hardware": hardware(),
             "versions": {
                 "vitrine": vitrine.__version__,
@@ -63,7 +64,7 @@ class RunRecord:
         self._write()
 
     def log(self, report: CheckpointReport, folder: Path) -> None:
-        """The seconds until now; never raises."""
+        """Update the seconds; never raises."""
         self._write()
 
     def __enter__(self) -> Self:
@@ -73,7 +74,7 @@ class RunRecord:
         self.close("finished" if error is None else getattr(error, "state", "failed"))
 
     def close(self, state: str = "finished") -> None:
-        """The run ended; never raises."""
+        """Record the end of the run; never raises."""
         self.content |= {"ended": _now(), "state": state}
         self._write()
 
@@ -90,7 +91,7 @@ class RunRecord:
 
 
 def read(run_dir: str | Path) -> dict[str, Any]:
-    """What is recorded of a run; empty where nothing is, or nothing that can be read."""
+    """The record of a run; empty if there is none that can be read."""
     try:
         content = json.loads((Path(run_dir) / "run.json").read_text(encoding="utf-8"))
         float(content["seconds"])
@@ -100,7 +101,7 @@ def read(run_dir: str | Path) -> dict[str, Any]:
 
 
 def read_facts(run_dir: str | Path) -> list[list[str]]:
-    """The record as pairs of words for the page."""
+    """The record as pairs of name and text, for the page."""
     content = read(run_dir)
     if not content:
         return []
@@ -116,7 +117,7 @@ def read_facts(run_dir: str | Path) -> list[list[str]]:
 
 
 def format_duration(seconds: float) -> str:
-    """ "48 s", "3 min 12 s", "5 h 07 min"."""
+    """A duration for people: "48 s", "3 min 12 s", "5 h 07 min"."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -126,17 +127,17 @@ def format_duration(seconds: float) -> str:
 
 
 def commit(code: Path = _CODE) -> str | None:
-    """`git describe` of the checkout that the code runs from; None where it runs from none."""
+    """`git describe` of the checkout that contains this code; None if there is none."""
     try:
         if Path(_git(code, "rev-parse", "--show-toplevel")).resolve() != code.resolve():
-            return None  # installed somewhere inside a repository of others
+            return None  # installed somewhere inside another repository
         return _git(code, "describe", "--always", "--dirty") or None
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
 
 
 def hardware() -> str:
-    """What the run has at hand, in a line: "NVIDIA H200", or "2 cores of AMD EPYC 9B14"."""
+    """This machine in a line: "NVIDIA H200", or "2 cores of AMD EPYC 9B14"."""
     import torch
 
     if torch.cuda.is_available():
@@ -155,11 +156,9 @@ def _processor() -> str:
     return platform.processor()
 
 
-def _git(folder: Path, *words: str) -> str:
-    asked = subprocess.run(
-        ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True
-    )
-    return asked.stdout.strip()
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
 
 def _now() -> str:

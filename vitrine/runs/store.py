@@ -1,4 +1,4 @@
-"""What the analyses yielded, on disk: a directory a step that appears whole or not at all."""
+"""Results of analyses on disk: one directory per step, which appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vitrine.runs.scratch import FileScratch
 
 
 class Store:
-    """The `analysis` folder of a run. Reading sees whole steps only; looking creates nothing.
+    """The `analysis` folder of a run. Reading sees complete steps only, and creates nothing.
 
     Args:
         run_dir: the run's folder.
@@ -36,64 +36,64 @@ class Store:
         self.folder = Path(run_dir) / "analysis"
 
     def step_folder(self, step: int) -> Path:
-        """Where a step lies, or would."""
+        """The directory of a step, whether it exists or not."""
         return self.folder / f"step={step:08d}"
 
     def steps(self) -> list[int]:
-        """The steps that are whole, ascending."""
+        """The complete steps, ascending."""
         found = [re.fullmatch(r"step=(\d+)", path.name) for path in self.folder.glob("step=*")]
         return sorted(step for match in found if match and self._complete(step := int(match[1])))
 
     def weights(self, step: int) -> str | None:
-        """The hash of the weights a step is of; None where it is not whole."""
+        """The hash of the weights that were analyzed at a step; None if it is not complete."""
         return self._complete(step).get("weights")
 
     def results(self, step: int) -> dict[str, AnalysisResult]:
-        """How each analysis of a step went; empty where the step is not whole."""
+        """The result of each analysis of a step; empty if the step is not complete."""
         return {
             name: self._result(step, name, record)
             for name, record in self._complete(step).get("analyses", {}).items()
         }
 
     def figures(self, step: int, name: str) -> Sequence[Figure]:
-        """The figures of an analysis at a step, each picture read when it is asked for; maybe none."""
+        """The figures of an analysis at a step; each picture is read on access. Empty if there are none."""
         result = self.results(step).get(name)
         return [] if result is None else result.figures
 
     def entries(self, step: int, name: str) -> list[dict[str, Any]]:
-        """The same without the pictures: what figures.json says, `file` relative to the analysis' folder."""
+        """The records of figures.json, without the pictures; `file` is relative to the analysis' folder."""
         return [upgraded(entry) for entry in self._list(step, name, "figures.json")]
 
     def scalars(self, step: int, name: str) -> list[Scalar]:
-        """The points of curves that an analysis yielded at a step."""
+        """The scalars of an analysis at a step."""
         return [
             Scalar(point["key"], number(point["value"]), point["layer"])
             for point in self._list(step, name, "scalars.json")
         ]
 
     def previous(self, step: int) -> dict[str, Sequence[Figure]]:
-        """The figures, by analysis, of the latest whole step before this one; read when asked for."""
+        """The figures, by analysis, of the latest complete step before `step`; read on access."""
         earlier = [s for s in self.steps() if s < step]
         return {name: result.figures for name, result in self.results(earlier[-1]).items()} if earlier else {}
 
     def scratch(self, step: int, name: str, weights: str) -> FileScratch:
-        """Where an analysis of a step and its weights keeps how far it has come."""
+        """A place for the unfinished work of one analysis of a step and its weights."""
         own = f"{self.step_folder(step).name}.{weights[:16]}.{name}"
         return FileScratch(self.folder / ".unfinished" / own)
 
     @contextlib.contextmanager
     def writing(self, step: int, weights: str) -> Iterator[Writer]:
-        """A Writer for one step.
+        """A `Writer` for one step.
 
-        A step that is new, or whose weights were others, appears when the scope ends, and not at all when it
-        ends in an exception. To a step that is there already each analysis is added as soon as it is written.
+        A step that is new, or was of other weights, appears when the scope ends, and not at all if it ends in
+        an exception. To an existing step of the same weights each analysis is added as soon as it is written.
 
         Args:
             step: optimizer steps taken.
-            weights: the hash of the weights that were looked at.
+            weights: the hash of the weights that are analyzed.
 
         Raises:
-            OSError: the disk refused; nothing half-made is left.
+            OSError: the disk refused; nothing incomplete is left.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         atomic.sweep(self.folder, "step=*")
@@ -138,41 +138,43 @@ class Store:
         )
 
     def _complete(self, step: int) -> dict[str, Any]:
-        return _read(self.step_folder(step) / "complete.json", {})
+        return _read_json(self.step_folder(step) / "complete.json", {})
 
     def _list(self, step: int, name: str, file: str) -> list[dict[str, Any]]:
         if name not in self._complete(step).get("analyses", {}):
             return []
-        return _read(self.step_folder(step) / name / file, [])
+        return _read_json(self.step_folder(step) / name / file, [])
 
 
 class Writer:
-    """Takes what the analyses of one step yielded, one at a time; made by `Store.writing`."""
+    """Writes the results of one step, one analysis at a time; from `Store.writing`."""
 
-    def __init__(self, aside: Path, step: int, weights: str, final: Path | None):
-        self._aside, self._final = aside, final
+    def __init__(self, staged: Path, step: int, weights: str, final: Path | None):
+        self._staged, self._final = staged, final
         self._complete = {"step": step, "weights": weights, "analyses": {}}
 
     def write(self, name: str, result: AnalysisResult) -> None:
-        """Keep the result of an analysis, in place of what it may have left before.
+        """Write the result of an analysis, replacing an earlier one.
 
         Args:
-            name: the analysis, as registered.
+            name: of the analysis, as registered.
 
         Raises:
-            ValueError: the name is no plain word, a key comes twice, or a picture is not uint8 [H, W, 3].
+            ValueError: the name is no plain word, a key occurs twice, or a picture is not uint8 [H, W, 3].
             OSError: the disk refused.
         """
         figures = result.figures
-        _check(name, figures)
-        folder = self._aside / name
+        _validate(name, figures)
+        folder = self._staged / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         paths = filenames.unique_paths([figure.key for figure in figures])
         with ThreadPoolExecutor(os.cpu_count()) as threads:  # encoding releases the interpreter
             files = list(threads.map(pictures.write, repeat(folder), paths, [f.image for f in figures]))
-        _dump(folder / "figures.json", [to_entry(figure, file) for figure, file in zip(figures, files)])
-        _dump(folder / "scalars.json", [{**asdict(s), "value": finite(s.value)} for s in result.scalars])
+        _write_json(folder / "figures.json", [to_entry(figure, file) for figure, file in zip(figures, files)])
+        _write_json(
+            folder / "scalars.json", [{**asdict(s), "value": finite(s.value)} for s in result.scalars]
+        )
         self._complete["analyses"][name] = {
             "seconds": round(float(result.seconds), 3),
             "error": result.traceback or result.error,
@@ -184,18 +186,18 @@ class Writer:
             self._add(name, folder)
 
     def seal(self) -> None:
-        """Write complete.json, the last of all."""
-        atomic.write_json(self._aside / "complete.json", self._complete)
+        """Write complete.json, the last file of a step."""
+        atomic.write_json(self._staged / "complete.json", self._complete)
 
     def _add(self, name: str, folder: Path) -> None:
-        """Move an analysis into a whole step; at no instant does complete.json name what is not there."""
+        """Move an analysis into a complete step; complete.json never names one that is not there."""
         atomic.sync_tree(folder)
-        complete = _read(self._final / "complete.json", {"analyses": {}})
+        complete = _read_json(self._final / "complete.json", {"analyses": {}})
         place = self._final / name
         if place.exists():
             if complete["analyses"].pop(name, None):
                 atomic.write_json(self._final / "complete.json", complete)
-            os.rename(place, self._aside / f"{name}.old")
+            os.rename(place, self._staged / f"{name}.old")
         os.rename(folder, place)
         atomic.sync(self._final)
         complete["analyses"][name] = self._complete["analyses"][name]
@@ -203,7 +205,7 @@ class Writer:
 
 
 class _Lazy(Sequence[Any]):
-    """What `read()` gives, read when first asked for, each item through `convert`."""
+    """The items of `read()`, which is called on first access, each converted on access."""
 
     def __init__(
         self,
@@ -226,7 +228,7 @@ class _Lazy(Sequence[Any]):
         return self._convert(self._items[index])
 
 
-def _check(name: str, figures: Sequence[Figure]) -> None:
+def _validate(name: str, figures: Sequence[Figure]) -> None:
     if not re.fullmatch(r"\w[\w-]*", name, re.ASCII):
         raise ValueError(f"name is {name!r}, expected letters, digits, '_' and '-'")
     seen: set[str] = set()
@@ -240,11 +242,11 @@ def _check(name: str, figures: Sequence[Figure]) -> None:
         seen.add(figure.key)
 
 
-def _dump(path: Path, content: Any) -> None:
+def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, allow_nan=False, indent=1) + "\n", encoding="utf-8")
 
 
-def _read(path: Path, otherwise: Any) -> Any:
+def _read_json(path: Path, otherwise: Any) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):

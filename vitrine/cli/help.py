@@ -1,0 +1,97 @@
+"""`--help`: every setting with its default, meaning and type."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from typing import Any
+
+from vitrine import config
+from vitrine.config import trainer_arguments
+from vitrine.core.settings import SettingError, format_type
+
+HEADER = "Settings: key=default   meaning [type]"
+
+
+def print_help_if_asked(arguments: list[str], about: str) -> bool:
+    """Print help on all settings for `--help`, on one section for `--help SECTION`; False if not asked."""
+    if not {"-h", "--help"} & set(arguments):
+        return False
+    wanted = [a for a in arguments if not a.startswith("-")]
+    names = [*config.sections(), "trainer"]
+    for name in wanted:
+        if name not in names:
+            raise SettingError(f"--help {name}", f"there is no such section; there are {', '.join(names)}")
+    print(f"{about.strip()}\n\n{HEADER}")
+    for name in wanted or [None]:
+        print("\n" + settings_help(name))
+    return True
+
+
+def print_command_help_if_asked(arguments: list[str], about: str, schema: type) -> bool:
+    """Print help on a command with the settings `schema` for `--help`; False if not asked."""
+    if not {"-h", "--help"} & set(arguments):
+        return False
+    print("\n".join([about.strip(), "", HEADER, "", *fields_help(schema)]))
+    return True
+
+
+def settings_help(section: str | None = None) -> str:
+    """The settings of a section (default: all) with their types, defaults and meanings."""
+    lines: list[str] = []
+    for name, schema in config.sections().items():
+        if section in (None, name):
+            lines += ["", f"{name}:"]
+            if isinstance(schema, type):
+                lines += fields_help(schema, name)
+            else:
+                lines += _variants_help(schema, name)
+    if section in (None, "trainer"):
+        lines += ["", "trainer: handed to lightning.Trainer"]
+        for name, hint in trainer_arguments.parameters().items():
+            default = trainer_arguments.default(name)
+            lines.append(_line(f"trainer.{name}", format_type(hint), default, ""))
+    return "\n".join(lines[1:])
+
+
+def _variants_help(schema: Any, section: str) -> list[str]:
+    """The settings shared by all variants of a section, then those of each variant."""
+    names = list(schema.names)
+    fields = {name: {f.name: f for f in dataclasses.fields(schema(name))} for name in names}
+    shared = [key for key in fields[schema.default] if all(key in fields[name] for name in names)]
+    shown = ", ".join(names)
+    lines = [_line(f"{section}.name", "str", schema.default, f"one of {shown}")]
+    lines += fields_help(schema(schema.default), section, only=[key for key in shared if key != "name"])
+    for name in names:
+        own = [key for key in fields[name] if key not in shared]
+        if own:
+            lines += [f"  with {section}.name={name}:", *fields_help(schema(name), section, only=own)]
+    return lines
+
+
+def fields_help(schema: type, path: str = "", only: list[str] | None = None) -> list[str]:
+    """One line for each field of a dataclass of settings (or for `only` some), with its key below `path`."""
+    lines = []
+    hints = typing.get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        if only is not None and field.name not in only:
+            continue
+        key, hint = f"{path}.{field.name}".lstrip("."), hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            lines += fields_help(hint, key)
+            continue
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        choices = field.metadata.get("choices")
+        kind = "|".join(map(str, choices)) if choices else format_type(hint)
+        lines.append(_line(key, kind, default, field.metadata.get("meaning", "")))
+    return lines
+
+
+def _line(key: str, kind: str, default: Any, meaning: str) -> str:
+    if default is dataclasses.MISSING:
+        value = "(needed)"
+    elif default is None:
+        value = "null"
+    else:
+        value = str(default).lower() if isinstance(default, bool) else str(default)
+    return f"  {key + '=' + value:<44} {meaning}{' ' if meaning else ''}[{kind}]"

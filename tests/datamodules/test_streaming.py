@@ -193,7 +193,7 @@ def test_a_damaged_image_is_named(tmp_path):
     ("how", "message"),
     [
         ({"root": None}, r"data\.root: is not set"),
-        ({"root": "/nowhere"}, r"data\.root: /nowhere has no images\.json; expected what"),
+        ({"root": "/nowhere"}, r"data\.root: /nowhere has no images\.json; expected the OUT"),
         ({"image_size": 0}, r"data\.image_size: is 0, but the images are not squares"),
         ({"resize": 6}, r"data\.resize: is 6, expected at least"),
     ],

@@ -44,9 +44,7 @@ class ConvertSettings:
     split_seed: int = setting(0, "which images are held out; as for data.name=folder", least=0)
     seed: int = setting(0, "of the order of the training images in the chunks", least=0)
     chunk_mib: int = setting(64, "size of a chunk, MiB", least=1)
-    skip_corrupt: bool = setting(
-        False, "leave unreadable images out (all are decode_image), not stop at them"
-    )
+    skip_corrupt: bool = setting(False, "leave unreadable images out (all are decoded), not stop at them")
 
 
 def convert(folder: str | Path, out: str | Path, settings: ConvertSettings | None = None) -> dict[str, Any]:

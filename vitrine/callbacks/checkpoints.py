@@ -1,4 +1,4 @@
-"""When a run writes checkpoints, and which of them stay."""
+"""When a run writes checkpoints, and which of them are kept."""
 
 from __future__ import annotations
 
@@ -25,22 +25,24 @@ class CheckpointSettings:
     )
     every_steps: int | None = setting(None, "a checkpoint every so many optimizer steps, instead", least=1)
     keep: int | None = setting(
-        None, "how many of the newest checkpoints stay (their pictures all do); null: all", least=1
+        None, "how many of the newest checkpoints are kept (pictures always are); null: all", least=1
     )
     monitor: str | None = setting(
         None,
-        "a validation metric; the checkpoint with the best stays as best.ckpt; null: val/robust_accuracy "
+        "a validation metric; best.ckpt is the best checkpoint by it; null: val/robust_accuracy "
         "where it is measured",
     )
-    mode: str = setting("max", "whether more of the metric is better, or less", choices=("max", "min"))
-    at_start: bool = setting(False, "a checkpoint of the untrained network too")
+    mode: str = setting(
+        "max", "whether a higher or a lower value of the metric is better", choices=("max", "min")
+    )
+    at_start: bool = setting(False, "also a checkpoint of the untrained network")
 
 
 def model_checkpoints(run_dir: str | Path, settings: CheckpointSettings) -> list[ModelCheckpoint]:
     """The callbacks that write `checkpoints/step=00000500.ckpt`, `last.ckpt` (a link to it) and `best.ckpt`.
 
     Raises:
-        SettingError: checkpoints are to come every so many epochs and every so many steps.
+        SettingError: both every_epochs and every_steps are set.
     """
     if settings.every_epochs and settings.every_steps:
         raise SettingError(
@@ -61,15 +63,15 @@ def model_checkpoints(run_dir: str | Path, settings: CheckpointSettings) -> list
         best = RunCheckpoints(
             folder, "best", monitor=settings.monitor, mode=settings.mode, enable_version_counter=False
         )
-        callbacks.insert(0, best)  # the last file of a step is then the one that is resumed from
+        callbacks.insert(0, best)  # first, as a run resumes from the last file of a step
     return callbacks
 
 
 class RunCheckpoints(ExplicitModelCheckpoint):
-    """Lightning's ModelCheckpoint in a folder that is the run's own, where runs are resumed."""
+    """Lightning's ModelCheckpoint in a folder of the run's own; removes leftovers of an interrupted run."""
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        with warnings.catch_warnings():  # of a folder that is not empty: it never is when a run is resumed
+        with warnings.catch_warnings():  # that the folder is not empty, as it is in a resumed run
             warnings.simplefilter("ignore")
             super().setup(trainer, pl_module, stage)
         if trainer.is_global_zero:
@@ -77,16 +79,16 @@ class RunCheckpoints(ExplicitModelCheckpoint):
 
 
 class StepCheckpoints(RunCheckpoints):
-    """Lightning's ModelCheckpoint, named by step, and in five things stricter.
+    """Lightning's ModelCheckpoint, with file names by step, and these differences:
 
-    - The newest `keep` stay, whatever the metrics say, and a step has one file.
-    - Where a validation is due after a step, it comes before the checkpoint: a run cut off between the two
-      would not make up for it.
-    - The end of training is a checkpoint, wherever it falls; so is the start, with `at_start`.
-    - After an exception there is one only if it struck between two steps and the network is not spoiled: in
-      the midst of a step some of the network has changed and some has not, and no run could go on exactly
-      from there. The last regular one stands.
-    - A resumed run does not write again what it was resumed from.
+    - The newest `keep` are kept, whatever the metrics are, and a step has one file.
+    - Where a validation is due after a step, the checkpoint is written after it: a run interrupted between
+      the two would not repeat the validation.
+    - There is a checkpoint at the end of training, whatever the step; with `at_start` also at the start.
+    - After an exception there is one only if it was raised between two steps and the weights are finite:
+      within a step some of the state has changed and some has not, and no run could resume exactly from it.
+      The last regular checkpoint remains.
+    - A resumed run does not rewrite the checkpoint that it was resumed from.
     """
 
     def __init__(
@@ -113,7 +115,7 @@ class StepCheckpoints(RunCheckpoints):
         )
         self.at_start = at_start
         self._training = False
-        self._validating_first = False
+        self._deferred = False
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -131,13 +133,13 @@ class StepCheckpoints(RunCheckpoints):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        self._validating_first = validation_is_due(trainer)
-        if not self._validating_first:
+        self._deferred = validation_is_due(trainer)
+        if not self._deferred:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if self._validating_first and not trainer.sanity_checking:
-            self._validating_first = False
+        if self._deferred and not trainer.sanity_checking:
+            self._deferred = False
             super().on_train_batch_end(trainer, pl_module, None, None, 0)
         super().on_validation_end(trainer, pl_module)
 
@@ -152,14 +154,14 @@ class StepCheckpoints(RunCheckpoints):
         if not (self._training and between_steps(trainer)) or getattr(exception, "weights_unusable", False):
             return
         if trainer.world_size > 1 and isinstance(exception, Exception):
-            return  # it may have struck this rank alone, and it takes all of them to save
+            return  # this rank alone may have raised it, and saving takes all of them
         try:
             super().on_exception(trainer, pl_module, exception)
-        except OSError:  # the disk may be what went wrong in the first place: let the exception be seen
+        except OSError:  # the disk may be full: do not hide the first exception
             log.exception("no checkpoint could be written after %s", type(exception).__name__)
 
 
 def between_steps(trainer: Any) -> bool:
-    """Whether no batch is being trained on right now."""
+    """Whether training is not in the middle of a batch."""
     batches = trainer.fit_loop.epoch_loop.batch_progress.current
     return batches.ready == batches.processed

@@ -17,13 +17,13 @@ from pathlib import Path
 from vitrine import config
 from vitrine.analyses.dream import Dream, dream, noise
 from vitrine.analyses.objectives import channel
-from vitrine.cli import image as images
+from vitrine.cli import images
 from vitrine.cli.arguments import add_technique_settings, split_arguments
 from vitrine.cli.help import print_command_help_if_asked
 from vitrine.config.errors import as_setting_error
 from vitrine.core.settings import SettingError, setting
 
-MAX_SIZE = 512  # pixels of the longer side, where nobody says
+MAX_SIZE = 512  # default limit of the longer side, in pixels
 TECHNIQUE_SETTINGS = ("octaves", "ratio", "steps", "step_size", "jitter")
 
 
@@ -31,7 +31,9 @@ TECHNIQUE_SETTINGS = ("octaves", "ratio", "steps", "step_size", "jitter")
 class OwnSettings:
     image: str | None = setting(None, "photograph to dream of (JPEG, PNG, ...)")
     from_noise: bool = setting(False, "dream from noise, without an image")
-    layer: str | None = setting(None, "that dreams; the last but one that is looked at unless given")
+    layer: str | None = setting(
+        None, "the layer that dreams; the last but one of those that analyses show unless given"
+    )
     unit: int | None = setting(None, "a channel of the layer, in place of all of it", least=0)
     size: int | None = setting(
         None, f"pixels of the longer side; the image's own, at most {MAX_SIZE}, unless given", least=16
@@ -53,10 +55,9 @@ def main(arguments: list[str]) -> None:
     if (settings.image is None) != settings.from_noise:
         raise SettingError("image", "expected image=FILE, or from_noise=true without it")
 
+    # not at the top: seconds of imports, which a mistyped setting need not wait for
     from vitrine.cli.network import find_layers, find_network
-    from vitrine.examination.subject import (
-        bar,  # seconds of imports, which a mistyped setting need not wait for
-    )
+    from vitrine.examination.subject import bar
 
     source = find_network(words, model, settings.device)
     if settings.from_noise:
@@ -78,6 +79,6 @@ def main(arguments: list[str]) -> None:
             **{key: getattr(settings, key) for key in TECHNIQUE_SETTINGS},
         )
     images.write_image(file, result[0])
-    seen = layer if settings.unit is None else f"unit {settings.unit} of {layer}"
-    print(f"{stem} as {seen} of {source.name} dreams it, {images.describe_size(result[0], started)}")
+    dreamer = layer if settings.unit is None else f"unit {settings.unit} of {layer}"
+    print(f"{stem} as {dreamer} of {source.name} dreams it, {images.describe_size(result[0], started)}")
     print(f"the picture: {file}")

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from vitrine import config
 from vitrine.analyses.style import Style, transfer
-from vitrine.cli import image as images
+from vitrine.cli import images
 from vitrine.cli.arguments import add_technique_settings, split_arguments
 from vitrine.cli.help import print_command_help_if_asked
 from vitrine.config.errors import as_setting_error
 from vitrine.core.settings import SettingError, setting
 
-MAX_SIZE = 384  # pixels of the longer side, where nobody says
+MAX_SIZE = 384  # default limit of the longer side, in pixels
 LAYERS = ("content_layers", "style_layers")
 TECHNIQUE_SETTINGS = ("content_weight", "style_weight", "variation_weight", "start", "optimizer", "steps")
 
@@ -50,10 +50,9 @@ def main(arguments: list[str]) -> None:
         if getattr(settings, key) is None:
             raise SettingError(key, f"expected {key}=FILE, an image")
 
+    # not at the top: seconds of imports, which a mistyped setting need not wait for
     from vitrine.cli.network import find_layers, find_network
-    from vitrine.examination.subject import (
-        bar,  # seconds of imports, which a mistyped setting need not wait for
-    )
+    from vitrine.examination.subject import bar
 
     source = find_network(words, model, settings.device)
     content, style = (
@@ -62,7 +61,7 @@ def main(arguments: list[str]) -> None:
     )
     shown = find_layers(source.network, "content_layers", [], content)
     shallow = shown[:-1] or shown
-    chosen = {  # each has maps of the image that it is asked about
+    chosen = {  # checked below: each has maps of its image
         "content_layers": settings.content_layers or shallow[-1:],
         "style_layers": settings.style_layers or shallow,
     }

@@ -17,7 +17,7 @@ from vitrine.core.settings import setting
 
 @dataclass(frozen=True)
 class Probes:
-    """A fixed small batch that is looked at again and again.
+    """A fixed small batch of images, the same at every checkpoint.
 
     Attributes:
         images: float in [0, 1], [N, C, H, W].
@@ -37,7 +37,7 @@ class Probes:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How numbers are spread: the share of them in each of evenly wide bins from `low` to `high`."""
+    """The shares of a set of numbers in bins of equal width from `low` to `high`."""
 
     low: float
     high: float
@@ -54,10 +54,10 @@ class Figure:
         caption: one line a person can read.
         layer, unit, probe, label: what it is of; None where they do not apply. `label` is a class index.
         values: what the picture cannot say (activation, confidence, ...).
-        indices: of a picture made of images of the data set, which these are, best first.
-        scores: what each of them scores (its activation, ...), in the same order.
-        class_shares: which share of them is of which class, by class name.
-        histogram: how the scores of all images of the data set are spread.
+        indices: the data set indices of the images that the picture is made of, best first.
+        scores: of these images (activations, ...), in the same order.
+        class_shares: the share of each class among them, by class name.
+        histogram: of the scores of all images of the data set.
     """
 
     key: str
@@ -244,7 +244,7 @@ class Analysis:
 
     @property
     def needs_previous(self) -> bool:
-        """Whether the pictures depend on those of the checkpoint before, so that order matters."""
+        """Whether the pictures depend on those of the previous checkpoint, so that order matters."""
         return False
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:

@@ -187,7 +187,7 @@ class Examples(Analysis):
 
 
 def histogram(values: Tensor) -> Histogram | None:
-    """How the finite ones of values [N] are spread; None where there are none."""
+    """Of the finite values of [N]; None where there are none."""
     finite = values[values.isfinite()]
     if not len(finite):
         return None

@@ -23,7 +23,7 @@ _SCRIPTS = ("data.js", "elements.js", "charts.js", "pictures.js", "numbers.js", 
 
 
 def build(run_dir: str | Path) -> Path:
-    """Write a run's page: index.html, and gallery.js with all that it tells, which grows while training runs.
+    """Write a run's page: index.html, and gallery.js with its content, which grows while training runs.
 
     Returns:
         index.html.
@@ -37,7 +37,7 @@ def build(run_dir: str | Path) -> Path:
 
 
 def compare(run_dirs: Sequence[str | Path], folder: str | Path) -> Path:
-    """Write one page into `folder` on which several runs stand side by side; pictures stay where they are.
+    """Write one page into `folder` that shows several runs side by side; pictures stay where they are.
 
     Returns:
         index.html.
@@ -55,7 +55,7 @@ def compare(run_dirs: Sequence[str | Path], folder: str | Path) -> Path:
 
 
 class PageSink:
-    """Keeps a run's page up with its checkpoints.
+    """Rebuilds a run's page at every checkpoint.
 
     Args:
         run_dir: the run's folder.
@@ -75,16 +75,16 @@ class PageSink:
     def _build(self) -> None:
         try:
             for _ in range(10):
-                known = _whole(self.run_dir)
+                known = _complete_steps(self.run_dir)
                 build(self.run_dir)
-                if _whole(self.run_dir) == known:
+                if _complete_steps(self.run_dir) == known:
                     break  # else another process has added a step meanwhile, and its page may be under ours
         except Exception:
             _log.warning("the page could not be written", exc_info=True)
 
 
-def _whole(run_dir: Path) -> dict[str, int]:
-    """The steps that are whole and the run's record, by when they were written."""
+def _complete_steps(run_dir: Path) -> dict[str, int]:
+    """The modification times of the complete steps and of the run's record."""
     known = {}
     for file in (*run_dir.glob("analysis/step=*/complete.json"), run_dir / "run.json"):
         with contextlib.suppress(OSError):  # being replaced
@@ -93,9 +93,9 @@ def _whole(run_dir: Path) -> dict[str, int]:
 
 
 def _write(folder: Path, runs: list[dict[str, Any]], title: str) -> Path:
-    told = _script_json(runs)
-    stamp = hashlib.sha256(told.encode()).hexdigest()[:16]
-    atomic.write_text(folder / "gallery.js", f'vitrine({{"stamp":"{stamp}","runs":{told}}});\n')
+    content = _script_json(runs)
+    stamp = hashlib.sha256(content.encode()).hexdigest()[:16]
+    atomic.write_text(folder / "gallery.js", f'vitrine({{"stamp":"{stamp}","runs":{content}}});\n')
     page = (_ASSETS / "index.html").read_text(encoding="utf-8")
     script = "\n".join((_ASSETS / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     parts = {

@@ -1,4 +1,4 @@
-"""All that a run's page tells, gathered from the run's folder as plain data."""
+"""The content of a run's page, read from the run's folder as plain data."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from vitrine.runs.metrics_csv import read_curves
 from vitrine.runs.run_record import read_facts
 from vitrine.runs.store import Store
 
-# what the page's scripts know of a technique
+# what the page's scripts use of a technique's traits
 PAGE_TRAITS = ("title", "unit_rank", "image_rank", "square_variants", "confidences", "at_input")
 POINTS = 300  # of a curve; more are averaged, the page draws no more pixels than that
 
 
 def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
-    """What the page needs to know of one run; whole steps only.
+    """The content of the page for one run; complete steps only.
 
     Args:
         run_dir: the run's folder.
-        base: the way from the page to that folder, "" or ending in "/".
+        base: path from the page to that folder, "" or ending in "/".
 
     Returns:
         JSON's own types: name, base, settings (config.yaml's text), facts, steps, analyses, scalars, metrics.
@@ -43,7 +43,7 @@ def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
         "settings": settings,
         "facts": _facts(settings) + read_facts(run_dir),
         "steps": [
-            {"step": step, "analyses": {name: _outcome(result) for name, result in at.items()}}
+            {"step": step, "analyses": {name: _result(result) for name, result in at.items()}}
             for step, at in results.items()
         ],
         "analyses": [_analysis(store, list(results), name) for name in ordered],
@@ -52,7 +52,7 @@ def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
     }
 
 
-def _outcome(result: AnalysisResult) -> dict[str, Any]:
+def _result(result: AnalysisResult) -> dict[str, Any]:
     """How an analysis went: seconds, error, and where it was less than asked for, by how much."""
     reduced = {"less": result.reduced_text} if result.reduced else {}
     return {"seconds": result.seconds, "error": result.traceback, **reduced}
@@ -123,7 +123,7 @@ def _downsampled(points: list[tuple[int, float]]) -> list[list[float]]:
 
 
 def _facts(settings: str) -> list[list[str]]:
-    """What a person wants to know of a run at a glance, as pairs of words."""
+    """The settings that are shown on the overview, as pairs of name and value."""
     try:
         tree = yaml.safe_load(settings)
     except yaml.YAMLError:

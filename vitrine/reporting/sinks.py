@@ -1,4 +1,4 @@
-"""Where results go besides the disk: the protocol, and the names that dashboards know them by."""
+"""Where results go besides the disk: the protocol, and the keys that dashboards show them under."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vitrine.analyses import traits_of
 from vitrine.analyses.base import Scalar
 from vitrine.analyses.result import AnalysisResult, CheckpointReport
 
-# What a dashboard tells, from the top; what is before the first slash of a key is its section.
+# the sections of a dashboard, from the top; a key's section is what precedes its first slash
 STORY = ("Training", "Robustness", "Examples", "Class maps", "Features", "Adversarial", "Classes", "Time")
 UNITS = "Features/units"  # the table of units
 STEP = "trainer/global_step"  # Lightning's name for it, and everybody's x axis
@@ -37,7 +37,7 @@ def section(name: str) -> str:
 
 
 def metric_key(name: str) -> str:
-    """What a metric of training or validation is called: "Training/val/accuracy" for "val/accuracy"."""
+    """The key of a metric of training or validation: "Training/val/accuracy" for "val/accuracy"."""
     if name.startswith(_CLASS):
         return f"Classes/accuracy/{name.removeprefix(_CLASS)}"
     if name.removeprefix("val/") in _ROBUST:
@@ -46,20 +46,20 @@ def metric_key(name: str) -> str:
 
 
 def scalar_key(analysis: str, key: str) -> str:
-    """What a scalar of an analysis is called: "Examples/dead_units/layer3", "Class maps/cam/inside_mask"."""
+    """The key of a scalar of an analysis: "Examples/dead_units/layer3", "Class maps/cam/inside_mask"."""
     if key == f"seconds/{analysis}":
         return f"Time/{analysis}"
     of = section(analysis)
-    own = of.lower() == analysis  # the section says already whose it is
-    return f"{of}/{key}" if own else f"{of}/{analysis}/{key}"
+    named_after_it = of.lower() == analysis
+    return f"{of}/{key}" if named_after_it else f"{of}/{analysis}/{key}"
 
 
 def named_scalars(analysis: str, result: AnalysisResult) -> dict[str, float]:
-    """The scalars of an analysis and the seconds that it took, as a dashboard calls them."""
+    """The scalars of an analysis and its seconds, by key."""
     scalars = [*result.scalars, Scalar(f"seconds/{analysis}", result.seconds)]
     return {scalar_key(analysis, scalar.key): float(scalar.value) for scalar in scalars}
 
 
 def media_key(analysis: str, layer: str | None) -> str:
-    """What the pictures of an analysis, or of a layer of it, are called: "Examples/examples/layer3"."""
+    """The key of the pictures of an analysis, or of a layer of it: "Examples/examples/layer3"."""
     return "/".join([section(analysis), analysis, *([layer] if layer else [])])

@@ -1,4 +1,4 @@
-"""Results on TensorBoard: the same curves and sheets as on W&B, for those who use that."""
+"""Results on TensorBoard: the same curves and contact sheets as on W&B."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A table of units, one a row: what each would like to see, what excites it, and its numbers."""
+"""A table with one row a unit: its feature visualization, its examples and its numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def units_table(
     the order of `Traits.unit_rank`; units without such a picture come last.
 
     Args:
-        picture: a technique's name and a figure of it to what stands in the table's cell.
+        picture: the table's cell for a technique's name and a figure of it.
         classes: class names.
     """
     rows: dict[tuple[str, int], dict[str, Any]] = {}
@@ -53,7 +53,7 @@ def units_table(
 
 
 def _numbers(name: str, figure: Figure, classes: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """What a figure says of a unit, each with its column."""
+    """The numbers of a unit's figure, each with its column."""
     values: dict[str, Any] = {key: float(value) for key, value in figure.values.items()}
     if len(figure.scores):
         values["least"] = float(figure.scores[-1])

@@ -211,7 +211,7 @@ def test_runs_stand_side_by_side(visit, run, tmp_path):
     assert marks[:2] == ["first #1?, step 2000", "other, of step 1000"]  # has ended; has no features at 2500
     stale = tab.locator(".wide .cell").evaluate_all("cells => cells.map(c => c.classList.contains('stale'))")
     assert stale[:2] == [False, True]
-    told = tab.locator(".wide .cell .told-here").all_text_contents()
+    told = tab.locator(".wide .cell .cell-caption").all_text_contents()
     assert told[:2] == captions(run, 2000, "features", layer="layer1", unit=5) * 2  # each its own
     table = tab.locator(".numbers").first
     assert table.locator("thead th").all_text_contents() == ["first #1?", "other"]

@@ -2,12 +2,12 @@
 
 const state = { view: "overview", step: 0, beside: null, lost: null };
 let playing = null;
-let last = null; // the stamp of what gallery.js said last
-let unchanged = 0; // times it said the same
+let lastStamp = null; // of gallery.js
+let unchanged = 0; // times in a row that it was the same
 
 const link = (view, ...parts) => `#/${[view, ...parts].map((part) => encodeURIComponent(part)).join("/")}`;
 
-function where() {
+function parseAddress() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
   const [view, ...parts] = path.split("/").map((part) => {
     try {
@@ -34,8 +34,8 @@ function path() {
   return "#/";
 }
 
-// the address tells the time as well; moving through time does not fill the browser's history
-function keepAddress() {
+// the address holds the step as well; moving through time does not fill the browser's history
+function updateAddress() {
   if (!steps.length) return;
   const beside = state.beside === null ? "" : `&beside=${state.beside}`;
   history.replaceState(null, "", `${path()}?step=${state.step}${beside}`);
@@ -44,13 +44,13 @@ function keepAddress() {
 function goTo(step) {
   if (step === undefined || step === state.step) return;
   state.step = step;
-  keepAddress();
+  updateAddress();
   for (const draw of watchers) draw();
   drawTime();
 }
 
 // pictures stand side by side: the cards are wider
-function several() {
+function updateWidth() {
   document.body.classList.toggle("several", runs.length > 1 || state.beside !== null);
 }
 
@@ -60,7 +60,7 @@ function move(by) {
 
 function setBeside(step) {
   state.beside = step;
-  keepAddress();
+  updateAddress();
   for (const draw of watchers) draw();
   drawTime();
 }
@@ -81,7 +81,7 @@ function draw(focus = false) {
   watchers = [];
   const main = document.getElementById("main");
   if (!steps.length) {
-    main.replaceChildren(heading(runs[0].name), el("p", { class: "quiet" }, "No checkpoint has been looked at yet. This page shows the first as soon as it is there."), facts(),
+    main.replaceChildren(heading(runs[0].name), el("p", { class: "quiet" }, "No checkpoint has been analysed yet. This page shows the first as soon as it is there."), facts(),
       curveSection() ?? "");
   } else {
     main.replaceChildren(...views[state.view](state).filter((part) => part !== null));
@@ -112,16 +112,16 @@ function drawTop() {
 }
 
 function drawTime() {
-  several();
+  updateWidth();
   const place = document.getElementById("time");
   place.hidden = steps.length === 0;
   if (!place.firstChild) buildTime(place);
-  const { slider, ticks, told, beside, button } = place.parts;
+  const { slider, ticks, output, beside, button } = place.parts;
   slider.max = String(Math.max(0, steps.length - 1));
   slider.value = String(steps.indexOf(state.step));
   slider.disabled = steps.length < 2;
   slider.setAttribute("aria-valuetext", `step ${state.step}`);
-  told.textContent = `step ${state.step}`;
+  output.textContent = `step ${state.step}`;
   button.textContent = playing === null ? "▶" : "❚❚";
   button.setAttribute("aria-label", playing === null ? "Play through time" : "Pause");
   button.disabled = steps.length < 2;
@@ -140,11 +140,11 @@ function drawTime() {
 function buildTime(place) {
   const slider = el("input", { type: "range", min: "0", step: "1", "aria-label": "Checkpoint", oninput: () => goTo(steps[Number(slider.value)]) });
   const ticks = el("div", { class: "ticks", "aria-hidden": "true" });
-  const told = el("output", { class: "told" });
+  const output = el("output", { class: "step" });
   const button = el("button", { type: "button", onclick: () => play() });
   const beside = el("select", { onchange: () => setBeside(beside.value === "" ? null : Number(beside.value)) });
-  place.parts = { slider, ticks, told, beside, button };
-  place.append(button, told, el("div", { class: "track" }, slider, ticks));
+  place.parts = { slider, ticks, output, beside, button };
+  place.append(button, output, el("div", { class: "track" }, slider, ticks));
   if (runs.length === 1) place.append(el("label", { class: "beside" }, el("span", {}, "beside"), beside));
 }
 
@@ -156,9 +156,9 @@ function toggleTheme() {
 
 // events ------------------------------------------------------------------------------------------
 
-function arrive(focus) {
+function navigate(focus) {
   const was = { ...state };
-  const place = where();
+  const place = parseAddress();
   delete state.layer;
   Object.assign(state, place);
   if (!place.asked) {
@@ -167,11 +167,11 @@ function arrive(focus) {
     state.beside = place.beside ?? was.beside;
   }
   if (runs.length > 1 || state.beside === state.step) state.beside = null;
-  keepAddress();
+  updateAddress();
   draw(focus);
 }
 
-addEventListener("hashchange", () => arrive(true));
+addEventListener("hashchange", () => navigate(true));
 
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches?.("select, textarea, input[type=range]")) return;
@@ -187,35 +187,35 @@ addEventListener("keydown", (event) => {
   }
 });
 
-// gallery.js calls this; while training runs it is asked again now and then, and later checkpoints appear
-globalThis.vitrine = (told) => {
-  unchanged = told.stamp === last ? unchanged + 1 : 0;
-  if (told.stamp === last) return;
-  const empty = last === null || !steps.length;
+// gallery.js calls this; while training runs it is loaded again now and then, and later checkpoints appear
+globalThis.vitrine = (gallery) => {
+  unchanged = gallery.stamp === lastStamp ? unchanged + 1 : 0;
+  if (gallery.stamp === lastStamp) return;
+  const empty = lastStamp === null || !steps.length;
   const newest = !empty && state.step === steps.at(-1);
-  last = told.stamp;
-  arrange(told);
+  lastStamp = gallery.stamp;
+  load(gallery);
   if (empty) {
-    arrive(false);
+    navigate(false);
   } else {
     const scroll = scrollY;
     if (newest || !steps.includes(state.step)) state.step = steps.at(-1) ?? 0;
-    keepAddress();
-    if (state.lost) arrive(false);
+    updateAddress();
+    if (state.lost) navigate(false);
     else draw();
     scrollTo(0, scroll);
   }
 };
 
-function ask() {
+function poll() {
   const script = document.createElement("script");
   script.src = `gallery.js?${Date.now()}`;
   script.onload = script.onerror = () => {
     script.remove();
-    setTimeout(() => (document.hidden ? document.addEventListener("visibilitychange", ask, { once: true }) : ask()), Math.min(60, 3 * 1.3 ** unchanged) * 1000);
+    setTimeout(() => (document.hidden ? document.addEventListener("visibilitychange", poll, { once: true }) : poll()), Math.min(60, 3 * 1.3 ** unchanged) * 1000);
   };
   document.head.append(script);
 }
 
-document.documentElement.dataset.theme = remembered("theme", "");
-ask();
+document.documentElement.dataset.theme = recall("theme", "");
+poll();

@@ -1,4 +1,4 @@
-// Curves as small drawings, checkpoints marked, the chosen one as a line; the legend tells the values there.
+// Curves as small drawings, checkpoints marked, the chosen one as a line; the legend shows the values there.
 
 const WIDTH = 300, HEIGHT = 90, MOST_LINES = 12;
 
@@ -28,7 +28,7 @@ function chart(title, lines, choose, span = null) {
     const box = drawing.getBoundingClientRect();
     choose(nearest(left + ((event.clientX - box.left) / box.width) * (right - left)));
   });
-  const told = many ? [] : lines.map((line, i) => {
+  const entries = many ? [] : lines.map((line, i) => {
     const value = el("b");
     watch(() => {
       const point = line.points.findLast(([step]) => step <= state.step);
@@ -47,7 +47,7 @@ function chart(title, lines, choose, span = null) {
   return el("figure", { class: "chart" },
     el("figcaption", {}, el("span", {}, title), el("span", { class: "range" }, low === high ? number(low) : `${number(low)} – ${number(high)}`)),
     drawing,
-    many ? el("p", { class: "quiet" }, `${lines.length} curves`) : el("ul", { class: "legend" }, ...told));
+    many ? el("p", { class: "quiet" }, `${lines.length} curves`) : el("ul", { class: "legend" }, ...entries));
 }
 
 // how one number of a figure went over checkpoints, a line a run
@@ -67,7 +67,7 @@ function curves() {
   for (const run of runs) {
     const of = (name) => (runs.length > 1 ? `${run.name} ${name}`.trim() : name);
     for (const [name, points] of Object.entries(run.metrics)) {
-      const [chart, line] = CHARTS[name] ?? (/^lr-/.test(name) ? ["learning rate", name] : parted(name));
+      const [chart, line] = CHARTS[name] ?? (/^lr-/.test(name) ? ["learning rate", name] : splitName(name));
       lines.push({ chart, name: of(line), points });
     }
     for (const { key, points } of run.scalars) {
@@ -78,14 +78,14 @@ function curves() {
   }
   const first = headlines();
   const rank = (name) => first.findIndex((one) => name.startsWith(one)) >>> 0; // none: last
-  return grouped(lines, (line) => line.chart).sort((a, b) => rank(a[0]) - rank(b[0]));
+  return groupBy(lines, (line) => line.chart).sort((a, b) => rank(a[0]) - rank(b[0]));
 }
 
-// what one looks at first; the other charts are there when asked for
+// the charts shown first; the others are folded away
 const headlines = () => ["accuracy", "loss", ...new Set(runs.flatMap((run) => run.analyses.flatMap((analysis) => analysis.headlines)))];
 const CHARTS = { "val/robust_accuracy": ["accuracy", "val, under attack"], "val/clean_accuracy_subset": ["accuracy", "val, the same images unattacked"] };
 
-function parted(name) {
+function splitName(name) {
   const [first, second, ...rest] = name.split("/");
   return [second ?? first, second ? [first, ...rest].join(" ") : first];
 }

@@ -1,10 +1,10 @@
-// What gallery.js tells, arranged for looking up: runs, figures by key, versions by step.
+// The content of gallery.js, indexed: runs, figures by key, versions by step.
 
 let runs = [];
 let steps = []; // every run's checkpoints, ascending
 
-function arrange(told) {
-  runs = told.runs.map((run) => {
+function load(gallery) {
+  runs = gallery.runs.map((run) => {
     const figures = new Map(); // "analysis\nkey" -> figure
     for (const analysis of run.analyses) {
       const own = analysis.figures.map(([key, layer, unit, probe, label, file, width, height]) => ({
@@ -56,7 +56,7 @@ function distinct(figures, what) {
 const layersOf = () => {
   // the analysis with the most layers knows their order best
   const all = figuresWhere((figure) => figure.layer !== null);
-  const lists = grouped(all, (figure) => figure.analysis).map(([, figures]) => distinct(figures, "layer"));
+  const lists = groupBy(all, (figure) => figure.analysis).map(([, figures]) => distinct(figures, "layer"));
   lists.sort((a, b) => b.length - a.length);
   const layers = lists.shift() ?? [];
   for (const layer of lists.flat()) {
@@ -71,7 +71,7 @@ const unitsOf = (layer) =>
   distinct(figuresWhere((f) => f.layer === layer && f.unit !== null && f.probe === null), "unit").sort((a, b) => a - b);
 const probesOf = () => distinct(figuresWhere((figure) => figure.probe !== null), "probe").sort((a, b) => a - b);
 
-function grouped(items, by) {
+function groupBy(items, by) {
   const groups = new Map();
   for (const item of items) {
     const name = by(item);

@@ -26,7 +26,7 @@ function watch(draw) {
   draw();
 }
 
-function remembered(name, otherwise) {
+function recall(name, otherwise) {
   try {
     return localStorage.getItem(`vitrine.${name}`) ?? otherwise;
   } catch {

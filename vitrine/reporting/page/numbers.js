@@ -42,7 +42,7 @@ function histogram(figure) {
     const most = Math.max(...shown.flatMap((one) => one.version.histogram.heights));
     const x = (value) => (high > low ? ((value - low) / (high - low)) * 300 : 150);
     const drawing = svg("svg", { viewBox: "0 0 300 84", preserveAspectRatio: "none", role: "img" });
-    const told = shown.map((one, i) => {
+    const ranges = shown.map((one, i) => {
       const { histogram: own, scores } = one.version;
       const step = (x(own.high) - x(own.low)) / own.heights.length;
       const y = (height) => (80 - (height / most) * 74).toFixed(1);
@@ -52,7 +52,7 @@ function histogram(figure) {
       if (scores) drawing.append(svg("line", { class: `c${i} reach`, x1: x(scores[0]), x2: x(scores[1]), y1: 82.5, y2: 82.5 }));
       return `${shown.length > 1 ? `${one.name}: ` : ""}${number(own.low)} to ${number(own.high)}`;
     });
-    drawing.setAttribute("aria-label", `Distribution of the largest activation in an image: ${told.join("; ")}`);
+    drawing.setAttribute("aria-label", `Distribution of the largest activation in an image: ${ranges.join("; ")}`);
     place.replaceChildren(el("p", { class: "of" }, "largest activation in each image; underlined: the images shown"), drawing,
       el("p", { class: "ends" }, el("span", {}, number(low)), el("span", {}, number(high))), ...legend(shown));
   });
@@ -86,7 +86,7 @@ function legend(shown) {
 // how sure the network is of an image's classes, over time
 function confidences(figures) {
   const lines = [];
-  for (const [, own] of grouped(figures, (figure) => figure.analysis)) {
+  for (const [, own] of groupBy(figures, (figure) => figure.analysis)) {
     for (const [name, condition] of Object.entries(own[0].technique.confidences)) {
       if (!condition && lines.length) continue; // the same, of another technique
       for (const figure of own) {

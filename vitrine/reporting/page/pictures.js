@@ -18,12 +18,12 @@ function markOf(version, column, several) {
   return run && column.at !== column.step ? `${run}, step ${column.at}` : column.name;
 }
 
-// options: href (where a click leads), caption (whether to tell it), title, large (drawn to be looked at closely),
+// options: href (where a click leads), caption (whether to show it), title, large (enlarged),
 // corner (only the square at the left of the picture: of a feature visualization the optimised one)
 function picture(figure, { href = null, caption = false, title = "", large = false, corner = false } = {}) {
   const long = large && !corner && figure.width > 4 * figure.height; // several of it stand one above the other
   const cells = el("div", { class: long ? "cells long" : "cells" });
-  const told = caption ? el("figcaption") : null;
+  const below = caption ? el("figcaption") : null;
   const frame = href ? el("a", { href, class: "cells-link" }, cells) : cells;
   let shown = [];
   watch(() => {
@@ -34,12 +34,12 @@ function picture(figure, { href = null, caption = false, title = "", large = fal
     }
     const several = wanted.length > 1;
     wanted.forEach((column, i) => shown[i].show(versionAt(column.run, figure.id, column.step), column, several, caption));
-    if (told) {
-      told.hidden = several; // then each tells its own
-      told.textContent = shown[0].caption;
+    if (below) {
+      below.hidden = several; // then each cell has its own
+      below.textContent = shown[0].caption;
     }
   });
-  return el("figure", { class: "picture" }, title ? el("p", { class: "of" }, title) : null, frame, told);
+  return el("figure", { class: "picture" }, title ? el("p", { class: "of" }, title) : null, frame, below);
 }
 
 // how many times its own size a picture is drawn, in halves
@@ -50,7 +50,7 @@ function zoom({ width, height }, corner = false) {
 }
 
 // an image that takes its room before it is there
-function drawn(figure, attributes) {
+function imageElement(figure, attributes) {
   const image = el("img", { loading: "lazy", decoding: "async", alt: "", ...attributes });
   if (figure.width) {
     image.width = figure.width;
@@ -60,7 +60,7 @@ function drawn(figure, attributes) {
 }
 
 // a window on the square at the left of an image, `side` pixels wide
-function cornered(figure, image, side) {
+function cropToSquare(figure, image, side) {
   if (!figure.width || figure.width <= figure.height) return image;
   image.style.height = `${side}px`;
   const frame = el("div", { class: "corner" }, image);
@@ -69,12 +69,12 @@ function cornered(figure, image, side) {
 }
 
 function cell(figure, times, corner) {
-  const image = drawn(figure);
+  const image = imageElement(figure);
   if (times) image.style.width = `${figure.width * times}px`;
   const mark = el("span", { class: "mark" });
-  const told = el("p", { class: "told-here" });
-  const shown = corner ? cornered(figure, image, figure.height * (times || 1)) : image;
-  const element = el("div", { class: "cell" }, shown, mark, told);
+  const below = el("p", { class: "cell-caption" });
+  const shown = corner ? cropToSquare(figure, image, figure.height * (times || 1)) : image;
+  const element = el("div", { class: "cell" }, shown, mark, below);
   const one = {
     element,
     caption: "",
@@ -83,7 +83,7 @@ function cell(figure, times, corner) {
       element.classList.toggle("none", !version);
       element.classList.toggle("stale", Boolean(version) && version.step !== column.at);
       mark.textContent = markOf(version, column, several);
-      told.textContent = several && caption ? one.caption : "";
+      below.textContent = several && caption ? one.caption : "";
       shown.hidden = !version;
       image.hidden = !version;
       if (!version) image.removeAttribute("src");
@@ -101,10 +101,10 @@ function filmstrip(figure, choose, corner = false) {
     const versions = run.figures.get(figure.id)?.versions ?? [];
     if (runs.length === 1 && versions.length < 2) return null;
     const frames = versions.map((version) => {
-      const image = drawn(figure, { src: version.src });
+      const image = imageElement(figure, { src: version.src });
       image.style.height = `${side}px`;
       const label = `step ${version.step}: ${version.caption}`;
-      const seen = corner ? cornered(figure, image, side) : image;
+      const seen = corner ? cropToSquare(figure, image, side) : image;
       const frame = el("button", { type: "button", class: "frame", "aria-label": label, onclick: () => choose(version.step) }, seen, el("span", {}, String(version.step)));
       return { frame, version };
     });

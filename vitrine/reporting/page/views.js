@@ -16,9 +16,9 @@ const views = {
       curveSection(),
       layers.length ? section("Layers", ...layers.map(layerStrip)) : null,
       probes.length ? section("Images", probeStrip(probes)) : null,
-      ...grouped(classes, (f) => f.analysis).map(([, figures]) =>
+      ...groupBy(classes, (f) => f.analysis).map(([, figures]) =>
         section(`${figures[0].title} of the classes`, el("div", { class: "tiles" }, ...figures.map(small)))),
-      ...grouped(others, (f) => f.analysis).map(([, figures]) =>
+      ...groupBy(others, (f) => f.analysis).map(([, figures]) =>
         section(figures[0].title, el("div", { class: "halves" }, ...figures.map((f) => picture(f, { caption: true }))))),
       el("p", { class: "quiet keys" }, "Keys: ", ...[["←", "→"], ["space"], ["j", "k"]].flatMap((keys, i) => [
         ...keys.flatMap((key) => [el("kbd", {}, key), " "]), ["move through time, ", "plays, ", "next and previous layer, unit or image"][i]])),
@@ -29,7 +29,7 @@ const views = {
     const whole = figuresWhere((f) => f.layer === layer && f.unit === null && f.probe === null);
     const ofUnits = bestFirst(figuresWhere((f) => f.layer === layer && f.unit !== null && f.probe === null && !variantOf(f)));
     const ofProbes = figuresWhere((f) => f.layer === layer && f.probe !== null);
-    const techniques = grouped(ofUnits, (f) => f.analysis).map(([name, figures]) => [name, figures[0].title]);
+    const techniques = groupBy(ofUnits, (f) => f.analysis).map(([name, figures]) => [name, figures[0].title]);
     const cards = unitsOf(layer).map((unit) => {
       const figures = ofUnits.filter((f) => f.unit === unit);
       return el("article", { class: "card" },
@@ -44,10 +44,10 @@ const views = {
     const grid = el("div", { class: small ? "cards small" : "cards" }, ...cards);
     return [
       heading(layer, siblings("layer", layersOf(), layer)),
-      ...grouped(whole, (f) => f.analysis).map(([, figures]) =>
+      ...groupBy(whole, (f) => f.analysis).map(([, figures]) =>
         section(figures[0].title, el("div", { class: "wide" }, ...figures.map((f) => picture(f, { caption: true }))))),
       cards.length ? section(`${cards.length} units`, techniques.length > 1 ? choices(techniques, grid) : null, grid) : null,
-      ...grouped(ofProbes, (f) => f.analysis).map(([, own]) =>
+      ...groupBy(ofProbes, (f) => f.analysis).map(([, own]) =>
         section(own[0].title, el("div", { class: "thirds" }, ...own.map((f) => picture(f, { href: link("image", f.probe), caption: true }))))),
     ];
   },
@@ -57,7 +57,7 @@ const views = {
     const up = el("a", { href: link("layer", layer) }, layer);
     return [
       heading(["unit ", String(unit), " of ", up], siblings("unit", unitsOf(layer).map((u) => [layer, u]), [layer, unit])),
-      el("div", { class: "sections" }, ...grouped(own, (f) => f.analysis).map(([, figures]) => {
+      el("div", { class: "sections" }, ...groupBy(own, (f) => f.analysis).map(([, figures]) => {
         const corner = (f) => f.technique.square_variants.includes(variantOf(f)); // its picture, without what stands beside it
         const titled = figures.some(variantOf); // then each is, and they stand in line
         return section(figures[0].title,
@@ -73,7 +73,7 @@ const views = {
     const titles = new Set(own.map(subjectOf).filter(Boolean));
     return [
       heading([`image ${probe}`, ...(titles.size ? [el("span", { class: "of-what" }, [...titles][0])] : [])], siblings("image", probesOf(), probe)),
-      ...grouped(own, (f) => f.analysis).map(([, figures], i) =>
+      ...groupBy(own, (f) => f.analysis).map(([, figures], i) =>
         section(figures[0].title,
           withAside(false, el("div", { class: "wide stack" }, ...figures.map((f) => picture(f, { caption: true, large: true, title: subjectOf(f) }))),
             i === 0 ? confidences(own) : null, numbers(figures)),
@@ -84,11 +84,11 @@ const views = {
 
 // pictures, and beside or below them what is drawn of them
 function withAside(below, pictures, ...parts) {
-  const told = parts.filter((part) => part !== null);
-  return el("div", { class: below ? "with-below" : "with-aside" }, pictures, told.length ? el("div", { class: "aside" }, ...told) : null);
+  const shown = parts.filter((part) => part !== null);
+  return el("div", { class: below ? "with-below" : "with-aside" }, pictures, shown.length ? el("div", { class: "aside" }, ...shown) : null);
 }
 
-// the charts that one looks at first, and all the others folded away
+// the headline charts, and all the others folded away
 function curveSection() {
   const draw = (all, label) => el("div", { class: "charts", role: "group", "aria-label": label, tabindex: "0" }, ...all.map(([name, lines]) => chart(words(name), lines, goTo)));
   const all = curves();
@@ -182,7 +182,7 @@ function probeStrip(probes) {
 
 // which techniques the cards show; remembered
 function choices(techniques, grid) {
-  const hidden = new Set(remembered("hidden", "").split(",").filter(Boolean));
+  const hidden = new Set(recall("hidden", "").split(",").filter(Boolean));
   const apply = () => {
     for (const shown of grid.querySelectorAll("[data-technique]")) shown.hidden = hidden.has(shown.dataset.technique);
   };

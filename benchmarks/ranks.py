@@ -26,26 +26,26 @@ import torch.multiprocessing
 from benchmarks.ratio import hardware
 from vitrine import assembly, config
 from vitrine.analyses.base import Subject
-from vitrine.distributed.ranks import ALONE, Ranks
+from vitrine.distributed.ranks import SINGLE_PROCESS, Ranks
 from vitrine.examination.budget import Choice
-from vitrine.examination.division import make
+from vitrine.examination.runner import run_analysis
 from vitrine.examination.subject import make_subject
 
 WANTED = 1.6
 
 
-def looked(
+def measure(
     subject: Subject, analyses: dict[str, Any], ranks: Ranks, clock: Callable[[], float]
 ) -> dict[str, float]:
     """The seconds of each analysis, nothing being known before the first; of several ranks the most."""
     subject, seconds = dataclasses.replace(subject, cache={}), {}
     for name, analysis in analyses.items():
-        ranks.gather(None)  # nobody begins before all are there
+        ranks.all_gather(None)  # nobody begins before all are there
         begun = clock()
-        made = make(name, analysis, subject, Choice(), ranks)
-        if made.error:
-            raise RuntimeError(f"{name}: {made.error}")
-        seconds[name] = max(ranks.gather(clock() - begun))
+        result = run_analysis(name, analysis, subject, Choice(), ranks)
+        if result.error:
+            raise RuntimeError(f"{name}: {result.error}")
+        seconds[name] = max(ranks.all_gather(clock() - begun))
     return seconds
 
 
@@ -55,9 +55,9 @@ def work(rank: int, count: int, port: int, wanted: argparse.Namespace) -> None:
     dist.init_process_group("gloo", rank=rank, world_size=count)
     ranks = Ranks(rank, count, dist.new_group(backend="gloo"))
     settings = config.load(["data.train_size=64", *wanted.settings, "run.name=benchmark"])
-    data = assembly.data(settings)
-    network = assembly.network(settings, data)
-    analyses = assembly.analyses(settings, network, data)
+    data = assembly.build_data(settings)
+    network = assembly.build_network(settings, data)
+    analyses = assembly.build_analyses(settings, network, data)
     chosen = [name for name, analysis in analyses.items() if analysis.enabled and analysis.sharded]
     chosen = [name for name in chosen if not wanted.only or name in wanted.only.split(",")]
     subject = make_subject(network, data, settings.analysis, device="cpu")
@@ -67,13 +67,14 @@ def work(rank: int, count: int, port: int, wanted: argparse.Namespace) -> None:
     together: list[dict[str, float]] = []
     for turn in range(wanted.rounds):
         for with_others in (turn % 2 == 0, turn % 2 == 1):
+            measured = {name: analyses[name] for name in chosen}
             if with_others:
-                together.append(looked(subject, {name: analyses[name] for name in chosen}, ranks, clock))
+                together.append(measure(subject, measured, ranks, clock))
             else:
-                if ranks.first:
-                    alone.append(looked(subject, {name: analyses[name] for name in chosen}, ALONE, clock))
-                ranks.gather(None)  # the others wait, and leave it the machine
-    if ranks.first:
+                if ranks.is_global_zero:
+                    alone.append(measure(subject, measured, SINGLE_PROCESS, clock))
+                ranks.all_gather(None)  # the others wait, and leave it the machine
+    if ranks.is_global_zero:
         print(f"{hardware()}\n\n{table(alone, together, count)}")
 
 

@@ -1,4 +1,4 @@
-"""From settings to the things they describe. `train.py` and `analyze.py` build the same ones here."""
+"""From settings to the objects that they describe, for `train.py` and `analyze.py` alike."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,6 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor
 from lightning.pytorch.loggers import Logger
-from omegaconf import OmegaConf
 from torch import nn
 
 from vitrine.analyses import ANALYSES
@@ -30,6 +29,7 @@ from vitrine.core.network_scopes import full_isolation
 from vitrine.core.settings import SettingError
 from vitrine.datamodules import DATA
 from vitrine.datamodules.base import ImageDataModule
+from vitrine.examination.examiner import Examiner
 from vitrine.examination.subject import choose_units
 from vitrine.modules import OBJECTIVES, load_network, optimizers
 from vitrine.modules.classifier import Classifier
@@ -40,80 +40,94 @@ from vitrine.reporting.wandb_run import wandb_logger
 from vitrine.reporting.wandb_sink import WandbSink
 from vitrine.runs.checkpoint_io import AtomicCheckpointIO
 from vitrine.runs.metrics_csv import MetricsCSV
+from vitrine.runs.store import Store
 
 
-def data(settings: Settings, in_turn: Callable[[], Any] = contextlib.nullcontext) -> ImageDataModule:
-    """The images, drawn, loaded or found; `in_turn`: a scope for what only one process at a time may do."""
+def build_data(
+    settings: Settings, prepare_scope: Callable[[], Any] = contextlib.nullcontext
+) -> ImageDataModule:
+    """The data module, set up; `prepare_scope`: entered while data are downloaded or unpacked."""
     with as_setting_error("data"):
         module = DATA[settings.data.name](settings.data, seed=settings.run.seed)
-        with in_turn():
+        with prepare_scope():
             module.prepare_data()
         module.setup()
     return module
 
 
-def network(settings: Settings, images: ImageDataModule) -> nn.Module:
-    """The network that `model` describes, for these images."""
+def build_network(settings: Settings, data: ImageDataModule) -> nn.Module:
+    """The network that `model` describes, for these data."""
     model = settings.model
     mean, std = model.mean, model.std
     if model.weights is None and mean is None and std is None:
-        mean, std = images.mean, images.std
+        mean, std = data.mean, data.std
     with as_setting_error("model"):
         seed_everything(settings.run.seed, verbose=False)
-        built = load_network(
+        network = load_network(
             model.name,
-            classes=images.classes,
+            classes=data.classes,
             weights=model.weights,
             mean=mean,
             std=std,
-            channels=images.channels,
+            channels=data.channels,
             stem=model.stem,
             head=model.head,
-            image_size=images.image_size,
+            image_size=data.image_size,
             **model.options,
         )
-        _try(built, images)
-    return built
+        _try_forward(network, data)
+    return network
 
 
-def _try(built: nn.Module, images: ImageDataModule) -> None:
-    """One image through the network: a wrong size shows here, not after the first epoch's wait."""
+def _try_forward(network: nn.Module, data: ImageDataModule) -> None:
+    """Run the network on one image, so that a wrong image size shows before training starts."""
     try:
         with torch.no_grad():
-            built.eval()(torch.zeros(1, images.channels, images.image_size, images.image_size))
+            network.eval()(torch.zeros(1, data.channels, data.image_size, data.image_size))
     except (RuntimeError, AssertionError, ValueError) as error:
-        size = f"{images.channels} x {images.image_size} x {images.image_size}"
+        size = f"{data.channels} x {data.image_size} x {data.image_size}"
         raise ValueError(f"does not take images of {size} (data.image_size): {error}") from error
     finally:
-        built.train()
+        network.train()
 
 
-def classifier(settings: Settings, images: ImageDataModule) -> Classifier:
+def build_classifier(settings: Settings, data: ImageDataModule) -> Classifier:
     """The LightningModule: network, objective, optimizer."""
-    built = network(settings, images)
+    network = build_network(settings, data)
     chosen = OBJECTIVES[settings.objective.name]
     values = {f.name: getattr(settings.objective, f.name) for f in dataclasses.fields(chosen)}
     with as_setting_error("objective"):
         objective = chosen(**values)
     with as_setting_error("optimizer"):
-        optimizers.build_optimizer(
-            settings.optimizer, built, steps=1000
-        )  # errors now, not at the start of training
+        optimizers.build_optimizer(settings.optimizer, network, steps=1000)  # to raise now
     with as_setting_error("model"):
-        return Classifier(built, objective, settings.optimizer, images.classes, settings.model.compile)
+        return Classifier(network, objective, settings.optimizer, data.classes, settings.model.compile)
 
 
-def analyses(settings: Settings, network: nn.Module, images: ImageDataModule) -> dict[str, Analysis]:
-    """Every analysis with its settings, enabled or not; the layers and units named are the network's."""
-    probe = torch.zeros(1, images.channels, images.image_size, images.image_size)
+def build_analyses(settings: Settings, network: nn.Module, data: ImageDataModule) -> dict[str, Analysis]:
+    """Every analysis with its settings, enabled or not.
+
+    Raises:
+        SettingError: a layer or unit that the network does not have.
+    """
+    probe = torch.zeros(1, data.channels, data.image_size, data.image_size)
     with as_setting_error("analysis"), full_isolation(network):
         choose_units(network.eval(), probe, settings.analysis.layers, settings.analysis.units)
     return {name: getattr(settings.analysis, name) for name in ANALYSES}
 
 
+def build_examiner(
+    settings: Settings, network: nn.Module, data: ImageDataModule, *, retry: bool = False
+) -> Examiner:
+    """The Examiner of a run's checkpoints, without sinks."""
+    analyses, store = build_analyses(settings, network, data), Store(settings.folder)
+    device = training_device(settings)
+    return Examiner(analyses, data, settings.analysis, store, device=device, retry=retry)
+
+
 @dataclass
 class Logs:
-    """Where curves (`loggers`) and pictures (`sinks`) go, and what to tell the person about it."""
+    """Where curves (`loggers`) and pictures (`sinks`) go, and what to print about it at the end (`notes`)."""
 
     loggers: list[Logger] = field(default_factory=list)
     sinks: list[Any] = field(default_factory=list)
@@ -124,7 +138,7 @@ class Logs:
             sink.close()
 
 
-def logs(settings: Settings, classes: Sequence[str], part: str = "alone") -> Logs:
+def open_logs(settings: Settings, classes: Sequence[str], part: str = "alone") -> Logs:
     """The page and metrics.csv always; W&B and TensorBoard as `logging` says.
 
     Args:
@@ -134,85 +148,87 @@ def logs(settings: Settings, classes: Sequence[str], part: str = "alone") -> Log
     folder = settings.folder
     if part == "none":
         return Logs([MetricsCSV(folder)])  # as Lightning expects; it does not write there
-    made = Logs([MetricsCSV(folder)], [PageSink(folder)])
-    tree = OmegaConf.to_container(settings.tree)
+    logs = Logs([MetricsCSV(folder)], [PageSink(folder)])
     logger, note = wandb_logger(
-        folder, settings.logging.wandb, name=settings.run.name, config=tree, part=part
+        folder, settings.logging.wandb, name=settings.run.name, config=settings.to_dict(), part=part
     )
-    made.notes.append(note)
+    logs.notes.append(note)
     if logger is not None:
-        made.loggers.append(logger)
-        made.sinks.append(WandbSink(logger.experiment, classes, settings.logging.wandb.page, folder))
+        logs.loggers.append(logger)
+        logs.sinks.append(WandbSink(logger.experiment, classes, settings.logging.wandb.page, folder))
     if settings.logging.tensorboard:
         with as_setting_error("logging.tensorboard"):
             board = BoardLogger(folder, name="", version="tensorboard")
-            made.sinks.append(TensorBoardSink(board.experiment))
-        made.loggers.append(board)
-    return made
+            logs.sinks.append(TensorBoardSink(board.experiment))
+        logs.loggers.append(board)
+    return logs
 
 
-def trainer(settings: Settings, last: Sequence[Callback] = ()) -> Trainer:
-    """Lightning's Trainer with all that a run of ours needs but loggers; `last`: callbacks to come last."""
-    made: list[Callback] = [
+def build_trainer(
+    settings: Settings, last: Sequence[Callback] = (), arguments: Mapping[str, Any] | None = None
+) -> Trainer:
+    """Lightning's Trainer with all that a run of ours needs but loggers.
+
+    Args:
+        last: callbacks to come last.
+        arguments: in place of `settings.trainer`.
+    """
+    callbacks: list[Callback] = [
         ExactResume(),
         StopBetweenSteps(),
         LearningRateMonitor("step"),
         SaveBadBatch(settings.folder),
     ]
-    _replayed(settings)
-    kept = settings.checkpoint
-    attacked = RobustValidation(settings.validation, settings.run.seed, settings.objective)
-    if attacked.count:
-        made.append(attacked)  # before the averaged weights are put away
-        if kept.monitor is None:
-            kept = dataclasses.replace(kept, monitor="val/robust_accuracy", mode="max")
-    elif kept.monitor in [f"val/{name}" for name in METRICS]:
-        problem = f"is {kept.monitor}, which nothing measures: give validation.robust_images"
+    _check_replays(settings)
+    checkpoint = settings.checkpoint
+    robust_validation = RobustValidation(settings.validation, settings.run.seed, settings.objective)
+    if robust_validation.count:
+        callbacks.append(robust_validation)  # before the averaged weights are swapped out
+        if checkpoint.monitor is None:
+            checkpoint = dataclasses.replace(checkpoint, monitor="val/robust_accuracy", mode="max")
+    elif checkpoint.monitor in [f"val/{name}" for name in METRICS]:
+        problem = f"is {checkpoint.monitor}, which nothing measures: give validation.robust_images"
         raise SettingError("checkpoint.monitor", problem)
     if settings.optimizer.ema:
-        made.append(EMAWeightAveraging(decay=settings.optimizer.ema))
-    made += model_checkpoints(settings.folder, kept)
-    quiet()
+        callbacks.append(EMAWeightAveraging(decay=settings.optimizer.ema))
+    callbacks += model_checkpoints(settings.folder, checkpoint)
+    _silence_lightning()
     with as_setting_error("trainer"):
         return Trainer(
-            **settings.trainer,
-            callbacks=[*made, *last],
-            logger=False,  # they come when the run's folder is there
+            **(settings.trainer if arguments is None else arguments),
+            callbacks=[*callbacks, *last],
+            logger=False,  # loggers are added once the run's folder exists
             plugins=[AtomicCheckpointIO()],
             default_root_dir=settings.folder,
             use_distributed_sampler=False,
         )
 
 
-def _replayed(settings: Settings) -> None:
-    """Raise SettingError where gradients are to be gathered over batches that are replayed."""
+def _check_replays(settings: Settings) -> None:
+    """Raise SettingError if gradients would be accumulated over batches that are replayed."""
     replays = settings.objective.replays
-    gathered = settings.trainer.get("accumulate_grad_batches") or 1
-    if replays > 1 and gathered > 1:
-        problem = (
-            f"is {gathered} beside objective.replays={replays}, expected 1: each replay is an optimizer step"
-        )
-        raise SettingError("trainer.accumulate_grad_batches", problem)
+    accumulated = settings.trainer.get("accumulate_grad_batches") or 1
+    if replays > 1 and accumulated > 1:
+        expected = f"objective.replays={replays}, expected 1: each replay is an optimizer step"
+        raise SettingError("trainer.accumulate_grad_batches", f"is {accumulated} beside {expected}")
 
 
-def device(settings: Settings) -> torch.device:
-    """Where training would be, for programs that have no Trainer."""
+def training_device(settings: Settings) -> torch.device:
+    """The device that training would use, for programs that have no Trainer."""
     if settings.trainer.get("accelerator", "auto") != "cpu" and torch.accelerator.is_available():
         return torch.accelerator.current_accelerator()
     return torch.device("cpu")
 
 
-def quiet() -> None:
-    """Lightning says which devices it sees, at length; a run of ours says what it does, in a line.
-
-    Of several ranks' values it says that they should be brought together, which torchmetrics has done.
-    """
+def _silence_lightning() -> None:
+    """Silence Lightning's lists of devices, and warnings that a user cannot act on: that metrics of several
+    ranks should be synchronised is one, as torchmetrics has synchronised them."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for said in (
+    for message in (
         ".*LeafSpec.*",
         ".*smaller than the logging interval.*",
         ".*does not have many workers.*",
         ".*sync_dist=True.*",
     ):
-        warnings.filterwarnings("ignore", said)
+        warnings.filterwarnings("ignore", message)

@@ -10,7 +10,8 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from vitrine.callbacks.checkpoints import CheckpointSettings
-from vitrine.examination.examine import AnalysisSettings
+from vitrine.examination.settings import AnalysisSettings
+from vitrine.examination.summary import summarize
 from vitrine.runs.store import Store
 
 
@@ -32,26 +33,26 @@ class Raise(Callback):
 def test_training_with_analyses_is_bit_identical_to_training_without(tmp_path):
     without, _ = tiny.train(tmp_path / "off", analyses={}, checkpoints=CheckpointSettings(every_steps=3))
     nasty = {"nasty": tiny.Nasty(), "plain": tiny.Plain()}
-    module, looking = tiny.train(
+    module, callback = tiny.train(
         tmp_path / "on", analyses=nasty, checkpoints=CheckpointSettings(every_steps=3)
     )
     assert tiny.weights(module) == tiny.weights(without)
-    assert [r.step for r in looking.reports] == [3, 6, 8]
+    assert [r.step for r in callback.reports] == [3, 6, 8]
     assert torch.get_default_dtype() == torch.float32
 
 
 def test_an_analysis_that_raises_is_recorded_and_counted_and_the_others_run(tmp_path, caplog):
     sink = tiny.Sink()
-    _, looking = tiny.train(tmp_path, analyses={"nasty": tiny.Nasty(), "plain": tiny.Plain()}, sinks=(sink,))
+    _, callback = tiny.train(tmp_path, analyses={"nasty": tiny.Nasty(), "plain": tiny.Plain()}, sinks=(sink,))
     outcomes = Store(tmp_path).results(8)
     assert "failed on purpose" in outcomes["nasty"].error
     assert outcomes["plain"].error is None
     assert [f.key for f in Store(tmp_path).figures(8, "nasty")] == ["before"]
     assert "Traceback" in caplog.text
     assert "failed on purpose" in caplog.text
-    assert "4 analyses of 2 checkpoints gave 4 pictures" in looking.summary()
-    assert "2 failed" in looking.summary()
-    assert "nasty at step 4: RuntimeError: failed on purpose" in looking.summary()
+    assert "4 analyses of 2 checkpoints gave 4 pictures" in summarize(callback.reports)
+    assert "2 failed" in summarize(callback.reports)
+    assert "nasty at step 4: RuntimeError: failed on purpose" in summarize(callback.reports)
     assert sink.logged == [(4, ["nasty", "plain"]), (8, ["nasty", "plain"])]
 
 
@@ -144,10 +145,10 @@ def test_a_disk_that_refuses_to_write_pictures_does_not_stop_training(tmp_path, 
     without, _ = tiny.train(tmp_path / "off", analyses={})
     with monkeypatch.context() as patch:
         patch.setattr("vitrine.runs.pictures.write", full)
-        module, looking = tiny.train(tmp_path / "on", epochs=2)
+        module, callback = tiny.train(tmp_path / "on", epochs=2)
     assert tiny.weights(module) == tiny.weights(without)
     assert "No space left" in caplog.text
-    assert "2 failed" in looking.summary()
+    assert "2 failed" in summarize(callback.reports)
     assert not list((tmp_path / "on" / "analysis").iterdir())
     sink = tiny.Sink()
     tiny.train(tmp_path / "on", epochs=3, resume=True, sinks=(sink,))  # there is space again
@@ -159,8 +160,8 @@ def test_a_checkpoint_that_cannot_be_read_back_is_counted_not_raised(tmp_path, m
         raise ValueError("not a checkpoint of ours")
 
     monkeypatch.setattr(tiny, "load", unreadable)
-    _, looking = tiny.train(tmp_path)
-    assert "checkpoint at step 8: ValueError: not a checkpoint of ours" in looking.summary()
+    _, callback = tiny.train(tmp_path)
+    assert "checkpoint at step 8: ValueError: not a checkpoint of ours" in summarize(callback.reports)
 
 
 def test_a_sink_that_fails_is_passed_over(tmp_path):
@@ -169,9 +170,9 @@ def test_a_sink_that_fails_is_passed_over(tmp_path):
             raise ConnectionError("no network")
 
     sink = tiny.Sink()
-    _, looking = tiny.train(tmp_path, epochs=1, sinks=(Broken(), sink))
+    _, callback = tiny.train(tmp_path, epochs=1, sinks=(Broken(), sink))
     assert sink.logged == [(4, ["plain"])]
-    assert "Broken at step 4: ConnectionError: no network" in looking.summary()
+    assert "Broken at step 4: ConnectionError: no network" in summarize(callback.reports)
 
 
 def test_nothing_is_looked_at_in_the_sanity_check_or_a_fast_run(tmp_path):

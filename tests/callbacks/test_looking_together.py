@@ -1,4 +1,4 @@
-"""Two processes train and look together: the pictures are those of one, whatever happens to either."""
+"""Two processes train and examine together: the pictures are those of one, whatever happens to either."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import crew
+import launch
 import lightning
 import pytest
 import tiny
@@ -19,17 +19,17 @@ import torch.distributed as dist
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.callbacks.checkpoints import CheckpointSettings
 from vitrine.distributed import interruption
-from vitrine.examination.examine import AnalysisSettings
+from vitrine.examination.settings import AnalysisSettings
 from vitrine.runs.store import Store
 
 pytestmark = pytest.mark.slow
 
 TWO = {"devices": 2, "strategy": "ddp"}
-LOOKED_AT = {"layers": ["0"], "units": 4, "probes": 3, "device": "cpu"}
+EXAMINED = {"layers": ["0"], "units": 4, "probes": 3, "device": "cpu"}
 
 
 @dataclass(frozen=True)
-class Divided(Analysis):
+class Sharded(Analysis):
     """A picture a unit, and their mean; rank 1 raises in its midst."""
 
     sharded: ClassVar[bool] = True
@@ -83,12 +83,12 @@ class Whole(Analysis):
 
 
 ANALYSES = {
-    "well": Divided(),
-    "before": Divided(raises="before"),
-    "between": Divided(raises="between"),
-    "after": Divided(raises="after"),
-    "again": Divided(),
-    "scarce": Divided(most=64),
+    "well": Sharded(),
+    "before": Sharded(raises="before"),
+    "between": Sharded(raises="between"),
+    "after": Sharded(raises="after"),
+    "again": Sharded(),
+    "scarce": Sharded(most=64),
     "one": Whole(),
     "another": Whole(),
     "fails": Whole(raises=True),
@@ -98,9 +98,9 @@ ANALYSES = {
 def trained(run_dir: Path, analyses: dict, strict: bool = False, load=None, **options) -> list[float]:
     if load is not None:
         tiny.load = load
-    settings = AnalysisSettings(**LOOKED_AT, strict=strict)
-    module, looking = tiny.train(run_dir, analyses=analyses, settings=settings, **TWO, **options)
-    assert bool(looking.reports) == (dist.get_rank() == 0 and bool(analyses))
+    settings = AnalysisSettings(**EXAMINED, strict=strict)
+    module, callback = tiny.train(run_dir, analyses=analyses, settings=settings, **TWO, **options)
+    assert bool(callback.reports) == (dist.get_rank() == 0 and bool(analyses))
     return tiny.weights(module)
 
 
@@ -108,18 +108,18 @@ def trained(run_dir: Path, analyses: dict, strict: bool = False, load=None, **op
 def run(tmp_path_factory) -> tuple[Path, list]:
     """A run with all that can go wrong in an analysis, and the final weights of both ranks."""
     run_dir = tmp_path_factory.mktemp("together") / "run"
-    return run_dir, crew.together(trained, run_dir, ANALYSES)
+    return run_dir, launch.run_ranks(trained, run_dir, ANALYSES)
 
 
 def complete(run_dir: Path, step: int) -> dict:
     return json.loads((run_dir / "analysis" / f"step={step:08d}" / "complete.json").read_text())["analyses"]
 
 
-def test_all_ranks_end_with_the_same_weights_as_without_looking(run, tmp_path):
+def test_all_ranks_end_with_the_same_weights_as_without_analyses(run, tmp_path):
     _, (first, second) = run
     assert isinstance(first, list), first
     assert first == second
-    assert crew.together(trained, tmp_path / "off", {})[0] == first
+    assert launch.run_ranks(trained, tmp_path / "off", {})[0] == first
 
 
 def test_what_fails_on_another_rank_is_recorded_with_its_traceback_and_the_rest_is_made(run):
@@ -139,11 +139,9 @@ def test_what_fails_on_another_rank_is_recorded_with_its_traceback_and_the_rest_
 def test_pictures_and_curves_are_in_the_order_of_one_process(run, tmp_path):
     run_dir, _ = run
     alone = {name: ANALYSES[name] for name in ("well", "again")}
-    looking = tiny.AnalyzeCheckpoints(tmp_path, alone, AnalysisSettings(**LOOKED_AT), load=tiny.load)
-    trainer = type("", (), {"world_size": 1, "datamodule": tiny.TinyData(), "strategy": type("", (), {})})
-    trainer.strategy.root_device = torch.device("cpu")
-    trainer.datamodule.setup()
-    looking._look(trainer, 4, run_dir / "checkpoints" / "step=00000004.ckpt", True, None)
+    file = run_dir / "checkpoints" / "step=00000004.ckpt"
+    report = tiny.examiner(tmp_path, alone, **EXAMINED).examine_file(file, 4, tiny.load)
+    assert not report.errors
     for name in alone:
         mine, theirs = Store(run_dir), Store(tmp_path)
         assert mine.entries(4, name) == theirs.entries(4, name)
@@ -152,7 +150,7 @@ def test_pictures_and_curves_are_in_the_order_of_one_process(run, tmp_path):
             assert torch.equal(a.image, b.image)
 
 
-def test_whole_ones_are_shared_out(run):
+def test_analyses_that_are_not_sharded_are_shared_out(run):
     run_dir, _ = run
     processes = {n: Store(run_dir).scalars(4, n)[0].value for n in ("one", "another", "fails")}
     assert len(set(processes.values())) == 2
@@ -161,7 +159,7 @@ def test_whole_ones_are_shared_out(run):
 
 def test_strict_raises_on_every_rank(tmp_path):
     start = time.monotonic()
-    first, second = crew.together(trained, tmp_path, {"after": ANALYSES["after"]}, True)
+    first, second = launch.run_ranks(trained, tmp_path, {"after": ANALYSES["after"]}, True)
     assert "rank 1: ValueError: after, on purpose" in first
     assert "after, on purpose" in second
     assert time.monotonic() - start < 60
@@ -177,7 +175,7 @@ LOAD = tiny.load
 
 
 def test_a_checkpoint_that_one_rank_cannot_read_is_reported_and_training_goes_on(tmp_path):
-    first, second = crew.together(trained, tmp_path, {"well": Divided()}, False, unreadable)
+    first, second = launch.run_ranks(trained, tmp_path, {"well": Sharded()}, False, unreadable)
     assert isinstance(first, list) and first == second
     assert Store(tmp_path).steps() == []
 
@@ -189,11 +187,11 @@ def full_disk(run_dir: Path) -> list[float]:
         raise OSError(28, "No space left on device")
 
     pictures.write = full
-    return trained(run_dir, {"well": Divided(), "again": Divided()})
+    return trained(run_dir, {"well": Sharded(), "again": Sharded()})
 
 
 def test_a_disk_that_refuses_to_write_pictures_does_not_stop_any_rank(tmp_path, run):
-    first, second = crew.together(full_disk, tmp_path)
+    first, second = launch.run_ranks(full_disk, tmp_path)
     assert first == second == run[1][0]
     assert Store(tmp_path).steps() == []
 
@@ -207,12 +205,12 @@ class RaiseOnOne(lightning.Callback):
 
 
 def one_raises(run_dir: Path) -> list[float]:
-    return trained(run_dir, {"well": Divided()}, extra=(RaiseOnOne(),))
+    return trained(run_dir, {"well": Sharded()}, extra=(RaiseOnOne(),))
 
 
 def test_an_exception_on_one_rank_ends_both_and_none_waits_to_save(tmp_path):
     start = time.monotonic()
-    first, second = crew.together(one_raises, tmp_path)
+    first, second = launch.run_ranks(one_raises, tmp_path)
     assert second == "ArithmeticError: on one rank"
     assert isinstance(first, str)
     assert time.monotonic() - start < 60
@@ -233,13 +231,15 @@ class Long(Analysis):
 
 
 def signalled(run_dir: Path) -> list[float]:
-    with interruption.handled():
+    with interruption.handle_signals():
         return trained(run_dir, {"long": Long()})
 
 
 def test_a_signal_in_an_analysis_ends_all_ranks_without_waiting_for_it(tmp_path):
     start = time.monotonic()
-    assert crew.together(signalled, tmp_path) == ["vitrine.distributed.interruption.Interrupted: SIGTERM"] * 2
+    assert (
+        launch.run_ranks(signalled, tmp_path) == ["vitrine.distributed.interruption.Interrupted: SIGTERM"] * 2
+    )
     assert time.monotonic() - start < 60
     assert (tmp_path / "checkpoints" / "step=00000002.ckpt").is_file()
     assert Store(tmp_path).steps() == []
@@ -249,13 +249,13 @@ def cut(run_dir: Path, kill: int | None, resume: bool = False) -> list[float]:
     checkpoints = CheckpointSettings(every_steps=2)
     extra = () if kill is None else (tiny.KillAt(kill),)
     options = {"checkpoints": checkpoints, "extra": extra, "resume": resume, "epochs": 4}
-    return trained(run_dir, {"well": Divided()}, **options)
+    return trained(run_dir, {"well": Sharded()}, **options)
 
 
 def test_killed_ranks_resume_and_end_in_the_weights_of_the_unkilled(tmp_path):
-    whole, _ = crew.together(cut, tmp_path / "whole", None)
-    assert crew.together(cut, tmp_path / "cut", 5) == [-9, -9]
-    first, second = crew.together(cut, tmp_path / "cut", None, True)
+    whole, _ = launch.run_ranks(cut, tmp_path / "whole", None)
+    assert launch.run_ranks(cut, tmp_path / "cut", 5) == [-9, -9]
+    first, second = launch.run_ranks(cut, tmp_path / "cut", None, True)
     assert isinstance(whole, list), whole
     assert first == second == whole
     assert Store(tmp_path / "cut").steps() == Store(tmp_path / "whole").steps() == [2, 4, 6, 8]

@@ -1,5 +1,6 @@
 """The promises once more with the real network, module and analyses, as train.py puts them together."""
 
+import shutil
 from pathlib import Path
 
 import lightning
@@ -13,8 +14,9 @@ from vitrine.callbacks.analyze_checkpoints import AnalyzeCheckpoints
 from vitrine.callbacks.checkpoints import CheckpointSettings, model_checkpoints
 from vitrine.callbacks.resume import ExactResume
 from vitrine.datamodules.memory import InMemory
-from vitrine.examination.examine import AnalysisSettings, examine, weights_hash
-from vitrine.examination.subject import make_subject
+from vitrine.examination.examiner import Examiner, weights_hash
+from vitrine.examination.settings import AnalysisSettings
+from vitrine.examination.summary import summarize
 from vitrine.modules import Classifier, OptimizerSettings, load_checkpoint, load_network
 from vitrine.modules.objectives.standard import Standard
 from vitrine.runs.checkpoint_files import last_good_checkpoint
@@ -51,10 +53,10 @@ def train(run_dir: Path, names=NAMES, extra=(), resume=False):
     network = load_network("convnet", classes=data.classes, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     module = Classifier(network, Standard(), OptimizerSettings(), data.classes)
     writing = model_checkpoints(run_dir, CheckpointSettings(every_steps=3, monitor="val/accuracy"))
-    looking = AnalyzeCheckpoints(run_dir, {name: ANALYSES[name]() for name in names}, SETTINGS)
+    callback = AnalyzeCheckpoints(run_dir, {name: ANALYSES[name]() for name in names}, SETTINGS)
     lightning.Trainer(
         max_epochs=2,
-        callbacks=[ExactResume(), EMAWeightAveraging(decay=0.9), *extra, *writing, looking],
+        callbacks=[ExactResume(), EMAWeightAveraging(decay=0.9), *extra, *writing, callback],
         logger=MetricsCSV(run_dir),
         plugins=[AtomicCheckpointIO()],
         accelerator="cpu",
@@ -68,15 +70,15 @@ def train(run_dir: Path, names=NAMES, extra=(), resume=False):
         ckpt_path=last_good_checkpoint(run_dir) if resume else None,
         weights_only=True,
     )
-    return network, looking
+    return network, callback
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("whole")
-    network, looking = train(run_dir)
-    assert looking.reports
-    assert "none failed" in looking.summary()
+    network, callback = train(run_dir)
+    assert callback.reports
+    assert "none failed" in summarize(callback.reports)
     return run_dir, tiny.weights(network)
 
 
@@ -98,10 +100,10 @@ def test_the_checkpoint_alone_gives_the_same_pictures(run, tmp_path):
     file = run[0] / "checkpoints" / "step=00000006.ckpt"
     network = load_checkpoint(file)
     assert weights_hash(network) == Store(run[0]).weights(6)
-    previous = Store(run[0]).previous(6)
-    subject = make_subject(network, data, SETTINGS, 6, previous=previous)
+    step = Store(run[0]).step_folder(3)
+    shutil.copytree(step, store.step_folder(3))  # the checkpoint before
     torch.manual_seed(99)  # another state of the world
-    examine(subject, {name: ANALYSES[name]() for name in NAMES}, store, weights=weights_hash(network))
+    Examiner({name: ANALYSES[name]() for name in NAMES}, data, SETTINGS, store).examine(network, 6)
     assert same_pictures(store, Store(run[0]), [6])
 
 

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from vitrine.callbacks.checkpoints import CheckpointSettings
-from vitrine.examination.examine import weights_hash
+from vitrine.examination.examiner import weights_hash
 from vitrine.runs.checkpoint_files import find_damage, last_good_checkpoint
 from vitrine.runs.store import Store
 

@@ -4,7 +4,7 @@ import contextlib
 import copy
 import logging
 
-import crew
+import launch
 import pytest
 import torch
 from lightning import Callback, Trainer, seed_everything
@@ -125,7 +125,7 @@ ODD = ValidationSettings(robust_images=7, eps=0.1, steps=5)
 
 @pytest.mark.slow
 def test_two_ranks_divide_the_images_and_measure_what_one_does(tmp_path):
-    first, second = crew.together(measured_by_two, tmp_path)
+    first, second = launch.run_ranks(measured_by_two, tmp_path)
     assert first == second
     network = load_network("convnet", classes=["dark", "bright"], widths=[4, 8])
     network.load_state_dict({name: torch.tensor(value) for name, value in first[0].items()})
@@ -189,8 +189,10 @@ def test_budget_and_whether_at_all_follow_the_objective_unless_said():
 def test_a_best_checkpoint_by_what_nothing_measures_is_refused(tmp_path):
     said = [f"run.root={tmp_path}", "checkpoint.monitor=val/robust_accuracy", "trainer.accelerator=cpu"]
     with pytest.raises(SettingError, match=r"checkpoint\.monitor.*validation\.robust_images"):
-        assembly.trainer(config.load(said))
-    attacked = assembly.trainer(config.load([*said, "validation.robust_images=16", "optimizer.ema=0.9"]))
+        assembly.build_trainer(config.load(said))
+    attacked = assembly.build_trainer(
+        config.load([*said, "validation.robust_images=16", "optimizer.ema=0.9"])
+    )
     kinds = [type(callback).__name__ for callback in attacked.callbacks]
     assert kinds.index("RobustValidation") < kinds.index("EMAWeightAveraging")
 
@@ -203,7 +205,7 @@ def test_the_most_robust_checkpoint_stays_unless_another_metric_is_named(tmp_pat
         (["objective.name=pgd", "validation.robust_images=0"], []),
         ([], []),
     ):
-        callbacks = assembly.trainer(config.load([*said, *more])).callbacks
+        callbacks = assembly.build_trainer(config.load([*said, *more])).callbacks
         best = [c.monitor for c in callbacks if getattr(c, "filename", None) == "best"]
         assert best == monitored
 
@@ -211,8 +213,8 @@ def test_the_most_robust_checkpoint_stays_unless_another_metric_is_named(tmp_pat
 def test_replays_and_gathered_gradients_are_refused(tmp_path):
     said = [f"run.root={tmp_path}", "trainer.accumulate_grad_batches=2", "objective.name=free"]
     with pytest.raises(SettingError, match=r"accumulate_grad_batches.*beside objective\.replays=8"):
-        assembly.trainer(config.load(said))
-    assembly.trainer(config.load([*said, "objective.replays=1", "trainer.accelerator=cpu"]))
+        assembly.build_trainer(config.load(said))
+    assembly.build_trainer(config.load([*said, "objective.replays=1", "trainer.accelerator=cpu"]))
 
 
 class StopAt(Callback):

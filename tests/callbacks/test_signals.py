@@ -43,7 +43,7 @@ def sending(hook: str, when: Callable[[Any], bool], number: int = signal.SIGTERM
 
 
 def interrupted(run_dir: Path, *extra: lightning.Callback, **options: Any) -> interruption.Interrupted:
-    with interruption.handled(), pytest.raises(interruption.Interrupted) as caught:
+    with interruption.handle_signals(), pytest.raises(interruption.Interrupted) as caught:
         tiny.train(run_dir, extra=extra, **options)
     return caught.value
 
@@ -105,9 +105,9 @@ def test_a_signal_in_an_analysis_ends_it_at_once_and_the_step_is_caught_up(tmp_p
     assert read_step(last_good_checkpoint(tmp_path / "cut")) == 3
     assert Store(tmp_path / "cut").steps() == []
     assert not list((tmp_path / "cut" / "analysis").glob(".step*"))
-    resumed, looking = tiny.train(tmp_path / "cut", resume=True, **options)
+    resumed, callback = tiny.train(tmp_path / "cut", resume=True, **options)
     assert tiny.weights(resumed) == tiny.weights(whole)
-    assert [report.step for report in looking.reports] == [3, 6, 8]
+    assert [report.step for report in callback.reports] == [3, 6, 8]
 
 
 def test_a_signal_that_came_during_a_step_keeps_the_analyses_after_it_from_starting(tmp_path):
@@ -128,7 +128,7 @@ def test_a_signal_before_the_first_step_is_not_lost(tmp_path, hook):
 
 
 def test_the_second_ctrl_c_ends_a_process_at_once():
-    with interruption.handled():
+    with interruption.handle_signals():
         child = os.fork()
         if child == 0:
             interruption.defer()
@@ -157,7 +157,7 @@ def rank(run_dir: Path, number: int, port: int, at: int) -> None:
     torch.set_num_threads(1)
     extra = (sending("on_train_batch_start", lambda t: t.global_step == at),) if number == 1 else ()
     by = None
-    with interruption.handled():
+    with interruption.handle_signals():
         try:
             options = {"devices": 2, "strategy": "ddp", "analyses": {}, "epochs": 500}
             tiny.train(run_dir, checkpoints=CheckpointSettings(every_steps=10_000), extra=extra, **options)

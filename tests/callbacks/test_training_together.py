@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import crew
+import launch
 import lightning
 import pytest
 import tiny
@@ -50,7 +50,7 @@ def trained(run_dir: Path, cuts: list[int]) -> list[float]:
 
 @pytest.mark.parametrize("cuts", [[], [2]])
 def test_the_curve_of_training_is_of_all_ranks_also_when_resumed(tmp_path, cuts):
-    first, second = crew.together(trained, tmp_path, cuts)
+    first, second = launch.run_ranks(trained, tmp_path, cuts)
     assert isinstance(first, list), first
     assert len(first) == len(second) == STEPS and first != second
     logged = [float(row["train/loss"]) for row in read_rows(tmp_path) if row.get("train/loss")]

@@ -8,7 +8,7 @@ import random
 import signal
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,12 @@ from vitrine.callbacks.signals import StopBetweenSteps
 from vitrine.datamodules.augment import Augment
 from vitrine.datamodules.base import DataSettings, ImageDataModule
 from vitrine.datamodules.memory import InMemory
-from vitrine.examination.examine import AnalysisSettings
+from vitrine.examination.examiner import Examiner
+from vitrine.examination.settings import AnalysisSettings
 from vitrine.runs.checkpoint_files import last_good_checkpoint
 from vitrine.runs.checkpoint_io import AtomicCheckpointIO
 from vitrine.runs.metrics_csv import MetricsCSV
+from vitrine.runs.store import Store
 
 warnings.filterwarnings("ignore")
 for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
@@ -168,7 +170,7 @@ def train(
     **trainer: Any,
 ) -> tuple[TinyModule, AnalyzeCheckpoints]:
     lightning.seed_everything(5, verbose=False)
-    looking = AnalyzeCheckpoints(
+    analyze_checkpoints = AnalyzeCheckpoints(
         run_dir,
         {"plain": Plain()} if analyses is None else analyses,
         settings or AnalysisSettings(layers=["0"], units=2, probes=3, device="cpu"),
@@ -179,7 +181,7 @@ def train(
     module = TinyModule(raise_at)
     lightning.Trainer(
         max_epochs=epochs,
-        callbacks=[ExactResume(), StopBetweenSteps(), *extra, *writing, looking],
+        callbacks=[ExactResume(), StopBetweenSteps(), *extra, *writing, analyze_checkpoints],
         logger=MetricsCSV(run_dir),
         plugins=[AtomicCheckpointIO()],
         default_root_dir=run_dir,
@@ -195,7 +197,22 @@ def train(
         ckpt_path=last_good_checkpoint(run_dir) if resume else None,
         weights_only=True,
     )
-    return module, looking
+    return module, analyze_checkpoints
+
+
+def examiner(
+    run_dir: Path,
+    analyses: Mapping[str, Analysis],
+    *,
+    sinks: Iterable[Any] = (),
+    retry: bool = False,
+    **how: Any,
+) -> Examiner:
+    """Of tiny networks; `how`: fields of AnalysisSettings."""
+    data = TinyData()
+    data.setup()
+    settings = AnalysisSettings(**{"layers": ["0"], "units": 2, "probes": 2, **how})
+    return Examiner(analyses, data, settings, Store(run_dir), sinks, retry=retry)
 
 
 def weights(module: nn.Module) -> list[float]:

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
 from vitrine import config
 from vitrine.core.settings import SettingError
@@ -110,7 +109,7 @@ def test_resolved_settings_reload_to_the_same_run(tmp_path):
     first.folder.mkdir(parents=True)
     first.save()
     again = config.load([str(first.folder / "config.yaml")])
-    assert OmegaConf.to_container(again.tree) == OmegaConf.to_container(first.tree)
+    assert again.to_dict() == first.to_dict()
     for section in (
         "run",
         "data",
@@ -126,7 +125,7 @@ def test_resolved_settings_reload_to_the_same_run(tmp_path):
         assert getattr(again, section) == getattr(first, section), section
 
 
-KEYS = [str(k) for k in config.dotted_keys(config.load(["run.name=fuzz"]).tree)]
+KEYS = [str(k) for k in config.dotted_keys(config.load(["run.name=fuzz"]).to_dict())]
 VALUES = st.one_of(
     st.integers(-3, 10**12).map(str),
     st.floats().map(repr),

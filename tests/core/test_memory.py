@@ -1,7 +1,7 @@
 """An analysis that runs out of memory is tried again with half the batch."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 import tiny
@@ -11,7 +11,7 @@ from vitrine.analyses import features
 from vitrine.analyses.base import Analysis, Figure, Scalar
 from vitrine.analyses.features import Features
 from vitrine.core.memory import is_out_of_memory
-from vitrine.examination.examine import AnalysisSettings, examine, missing
+from vitrine.examination.settings import AnalysisSettings
 from vitrine.examination.subject import make_subject
 from vitrine.runs.store import Store
 
@@ -39,35 +39,32 @@ class Hungry(Analysis):
 
 
 @pytest.fixture
-def subject():
+def network():
     torch.manual_seed(0)
-    data = tiny.TinyData()
-    data.setup()
-    settings = AnalysisSettings(layers=["0"], units=2, probes=2, batch_size=32)
-    return make_subject(tiny.tiny_network(), data, settings, 5)
+    return tiny.tiny_network().eval()
 
 
 @pytest.mark.parametrize("says", SAID)
-def test_the_batch_is_halved_until_there_is_room_and_that_is_recorded(tmp_path, subject, says, caplog):
+def test_the_batch_is_halved_until_there_is_room_and_that_is_recorded(tmp_path, network, says, caplog):
     store, analyses = Store(tmp_path), {"hungry": Hungry(says=says)}
-    report = examine(subject, analyses, store, weights="0")
-    assert not report.errors
+    examiner = tiny.examiner(tmp_path, analyses, batch_size=32, retry=True)
+    assert not examiner.examine(network, 5).errors
     assert [scalar.value for scalar in store.scalars(5, "hungry")] == [8]
     assert len(store.figures(5, "hungry")) == 1  # nothing twice
     complete = json.loads((store.step_folder(5) / "complete.json").read_text())
     assert complete["analyses"]["hungry"]["reduced"] == {"batch": [8, 32]}
     assert "again with batches of 16" in caplog.text
-    assert missing(store, 5, analyses, "0", again=True) == []  # another try would end the same way
+    assert examiner.missing(network, 5) == []  # another try would end the same way
 
 
-def test_without_room_for_one_image_it_is_reported_and_the_next_one_runs(tmp_path, subject):
+def test_without_room_for_one_image_it_is_reported_and_the_next_one_runs(tmp_path, network):
     analyses = {"hungry": Hungry(room=0), "plain": tiny.Plain()}
-    report = examine(subject, analyses, Store(tmp_path), weights="0")
+    report = tiny.examiner(tmp_path, analyses, batch_size=32).examine(network, 5)
     assert list(report.errors) == ["hungry"] and "out of memory" in report.errors["hungry"]
     assert Store(tmp_path).results(5)["plain"].error is None
 
 
-def test_an_analysis_own_batch_is_halved_too(tmp_path, subject):
+def test_an_analysis_own_batch_is_halved_too(tmp_path, network):
     @dataclass(frozen=True)
     class Own(Analysis):
         batch_size: int = 64
@@ -77,11 +74,11 @@ def test_an_analysis_own_batch_is_halved_too(tmp_path, subject):
                 raise MemoryError
             yield Scalar("batch", float(self.batch_size))
 
-    examine(replace(subject, batch_size=1), {"own": Own()}, Store(tmp_path), weights="0")
+    tiny.examiner(tmp_path, {"own": Own()}, batch_size=1).examine(network, 5)
     assert Store(tmp_path).scalars(5, "own")[0].value == 4
 
 
-def test_other_failures_are_not_tried_again(tmp_path, subject):
+def test_other_failures_are_not_tried_again(tmp_path, network):
     calls = []
 
     class Wrong(tiny.Plain):
@@ -90,7 +87,7 @@ def test_other_failures_are_not_tried_again(tmp_path, subject):
             raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
             yield
 
-    assert examine(subject, {"wrong": Wrong()}, Store(tmp_path), weights="0").errors
+    assert tiny.examiner(tmp_path, {"wrong": Wrong()}, batch_size=32).examine(network, 5).errors
     assert calls == [32]
 
 
@@ -100,8 +97,11 @@ def test_what_the_allocator_of_the_host_really_says_is_understood():
     assert is_out_of_memory(caught.value)
 
 
-def test_features_make_fewer_pictures_at_a_time(subject, monkeypatch):
-
+def test_features_make_fewer_pictures_at_a_time(network, monkeypatch):
+    data = tiny.TinyData()
+    data.setup()
+    settings = AnalysisSettings(layers=["0"], units=2, probes=2, batch_size=2)
+    subject = make_subject(network, data, settings, 5)
     sizes, real = [], features.visualize
 
     def visualize(*args, batch_size, **how):
@@ -109,5 +109,5 @@ def test_features_make_fewer_pictures_at_a_time(subject, monkeypatch):
         return real(*args, batch_size=batch_size, **how)
 
     monkeypatch.setattr(features, "visualize", visualize)
-    list(Features(steps=1, size=8, crops=0)(replace(subject, batch_size=2)))
+    list(Features(steps=1, size=8, crops=0)(subject))
     assert set(sizes) == {2}

@@ -13,7 +13,7 @@ import torch
 
 from vitrine.cli import analyze
 from vitrine.core.settings import SettingError
-from vitrine.distributed.processes import Processes, started
+from vitrine.distributed.processes import Processes, launched
 from vitrine.runs.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -214,21 +214,25 @@ def test_what_only_another_one_lacks_ends_all_before_a_folder_is_made(tmp_path):
 
 
 def test_as_many_devices_and_nodes_as_there_are_processes_unless_others_are_asked_for():
-    four = Processes(rank=1, count=4, local_rank=1, local_count=2)
-    assert four.sized({"devices": 1, "max_steps": 3}) == {"devices": 2, "num_nodes": 2, "max_steps": 3}
-    assert Processes().sized({"devices": 3}) == {"devices": 3}
+    four = Processes(rank=1, world_size=4, local_rank=1, local_world_size=2)
+    assert four.with_launched_devices({"devices": 1, "max_steps": 3}) == {
+        "devices": 2,
+        "num_nodes": 2,
+        "max_steps": 3,
+    }
+    assert Processes().with_launched_devices({"devices": 3}) == {"devices": 3}
     with pytest.raises(
         SettingError, match=r"trainer\.devices: is 3, but the launcher has started 2 processes"
     ):
-        four.sized({"devices": 3})
+        four.with_launched_devices({"devices": 3})
 
 
 def test_a_process_started_by_hand_is_told_how_to_start_it(monkeypatch):
-    for name in ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "VITRINE_TOLD"):
+    for name in ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "VITRINE_BROADCAST"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LOCAL_RANK", "1")
     with (
-        started() as those,
+        launched() as processes,
         pytest.raises(SettingError, match=r"expected torchrun, srun or trainer\.devices=N"),
     ):
-        those.told()
+        processes.receive()

@@ -159,7 +159,7 @@ def told(
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "config.yaml").touch()
     run = SimpleNamespace(name="mine", root=str(tmp_path), resume=resume, requeue=wanted)
-    return requeue.after(Interrupted(number), run)
+    return requeue.requeue(Interrupted(number), run)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_without_scontrol_the_command_is_said(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     run = SimpleNamespace(name="a b", root="runs", resume=True, requeue="auto")
-    said = requeue.after(Interrupted(signal.SIGTERM), run)
+    said = requeue.requeue(Interrupted(signal.SIGTERM), run)
     assert said == "job 1 could not be requeued: scontrol: No such file or directory\nnothing had begun"
     assert requeue.resume_command("a b", "runs") == "python train.py 'run.name=a b' run.resume=true"
 
@@ -223,7 +223,7 @@ def test_of_several_ranks_the_first_speaks(monkeypatch, capsys, environment, sta
         monkeypatch.setenv(name, value)
     run, closed = SimpleNamespace(name="a", root="runs", resume=True, requeue="auto"), []
     with pytest.raises(SystemExit) as caught:
-        requeue.end(Interrupted(signal.SIGTERM), run, lambda: closed.append(1))
+        requeue.exit_interrupted(Interrupted(signal.SIGTERM), run, lambda: closed.append(1))
     assert caught.value.code == status and closed == [1]
     assert bool(capsys.readouterr().out) == (status == 75)
 
@@ -237,7 +237,7 @@ from types import SimpleNamespace
 from vitrine.distributed.interruption import Interrupted
 requeue.CLOSING_SECONDS = 0.2
 run = SimpleNamespace(name="a", root="runs", resume=True, requeue="never")
-requeue.end(Interrupted(signal.SIGTERM), run, lambda: time.sleep(60))
+requeue.exit_interrupted(Interrupted(signal.SIGTERM), run, lambda: time.sleep(60))
 """
     began = time.monotonic()
     ran = subprocess.run(

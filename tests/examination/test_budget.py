@@ -1,6 +1,5 @@
-"""analysis.budget: what looking may cost, with a clock that the test turns."""
+"""analysis.budget: what analyses may cost, with a clock that the test turns."""
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,10 +16,9 @@ from vitrine.analyses.features import Features
 from vitrine.analyses.result import AnalysisResult
 from vitrine.analyses.traits import Traits
 from vitrine.analyses.unit_saliency import UnitSaliency
-from vitrine.examination import examine as examining
 from vitrine.examination.budget import Allowance, Choice, last_results, plan
-from vitrine.examination.examine import AnalysisSettings, examine, missing
-from vitrine.examination.subject import make_subject
+from vitrine.examination.settings import AnalysisSettings
+from vitrine.examination.summary import summarize
 from vitrine.reporting.page_data import run_data
 from vitrine.runs.store import Store
 
@@ -131,27 +129,21 @@ def test_the_allowance_is_a_share_of_the_time_trained_and_pays_back_what_was_too
 
 
 @pytest.fixture
-def subject():
+def network():
     torch.manual_seed(0)
-    data = tiny.TinyData()
-    data.setup()
-    return make_subject(tiny.tiny_network(), data, AnalysisSettings(layers=["0"], units=4, probes=2), 5)
+    return tiny.tiny_network().eval()
 
 
-def at(subject, step):
-    return dataclasses.replace(subject, step=step, cache={})
-
-
-def test_over_many_checkpoints_looking_stays_under_its_share(tmp_path, subject, monkeypatch):
+def test_over_many_checkpoints_analyses_stay_under_their_share(tmp_path, network, monkeypatch):
     monkeypatch.setattr("time.perf_counter", CLOCK)
     store, allowance, spent, trained = Store(tmp_path), Allowance(0.1, CLOCK), 0.0, 0.0
     analyses = {"features": Slow(seconds=0.5), "cam": Whole(seconds=1.0)}  # 4.5 and 5 s whole
+    examiner = tiny.examiner(tmp_path, analyses, units=4)
     for step in range(1, 13):
         CLOCK.now += 60
         trained += 60
         allowed, begun = allowance.seconds(), CLOCK.now
-        report = examine(at(subject, step), analyses, store, weights=str(step), allowed=allowed)
-        assert not report.errors
+        assert not examiner.examine(network, step, allowed).errors
         spent += CLOCK.now - begun
         allowance.spent(allowed, CLOCK.now - begun)
         if step > 1:
@@ -161,44 +153,47 @@ def test_over_many_checkpoints_looking_stays_under_its_share(tmp_path, subject, 
     assert all(store.results(step)["cam"].figures for step in (1, 12))
 
 
-def test_what_is_less_is_recorded_shown_and_made_up_for(tmp_path, subject, monkeypatch, caplog):
+def test_what_is_less_is_recorded_shown_and_made_up_for(tmp_path, network, monkeypatch, caplog):
     monkeypatch.setattr("time.perf_counter", CLOCK)
     store, analyses = Store(tmp_path), {"features": Slow(), "robustness": Whole(seconds=9)}
-    examine(at(subject, 1), analyses, store, weights="1")
-    report = examine(at(subject, 2), analyses, store, weights="2", allowed=1.5)
+    examiner = tiny.examiner(tmp_path, analyses, units=4)
+    retrying = tiny.examiner(tmp_path, analyses, units=4, retry=True)
+    examiner.examine(network, 1)
+    report = examiner.examine(network, 2, seconds_allowed=1.5)
     assert store.results(2)["features"].reduced == {"units": [1, 4]}
     assert store.results(2)["robustness"].reduced == {"analysis": [0, 1]}
     assert [f.key for f in store.figures(2, "features")] == ["0/unit-0"]
     complete = json.loads((store.step_folder(2) / "complete.json").read_text())
     assert complete["analyses"]["robustness"]["figures"] == 0
-    words = examining.summary([report])
+    words = summarize([report])
     assert "features at step 2: 1 of 4 units" in words and "robustness at step 2: left out" in words
     assert "left out" in caplog.text
     shown = run_data(tmp_path)["steps"][1]["analyses"]
     assert shown["features"]["less"] == "1 of 4 units" and shown["robustness"]["less"] == "left out"
     assert "less" not in run_data(tmp_path)["steps"][0]["analyses"]["features"]
-    assert missing(store, 2, analyses, "2") == []  # once a checkpoint
-    assert missing(store, 2, analyses, "2", again=True) == ["features", "robustness"]
-    examine(at(subject, 2), analyses, store, weights="2", again=True)
+    assert examiner.missing(network, 2) == []  # once a checkpoint
+    assert retrying.missing(network, 2) == ["features", "robustness"]
+    retrying.examine(network, 2)
     assert len(store.figures(2, "features")) == 4 and not store.results(2)["features"].reduced
-    assert missing(store, 2, analyses, "2", again=True) == []
+    assert retrying.missing(network, 2) == []
 
 
-def test_pictures_of_fewer_units_are_those_that_would_have_been_made(tmp_path, subject):
+def test_pictures_of_fewer_units_are_those_that_would_have_been_made(tmp_path, network):
     analyses = {"features": Features(steps=4, size=8, classes=0, crops=0)}
-    whole, fewer = Store(tmp_path / "whole"), Store(tmp_path / "fewer")
-    for store in (whole, fewer):
-        examine(at(subject, 1), analyses, store, weights="1")
-    examine(at(subject, 2), analyses, whole, weights="2")
+    examiners = [tiny.examiner(tmp_path / name, analyses, units=4) for name in ("whole", "fewer")]
+    whole, fewer = (examiner.store for examiner in examiners)
+    for examiner in examiners:
+        examiner.examine(network, 1)
+    examiners[0].examine(network, 2)
     cost = fewer.results(1)["features"].seconds
-    examine(at(subject, 2), analyses, fewer, weights="2", allowed=cost * 0.6)
+    examiners[1].examine(network, 2, seconds_allowed=cost * 0.6)
     pictures = {f.key: f.image for f in whole.figures(2, "features")}
     some = list(fewer.figures(2, "features"))
     assert len(pictures) == 4 and len(some) == 2
     assert all(torch.equal(figure.image, pictures[figure.key]) for figure in some)
 
 
-def test_the_last_time_that_an_analysis_ran_is_what_counts(tmp_path, subject):
+def test_the_last_time_that_an_analysis_ran_is_what_counts(tmp_path):
     store = Store(tmp_path)
     for step, (seconds, error, reduced) in enumerate(
         [(3.0, None, {}), (7.0, "failed", {}), (0.0, None, {"analysis": [0, 1]})], start=1
@@ -231,7 +226,7 @@ def test_words():
 
 def test_a_training_run_measures_its_own_time(tmp_path):
     settings = AnalysisSettings(layers=["0"], units=2, probes=3, device="cpu", budget=1e-9)
-    _, looking = tiny.train(tmp_path, epochs=3, settings=settings)
+    _, callback = tiny.train(tmp_path, epochs=3, settings=settings)
     results = [Store(tmp_path).results(step)["plain"] for step in (4, 8, 12)]
     assert [result.reduced for result in results] == [{}, {"analysis": [0, 1]}, {"analysis": [0, 1]}]
-    assert "plain at step 12: left out" in looking.summary()
+    assert "plain at step 12: left out" in summarize(callback.reports)

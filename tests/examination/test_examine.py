@@ -8,17 +8,15 @@ import tiny
 import torch
 
 from vitrine.analyses.base import Analysis, Figure, Scalar
-from vitrine.examination.examine import AnalysisSettings, examine, missing, summary, weights_hash
-from vitrine.examination.subject import make_subject
+from vitrine.examination.examiner import weights_hash
+from vitrine.examination.summary import summarize
 from vitrine.runs.store import Store
 
 
 @pytest.fixture
-def subject():
+def network():
     torch.manual_seed(0)
-    data = tiny.TinyData()
-    data.setup()
-    return make_subject(tiny.tiny_network(), data, AnalysisSettings(layers=["0"], units=2, probes=2), 5)
+    return tiny.tiny_network().eval()
 
 
 class Once(tiny.Plain):
@@ -31,60 +29,57 @@ class Once(tiny.Plain):
         yield from super().__call__(subject)
 
 
-def test_only_what_is_missing_runs_and_joins_what_is_there(tmp_path: Path, subject):
-    store, weights = Store(tmp_path), weights_hash(subject.network)
-    first = examine(subject, {"plain": tiny.Plain()}, store, weights=weights)
+def test_only_what_is_missing_runs_and_joins_what_is_there(tmp_path: Path, network):
+    first = tiny.examiner(tmp_path, {"plain": tiny.Plain()}).examine(network, 5)
     Once.runs = 0
-    both = {"plain": Once(), "other": tiny.Plain()}
-    assert missing(store, 5, both, weights) == ["other"]
-    second = examine(subject, both, store, weights=weights)
+    both = tiny.examiner(tmp_path, {"plain": Once(), "other": tiny.Plain()})
+    assert both.missing(network, 5) == ["other"]
+    second = both.examine(network, 5)
     assert (list(first.seconds), list(second.seconds), Once.runs) == (["plain"], ["other"], 0)
-    assert set(store.results(5)) == {"plain", "other"}
-    assert examine(subject, both, store, weights=weights).seconds == {}
+    assert set(both.store.results(5)) == {"plain", "other"}
+    assert both.examine(network, 5).seconds == {}
 
 
-def test_other_weights_at_the_same_step_are_looked_at_anew(tmp_path, subject):
-    store, analyses = Store(tmp_path), {"plain": tiny.Plain()}
-    examine(subject, analyses, store, weights=weights_hash(subject.network))
+def test_other_weights_at_the_same_step_are_looked_at_anew(tmp_path, network):
+    examiner = tiny.examiner(tmp_path, {"plain": tiny.Plain()})
+    examiner.examine(network, 5)
     with torch.no_grad():
-        subject.network[5].bias.add_(1)
-    other = weights_hash(subject.network)
-    assert missing(store, 5, analyses, other) == ["plain"]
-    examine(subject, analyses, store, weights=other)
-    assert store.weights(5) == other
+        network[5].bias.add_(1)
+    assert examiner.missing(network, 5) == ["plain"]
+    examiner.examine(network, 5)
+    assert examiner.store.weights(5) == weights_hash(network)
 
 
-def test_a_failure_counts_as_had_unless_it_is_to_be_tried_again(tmp_path, subject):
-    store, weights = Store(tmp_path), weights_hash(subject.network)
-    analyses = {"flaky": tiny.Nasty()}
-    report = examine(subject, analyses, store, weights=weights)
-    assert report.errors == {"flaky": "RuntimeError: failed on purpose"}
-    assert missing(store, 5, analyses, weights) == []
-    assert missing(store, 5, analyses, weights, again=True) == ["flaky"]
-    mended = examine(subject, {"flaky": tiny.Plain()}, store, weights=weights, again=True)
+def test_a_failure_counts_as_had_unless_it_is_to_be_tried_again(tmp_path, network):
+    store, analyses = Store(tmp_path), {"flaky": tiny.Nasty()}
+    examiner = tiny.examiner(tmp_path, analyses)
+    assert examiner.examine(network, 5).errors == {"flaky": "RuntimeError: failed on purpose"}
+    assert examiner.missing(network, 5) == []
+    assert tiny.examiner(tmp_path, analyses, retry=True).missing(network, 5) == ["flaky"]
+    mended = tiny.examiner(tmp_path, {"flaky": tiny.Plain()}, retry=True).examine(network, 5)
     assert not mended.errors
     assert store.results(5)["flaky"].error is None
     assert [f.key for f in store.figures(5, "flaky")] == ["0/unit-000"]
 
 
-def test_what_is_not_enabled_does_not_run(tmp_path, subject):
-    report = examine(subject, {"plain": tiny.Plain(enabled=False)}, Store(tmp_path), weights="0")
+def test_what_is_not_enabled_does_not_run(tmp_path, network):
+    report = tiny.examiner(tmp_path, {"plain": tiny.Plain(enabled=False)}).examine(network, 5)
     assert report.seconds == {}
     assert Store(tmp_path).steps() == []
 
 
-def test_pictures_that_cannot_be_kept_are_a_failure_of_their_analysis(tmp_path, subject):
+def test_pictures_that_cannot_be_kept_are_a_failure_of_their_analysis(tmp_path, network):
     class Twice(tiny.Plain):
         def __call__(self, subject):
             yield from super().__call__(subject)
             yield from super().__call__(subject)
 
-    report = examine(subject, {"twice": Twice(), "plain": tiny.Plain()}, Store(tmp_path), weights="0")
+    report = tiny.examiner(tmp_path, {"twice": Twice(), "plain": tiny.Plain()}).examine(network, 5)
     assert list(report.errors) == ["twice"]
     assert Store(tmp_path).results(5)["plain"].error is None
 
 
-def test_an_interrupt_goes_through_and_leaves_nothing_half_made(tmp_path, subject):
+def test_an_interrupt_goes_through_and_leaves_nothing_half_made(tmp_path, network):
     class Interrupted(tiny.Plain):
         def __call__(self, subject):
             yield from super().__call__(subject)
@@ -92,7 +87,7 @@ def test_an_interrupt_goes_through_and_leaves_nothing_half_made(tmp_path, subjec
 
     analyses = {"plain": tiny.Plain(), "interrupted": Interrupted()}
     with pytest.raises(KeyboardInterrupt):
-        examine(subject, analyses, Store(tmp_path), weights="0")
+        tiny.examiner(tmp_path, analyses).examine(network, 5)
     assert list((tmp_path / "analysis").iterdir()) == []
 
 
@@ -108,16 +103,16 @@ def test_the_hash_is_of_names_and_values_alone():
 
 
 def test_the_summary_counts():
-    assert summary([]) == "no checkpoint was looked at"
+    assert summarize([]) == "no checkpoint was looked at"
 
 
-def test_other_settings_are_looked_at_anew_where_that_is_asked_for(tmp_path, subject):
-    store, weights = Store(tmp_path), weights_hash(subject.network)
-    examine(subject, {"sized": Sized(size=2)}, store, weights=weights)
-    assert missing(store, 5, {"sized": Sized(size=3)}, weights) == []  # in training: once a checkpoint
-    assert missing(store, 5, {"sized": Sized(size=2)}, weights, again=True) == []
-    examine(subject, {"sized": Sized(size=3)}, store, weights=weights, again=True)
-    assert store.figures(5, "sized")[0].image.shape[0] == 3
+def test_other_settings_are_looked_at_anew_where_that_is_asked_for(tmp_path, network):
+    small, large = {"sized": Sized(size=2)}, {"sized": Sized(size=3)}
+    tiny.examiner(tmp_path, small).examine(network, 5)
+    assert tiny.examiner(tmp_path, large).missing(network, 5) == []  # in training: once a checkpoint
+    assert tiny.examiner(tmp_path, small, retry=True).missing(network, 5) == []
+    tiny.examiner(tmp_path, large, retry=True).examine(network, 5)
+    assert Store(tmp_path).figures(5, "sized")[0].image.shape[0] == 3
 
 
 @dataclass(frozen=True)
@@ -144,12 +139,12 @@ class Long(Analysis):
 
 
 def test_what_a_long_analysis_keeps_is_there_after_an_interrupt_and_gone_once_it_is_complete(
-    tmp_path, subject
+    tmp_path, network
 ):
-    store, weights = Store(tmp_path), weights_hash(subject.network)
+    store = Store(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        examine(subject, {"long": Long(stop=2)}, store, weights=weights)
-    examine(subject, {"long": Long(), "other": Long()}, store, weights=weights)
+        tiny.examiner(tmp_path, {"long": Long(stop=2)}).examine(network, 5)
+    tiny.examiner(tmp_path, {"long": Long(), "other": Long()}).examine(network, 5)
     assert store.scalars(5, "long")[0].value == 2  # of steps, where it went on
     assert store.scalars(5, "other")[0].value == 0  # each has its own
     assert [path.name for path in (tmp_path / "analysis").iterdir()] == ["step=00000005"]

@@ -7,7 +7,7 @@ import torch
 from vitrine.analyses.base import Probes
 from vitrine.core.settings import SettingError
 from vitrine.datamodules.memory import InMemory
-from vitrine.examination.examine import AnalysisSettings
+from vitrine.examination.settings import AnalysisSettings
 from vitrine.examination.subject import choose_units, make_subject, pick_probes
 
 IMAGES = torch.rand(1, 3, 8, 8)

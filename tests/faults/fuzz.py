@@ -36,7 +36,7 @@ from vitrine.config import trainer_arguments
 PATIENCE = 10  # seconds a case may take; one that is refused takes some hundredths
 
 KEYS = sorted(
-    {*map(str, config.dotted_keys(config.load(["run.name=fuzz"]).tree))}
+    {*map(str, config.dotted_keys(config.load(["run.name=fuzz"]).to_dict()))}
     | {f"trainer.{name}" for name in trainer_arguments.parameters()}
 )
 NAMES = ["data", "model", "objective", "optimizer", "trainer", "checkpoint", "analysis", "logging", "run"]
@@ -180,7 +180,7 @@ def refused(arguments: list[str]) -> str | None:
         sys.argv = before
     with patient():  # what is possible can be kept and found again
         (once,) = found
-        text = OmegaConf.to_yaml(once.tree)
+        text = once.to_yaml()
         again = OmegaConf.to_container(OmegaConf.create(text))
         assert set(again) == set(config.sections()) | {"trainer"}
     return None

@@ -236,10 +236,12 @@ class Analysis:
         sharded: where several processes train together, all of them run it at once and share the work by
             `Subject.map_sharded`, `shard` and `all_gather`; what rank 0 yields is kept. False: one of them
             runs it alone, without collectives.
+        batch_size: of a technique that has such a setting, images at once; halved when memory runs out.
     """
 
     traits: ClassVar[Traits] = Traits()
     sharded: ClassVar[bool] = False
+    batch_size: ClassVar[int] = 1
     enabled: bool = setting(True, "make these pictures at every checkpoint")
 
     @property

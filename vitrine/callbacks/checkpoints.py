@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from vitrine.callbacks.lightning_internals import ExplicitModelCheckpoint, validation_is_due
 from vitrine.core import atomic
-from vitrine.core.settings import SettingError, setting
+from vitrine.core.settings import RunAborted, SettingError, setting
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +151,9 @@ class StepCheckpoints(RunCheckpoints):
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        if not (self._training and between_steps(trainer)) or getattr(exception, "weights_unusable", False):
+        if not (self._training and between_steps(trainer)):
+            return
+        if isinstance(exception, RunAborted) and exception.weights_unusable:
             return
         if trainer.world_size > 1 and isinstance(exception, Exception):
             return  # this rank alone may have raised it, and saving takes all of them

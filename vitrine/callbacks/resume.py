@@ -9,26 +9,27 @@ from lightning.pytorch.callbacks import Callback
 
 from vitrine.callbacks.lightning_internals import begin_next_epoch, restore_loader_state, set_logged_step
 from vitrine.core import random_state
-from vitrine.distributed.ranks import ALONE, ranks_of
+from vitrine.distributed.ranks import SINGLE_PROCESS, ranks_of_trainer
+from vitrine.runs.resumable_logger import ResumableLogger
 
 
 class ExactResume(Callback):
     """Saves the states of the random number generators in checkpoints, and restores them.
 
     They are restored right before the first batch, as setting up draws random numbers as well. Each rank
-    gets its own back; with another number of ranks they are assigned in turn. Loggers with `rewind(step)`
-    drop what the interrupted run logged after the checkpoint.
+    gets its own back; with another number of ranks they are assigned in turn. A `ResumableLogger`
+    drops what the interrupted run logged after the checkpoint.
     """
 
     def __init__(self) -> None:
         self._state: list[dict[str, Any]] = []
-        self._ranks = ALONE
+        self._ranks = SINGLE_PROCESS
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        self._ranks = ranks_of(trainer)
+        self._ranks = ranks_of_trainer(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"random": self._ranks.gather(random_state.capture())}  # every rank calls this when one saves
+        return {"random": self._ranks.all_gather(random_state.capture())}  # all ranks save at once
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         saved = state_dict["random"]
@@ -36,7 +37,7 @@ class ExactResume(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         for logger in trainer.loggers:
-            if hasattr(logger, "rewind"):
+            if isinstance(logger, ResumableLogger):
                 logger.rewind(trainer.global_step)
         restore_loader_state(trainer)
         begin_next_epoch(trainer)

@@ -25,7 +25,7 @@ class StopBetweenSteps(Callback):
     Several ranks ask one another about once a second (an all-reduce of two numbers over gloo, which no GPU
     waits for), and stop together even if the signal reached only one of them.
 
-    Lightning's own signal handlers are disabled where ours are installed (`interruption.handled`).
+    Lightning's own signal handlers are disabled where ours are installed (`interruption.handle_signals`).
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class StopBetweenSteps(Callback):
         self._common = 0  # batches of validation that every rank has
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        if interruption.is_handled():
+        if interruption.signals_are_handled():
             disable_signal_handling(trainer)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

@@ -22,9 +22,11 @@ Beside that, commands of their own; `python analyze.py COMMAND --help` tells mor
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from vitrine import config
 from vitrine.analyses import ANALYSES
@@ -32,7 +34,7 @@ from vitrine.cli import COMMANDS, follow
 from vitrine.cli.help import print_help_if_asked
 from vitrine.config import recipes
 from vitrine.core.settings import SettingError
-from vitrine.distributed import processes
+from vitrine.distributed.processes import launched
 from vitrine.runs import run_folders
 
 
@@ -43,113 +45,109 @@ def main(arguments: list[str]) -> None:
         return
     if print_help_if_asked(arguments, __doc__):
         return
-    started = time.monotonic()
-    arguments = [_spelled_out(a) for a in arguments]
-    words = [a for a in arguments if not recipes.is_override(a) and Path(a).suffix not in (".yaml", ".yml")]
-    how, said = follow.parted([a for a in arguments if a not in words])
-    if how:
-        if len(words) != 1:
-            raise SettingError("follow", f"{len(words)} runs came, expected one")
-        follow.follow(words[0], how, said)
+    start = time.monotonic()
+    arguments = [_with_section(a) for a in arguments]
+    paths = [a for a in arguments if not recipes.is_override(a) and Path(a).suffix not in (".yaml", ".yml")]
+    follow_settings, overrides = follow.split_arguments([a for a in arguments if a not in paths])
+    if follow_settings:
+        if len(paths) != 1:
+            raise SettingError("follow", f"{len(paths)} runs came, expected one")
+        follow.follow(paths[0], follow_settings, overrides)
         return
-    _alone()
-    folders = {run_folders.find_run(word): None for word in words}
-    if not words:
-        look_at_weights(said, started)
+    _refuse_several_processes()
+    folders = {run_folders.find_run(path): None for path in paths}
+    if not paths:
+        analyze_weights(overrides, start)
     for folder in folders:
-        files = [Path(w).resolve() for w in words if Path(w).is_file() and run_folders.find_run(w) == folder]
-        look_at_run(folder, files, said, started)
+        files = [Path(p).resolve() for p in paths if Path(p).is_file() and run_folders.find_run(p) == folder]
+        analyze_run(folder, files, overrides, start)
 
 
-def look_at_run(folder: Path, files: list[Path], said: list[str], started: float) -> None:
-    """Make what is missing at a run's checkpoints, or at some of them."""
-    placed = [f"run.root={folder.parent}", f"run.name={folder.name}"]
-    settings = config.load([*said, *placed], base=[folder / "config.yaml"])
+def analyze_run(folder: Path, files: list[Path], overrides: list[str], start: float) -> None:
+    """Run the analyses that are missing at a run's checkpoints: those in `files`; all, if it is empty."""
+    settings = config.load_saved(folder, overrides)
 
-    from vitrine.runs.checkpoint_files import checkpoint_files
+    from vitrine.runs.checkpoint_files import checkpoint_files, read_step
 
-    found = list(checkpoint_files(folder / "checkpoints"))
-    wanted = [(step, file) for step, file in found if not files or file.resolve() in files]
-    known = {file.resolve() for _, file in wanted}
-    others = [file for file in files if file not in known]
-    if others:  # last.ckpt, best.ckpt, a copy: the same step under another name
-        from vitrine.runs.checkpoint_files import read_step
-
-        wanted += [(step, file) for file in others if (step := read_step(file)) is not None]
-    if not wanted:
+    checkpoints = list(checkpoint_files(folder / "checkpoints"))
+    chosen = [(step, file) for step, file in checkpoints if not files or file.resolve() in files]
+    known = {file.resolve() for _, file in chosen}
+    # last.ckpt, best.ckpt, a copy: the same step under another name
+    chosen += [(step, file) for file in files if file not in known and (step := read_step(file)) is not None]
+    if not chosen:
         raise SettingError(str(folder), "has no checkpoint to look at")
-    _look(settings, _loaded(wanted), started)
+    _analyze(settings, _load_checkpoints(chosen), start)
 
 
-def look_at_weights(said: list[str], started: float) -> None:
-    """Look at the network that `model` describes, as step 0 of a run of its own."""
-    settings = config.load(said)
+def analyze_weights(overrides: list[str], start: float) -> None:
+    """Analyze the network that `model` describes, as step 0 of a run of its own."""
+    settings = config.load(overrides)
     if settings.model.weights is None:
         expected = "expected the folder of a run, a checkpoint of one, or model.name=... model.weights=..."
         raise SettingError("model.weights", f"nothing to look at; {expected}")
-    if settings.data.name == "folder" and "val_fraction" not in recipes.merge_arguments(said).get("data", {}):
+    if settings.data.name == "folder" and "val_fraction" not in recipes.merge_arguments(overrides).get(
+        "data", {}
+    ):
         settings.data.val_fraction = 1.0  # nothing was trained on a part of them
-        settings.tree.data.val_fraction = 1.0
 
     from vitrine import assembly
 
-    data = assembly.data(settings)
-    network = assembly.network(settings, data)
+    data = assembly.build_data(settings)
+    network = assembly.build_network(settings, data)
     run_folders.claim(settings.folder, resume=True)
     settings.save()
-    _look(settings, [(0, network)], started, data)
+    _analyze(settings, [(0, network)], start, data)
 
 
-def _look(settings: config.Settings, networks: Any, started: float, data: Any = None) -> None:
+def _analyze(
+    settings: config.Settings, networks: Iterable[tuple[int, nn.Module]], start: float, data: Any = None
+) -> None:
     from vitrine import assembly
-    from vitrine.examination.examine import examine, missing, summary, weights_hash
-    from vitrine.examination.subject import make_subject
+    from vitrine.examination.summary import summarize
     from vitrine.reporting.page import PageSink
-    from vitrine.runs.store import Store
 
-    store, logs, reports = Store(settings.folder), None, []
+    examiner, logs = None, None
     for step, network in networks:
-        data = data or assembly.data(settings)
-        analyses = assembly.analyses(settings, network, data)
-        weights = weights_hash(network)
-        if not missing(store, step, analyses, weights, again=True):
+        if examiner is None:
+            data = data or assembly.build_data(settings)
+            examiner = assembly.build_examiner(settings, network, data, retry=True)
+        if not examiner.missing(network, step):
             continue
-        logs = logs or assembly.logs(settings, data.classes)
-        previous, device, strict = store.previous(step), assembly.device(settings), settings.analysis.strict
-        subject = make_subject(network, data, settings.analysis, step, previous=previous, device=device)
-        reports.append(
-            examine(subject, analyses, store, logs.sinks, weights=weights, strict=strict, again=True)
-        )
+        if logs is None:
+            logs = assembly.open_logs(settings, data.classes)
+            examiner.sinks = logs.sinks
+        examiner.examine(network, step)
     if logs is None:
         PageSink(settings.folder).close()
     else:
         logs.close()
         print(*(note for note in logs.notes if note), sep="\n")
-    made = summary(reports) if reports else "nothing was missing"
-    print(f"{made} ({time.monotonic() - started:.0f} s in all)")
+    summary = summarize(examiner.reports) if examiner.reports else "nothing was missing"
+    print(f"{summary} ({time.monotonic() - start:.0f} s in all)")
     print(f"the page: {settings.folder / 'index.html'}")
 
 
-def _loaded(wanted: list[tuple[int, Path]]) -> Iterator[tuple[int, Any]]:
+def _load_checkpoints(files: list[tuple[int, Path]]) -> Iterator[tuple[int, nn.Module]]:
     from vitrine.config.errors import as_setting_error
     from vitrine.modules import load_checkpoint
 
-    for step, file in wanted:
+    for step, file in files:
         with as_setting_error(str(file)):
             yield step, load_checkpoint(file)
 
 
-def _alone() -> None:
+def _refuse_several_processes() -> None:
     """Refuse to be one of several processes, which would all do the same."""
-    if (those := processes.started()).count == 1:
+    processes = launched()
+    if processes.world_size == 1:
         return
-    if not those.first:
-        raise SystemExit(2)  # the first says why
-    divided = "several processes divide a run's checkpoints with follow=true; else start one"
-    raise SettingError("analyze.py", f"was started as {those.count} processes: {divided}")
+    if not processes.is_global_zero:
+        raise SystemExit(2)  # rank 0 says why
+    expected = "several processes divide a run's checkpoints with follow=true; else start one"
+    raise SettingError("analyze.py", f"was started as {processes.world_size} processes: {expected}")
 
 
-def _spelled_out(argument: str) -> str:
+def _with_section(argument: str) -> str:
     """`cam.enabled=false` is short for `analysis.cam.enabled=false`."""
     first = argument.split("=")[0].split(".")[0]
     return f"analysis.{argument}" if first in ANALYSES and recipes.is_override(argument) else argument

@@ -14,79 +14,82 @@ from contextlib import ExitStack
 from typing import Any
 
 from vitrine import config
-from vitrine.cli import closing
 from vitrine.cli.help import print_help_if_asked
-from vitrine.distributed import interruption, processes, requeue
+from vitrine.distributed import interruption, requeue
 from vitrine.distributed.interruption import Interrupted
-from vitrine.distributed.processes import Processes
+from vitrine.distributed.processes import Processes, launched
 from vitrine.runs import run_folders
 
 
 def main(arguments: list[str]) -> None:
     if print_help_if_asked(arguments, __doc__):
         return
-    with interruption.handled(), processes.started() as those, ExitStack() as last:
-        interruption.defer()  # for a second or two: what to do depends on the settings
-        settings = config.load_run(arguments, those.first)
+    with interruption.handle_signals(), launched() as processes, ExitStack() as cleanup:
+        interruption.defer()  # for a second or two: how to end depends on the settings
+        settings = config.load_run(arguments, processes.is_global_zero)
         try:
-            with interruption.at_once():
-                train(settings, arguments, those, last)
+            with interruption.immediate():
+                train(settings, arguments, processes, cleanup)
         except Interrupted as interrupted:
-            requeue.end(interrupted, settings.run, last.pop_all().close)
+            requeue.exit_interrupted(interrupted, settings.run, cleanup.pop_all().close)
 
 
-def train(settings: config.Settings, arguments: list[str], those: Processes, last: ExitStack) -> None:
-    """A run, from its settings to its closing lines.
+def train(settings: config.Settings, arguments: list[str], processes: Processes, cleanup: ExitStack) -> None:
+    """A run, from its settings to its final report.
 
     Args:
-        those: who train together; the first decides, writes and speaks.
-        last: takes what is to be closed in any case.
+        processes: that train together; rank 0 decides, writes and prints.
+        cleanup: gets what is to be closed in any case.
     """
-    started = time.monotonic()
+    start = time.monotonic()
     from vitrine import assembly  # seconds of imports, which a mistyped setting need not wait for
     from vitrine.callbacks.analyze_checkpoints import AnalyzeCheckpoints
+    from vitrine.cli.final_report import final_report
     from vitrine.runs.checkpoint_files import last_good_checkpoint
     from vitrine.runs.run_record import RunRecord
 
-    def assembled() -> tuple[AnalyzeCheckpoints, Any]:
-        looking = AnalyzeCheckpoints(settings.folder, analyses, settings.analysis)
-        return looking, assembly.trainer(settings, last=[looking])
+    def build_trainer() -> tuple[AnalyzeCheckpoints, Any]:
+        analyze_checkpoints = AnalyzeCheckpoints(settings.folder, analyses, settings.analysis)
+        return analyze_checkpoints, assembly.build_trainer(settings, [analyze_checkpoints], trainer_arguments)
 
-    settings.trainer.update(those.sized(settings.trainer))
-    data = assembly.data(settings, those.one_a_node_first)
-    module = assembly.classifier(settings, data)
-    analyses = assembly.analyses(settings, module.network, data)
-    looking, trainer = assembled()
-    those.meet()
+    trainer_arguments = processes.with_launched_devices(settings.trainer)
+    data = assembly.build_data(settings, processes.local_rank_zero_first)
+    module = assembly.build_classifier(settings, data)
+    analyses = assembly.build_analyses(settings, module.network, data)
+    analyze_checkpoints, trainer = build_trainer()
+    processes.barrier()
 
-    if not those.first:
-        told = those.told()
-        settings.rename(told["name"])
-        looking, trainer = assembled()
-        trainer.loggers = assembly.logs(settings, data.classes, "none").loggers
-        trainer.fit(module, datamodule=data, ckpt_path=told["resumed"], weights_only=True)
+    if not processes.is_global_zero:
+        decided = processes.receive()
+        settings.rename(decided["name"])
+        _, trainer = build_trainer()
+        trainer.loggers = assembly.open_logs(settings, data.classes, "none").loggers
+        trainer.fit(module, datamodule=data, ckpt_path=decided["checkpoint"], weights_only=True)
         return
 
     # nothing is refused from here on
     folder = run_folders.claim(settings.folder, settings.run.resume, settings.unnamed)
     if folder != settings.folder:
         settings.rename(folder.name)
-        looking, trainer = assembled()
+        analyze_checkpoints, trainer = build_trainer()
     settings.save()
-    logs = assembly.logs(settings, data.classes, "leader" if settings.analysis.mode == "follow" else "alone")
-    last.callback(logs.close)
+    logs = assembly.open_logs(
+        settings, data.classes, "leader" if settings.analysis.mode == "follow" else "alone"
+    )
+    cleanup.callback(logs.close)
     record = RunRecord(settings.folder, ["train.py", *arguments])
-    trainer.loggers, looking.sinks = logs.loggers, [record, *logs.sinks]
+    trainer.loggers, analyze_checkpoints.examiner.sinks = logs.loggers, [record, *logs.sinks]
     found = last_good_checkpoint(settings.folder) if settings.run.resume else None
-    resumed = None if found is None else str(found)
-    those.tell(name=settings.run.name, resumed=resumed)
+    checkpoint = None if found is None else str(found)
+    processes.broadcast(name=settings.run.name, checkpoint=checkpoint)
     parameters = sum(p.numel() for p in module.network.parameters())
     print(data.describe())
     print(f"{settings.run.name}: {settings.model.name}, {parameters:,} parameters, in {settings.folder}")
-    if resumed:
-        print(f"going on from {resumed}")
+    if checkpoint:
+        print(f"going on from {checkpoint}")
     with record:
-        trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
-        interruption.defer()  # all is done: who interrupts now waits for the closing lines
-    last.close()
-    print(closing.words(settings, trainer, looking, logs.notes, time.monotonic() - started))
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        interruption.defer()  # the run is complete: an interrupt now waits for the final report
+    cleanup.close()
+    seconds = time.monotonic() - start
+    print(final_report(settings, trainer, analyze_checkpoints.reports, logs.notes, seconds))

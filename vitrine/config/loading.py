@@ -11,8 +11,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from vitrine.config import trainer_arguments
 from vitrine.config.assignment import assign, writable_tree
 from vitrine.config.recipes import merge_arguments
+from vitrine.core import atomic
 from vitrine.core.registry import UnknownName, nearest
 from vitrine.core.settings import SettingError, check, setting
 from vitrine.runs import run_folders
@@ -61,7 +62,7 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """The resolved settings: one object a section, and the tree they came from, which can be saved."""
+    """The resolved settings, one object a section."""
 
     run: RunSettings
     data: Any
@@ -73,8 +74,7 @@ class Settings:
     validation: Any
     analysis: Any
     logging: Any
-    tree: DictConfig = dataclasses.field(repr=False)
-    unnamed: bool = False  # run.name is from the clock
+    unnamed: bool = False  # run.name was not given, and is from the clock
 
     @property
     def folder(self) -> Path:
@@ -83,13 +83,19 @@ class Settings:
 
     def rename(self, name: str) -> None:
         """Call the run something else."""
-        self.run.name = self.tree.run.name = name
+        self.run.name = name
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as plain containers, by section."""
+        return {"trainer": self.trainer} | {name: asdict(getattr(self, name)) for name in sections()}
+
+    def to_yaml(self) -> str:
+        """All settings as YAML, from which `load` gives the same."""
+        return OmegaConf.to_yaml(OmegaConf.create(self.to_dict()))
 
     def save(self) -> None:
-        """Write config.yaml into the run's directory; loading it gives the same settings."""
-        from vitrine.core import atomic
-
-        atomic.write_text(self.folder / "config.yaml", OmegaConf.to_yaml(self.tree))
+        """Write config.yaml into the run's directory."""
+        atomic.write_text(self.folder / "config.yaml", self.to_yaml())
 
 
 # what each section is made of ------------------------------------------------------------------------------
@@ -121,7 +127,7 @@ def _sections(analyses: tuple[tuple[str, type], ...]) -> dict[str, Any]:
     from vitrine.callbacks.checkpoints import CheckpointSettings
     from vitrine.callbacks.robust_validation import ValidationSettings
     from vitrine.datamodules import DATA
-    from vitrine.examination.examine import AnalysisSettings
+    from vitrine.examination.settings import AnalysisSettings
     from vitrine.modules import NETWORKS, OBJECTIVES
     from vitrine.modules.optimizers import OptimizerSettings
     from vitrine.reporting.wandb_run import WandbSettings
@@ -183,11 +189,9 @@ def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
     trainer_arguments.check(values["trainer"])
     unnamed = values["run"].name is None
     if unnamed:
-        values["run"].name = tree.run.name = run_folders.default_name(
-            values["data"].name, values["model"].name
-        )
+        values["run"].name = run_folders.default_name(values["data"].name, values["model"].name)
     run_folders.check_name(values["run"].name, values["run"].root)
-    return Settings(**values, tree=tree, unnamed=unnamed)
+    return Settings(**values, unnamed=unnamed)
 
 
 def parse_settings(schema: type, arguments: Sequence[str]) -> Any:
@@ -238,7 +242,9 @@ def _unknown(key: str, tree: DictConfig) -> SettingError:
         if owners:
             chosen, some = tree[section].name, ", ".join(owners[:12])
             return SettingError(key, f"is a setting of {section}.name={some}, not of {section}.name={chosen}")
-    known = list(dotted_keys(tree)) + [f"trainer.{name}" for name in trainer_arguments.parameters()]
+    known = list(dotted_keys(OmegaConf.to_container(tree))) + [
+        f"trainer.{name}" for name in trainer_arguments.parameters()
+    ]
     same = [k for k in known if k.endswith(f".{key.split('.')[-1]}")]
     close = difflib.get_close_matches(key, known, n=2, cutoff=0.75)
     tail = difflib.get_close_matches(key.split(".")[-1], [k.split(".")[-1] for k in known], n=1, cutoff=0.75)
@@ -247,30 +253,40 @@ def _unknown(key: str, tree: DictConfig) -> SettingError:
     return SettingError(key, f"there is no such setting; {hint}")
 
 
-def dotted_keys(node: DictConfig, path: str = "") -> Iterator[str]:
-    """Every dotted key of a tree of settings."""
-    for key in node:
-        child, inner = node._get_node(key), f"{path}.{key}" if path else str(key)
+def dotted_keys(settings: Mapping[Any, Any], path: str = "") -> Iterator[str]:
+    """Every dotted key of settings as plain containers."""
+    for key, value in settings.items():
+        inner = f"{path}.{key}" if path else str(key)
         yield inner
-        if isinstance(child, DictConfig) and not child._is_none():
-            yield from dotted_keys(child, inner)
+        if isinstance(value, Mapping):
+            yield from dotted_keys(value, inner)
 
 
-def load_run(arguments: Sequence[str], first: bool = True) -> Settings:
-    """The settings of a run about to start or to go on.
-
-    With `run.resume`, the run's own config.yaml comes before everything else that was said; a run that is not
-    there yet starts, so that one command serves for both.
-
-    Args:
-        first: of the processes that train together, whose run may not be there yet.
+def load_saved(folder: Path, arguments: Sequence[str]) -> Settings:
+    """The settings of the run in `folder`; recipes and `key=value` arguments win over what it has saved.
 
     Raises:
-        SettingError: as `load`; and a run of this name is there already, or it is not said which to resume.
+        SettingError: as `load`.
+    """
+    own = [f"run.root={folder.parent}", f"run.name={folder.name}"]
+    return load([*arguments, *own], base=[folder / "config.yaml"])
+
+
+def load_run(arguments: Sequence[str], is_global_zero: bool = True) -> Settings:
+    """The settings of a run that is to start or to be resumed.
+
+    With `run.resume`, the run's own config.yaml comes before all other settings; a run that does not exist
+    yet starts, so that one command serves for both.
+
+    Args:
+        is_global_zero: whether this process is rank 0, which refuses a run that exists.
+
+    Raises:
+        SettingError: as `load`; the run exists already; or no run is named to resume.
     """
     settings = load(arguments)
     if not settings.run.resume:
-        if first and settings.folder.exists() and not settings.unnamed:
+        if is_global_zero and settings.folder.exists() and not settings.unnamed:
             problem = f"{settings.folder} is there already; run.resume=true goes on with it"
             raise SettingError("run.name", f"{problem}, another name starts another")
         return settings

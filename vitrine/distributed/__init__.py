@@ -1,1 +1,1 @@
-"""Several processes: who they are, what they agree on, and how they end when interrupted."""
+"""Several processes: which rank each is, collectives among them, signals, and requeueing their job."""

@@ -1,7 +1,7 @@
 """Signals that ask a program to end: Ctrl-C, SIGTERM, and SIGUSR1, by which schedulers warn.
 
-Where nothing is lost (setting up, an analysis, waiting) `Interrupted` is raised on the spot. While a network
-is trained the signal is only noted (`defer`), and whoever trains asks for it between two steps.
+Where nothing is lost (setting up, an analysis, waiting) `Interrupted` is raised in the signal handler. During
+training the signal is only recorded (`defer`), and the training loop checks for it between two steps.
 """
 
 from __future__ import annotations
@@ -19,42 +19,42 @@ CTRL_C = 130  # exit status: as shells give it
 
 _received: signal.Signals | None = None
 _deferred = False
-_depth = 0  # of scopes of `handled`
+_depth = 0  # of nested `handle_signals` scopes
 
 
 class Interrupted(BaseException):
-    """The program was asked to end. No Exception: nothing that contains failures may contain it.
+    """A signal asked the program to end. A BaseException: `except Exception` must not swallow it.
 
     Attributes:
-        signal: by which signal.
+        signal: the signal.
     """
 
-    def __init__(self, by: signal.Signals):
-        super().__init__(by.name)
-        self.signal = by
+    def __init__(self, number: signal.Signals):
+        super().__init__(number.name)
+        self.signal = number
 
     @property
     def status(self) -> int:
-        """The exit status that tells the scheduler: 130 after Ctrl-C, else 75."""
+        """The exit status: 130 after Ctrl-C, 75 ("try again later") otherwise."""
         return CTRL_C if self.signal is signal.SIGINT else PREEMPTED
 
     @property
     def state(self) -> str:
-        """What becomes of the run: "interrupted" by a person, "preempted" by a scheduler."""
+        """Of the run, for its record: "interrupted" by a person, "preempted" by a scheduler."""
         return "interrupted" if self.signal is signal.SIGINT else "preempted"
 
 
 @contextmanager
-def handled() -> Iterator[None]:
-    """Within the scope the signals are answered as said above; a second Ctrl-C ends the process at once.
+def handle_signals() -> Iterator[None]:
+    """A scope in which our signal handlers are installed; a second Ctrl-C ends the process at once.
 
-    Outside of the main thread python allows no handlers: there the scope does nothing.
+    Python allows handlers in the main thread only: in other threads the scope does nothing.
     """
     global _received, _deferred, _depth
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _answer) for number in SIGNALS}
+    before = {number: signal.signal(number, _on_signal) for number in SIGNALS}
     outside = _received, _deferred, _depth
     _received, _deferred, _depth = None, False, _depth + 1
     try:
@@ -65,32 +65,32 @@ def handled() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def is_handled() -> bool:
-    """Whether this is within a scope of `handled`."""
+def signals_are_handled() -> bool:
+    """Whether a `handle_signals` scope is active."""
     return _depth > 0
 
 
 def received() -> signal.Signals | None:
-    """The signal that came first, or None."""
+    """The first signal received, or None."""
     return _received
 
 
 def check() -> None:
-    """Raise Interrupted if a signal has come."""
+    """Raise Interrupted if a signal was received."""
     if _received is not None:
         raise Interrupted(_received)
 
 
 def defer() -> None:
-    """From here on signals are only noted."""
+    """From here on signals are only recorded; see `check`."""
     global _deferred
     _deferred = True
 
 
 @contextmanager
-def at_once() -> Iterator[None]:
-    """Within the scope the first signal raises Interrupted, also where signals are else only noted, and also
-    if it came before."""
+def immediate() -> Iterator[None]:
+    """A scope in which a signal raises Interrupted at once, even if signals are deferred outside of it; so
+    does, on entry, one that was received before."""
     global _deferred
     before, _deferred = _deferred, False
     try:
@@ -100,25 +100,25 @@ def at_once() -> Iterator[None]:
         _deferred = before
 
 
-def _answer(number: int, _frame: FrameType | None) -> None:
+def _on_signal(number: int, _frame: FrameType | None) -> None:
     global _received
-    came = signal.Signals(number)
-    if came is signal.SIGINT is _received:
-        _say("ending at once")
+    new = signal.Signals(number)
+    if new is signal.SIGINT is _received:
+        _print("ending at once")
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
         return
     if _received is not None:
-        return  # we are at it; launchers repeat themselves
-    _received = came
-    again = "; Ctrl-C once more ends at once" if came is signal.SIGINT else ""
+        return  # already ending; launchers send signals repeatedly
+    _received = new
+    again = "; Ctrl-C once more ends at once" if new is signal.SIGINT else ""
     if _deferred:
-        _say(f"{came.name}: stopping after this step{again}")
+        _print(f"{new.name}: stopping after this step{again}")
         return
-    _say(f"{came.name}: stopping{again}")
-    raise Interrupted(came)
+    _print(f"{new.name}: stopping{again}")
+    raise Interrupted(new)
 
 
-def _say(words: str) -> None:
+def _print(text: str) -> None:
     with suppress(OSError):
-        os.write(2, f"\n{words}\n".encode())  # a handler may come in the midst of a print: no print, no log
+        os.write(2, f"\n{text}\n".encode())  # the handler may have interrupted a print: no print, no log

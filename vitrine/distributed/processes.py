@@ -1,8 +1,8 @@
-"""The processes that a launcher has started together, before torch.distributed has brought them together.
+"""The processes of a launcher, before torch.distributed is initialised.
 
-torchrun and srun start all of them at once; `python train.py trainer.devices=2` starts one, and Lightning the
-others with the same command line once it trains. Decisions (what the run is called, where it goes on) are the
-first one's; what one of them cannot do, none begins.
+torchrun and srun start all processes at once; `python train.py trainer.devices=2` starts one, and Lightning
+starts the others with the same command line when training begins. Rank 0 decides (the name of the run, the
+checkpoint to resume from); if one rank cannot start, none does.
 """
 
 from __future__ import annotations
@@ -15,88 +15,90 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 from vitrine.core.settings import SettingError
+from vitrine.distributed.interruption import Interrupted
 
-TOLD = (
-    "VITRINE_TOLD"  # environment variable: what the first process tells those that Lightning starts from it
-)
-GRACE = 5.0  # seconds in which a mistake that all ranks have made is reported by the first alone
-_kept: list[Any] = []  # stores, which the first process serves until it ends
+BROADCAST = "VITRINE_BROADCAST"  # environment variable: the values for processes that Lightning starts
+GRACE = 5.0  # seconds in which an error that all ranks have is reported by rank 0 alone
+_stores: list[Any] = []  # kept alive: rank 0 serves them until it ends
 
 
 class Processes:
-    """This process and those started with it; one alone unless a launcher has said otherwise.
+    """This process among those that a launcher started; a single process unless it started more.
 
-    A scope: what ends it before the first has told what to do ends all of them, with the same exit status.
+    A context manager: an exception before the broadcast ends all processes with the same exit status.
 
     Attributes:
-        rank, count: which this is of how many.
-        first: whether this is the one that decides and writes.
+        rank, world_size, local_rank, local_world_size: as torchrun defines them.
+        is_global_zero: whether this is rank 0, which decides and writes.
     """
 
-    def __init__(self, rank: int = 0, count: int = 1, local_rank: int = 0, local_count: int = 1):
-        self.rank, self.count, self.local_rank, self.local_count = rank, count, local_rank, local_count
-        self.first = rank == 0
+    def __init__(self, rank: int = 0, world_size: int = 1, local_rank: int = 0, local_world_size: int = 1):
+        self.rank, self.world_size = rank, world_size
+        self.local_rank, self.local_world_size = local_rank, local_world_size
+        self.is_global_zero = rank == 0
         self._store: Any = None
-        self._begun = False
+        self._started = False  # the broadcast was sent or received
 
     def __enter__(self) -> Self:
-        if self.count > 1:
+        if self.world_size > 1:
             from torch.distributed import PrefixStore, rendezvous
 
-            store, _, _ = next(rendezvous("env://", self.rank, self.count))
-            _kept.append(store)
+            store, _, _ = next(rendezvous("env://", self.rank, self.world_size))
+            _stores.append(store)
             self._store = PrefixStore(f"vitrine/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
-        if error is None or self._begun or self._store is None or isinstance(error, _Told):
+        if error is None or self._started or self._store is None or isinstance(error, _OtherFailed):
             return
-        if not self.first and isinstance(error, SettingError) and self._failed(within=GRACE):
-            raise SystemExit(2)  # the first has said what is wrong
-        status = 2 if isinstance(error, SettingError) else getattr(error, "status", 1)
+        if not self.is_global_zero and isinstance(error, SettingError) and self._failed(within=GRACE):
+            raise SystemExit(2)  # rank 0 reports it
+        status = 2 if isinstance(error, SettingError) else 1
+        if isinstance(error, Interrupted):
+            status = error.status
         self._store.set("failed", str(status))
-        if self.first:  # it may be the one that serves what the others ask for
-            self._all("noticed", within=GRACE)
+        if self.is_global_zero:  # the others read the failure from its store
+            self._wait_for_all("failure_seen", within=GRACE)
 
-    def meet(self) -> None:
-        """Wait for all.
-
-        Raises:
-            SystemExit: one of them has failed.
-        """
-        if self._store is not None:
-            self._store.set(f"met/{self.rank}", "")
-            for rank in range(self.count):
-                self._wait(f"met/{rank}")
-
-    def tell(self, **facts: Any) -> None:
-        """The first one's: what the others are `told`; plain containers."""
-        os.environ[TOLD] = json.dumps(facts)
-        if self._store is not None:
-            self._store.set("told", os.environ[TOLD])
-        self._begun = True
-
-    def told(self) -> dict[str, Any]:
-        """What the first one tells.
+    def barrier(self) -> None:
+        """Wait until all processes are here.
 
         Raises:
-            SystemExit: one of them has failed.
-            SettingError: nothing is told, as processes were started by hand.
+            SystemExit: another process failed.
         """
         if self._store is not None:
-            told = json.loads(self._wait("told"))
-            self._begun = True
-            return told
-        if TOLD not in os.environ:
+            self._store.set(f"barrier/{self.rank}", "")
+            for rank in range(self.world_size):
+                self._wait(f"barrier/{rank}")
+
+    def broadcast(self, **values: Any) -> None:
+        """On rank 0: send values (JSON's types) to the processes that `receive`, now or once they start."""
+        os.environ[BROADCAST] = json.dumps(values)
+        if self._store is not None:
+            self._store.set("broadcast", os.environ[BROADCAST])
+        self._started = True
+
+    def receive(self) -> dict[str, Any]:
+        """On the other ranks: the values that rank 0 broadcasts.
+
+        Raises:
+            SystemExit: another process failed.
+            SettingError: there is no broadcast, as this process was started by hand.
+        """
+        if self._store is not None:
+            values = json.loads(self._wait("broadcast"))
+            self._started = True
+            return values
+        if BROADCAST not in os.environ:
             problem = (
                 f"is {os.environ.get('LOCAL_RANK')} here, and no process with LOCAL_RANK=0 started this one"
             )
             raise SettingError("LOCAL_RANK", f"{problem}; expected torchrun, srun or trainer.devices=N")
-        return json.loads(os.environ[TOLD])
+        return json.loads(os.environ[BROADCAST])
 
     @contextmanager
-    def one_a_node_first(self) -> Iterator[None]:
-        """What downloads or unpacks: the first process of each node goes in alone, then the others."""
+    def local_rank_zero_first(self) -> Iterator[None]:
+        """A scope that local rank 0 of each node runs before the node's other processes, e.g. to download."""
         if self._store is None:
             yield
             return
@@ -107,52 +109,53 @@ class Processes:
         if not self.local_rank:
             self._store.set(key, "")
 
-    def sized(self, trainer: dict[str, Any]) -> dict[str, Any]:
-        """Arguments of lightning.Trainer with as many devices and nodes as processes were started.
+    def with_launched_devices(self, trainer: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of lightning.Trainer, with `devices` and `num_nodes` of the launched processes.
 
         Raises:
-            SettingError: others are asked for.
+            SettingError: they ask for other numbers.
         """
-        if self.count == 1:
+        if self.world_size == 1:
             return trainer
-        started = {"devices": self.local_count, "num_nodes": self.count // self.local_count}
-        for name, number in started.items():
-            asked = trainer.get(name)
-            if asked not in (None, "auto", -1, 1, number, str(number)):  # 1 is what nobody has asked for
-                problem = f"is {asked}, but the launcher has started {self.local_count} processes on each of "
-                raise SettingError(f"trainer.{name}", f"{problem}{started['num_nodes']} nodes; leave it out")
-        return {**trainer, **started}
+        launched = {"devices": self.local_world_size, "num_nodes": self.world_size // self.local_world_size}
+        for name, number in launched.items():
+            value = trainer.get(name)
+            if value not in (None, "auto", -1, 1, number, str(number)):  # 1 is the default
+                started = f"{self.local_world_size} processes on each of {launched['num_nodes']} nodes"
+                problem = f"is {value}, but the launcher has started {started}; leave it out"
+                raise SettingError(f"trainer.{name}", problem)
+        return {**trainer, **launched}
 
     def _wait(self, key: str) -> bytes:
-        """A value, as soon as it is there."""
+        """A value of the store, once it is set."""
         while not self._store.check([key]):
             if self._failed():
-                raise _Told(int(self._store.get("failed")))
+                raise _OtherFailed(int(self._store.get("failed")))
             time.sleep(0.05)
         return self._store.get(key)
 
     def _failed(self, within: float = 0.0) -> bool:
-        """Whether another has failed; the others then know that this one knows."""
+        """Whether another process failed, which this one then acknowledges."""
         end = time.monotonic() + within
         while not (failed := self._store.check(["failed"])) and time.monotonic() < end:
             time.sleep(0.05)
         if failed:
-            self._store.set(f"noticed/{self.rank}", "")
+            self._store.set(f"failure_seen/{self.rank}", "")
         return failed
 
-    def _all(self, what: str, within: float) -> None:
+    def _wait_for_all(self, key: str, within: float) -> None:
         end = time.monotonic() + within
-        others = [f"{what}/{rank}" for rank in range(1, self.count)]
+        others = [f"{key}/{rank}" for rank in range(1, self.world_size)]
         while not self._store.check(others) and time.monotonic() < end:
             time.sleep(0.05)
 
 
-class _Told(SystemExit):
-    """Another process has failed, and said why."""
+class _OtherFailed(SystemExit):
+    """Another process failed, and reports why."""
 
 
-def started() -> Processes:
-    """The processes that torchrun, srun or Lightning have started, by their environment variables."""
+def launched() -> Processes:
+    """The processes that torchrun, srun or Lightning launched, from their environment variables."""
     env = os.environ
     if "TORCHELASTIC_RUN_ID" in env:  # torchrun
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
@@ -162,7 +165,7 @@ def started() -> Processes:
 
         if SLURMEnvironment.detect():
             _ = (slurm := SLURMEnvironment()).main_address, slurm.main_port  # puts both where torch looks
-            count = slurm.world_size()
-            local = int(env.get("SLURM_NTASKS_PER_NODE", count // int(env.get("SLURM_NNODES", 1))))
-            return Processes(slurm.global_rank(), count, slurm.local_rank(), local)
+            size = slurm.world_size()
+            local_size = int(env.get("SLURM_NTASKS_PER_NODE", size // int(env.get("SLURM_NNODES", 1))))
+            return Processes(slurm.global_rank(), size, slurm.local_rank(), local_size)
     return Processes(int(env.get("LOCAL_RANK", 0)))

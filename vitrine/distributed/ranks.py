@@ -1,4 +1,4 @@
-"""Several processes that look at a checkpoint together, and talk so that none waits in vain."""
+"""Collectives on Python objects among the ranks of a training run; a rank that fails blocks no other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pickle
 import time
 import traceback
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from signal import Signals
 from typing import Any
@@ -20,17 +21,17 @@ from vitrine.core.memory import is_out_of_memory
 from vitrine.distributed import interruption
 from vitrine.distributed.interruption import Interrupted
 
-PATIENCE = datetime.timedelta(days=7)  # a rank may attack thousands of images while the others wait
-_AT_WORK, _DONE = "at work", "done"
+TIMEOUT = datetime.timedelta(days=7)  # a rank may attack thousands of images while the others wait
+_RUNNING, _DONE = "running", "done"
 
 
 class RankFailed(RuntimeError):
-    """Another rank cannot go on, so that this one need not wait for it."""
+    """Another rank failed, so that this one cannot go on."""
 
 
 @dataclass(frozen=True)
-class _Ending:
-    """How a rank left the work: "failed", "deserted" by another, "memory", "interrupted" (by a signal)."""
+class _Failure:
+    """Why a rank left a collective: "error", "other rank failed", "out of memory", "interrupted"."""
 
     kind: str
     line: str
@@ -39,105 +40,118 @@ class _Ending:
 
 
 class Ranks:
-    """The processes of a training run, when they talk about anything but gradients.
+    """The ranks of a training run, for all communication but that of gradients.
 
-    They have a gloo group of their own: while a rank looks for an hour, no other waits in the group that
-    trains, whose timeout is minutes. Signals are expected to be deferred (`interruption`): they are asked for
-    where leaving harms nobody.
+    They have a gloo group of their own: examining a checkpoint may take one rank an hour, and the timeout of
+    the training's group is minutes. Signals are expected to be deferred (`interruption.defer`); they are
+    checked where leaving keeps the ranks in step.
 
     Args:
-        rank, count: which of how many.
-        group: of torch.distributed, on the CPU; not needed by one alone.
+        rank, world_size: as in torch.distributed.
+        group: of torch.distributed, on the CPU; None for a single process.
     """
 
-    def __init__(self, rank: int = 0, count: int = 1, group: Any = None):
-        self.rank, self.count, self.group = rank, count, group
-        self._parted = False  # all have been interrupted together, and none listens any more
+    def __init__(self, rank: int = 0, world_size: int = 1, group: Any = None):
+        self.rank, self.world_size, self.group = rank, world_size, group
+        self._interrupted = False  # on all ranks at once: none receives any more
 
     @property
-    def first(self) -> bool:
-        """Whether this is the one that decides, writes and logs."""
+    def is_global_zero(self) -> bool:
+        """Whether this is rank 0, which decides, writes and logs."""
         return self.rank == 0
 
-    def gather(self, value: Any) -> list[Any]:
-        """What every rank hands in, in order, tensors on the CPU; returns once all have.
+    def all_gather(self, value: Any) -> list[Any]:
+        """Every rank's value, by rank, tensors on the CPU; returns once all ranks have called it.
 
         Raises:
-            Exception: the value cannot be pickled; then nothing was said.
+            Exception: the value cannot be pickled; then nothing was sent.
             RuntimeError: a rank is gone.
         """
-        if self.count == 1:
+        if self.world_size == 1:
             return [value]
-        said = _pickled(value)
-        sizes = [int(size) for size in self._all(torch.tensor([len(said)]))]
+        data = _pickle(value)
+        sizes = [int(size) for size in self._all_gather_tensor(torch.tensor([len(data)]))]
         padded = torch.zeros(max(sizes), dtype=torch.uint8)
-        padded[: len(said)] = said
-        return [pickle.loads(part[:size].numpy().tobytes()) for part, size in zip(self._all(padded), sizes)]
+        padded[: len(data)] = data
+        parts = self._all_gather_tensor(padded)
+        return [pickle.loads(part[:size].numpy().tobytes()) for part, size in zip(parts, sizes)]
 
-    def tell(self, value: Any) -> None:
-        """On rank 0: what the others `hear`."""
-        self.gather((value, None))
+    def broadcast(self, value: Any) -> None:
+        """On rank 0: send a value to the other ranks, which `receive` it."""
+        self.all_gather((value, None))
 
-    def dismiss(self, failure: BaseException | None = None) -> None:
-        """On rank 0: nothing is left to tell; what has befallen it, the others raise as well."""
-        if not self._parted:
-            self.gather((None, _ending(failure)))
-
-    def hear(self) -> Any:
-        """On another rank: what rank 0 tells next; None once it has nothing left to tell.
-
-        Raises:
-            RankFailed, MemoryError, Interrupted or KeyboardInterrupt: what has befallen rank 0.
-        """
-        told, ending = self.gather(None)[0]
-        if ending is not None:
-            raise _agreed([ending], None)
-        return told
-
-    def together(self, work: Callable[[Callable[[Any], list[Any]]], Any]) -> Any:
-        """`work(exchange)` on all ranks at once, and what it returned on this one.
-
-        However a rank leaves `work`, the others learn of it at their next `exchange` or at their end, and no
-        rank returns before all have ended.
-
-        Raises:
-            Exception: what this rank's work raised, or RankFailed where only others failed; a MemoryError on
-                all ranks where one ran out of memory.
-            Interrupted: on all ranks, where a signal has reached one; any other BaseException likewise as a
-                KeyboardInterrupt.
-        """
-        if self.count == 1:
-            return work(lambda value: [value])
-        result, failure = None, None
+    @contextmanager
+    def broadcasting(self) -> Iterator[None]:
+        """On rank 0: a scope of `broadcast`s. Its end ends `received` on the others, with its exception."""
+        failure = None
         try:
-            result = work(self._exchange)
+            yield
         except BaseException as error:
             failure = error
-        endings = self._end(_ending(failure))
-        if any(endings):
-            raised = _agreed(endings, failure)
-            self._parted = not isinstance(raised, Exception)
-            raise raised from (failure if failure is not raised else failure.__cause__)
+            raise
+        finally:
+            if not self._interrupted:
+                self.all_gather((None, _failure(failure)))
+
+    def received(self) -> Iterator[Any]:
+        """On the other ranks: all that rank 0 broadcasts, until it ends the broadcast.
+
+        Raises:
+            RankFailed, MemoryError, Interrupted or KeyboardInterrupt: rank 0 failed.
+        """
+        while True:
+            value, failure = self.all_gather(None)[0]
+            if failure is not None:
+                raise _common_exception([failure], None)
+            if value is None:
+                return
+            yield value
+
+    def run_collective(self, work: Callable[[Callable[[Any], list[Any]]], Any]) -> Any:
+        """`work(all_gather)` on all ranks at once; its result on this rank.
+
+        If a rank fails in `work`, the others fail at their next `all_gather` or at the end of their `work`;
+        no rank returns before all ranks have left `work`.
+
+        Raises:
+            Exception: that of this rank's work, or RankFailed where only other ranks failed; MemoryError on
+                all ranks if one ran out of memory.
+            Interrupted: on all ranks if one received a signal; KeyboardInterrupt likewise for any other
+                BaseException.
+        """
+        if self.world_size == 1:
+            return work(lambda value: [value])
+        result, error = None, None
+        try:
+            result = work(self._all_gather_running)
+        except BaseException as raised:
+            error = raised
+        failures = self._leave(_failure(error))
+        if any(failures):
+            common = _common_exception(failures, error)
+            self._interrupted = not isinstance(common, Exception)
+            raise common from (error if error is not common else error.__cause__)
         return result
 
-    def _exchange(self, value: Any) -> list[Any]:
+    def _all_gather_running(self, value: Any) -> list[Any]:
+        """`all_gather` among ranks that are still in `run_collective`."""
         interruption.check()
-        said = self.gather((_AT_WORK, value))
-        gone = [rank for rank, (state, _) in enumerate(said) if state == _DONE]
+        answers = self.all_gather((_RUNNING, value))
+        gone = [rank for rank, (state, _) in enumerate(answers) if state == _DONE]
         if gone:
-            why = said[gone[0]][1]
+            why = answers[gone[0]][1]
             raise RankFailed(f"rank {gone[0]}: {why.line if why else 'has ended, and this one waits for it'}")
-        return [value for _, value in said]
+        return [value for _, value in answers]
 
-    def _end(self, own: _Ending | None) -> list[_Ending | None]:
-        """How all ranks have ended; None where it went well."""
+    def _leave(self, own: _Failure | None) -> list[_Failure | None]:
+        """The failure of every rank, once all have left; None for those that succeeded."""
         while True:
-            said = self.gather((_DONE, own))
-            if all(state == _DONE for state, _ in said):
-                return [ending for _, ending in said]
+            answers = self.all_gather((_DONE, own))
+            if all(state == _DONE for state, _ in answers):
+                return [failure for _, failure in answers]
 
-    def _all(self, tensor: Tensor) -> list[Tensor]:
-        found = [torch.empty_like(tensor) for _ in range(self.count)]
+    def _all_gather_tensor(self, tensor: Tensor) -> list[Tensor]:
+        found = [torch.empty_like(tensor) for _ in range(self.world_size)]
         work = torch.distributed.all_gather(found, tensor, group=self.group, async_op=True)
         pause = 1e-4
         while not work.is_completed():  # work.wait() would let no signal handler run
@@ -147,63 +161,61 @@ class Ranks:
         return found
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Ranks()
 
 
-def ranks_of(trainer: Any) -> Ranks:
-    """The ranks of a lightning.Trainer that is set up; all of them ask at the same time, when first asked."""
+def ranks_of_trainer(trainer: Any) -> Ranks:
+    """The ranks of a lightning.Trainer that is set up; a collective at the first call."""
     if trainer.world_size == 1:
-        return ALONE
-    if trainer not in _known:
-        group = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
-        _known[trainer] = Ranks(trainer.global_rank, trainer.world_size, group)
-    return _known[trainer]
+        return SINGLE_PROCESS
+    if trainer not in _of_trainer:
+        group = torch.distributed.new_group(backend="gloo", timeout=TIMEOUT)
+        _of_trainer[trainer] = Ranks(trainer.global_rank, trainer.world_size, group)
+    return _of_trainer[trainer]
 
 
-_known: weakref.WeakKeyDictionary[Any, Ranks] = weakref.WeakKeyDictionary()
+_of_trainer: weakref.WeakKeyDictionary[Any, Ranks] = weakref.WeakKeyDictionary()
 
 
-def _ending(failure: BaseException | None) -> _Ending | None:
-    if failure is None:
+def _failure(error: BaseException | None) -> _Failure | None:
+    if error is None:
         return None
-    kind = "failed"
-    if not isinstance(failure, Exception):
+    kind = "error"
+    if not isinstance(error, Exception):
         kind = "interrupted"
-    elif is_out_of_memory(failure):
-        kind = "memory"
-    elif isinstance(failure, RankFailed):
-        kind = "deserted"
-    line = traceback.format_exception_only(failure)[0].strip()
-    by = int(failure.signal) if isinstance(failure, Interrupted) else None
-    return _Ending(kind, line, "".join(traceback.format_exception(failure)), by)
+    elif is_out_of_memory(error):
+        kind = "out of memory"
+    elif isinstance(error, RankFailed):
+        kind = "other rank failed"
+    line = traceback.format_exception_only(error)[0].strip()
+    number = int(error.signal) if isinstance(error, Interrupted) else None
+    return _Failure(kind, line, "".join(traceback.format_exception(error)), number)
 
 
-def _agreed(endings: list[_Ending | None], own: BaseException | None) -> BaseException:
-    """What this rank raises, all being told of each other's endings."""
+def _common_exception(failures: list[_Failure | None], own: BaseException | None) -> BaseException:
+    """The exception to raise on this rank, given how every rank failed and this rank's own exception."""
 
     def first(kind: str) -> int | None:
-        return next((rank for rank, end in enumerate(endings) if end and end.kind == kind), None)
+        return next((rank for rank, failure in enumerate(failures) if failure and failure.kind == kind), None)
 
     if (rank := first("interrupted")) is not None:
-        by = next((end.signal for end in endings if end and end.signal is not None), None)
-        return (
-            KeyboardInterrupt(f"rank {rank}: {endings[rank].line}")
-            if by is None
-            else Interrupted(Signals(by))
-        )
-    if (rank := first("memory")) is not None:
-        return MemoryError(f"rank {rank}: {endings[rank].line}")
-    rank = first("failed")
+        signals = [failure.signal for failure in failures if failure and failure.signal is not None]
+        if signals:
+            return Interrupted(Signals(signals[0]))
+        return KeyboardInterrupt(f"rank {rank}: {failures[rank].line}")
+    if (rank := first("out of memory")) is not None:
+        return MemoryError(f"rank {rank}: {failures[rank].line}")
+    rank = first("error")
     if own is not None and (rank is None or not isinstance(own, RankFailed)):
         return own
-    rank = first("deserted") if rank is None else rank
-    error = RankFailed(f"rank {rank}: {endings[rank].line}")
-    error.add_note(endings[rank].trace)
+    rank = first("other rank failed") if rank is None else rank
+    error = RankFailed(f"rank {rank}: {failures[rank].line}")
+    error.add_note(failures[rank].trace)
     return error
 
 
 class _Pickler(pickle.Pickler):
-    """Tensors as what they hold: without the storage that they are a view of, and on no device."""
+    """Pickles of a tensor only its own values: not the storage that it is a view of, nor its device."""
 
     def reducer_override(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
@@ -220,7 +232,7 @@ def _tensor(data: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
     )
 
 
-def _pickled(value: Any) -> Tensor:
+def _pickle(value: Any) -> Tensor:
     buffer = io.BytesIO()
     _Pickler(buffer).dump(value)
     return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)

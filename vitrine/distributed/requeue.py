@@ -1,4 +1,4 @@
-"""What follows when a run was interrupted: how it goes on, and SLURM's queue."""
+"""After an interrupt: requeue the SLURM job, print the command that resumes the run, exit."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ SCONTROL_SECONDS = 10  # that `scontrol` may take: the job's grace period runs
 CLOSING_SECONDS = 15  # that the page and W&B may take
 
 
-def end(interrupted: Interrupted, run: Any, close: Callable[[], None]) -> NoReturn:
-    """End an interrupted program: say how the run goes on, requeue its job, close, exit.
+def exit_interrupted(interrupted: Interrupted, run: Any, close: Callable[[], None]) -> NoReturn:
+    """Requeue an interrupted run's job, print how to resume it, close its logs, exit.
 
-    The exit status is 130 after Ctrl-C and 75 otherwise. Of several ranks the first speaks for all: the
-    others end with 0, lest a launcher that sees one fail kills those that are still writing.
+    The exit status is 130 after Ctrl-C and 75 otherwise. Only rank 0 prints; the other ranks exit with 0,
+    lest a launcher that sees one fail kills those that are still writing.
 
     Args:
         run: the settings of section `run`.
-        close: closes the page, W&B, ...; what it has not done in time is left undone.
+        close: closes the page, W&B, ...; abandoned after `CLOSING_SECONDS`.
     """
-    first = _is_first()
-    if first:
-        print(after(interrupted, run), flush=True)
-    status = interrupted.status if first else 0
+    is_global_zero = _is_global_zero()
+    if is_global_zero:
+        print(requeue(interrupted, run), flush=True)
+    status = interrupted.status if is_global_zero else 0
     try:
         BoundedCaller("closing").call(CLOSING_SECONDS, close)
     except Exception as error:
@@ -44,19 +44,19 @@ def end(interrupted: Interrupted, run: Any, close: Callable[[], None]) -> NoRetu
     raise SystemExit(status)
 
 
-def after(interrupted: Interrupted, run: Any) -> str:
-    """Put the job back into SLURM's queue where that is wanted and possible; what to tell the person."""
+def requeue(interrupted: Interrupted, run: Any) -> str:
+    """Put the job back into SLURM's queue where that is wanted and possible; the message for the user."""
     begun = (Path(run.root) / run.name / "config.yaml").exists()
-    said = f"to go on: {resume_command(run.name, run.root)}" if begun else "nothing had begun"
+    message = f"to go on: {resume_command(run.name, run.root)}" if begun else "nothing had begun"
     job = job_id()
     if interrupted.status == CTRL_C or job is None or run.requeue == "never":
-        return said
+        return message
     if not run.resume:
-        return f"job {job} is not requeued: its command lacks run.name=NAME run.resume=true\n{said}"
-    if _state(job) == "CANCELLED":
-        return f"job {job} was cancelled and is not requeued\n{said}"
-    if problem := _asked("requeue", job)[1]:
-        return f"job {job} could not be requeued: {problem}\n{said}"
+        return f"job {job} is not requeued: its command lacks run.name=NAME run.resume=true\n{message}"
+    if _job_state(job) == "CANCELLED":
+        return f"job {job} was cancelled and is not requeued\n{message}"
+    if problem := _scontrol("requeue", job)[1]:
+        return f"job {job} could not be requeued: {problem}\n{message}"
     return f"job {job} is requeued"
 
 
@@ -73,14 +73,14 @@ def job_id() -> str | None:
     return os.environ.get("SLURM_JOB_ID") or None
 
 
-def _state(job: str) -> str | None:
-    """What SLURM says of the job: RUNNING, PREEMPTED, CANCELLED after `scancel`; None if nothing."""
-    found = re.search(r"\bJobState=(\w+)", _asked("show", "job", "--oneliner", job)[0])
+def _job_state(job: str) -> str | None:
+    """SLURM's state of the job: RUNNING, PREEMPTED, CANCELLED after `scancel`; None if unknown."""
+    found = re.search(r"\bJobState=(\w+)", _scontrol("show", "job", "--oneliner", job)[0])
     return found[1] if found else None
 
 
-def _asked(*words: str) -> tuple[str, str]:
-    """What `scontrol` printed, and what went wrong, "" if nothing."""
+def _scontrol(*words: str) -> tuple[str, str]:
+    """The output of `scontrol`, and what went wrong, "" if nothing."""
     try:
         ran = subprocess.run(
             ["scontrol", *words], capture_output=True, text=True, timeout=SCONTROL_SECONDS, check=False
@@ -94,8 +94,8 @@ def _asked(*words: str) -> tuple[str, str]:
     return ran.stdout, ""
 
 
-def _is_first() -> bool:
-    """Whether this is the first process of the job, as torchrun tells, or else srun and Lightning."""
+def _is_global_zero() -> bool:
+    """Whether this is rank 0, by the environment of torchrun, or else of srun and Lightning."""
     env = os.environ
     if "RANK" in env:
         return env["RANK"] == "0"

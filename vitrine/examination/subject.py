@@ -13,7 +13,7 @@ from vitrine.analyses.layers import choose_units as layers_and_units
 from vitrine.core.image_dataset import ImageDataset, as_image_dataset
 from vitrine.core.registry import UnknownName
 from vitrine.core.settings import SettingError
-from vitrine.examination.examine import AnalysisSettings
+from vitrine.examination.settings import AnalysisSettings
 
 
 def make_subject(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from vitrine.runs.resumable_logger import ResumableLogger
 
-class BoardLogger(TensorBoardLogger):
+
+class BoardLogger(TensorBoardLogger, ResumableLogger):
     """Lightning's TensorBoardLogger; a run that goes on forgets what was logged beyond its checkpoint."""
 
     def rewind(self, step: int) -> None:

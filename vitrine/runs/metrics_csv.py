@@ -9,10 +9,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from vitrine.core import atomic
+from vitrine.runs.resumable_logger import ResumableLogger
 
 NAME = "metrics.csv"
 FIRST_COLUMNS = ("step", "epoch")
@@ -49,7 +49,7 @@ def read_curves(run_dir: str | Path) -> dict[str, list[tuple[int, float]]]:
     return curves
 
 
-class MetricsCSV(Logger):
+class MetricsCSV(ResumableLogger):
     """Writes one row per step and one column per metric; a cell is empty if the metric was not logged then.
 
     As in all of Lightning's loggers, `step` counts from 0: metrics logged after the first optimizer step are

@@ -14,7 +14,7 @@ CONTEXT = multiprocessing.get_context("forkserver")  # processes of their own th
 CONTEXT.set_forkserver_preload(["lightning.pytorch", "torchvision"])
 
 
-def together(target: Callable[..., Any], *args: Any, count: int = 2, seconds: float = 120) -> list[Any]:
+def run_ranks(target: Callable[..., Any], *args: Any, count: int = 2, seconds: float = 120) -> list[Any]:
     """What `target(*args)` returns in each process: an exception's text where it raised, and the exit
     status where it ended otherwise.
 

@@ -15,7 +15,7 @@ from vitrine.core.memory import is_out_of_memory
 log = logging.getLogger(__name__)
 
 
-def halving(
+def run_with_halved_batches(
     name: str, analysis: Analysis, subject: Subject, attempt: Callable[[Analysis, Subject], None]
 ) -> int:
     """Run `attempt(analysis, subject)`; as long as memory runs out, again with batches of half the size.
@@ -24,43 +24,33 @@ def halving(
 
     Args:
         name: of the analysis, for the log.
-        attempt: begins afresh each time that it is called.
+        attempt: starts from scratch each time that it is called.
 
     Returns:
-        The `subject.batch_size` that it went well with.
+        The `subject.batch_size` that succeeded.
 
     Raises:
-        Exception: whatever else `attempt` raises; running out of memory with batches of one image.
+        Exception: any other that `attempt` raises; running out of memory with batches of one image.
     """
     while True:
         try:
             attempt(analysis, subject)
             return subject.batch_size
         except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error) or largest(analysis, subject) == 1:
+            if not is_out_of_memory(error) or max(subject.batch_size, analysis.batch_size) == 1:
                 raise
-            said = str(error).strip().splitlines() or [type(error).__name__]
-        # out of the handler: the exception and the tensors in its frames are gone
-        analysis, subject = halved(analysis, subject)
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        # outside of the handler: the exception, and with it the tensors in its frames, are freed
+        if analysis.batch_size > 1:
+            analysis = dataclasses.replace(analysis, batch_size=analysis.batch_size // 2)
+        subject = dataclasses.replace(subject, batch_size=max(1, subject.batch_size // 2))
         log.warning(
             "analysis %r ran out of memory at step %d (%s): again with batches of %d",
             name,
             subject.step,
-            said[0],
-            largest(analysis, subject),
+            reason,
+            max(subject.batch_size, analysis.batch_size),
         )
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def largest(analysis: Analysis, subject: Subject) -> int:
-    """The largest batch that an analysis may make of a subject's images."""
-    return max(subject.batch_size, getattr(analysis, "batch_size", 1))
-
-
-def halved(analysis: Analysis, subject: Subject) -> tuple[Analysis, Subject]:
-    """Both with batches of half the size, at least 1."""
-    if hasattr(analysis, "batch_size"):
-        analysis = dataclasses.replace(analysis, batch_size=max(1, analysis.batch_size // 2))
-    return analysis, dataclasses.replace(subject, batch_size=max(1, subject.batch_size // 2))

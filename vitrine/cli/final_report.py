@@ -1,0 +1,42 @@
+"""What a run prints at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lightning.pytorch import Trainer
+
+from vitrine.analyses.result import CheckpointReport
+from vitrine.config.loading import Settings
+from vitrine.examination.summary import seconds_by_analysis, summarize
+
+
+def final_report(
+    settings: Settings,
+    trainer: Trainer,
+    reports: Sequence[CheckpointReport],
+    notes: Sequence[str],
+    seconds: float,
+) -> str:
+    """A few lines: accuracy, where the time went, where everything is.
+
+    Args:
+        reports: of the checkpoints that were examined.
+        notes: of the loggers.
+        seconds: that the run took.
+    """
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    accuracy = f"validation accuracy {metrics['val/accuracy']:.1%}, " if "val/accuracy" in metrics else ""
+    if "val/robust_accuracy" in metrics:
+        accuracy += f"under attack {metrics['val/robust_accuracy']:.1%}, "
+    analyses = summarize(reports)
+    if settings.analysis.mode == "follow":
+        analyses = f"its checkpoints are looked at by `python analyze.py {settings.folder} follow=true`"
+    lines = [
+        "",
+        f"{trainer.global_step:,} steps in {seconds:.0f} s: {accuracy}{analyses}",
+        *([f"seconds a technique: {seconds_by_analysis(reports)}"] if reports else []),
+        *(note for note in notes if note),
+        f"the page: {settings.folder / 'index.html'}",
+    ]
+    return "\n".join(lines)

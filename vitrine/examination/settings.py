@@ -1,0 +1,36 @@
+"""What holds for all analyses of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from vitrine.core.settings import setting
+
+
+@dataclass
+class AnalysisSettings:
+    """Settings of section `analysis` for all techniques; each technique's own are below its name."""
+
+    layers: Any = setting(
+        "auto", "layers to look at: auto (the last at each resolution) or a list of dotted names"
+    )
+    units: Any = setting(8, "channels to show of each layer: how many, evenly spaced, or a list of channels")
+    probes: int = setting(
+        8, "fixed images that are looked at at every checkpoint, spread over the classes", least=1
+    )
+    split: str = setting("val", "the images that examples and probes come from", choices=("val", "train"))
+    seed: int = setting(0, "everything random in the analyses comes from it", least=0)
+    batch_size: int = setting(256, "images a batch in passes over the data set", least=1)
+    device: str = setting("auto", "where analyses run: auto (where training does), cpu, cuda, cuda:1, ...")
+    strict: bool = setting(False, "an analysis that fails ends the training")
+    mode: str = setting(
+        "train",
+        "who looks at checkpoints: train, or `analyze.py RUN follow=true` elsewhere while it only saves",
+        choices=("train", "follow"),
+    )
+    budget: float | None = setting(
+        None,
+        "share of the time trained since the last checkpoint that analyses may take, e.g. 0.1; null: any",
+        above=0,
+    )

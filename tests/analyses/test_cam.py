@@ -8,6 +8,7 @@ from torch import nn
 
 from vitrine import modules
 from vitrine.analyses.cam import (
+    NoSpatialLayer,
     cam,
     class_gradients,
     grad_cam,
@@ -152,6 +153,86 @@ def test_token_grids_are_maps_and_the_default_layer_is_one_that_matters():
     assert grad_cam(network, x, 1, before).shape == (3, 4, 4)
     assert hires_cam(network, x, 1, before).any()
     assert last_spatial_layer(build("resnet18"), images()) == "layer4"
+
+
+def test_grad_cam_of_channels_last_maps_of_an_oblong_image():
+    network, x = build("swin_t"), torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    tail = nn.Sequential(network.norm, network.permute, network.avgpool, network.flatten, network.head)
+    maps = network.features(x).detach().requires_grad_()  # [2, 2, 3, 768], by hand
+    (gradients,) = torch.autograd.grad(tail(maps)[:, 1].sum(), maps)
+    expected = (maps * gradients.mean((1, 2), keepdim=True)).sum(3).relu().detach()
+    assert expected.shape == (2, 2, 3) and expected.any()
+    torch.testing.assert_close(grad_cam(network, x, 1, "features.7"), expected)
+
+
+class AveragedTokens(nn.Module):
+    """Averages tokens of a 2 x 4 grid, spelled in several ways."""
+
+    def __init__(self, spelling):
+        super().__init__()
+        self.embed, self.head, self.spelling = nn.Conv2d(3, 8, 16, 16), nn.Linear(8, 5), spelling
+        self.token = nn.Parameter(torch.ones(1, 1, 8))
+
+    def forward(self, x):
+        tokens = self.embed(x).flatten(2).mT
+        match self.spelling:
+            case "mean":
+                return self.head(tokens.mean(1))
+            case "mean of columns":
+                return self.head(tokens.mT.mean(-1))
+            case "pool":
+                return self.head(F.adaptive_avg_pool1d(tokens.mT, 1).flatten(1))
+            case "mean without the class token":
+                return self.head(torch.cat([self.token.expand(len(x), -1, -1), tokens], 1)[:, 1:].mean(1))
+            case "mean with the class token":
+                return self.head(torch.cat([self.token.expand(len(x), -1, -1), tokens], 1).mean(1))
+
+
+SPELLINGS = ["mean", "mean of columns", "pool", "mean without the class token"]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_averaged_tokens_are_maps_of_their_grid(spelling):
+    network, x = AveragedTokens(spelling), torch.rand(3, 3, 32, 64)
+    expected = torch.einsum("kc,nchw->nkhw", network.head.weight, network.embed(x))
+    torch.testing.assert_close(cam(network, x), expected)
+
+
+def test_tokens_that_are_averaged_with_a_class_token_are_no_maps():
+    with pytest.raises(ValueError, match="more than a grid of tokens"):
+        cam(AveragedTokens("mean with the class token"), torch.rand(3, 3, 32, 64))
+
+
+def test_a_logit_that_is_zero_on_every_probe_does_not_hide_the_last_layer():
+    """SqueezeNet ends in a ReLU: half of its classes have a logit, and so gradients, of exactly 0."""
+    network = build("squeezenet1_1", classes=2)
+    nn.init.constant_(network.classifier[1].bias, -100)
+    for x in (images(1), torch.zeros(1, 3, 64, 64)):
+        assert not grad_cam(network, x, 0, "features.12").any()
+        assert last_spatial_layer(network, x) == "features.12"
+    random = build("squeezenet1_1")
+    assert {last_spatial_layer(random, x[None]) for x in images(40)} == {"features.12"}
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [("vit", "encoder.layers.encoder_layer_1"), ("resnet18", "layer4"), ("convnet", "features")],
+)
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_a_head_without_values_does_not_hide_the_last_layer(name, layer, value):
+    network = build(name)
+    head = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+    nn.init.constant_(head.weight, value)
+    nn.init.constant_(head.bias, value)
+    found = last_spatial_layer(network, images(size=32 if name == "vit" else 64))
+    assert found == last_spatial_layer(build(name), images(size=32 if name == "vit" else 64))
+    assert found.startswith(layer)
+
+
+def test_a_network_without_places_looks_nowhere():
+    dense = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 5))
+    with pytest.raises(NoSpatialLayer):
+        last_spatial_layer(dense, images())
 
 
 def test_no_parameter_gets_a_gradient_and_nothing_below_the_layer_is_computed_backwards(monkeypatch):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from vitrine.analyses.activations import activations
 from vitrine.analyses.base import Probes, Subject
 from vitrine.analyses.dream import Dream, dream, noise
 from vitrine.analyses.objectives import channel, deepdream
@@ -48,6 +49,7 @@ def test_a_step_changes_a_pixel_by_the_step_size_on_average(network, images):
 
 
 def test_octaves_go_from_small_to_the_full_size(network, images):
+    activations(network, images, ["2"])  # the layer's layout is found in a pass of its own, once
     sizes = []
     handle = network[0].register_forward_hook(
         lambda _m, inputs, _o: sizes.append(tuple(inputs[0].shape[-2:]))

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from vitrine.analyses import ANALYSES, paint
+from vitrine.analyses.activations import activations
 from vitrine.analyses.base import Probes, Subject
 from vitrine.analyses.examples import top_examples_of
 from vitrine.analyses.features import Features, channel, colour_matrix, logit, visualize
-from vitrine.analyses.reading import activations
 from vitrine.core.image_dataset import ImageDataset
 
 

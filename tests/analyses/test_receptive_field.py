@@ -4,8 +4,8 @@ import torchvision
 from torch import nn
 from torchvision.models.vgg import cfgs, make_layers
 
+from vitrine.analyses.activations import activations
 from vitrine.analyses.receptive_field import effective_field, hull, receptive_field, receptive_fields
-from vitrine.analyses.tap import forward_to
 from vitrine.core.registry import UnknownName
 
 NAN = float("nan")
@@ -23,7 +23,7 @@ def build(name: str) -> nn.Module:
 def activation_is_nan(network, layer, position, images, unit=None):
     """Whether the layer (or its unit) is touched at the position by the NaNs in each image."""
     with torch.no_grad():
-        maps = forward_to(network, images, [layer])[layer][:, :, position[0], position[1]]
+        maps = activations(network, images, [layer])[layer][:, :, position[0], position[1]]
     return maps.isnan().any(1) if unit is None else maps[:, unit].isnan()
 
 

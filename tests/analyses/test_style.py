@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from vitrine.analyses.activations import activations
 from vitrine.analyses.base import Probes, Subject
 from vitrine.analyses.style import Style, gram, transfer, variation
-from vitrine.analyses.tap import forward_to
 
 
 @pytest.fixture
@@ -21,14 +21,14 @@ def stripes(across: bool, height: int = 32, width: int = 32) -> torch.Tensor:
 
 
 def style_distance(network, image, style, layers=("1", "4")):
-    seen, wanted = forward_to(network, image, layers), forward_to(network, style, layers)
+    seen, wanted = activations(network, image, layers), activations(network, style, layers)
     return sum(
         (gram(seen[n]) - gram(wanted[n])).square().sum() / gram(wanted[n]).square().sum() for n in layers
     ).item()
 
 
 def content_distance(network, image, content):
-    a, b = (forward_to(network, x, ["4"])["4"] for x in (image, content))
+    a, b = (activations(network, x, ["4"])["4"] for x in (image, content))
     return ((a - b).square().sum() / b.square().sum()).item()
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vitrine.analyses.activations import activations
+from vitrine.analyses.hooks import module_at, output_hooks
 from vitrine.analyses.layers import auto_layers
+from vitrine.analyses.layout import layouts
 from vitrine.analyses.pooled_head import pooled_head
-from vitrine.analyses.tap import as_maps, module_at, tapped, turns_maps
-from vitrine.core.network_scopes import eval_mode
+from vitrine.analyses.structure import PassRelus, forward_on_random_weights
+from vitrine.core.network_scopes import eager_eval_mode, eval_mode
 
 
 def cam(network: nn.Module, images: Tensor, targets: Tensor | int | None = None) -> Tensor:
@@ -95,21 +98,18 @@ def class_gradients(
 
     Below the layer no graph is built; above it only what leads to A is computed backwards.
     """
-    leaf: Tensor | None = None
+    layout = layouts(network, images, [layer])[layer]
+    leaf: Tensor
 
-    def cut(_layer: str, output: Tensor) -> Tensor | None:
+    def cut(_layer: str, output: Tensor) -> Tensor:
         nonlocal leaf
-        if leaf is not None:
-            return None
         leaf = output.detach().requires_grad_()
         torch.set_grad_enabled(True)  # until the no_grad around the forward pass ends
         return leaf.clone()  # an in-place ReLU that follows must not write into the leaf
 
     with torch.inference_mode(False), torch.no_grad(), eval_mode(network):
-        with tapped(network, [layer], cut):
+        with output_hooks(network, [layer], cut):
             logits = network(images.clone() if images.is_inference() else images.detach())
-        if leaf is None:
-            raise ValueError(f"layer {layer!r} takes no part in the forward pass")
         targets = _checked(targets, logits)
         gradient = None
         if logits.requires_grad:
@@ -117,8 +117,7 @@ def class_gradients(
             (gradient,) = torch.autograd.grad(score, leaf, allow_unused=True)
     if gradient is None:
         raise ValueError(f"the logits do not depend on layer {layer!r}")
-    turned = turns_maps(network)
-    return as_maps(leaf.detach(), turned), as_maps(gradient, turned), logits.detach()
+    return layout.maps(leaf.detach()), layout.maps(gradient), logits.detach()
 
 
 class NoSpatialLayer(ValueError):
@@ -126,10 +125,13 @@ class NoSpatialLayer(ValueError):
 
 
 def last_spatial_layer(network: nn.Module, images: Tensor) -> str:
-    """The deepest layer that has maps on which the logits depend.
+    """The deepest layer that has maps on which the logits depend, whatever its weights are.
 
     That is the last of `auto_layers`; but of a transformer that reads its class token alone, whose last patch
     tokens lead nowhere, the block before.
+
+    Args:
+        images: [B, C, H, W]; what is in them does not matter.
 
     Raises:
         NoSpatialLayer: there is none.
@@ -139,12 +141,36 @@ def last_spatial_layer(network: nn.Module, images: Tensor) -> str:
     siblings = [name for name, _ in (module_at(network, parent) if parent else network).named_children()]
     for name in reversed(siblings[: siblings.index(last) + 1]):
         candidate = f"{parent}.{name}" if parent else name
-        maps, gradients, _ = class_gradients(network, images[:1], 0, candidate)
+        with torch.no_grad(), eval_mode(network):
+            maps = activations(network, images[:1], [candidate])[candidate]
         if maps.shape[-2:].numel() == 1:
             break
-        if gradients.any():
+        if _feeds_logits(network, images, candidate):
             return candidate
     raise NoSpatialLayer("the logits depend on no layer that has maps larger than 1 x 1")
+
+
+def _feeds_logits(network: nn.Module, images: Tensor, layer: str) -> bool:
+    """Whether the logits depend on a layer's maps by the network's structure; its own weights may be zero."""
+    layout = layouts(network, images, [layer])[layer]
+    images = torch.rand(1, *images.shape[1:], generator=torch.Generator().manual_seed(0)).to(images)
+
+    def logits(change: float) -> Tensor:
+        def shift(_layer: str, output: Tensor) -> Tensor:
+            output = output.clone()
+            maps = layout.maps(output)  # a view
+            maps += change * torch.rand(maps.shape, generator=torch.Generator().manual_seed(1)).to(maps)
+            return output
+
+        with (
+            eager_eval_mode(network, images.device) as eager,
+            torch.no_grad(),
+            PassRelus(),
+            output_hooks(network, [layer], shift),
+        ):
+            return forward_on_random_weights(eager, images)
+
+    return not torch.equal(logits(0), logits(1))
 
 
 def _checked(targets: Tensor | int, logits: Tensor) -> Tensor:

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrine.analyses import paint
+from vitrine.analyses.activations import activations
 from vitrine.analyses.base import Analysis, Figure, Subject
 from vitrine.analyses.objectives import Objective, deepdream
-from vitrine.analyses.reading import Reading, activations
+from vitrine.analyses.reading import Reading
 from vitrine.analyses.traits import Traits
 from vitrine.core.network_scopes import eager_eval_mode
 from vitrine.core.random_numbers import hash_seed

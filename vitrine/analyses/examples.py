@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from vitrine.analyses import paint
 from vitrine.analyses.base import Analysis, Figure, Histogram, Scalar, Subject, as_float
+from vitrine.analyses.hooks import modules_at, output_hooks
+from vitrine.analyses.layout import layouts
 from vitrine.analyses.receptive_field import receptive_fields
-from vitrine.analyses.tap import as_maps, modules_at, tapped, turns_maps
 from vitrine.analyses.top_k import RunningTop, TopExamples, merge
 from vitrine.analyses.traits import Summary, Traits
 from vitrine.core.network_scopes import eval_mode
@@ -209,19 +210,13 @@ def _take_in(
     indices: Tensor,
     fresh: Tensor | None,
 ) -> None:
-    reached: set[str] = set()
-    turned = turns_maps(network)
+    layout = layouts(network, images, list(running))
 
-    def see(layer: str, output: Tensor) -> None:
-        if layer not in reached:  # read at once: an in-place ReLU may write into it next
-            reached.add(layer)
-            running[layer].update(as_maps(output, turned), indices, fresh)
+    def see(layer: str, output: Tensor) -> None:  # at once: an in-place ReLU may write into the output next
+        running[layer].update(layout[layer].maps(output), indices, fresh)
 
-    with tapped(network, list(running), see, stop=True):
+    with output_hooks(network, list(running), see, stop=True):
         network(images)
-    missing = [layer for layer in running if layer not in reached]
-    if missing:
-        raise ValueError(f"layer {missing[0]!r} takes no part in the forward pass")
 
 
 class _Lookup:

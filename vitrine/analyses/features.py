@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vitrine.analyses import paint
+from vitrine.analyses.activations import activations
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.examples import top_examples_of
 from vitrine.analyses.objectives import (
@@ -27,7 +28,6 @@ from vitrine.analyses.objectives import (
     neuron,
 )
 from vitrine.analyses.parameterization import colour_matrix, imagenet_colours, mean_magnitude
-from vitrine.analyses.reading import activations
 from vitrine.analyses.receptive_field import receptive_fields
 from vitrine.analyses.traits import Traits
 from vitrine.analyses.transforms import Crops, Transforms

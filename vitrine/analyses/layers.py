@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd
 
-from vitrine.analyses.tap import as_maps, tapped, turns_maps
+from vitrine.analyses.hooks import output_hooks
+from vitrine.analyses.layout import layout_of, layouts, probe
 from vitrine.core.network_scopes import eval_mode
 
 
@@ -89,22 +90,19 @@ def choose_units(
     layers = list(dict.fromkeys(layers))
     if isinstance(units, int) and units < 1:
         raise ValueError(f"units is {units}, expected at least 1 a layer, or a list of channels")
-    turned = turns_maps(network)
+    layout = layouts(network, images, layers)
     widths: dict[str, int] = {}  # in the order in which the layers are reached
 
     def see(layer: str, output: Tensor) -> None:
-        widths.setdefault(layer, as_maps(output, turned).shape[1])
+        widths[layer] = layout[layer].maps(output).shape[1]
 
     with (
         torch.inference_mode(False),
         torch.no_grad(),
         eval_mode(network),
-        tapped(network, layers, see, stop=True),
+        output_hooks(network, layers, see, stop=True),
     ):
         network(images[:1].clone())
-    missing = [layer for layer in layers if layer not in widths]
-    if missing:
-        raise ValueError(f"layer {missing[0]!r} takes no part in the forward pass")
     chosen = {}
     for layer, channels in widths.items():
         if isinstance(units, int):
@@ -122,10 +120,7 @@ def choose_units(
 
 def _calls(network: nn.Module, images: Tensor) -> _Call:
     """What a forward pass calls, as a tree; a module that is called again is not noted twice."""
-    images = images[:1].repeat(
-        2, 1, 1, 1
-    )  # two, to tell a batch from a batch of windows or a table of positions
-    root, turned = _Call("", network, None), turns_maps(network)
+    root = _Call("", network, None)
     stack, noted = [root], {network}
     learned = False  # whether a layer with parameters has run: before it, all is normalisation
 
@@ -143,12 +138,11 @@ def _calls(network: nn.Module, images: Tensor) -> _Call:
             return
         noted.add(module)
         call.parent.inside.append(call)
-        if learned and isinstance(output, Tensor) and output.ndim in (3, 4) and len(output) == len(images):
-            try:
-                size = tuple(as_maps(output, turned).shape[-2:])
-            except ValueError:
-                return
-            call.size, call.tokens = size if size[0] * size[1] > 1 else None, output.ndim == 3
+        if learned and isinstance(output, Tensor) and output.ndim in (3, 4):
+            layout = layout_of(network, module, images, output)
+            if layout is not None:
+                height, width = layout.maps(output).shape[-2:]
+                call.size, call.tokens = (height, width) if height * width > 1 else None, output.ndim == 3
 
     handles = []
     for name, module in network.named_modules():
@@ -156,8 +150,7 @@ def _calls(network: nn.Module, images: Tensor) -> _Call:
             handles.append(module.register_forward_pre_hook(enter(name), prepend=True))
             handles.append(module.register_forward_hook(leave))
     try:
-        with torch.inference_mode(False), torch.no_grad(), eval_mode(network):
-            network(images)
+        probe(network, images)
     finally:
         for handle in handles:
             handle.remove()

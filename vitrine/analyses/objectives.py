@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LOGITS = ""  # stands where a layer's name stands, for the network's output
+from vitrine.analyses.activations import LOGITS
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vitrine.analyses.tap import as_maps
+from vitrine.analyses.layout import infer_layout, probe
 from vitrine.core.network_scopes import eval_mode
 
 
@@ -74,6 +74,8 @@ def pooled_head(network: nn.Module, images: Tensor) -> PooledHead:
     maps = seen if seen.ndim == 4 and seen.shape[-2:].numel() > 1 else watch.averaged
     if maps is None:
         raise NoPooledHead("nothing in it is averaged over space")
+    if maps.ndim == 3:
+        maps = _token_maps(network, images, maps)
     if maps.shape[1] != weight.shape[1]:
         raise NoPooledHead(
             f"{maps.shape[1]} channels are averaged, but the linear layer takes {weight.shape[1]} inputs"
@@ -89,26 +91,31 @@ def _is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
 
 
+def _token_maps(network: nn.Module, images: Tensor, tokens: Tensor) -> Tensor:
+    """Averaged tokens [N, C, T] as maps [N, C, h, w]."""
+    with _Averages() as watch:
+        probe(network, images)
+    layout = infer_layout(watch.averaged)
+    if layout is None or layout.axes != "NCT" or layout.grid[0] * layout.grid[1] != tokens.shape[2]:
+        raise NoPooledHead("what is averaged is more than a grid of tokens")  # a class token, too
+    return layout.maps(tokens)
+
+
 class _Averages(TorchDispatchMode):
     """Within the scope, remembers what was last averaged over all of space."""
 
-    averaged: Tensor | None = None  # [N, C, h, w]
+    averaged: Tensor | None = None  # maps [N, C, h, w], or tokens [N, C, T]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         if name in ("mean", "_adaptive_avg_pool2d", "avg_pool2d") and args[0].numel() > result.numel():
             x = args[0]
-            over = {d % x.ndim for d in args[1]} if name == "mean" and len(args) > 1 and args[1] else None
-            if x.ndim == 4 and over in (None, {2, 3}) and result.numel() == x.shape[0] * x.shape[1]:
-                self.averaged = x
-            elif x.ndim == 4 and over == {1, 2}:
-                self.averaged = x.permute(0, 3, 1, 2)
-            elif x.ndim == 3 and over == {1}:
-                self.averaged = _grid(x)
+            over = {2, 3}
+            if name == "mean" and len(args) > 1 and args[1]:
+                over = {dimension % x.ndim for dimension in args[1]}
+            kept = [axis for axis in range(1, x.ndim) if axis not in over]
+            if x.ndim in (3, 4) and len(kept) == 1 and result.numel() == x.shape[0] * x.shape[kept[0]]:
+                x = x.movedim(kept[0], 1)
+                self.averaged = x.flatten(2) if 1 in x.shape[2:] else x  # [N, C, 1, T]: tokens, too
         return result
-
-
-def _grid(tokens: Tensor) -> Tensor | None:
-    side = round(tokens.shape[1] ** 0.5)
-    return as_maps(tokens) if side * side == tokens.shape[1] else None  # a class token would be averaged, too

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from vitrine.analyses import paint
 from vitrine.analyses.attribution import TECHNIQUES, Effort, attributions, cam_layer, strength, technique
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
+from vitrine.analyses.hooks import module_at
 from vitrine.analyses.probe_saliency import bright, tile_side
-from vitrine.analyses.tap import module_at
 from vitrine.analyses.traits import Traits
 from vitrine.core.settings import setting
 

@@ -6,13 +6,13 @@ pictures ask for them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from vitrine.analyses.objectives import LOGITS, Objective, Term
-from vitrine.analyses.tap import as_maps, forward_to, tapped, turns_maps
+from vitrine.analyses.activations import activations
+from vitrine.analyses.objectives import Objective, Term
 
 
 class Reading:
@@ -42,26 +42,3 @@ class Reading:
                 0, torch.tensor(rows, device=seen.device), scores
             )
         return total
-
-
-def activations(network: nn.Module, images: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
-    """The maps [B, C, h, w] of layers on images, as `tap.forward_to` gives them; `LOGITS` are [B, K, 1, 1]
-    maps.
-
-    Raises:
-        UnknownName: there is no such layer.
-        ValueError: a layer was not reached, or its output has no spatial reading.
-    """
-    layers = list(layers)
-    if LOGITS not in layers:
-        return forward_to(network, images, layers)
-    outputs: dict[str, Tensor] = {}
-
-    def keep(layer: str, output: Tensor) -> Tensor:
-        outputs.setdefault(layer, output)
-        return output.clone()
-
-    with tapped(network, [layer for layer in layers if layer != LOGITS], keep):
-        outputs[LOGITS] = network(images)
-    turned = turns_maps(network)
-    return {layer: as_maps(outputs[layer], turned) for layer in layers}

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from vitrine.analyses.activations import activations
 from vitrine.analyses.boxes import NOTHING, Boxes
-from vitrine.analyses.tap import as_maps, forward_to, input_channels, tapped, turns_maps
+from vitrine.analyses.hooks import input_channels, output_hooks
+from vitrine.analyses.layout import layouts
 from vitrine.core.network_scopes import eval_mode
 
 
@@ -71,23 +73,18 @@ def receptive_fields(
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     parameter = next(network.parameters(), torch.zeros(()))
     found: dict[str, Tensor] = {}
-    turned = turns_maps(network)
 
     def see(layer: str, output: Tensor) -> None:
-        if layer not in found:
-            boxes = tracker.boxes(output).expand(4, *output.shape)
-            maps = torch.stack([as_maps(side, turned)[0] for side in boxes], -1)
-            found[layer] = _plain(maps)
+        boxes = tracker.boxes(output).expand(4, *output.shape)
+        found[layer] = _plain(torch.stack([layout[layer].maps(side)[0] for side in boxes], -1))
 
     with torch.inference_mode(False), torch.no_grad(), eval_mode(network):
         shape = (1, channels or input_channels(network, (height, width)), height, width)
         images = torch.zeros(shape, dtype=parameter.dtype, device=parameter.device)
+        layout = layouts(network, images, layers)
         tracker = Boxes(images)
-        with tapped(network, layers, see, stop=True), tracker:
+        with output_hooks(network, layers, see, stop=True), tracker:
             network(images)
-    missing = [layer for layer in layers if layer not in found]
-    if missing:
-        raise ValueError(f"layer {missing[0]!r} takes no part in the forward pass")
     return found
 
 
@@ -105,7 +102,7 @@ def effective_field(
     """
     with torch.inference_mode(False), torch.enable_grad(), eval_mode(network):
         image = image.detach().clone().requires_grad_()
-        activation = forward_to(network, image[None], [layer])[layer][0, unit, position[0], position[1]]
+        activation = activations(network, image[None], [layer])[layer][0, unit, position[0], position[1]]
         (gradient,) = torch.autograd.grad(activation, image)
     return (gradient != 0).any(0)
 

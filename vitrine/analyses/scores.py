@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vitrine.analyses.tap import forward_to
+from vitrine.analyses.activations import activations
 
 OF = ("log_prob", "logit")
 
@@ -44,7 +44,7 @@ def unit_activations(
     Raises:
         ValueError: an argument is not as above; UnknownName: there is no such layer.
     """
-    maps = forward_to(network, images, [layer])[layer]
+    maps = activations(network, images, [layer])[layer]
     count, channels, height, width = maps.shape
     unit = torch.as_tensor(unit, device=maps.device)
     unit = unit.expand(count) if unit.ndim == 0 else unit

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrine.analyses import paint
+from vitrine.analyses.activations import activations
 from vitrine.analyses.base import Analysis, Figure, Subject
-from vitrine.analyses.tap import forward_to
 from vitrine.analyses.traits import Traits
 from vitrine.core.network_scopes import eager_eval_mode
 from vitrine.core.settings import setting
@@ -78,9 +78,9 @@ def transfer(
     results = []
     with eager_eval_mode(network, content.device) as network:
         with torch.no_grad():
-            seen = [forward_to(network, image[None], layers) for image in content]
+            seen = [activations(network, image[None], layers) for image in content]
             grams = [
-                {name: gram(forward_to(network, s[None], layers)[name]) for name in style_layers}
+                {name: gram(activations(network, s[None], layers)[name]) for name in style_layers}
                 for s in style
             ]
         grams = grams * len(content) if len(grams) == 1 else grams
@@ -96,7 +96,7 @@ def transfer(
                 pictures: Tensor, kept: dict[str, Tensor] = seen[i], wanted: dict[str, Tensor] = grams[i]
             ) -> Tensor:
                 next(ticks, None)
-                maps = forward_to(network, pictures, layers)
+                maps = activations(network, pictures, layers)
                 total = variation_weight * variation(pictures)
                 for name in content_layers:
                     total = total + content_weight / len(content_layers) * _relative(maps[name], kept[name])

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitrine.analyses.activations import activations
 from vitrine.analyses.ascent import View, ascend, generators
+from vitrine.analyses.hooks import input_channels
 from vitrine.analyses.objectives import Objective, coupled
 from vitrine.analyses.parameterization import Phases, Pixels, imagenet_colours
-from vitrine.analyses.reading import Reading, activations
-from vitrine.analyses.tap import input_channels
+from vitrine.analyses.reading import Reading
 from vitrine.analyses.transforms import Crops, Transforms, drawn, moved
 from vitrine.core.network_scopes import eager_eval_mode
 from vitrine.core.registry import Registry

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from vitrine import config
+from vitrine.analyses.activations import activations
 from vitrine.analyses.layers import auto_layers
-from vitrine.analyses.tap import forward_to
 from vitrine.config.errors import as_setting_error
 from vitrine.core.registry import UnknownName
 from vitrine.core.settings import SettingError
@@ -72,7 +72,7 @@ def find_layers(network: nn.Module, key: str, wanted: list[str], image: Tensor) 
     try:
         shown = auto_layers(network, image)
         with torch.no_grad():
-            maps = forward_to(network, image, wanted or shown)
+            maps = activations(network, image, wanted or shown)
     except UnknownName as error:
         raise SettingError(key, str(error)) from None
     except ValueError as error:

@@ -1,0 +1,35 @@
+"""What a network computes on the way: the outputs of named layers, as maps [B, C, h, w]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from vitrine.analyses.hooks import output_hooks
+from vitrine.analyses.layout import Layout, layouts
+
+LOGITS = ""  # stands where a layer's name stands, for the network's output
+
+
+def activations(network: nn.Module, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+    """The maps [B, C, h, w] of the named layers on images [B, C, H, W]; nothing deeper is computed.
+
+    Gradients flow as grad mode and the images ask. A layer used several times gives its first output;
+    `LOGITS` are maps [B, K, 1, 1].
+
+    Raises:
+        UnknownName: there is no such layer.
+        ValueError: a layer was not reached, or its output is no map.
+    """
+    named = [layer for layer in layers if layer != LOGITS]
+    layout = {**layouts(network, images, named), LOGITS: Layout("NC")}
+    outputs: dict[str, Tensor] = {}
+
+    def keep(layer: str, output: Tensor) -> Tensor:
+        outputs[layer] = output
+        return output.clone()  # an in-place ReLU that follows must not write into what is kept
+
+    with output_hooks(network, named, keep, stop=LOGITS not in layers):
+        outputs[LOGITS] = network(images)
+    return {layer: layout[layer].maps(outputs[layer]) for layer in layers}

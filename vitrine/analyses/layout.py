@@ -1,0 +1,184 @@
+"""How the outputs of a network's modules hold maps: which axes are channels, rows, columns, tokens.
+
+Found from where in the image each position of an output looks, not from sizes. Noise is added to an image
+three times: evenly, growing from top to bottom, and growing from left to right. How a position's response to
+the second and third compares with its response to the first is its place in the image, vertical and
+horizontal. The layout is the one whose positions lie where a grid's would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from vitrine.analyses.hooks import modules_at, output_hooks
+from vitrine.analyses.structure import PassRelus, forward_on_random_weights, local_operations
+from vitrine.core.network_scopes import eager_eval_mode
+
+IMAGES = 2  # that noise is added to
+NOISE = 0.005  # small enough to be linear in
+AGREEMENT = {4: 0.25, 3: 0.5}  # the least, of maps (the wrong layout of two: below 0) and token grids (0.35)
+SURE = 0.9  # so far measured places agree with a layout where nothing mixes all positions
+PREFIX = 16  # how many tokens before a grid's first may see something
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How an output holds its maps.
+
+    Attributes:
+        axes: "NCHW", "NHWC", "NTC" or "NCT" (tokens, a grid's row by row), or "NC" (1 x 1 maps).
+        grid: height and width of a grid of tokens; None of other outputs.
+        prefix: how many tokens stand before a grid's first (class, distillation, register tokens).
+    """
+
+    axes: str
+    grid: tuple[int, int] | None = None
+    prefix: int = 0
+
+    def maps(self, output: Tensor) -> Tensor:
+        """The output as [B, C, h, w], without copying; tokens outside the grid are left out."""
+        if output.ndim != len(self.axes):
+            raise ValueError(f"the output has shape {tuple(output.shape)}, expected {self.axes}")
+        if self.axes == "NC":
+            return output[:, :, None, None]
+        if self.axes == "NHWC":
+            return output.permute(0, 3, 1, 2)
+        if self.axes == "NCHW":
+            return output
+        if self.axes == "NTC":
+            output = output.transpose(1, 2)
+        height, width = self.grid
+        return output[:, :, self.prefix : self.prefix + height * width].unflatten(2, self.grid)
+
+
+_known: WeakKeyDictionary[nn.Module, WeakKeyDictionary[nn.Module, dict[Any, Layout]]] = WeakKeyDictionary()
+# of a network's modules, by the height and width of its images; by None where the layout is that of any size
+
+
+def layouts(network: nn.Module, images: Tensor, layers: Sequence[str]) -> dict[str, Layout]:
+    """The layouts of named layers' outputs on images of that size, found once a network, layer and size.
+
+    Args:
+        images: [B, C, H, W]; what is in them does not matter.
+
+    Raises:
+        UnknownName: there is no such layer.
+        ValueError: the images are none, or a layer was not reached, gives no tensor, or no layout.
+    """
+    modules = modules_at(network, layers)
+    if images.ndim != 4:
+        raise ValueError(f"images have shape {tuple(images.shape)}, expected [B, C, H, W]")
+
+    def find(layer: str, response: Tensor) -> None:
+        if layout_of(network, modules[layer], images, response) is None:
+            raise ValueError(
+                f"the layout of layer {layer!r} cannot be told: its output of shape {tuple(response.shape)} "
+                f"for {4 * IMAGES} images is no map [B, C, h, w] or [B, h, w, C], token grid or vector that "
+                "follows the image; name another layer"
+            )
+
+    missing = [layer for layer, module in modules.items() if _known_layout(network, module, images) is None]
+    if missing:
+        with output_hooks(network, missing, find, stop=True):
+            probe(network, images)
+    return {layer: _known_layout(network, module, images) for layer, module in modules.items()}
+
+
+def layout_of(network: nn.Module, module: nn.Module, images: Tensor, response: Tensor) -> Layout | None:
+    """The layout of a module's output on images of that size, from its response to `probe`; None: it cannot
+    be told."""
+    layout = _known_layout(network, module, images) or infer_layout(response)
+    if layout is not None:
+        known = _known.setdefault(network, WeakKeyDictionary()).setdefault(module, {})
+        known[images.shape[-2:] if layout.grid else None] = layout
+    return layout
+
+
+def _known_layout(network: nn.Module, module: nn.Module, images: Tensor) -> Layout | None:
+    known = _known.get(network, {}).get(module, {})
+    return known.get(None) or known.get(images.shape[-2:])
+
+
+def probe(network: nn.Module, images: Tensor) -> None:
+    """Run the network on noise images of the size of `images`; hooks see what `infer_layout` reads."""
+    channels, height, width = images.shape[1:]
+    generator = torch.Generator().manual_seed(0)
+    draw = torch.rand(2, IMAGES, channels, height, width, generator=generator)
+    base, noise = draw[0], NOISE * (draw[1] - 0.5).sign()
+    down, right = _ramp(height)[:, None], _ramp(width)
+    shown = torch.cat([base, base + noise, base + noise * down, base + noise * right])
+    with eager_eval_mode(network, images.device) as eager, torch.no_grad(), local_operations(), PassRelus():
+        forward_on_random_weights(eager, shown.to(images))
+
+
+def infer_layout(response: Tensor) -> Layout | None:
+    """The layout of an output, from its response to `probe`; None where there is none that agrees."""
+    if len(response) != 4 * IMAGES or not 2 <= response.ndim <= 4:
+        return None
+    if response.ndim == 2:
+        return Layout("NC")
+    found, best = None, 0.0
+    for layout, places, share in _candidates(response):
+        agreement = share * _agreement(places)
+        if agreement > best:
+            found, best = layout, agreement
+        if best > SURE:
+            break
+    return found if best >= AGREEMENT[response.ndim] else None
+
+
+def _candidates(response: Tensor) -> Iterator[tuple[Layout, Tensor, float]]:
+    """The layouts an output may have, each with the places of its grid [h, w, 2], and the share of the tokens
+    that see anything that is in the grid."""
+    for axes in ("NCHW", "NHWC") if response.ndim == 4 else ("NTC", "NCT"):
+        places = _places(response, axes.index("C"))
+        if response.ndim == 4:
+            yield Layout(axes), places, 1.0
+            continue
+        seeing = places.isfinite().all(1).nonzero()[:, 0].tolist() or [0]
+        places = places.nan_to_num()
+        if len(places) > 1 and places.abs().max() < 0.5:
+            continue  # along this axis all see the same
+        first, end = seeing[0], seeing[-1] + 1
+        for prefix in range(first, min(end, first + PREFIX)):
+            count = end - prefix
+            for width in range(1, count + 1):
+                if count % width == 0:
+                    grid = count // width, width
+                    share = count / (end - first)
+                    yield Layout(axes, grid, prefix), places[prefix:end].unflatten(0, grid), share
+
+
+def _places(response: Tensor, channel_axis: int) -> Tensor:
+    """Where in the image each position of an output looks: [*positions, 2], vertical and horizontal in
+    [-1, 1]; NaN where it sees nothing of it, about 0 where it sees all alike.
+    """
+    base, even, down, right = response.detach().unflatten(0, (4, -1))
+    changes = torch.stack([even - base, down - base, right - base]).movedim(channel_axis + 1, 1)
+    changes = (changes / changes.abs().max().clamp_min(1e-30)).flatten(1, 2)  # [3, C x IMAGES, *positions]
+    size, *along = torch.einsum("kc...,c...->k...", changes, changes[0]).cpu()
+    return torch.where(size > 1e-6 * size.max(), torch.stack(along) / size, torch.nan).movedim(0, -1)
+
+
+def _agreement(places: Tensor) -> float:
+    """How well measured places [h, w, 2] agree with those of a grid over the whole image: 1 where they differ
+    by an offset alone, 0 where they are all one. A single place is taken for one unless others are sure.
+    """
+    height, width, _ = places.shape
+    if height * width == 1:
+        return SURE
+    expected = torch.stack(torch.meshgrid(_ramp(height), _ramp(width), indexing="ij"), -1)
+    seeing = places.isfinite().all(-1)  # padding sees nothing
+    measured, expected = (p[seeing] - p[seeing].mean(0) for p in (places, expected))
+    return 1 - ((measured - expected).square().sum() / expected.square().sum()).item()
+
+
+def _ramp(count: int) -> Tensor:
+    """The centres of so many equal parts of [-1, 1]."""
+    return (2 * torch.arange(count) + 1) / count - 1

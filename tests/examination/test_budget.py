@@ -68,7 +68,7 @@ def test_there_is_no_limit_unless_one_is_given():
     clock = Clock()
     allowance = Allowance(None, clock)
     clock.now += 100
-    assert allowance.seconds() is None
+    assert allowance.available() is None
     assert plan({"features": Features()}, UNITS, {}, None) == {"features": Choice()}
 
 
@@ -117,15 +117,15 @@ def test_the_allowance_is_a_share_of_the_time_trained_and_pays_back_what_was_too
     clock = Clock()
     allowance = Allowance(0.1, clock)
     clock.now += 100
-    allowed = allowance.seconds()
+    allowed = allowance.available()
     assert allowed == pytest.approx(10)
     clock.now += 14
-    allowance.spent(allowed, 14)
+    allowance.charge(allowed, 14)
     clock.now += 100
-    assert allowance.seconds() == pytest.approx(6)
-    allowance.spent(allowance.seconds(), 1)
+    assert allowance.available() == pytest.approx(6)
+    allowance.charge(allowance.available(), 1)
     clock.now += 100
-    assert allowance.seconds() == pytest.approx(10)  # what was saved is not kept
+    assert allowance.available() == pytest.approx(10)  # what was saved is not kept
 
 
 @pytest.fixture
@@ -142,10 +142,10 @@ def test_over_many_checkpoints_analyses_stay_under_their_share(tmp_path, network
     for step in range(1, 13):
         CLOCK.now += 60
         trained += 60
-        allowed, begun = allowance.seconds(), CLOCK.now
+        allowed, begun = allowance.available(), CLOCK.now
         assert not examiner.examine(network, step, allowed).errors
         spent += CLOCK.now - begun
-        allowance.spent(allowed, CLOCK.now - begun)
+        allowance.charge(allowed, CLOCK.now - begun)
         if step > 1:
             assert spent <= 0.1 * trained + 5  # at most the last one's error
     made = [store.results(step)["features"].reduced for step in range(1, 13)]

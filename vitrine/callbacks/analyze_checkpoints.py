@@ -117,9 +117,9 @@ class AnalyzeCheckpoints(Checkpoint):
         if self._saved_step is None or trainer.sanity_checking:
             return
         step, self._saved_step = self._saved_step, None
-        allowed, start = self.allowance.seconds(), self.allowance.clock()
+        allowed, start = self.allowance.available(), self.allowance.clock()
         self._examine(lambda: self._file_of(step), allowed)
-        self.allowance.spent(allowed, self.allowance.clock() - start)
+        self.allowance.charge(allowed, self.allowance.clock() - start)
 
     def _examine(
         self, find: Callable[[], Iterable[tuple[Path, int]]], seconds_allowed: float | None = None

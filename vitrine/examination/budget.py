@@ -28,24 +28,24 @@ from vitrine.runs.store import Store
 
 LEAST_STEPS = 16
 
-Reduced = dict[str, list[int]]  # what -> how many were made, and how many were asked for
+Reductions = dict[str, list[int]]  # setting -> [reduced, full]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How much of an analysis is made.
+    """How much of an analysis is run.
 
     Attributes:
-        every: of each layer's units, every so many-th.
-        steps: in place of the analysis' own; None: those.
-        left_out: not made at all.
+        every: the stride among each layer's units.
+        steps: in place of the analysis' own; None: its own.
+        left_out: not run at all.
     """
 
     every: int = 1
     steps: int | None = None
     left_out: bool = False
 
-    def applied(self, analysis: Analysis, subject: Subject) -> tuple[Analysis, Subject]:
+    def apply(self, analysis: Analysis, subject: Subject) -> tuple[Analysis, Subject]:
         """The analysis and the subject that it is called on."""
         if self.steps is not None:
             analysis = dataclasses.replace(analysis, steps=self.steps)
@@ -54,15 +54,15 @@ class Choice:
             subject = dataclasses.replace(subject, units=units)
         return analysis, subject
 
-    def reduced(self, analysis: Analysis, units: Mapping[str, Sequence[int]]) -> Reduced:
-        """What is less than asked for: `{"units": [4, 16]}`; empty where all is made."""
+    def reductions(self, analysis: Analysis, units: Mapping[str, Sequence[int]]) -> Reductions:
+        """The reduced and the full number of what is reduced, `{"units": [4, 16]}`; empty for a full run."""
         if self.left_out:
             return {"analysis": [0, 1]}
-        less: Reduced = {}
+        less: Reductions = {}
         if self.every > 1:
-            asked = sum(len(some) for some in units.values())
-            made = sum(len(list(some)[:: self.every]) for some in units.values())
-            less |= {"units": [made, asked]} if made < asked else {}
+            full = sum(len(some) for some in units.values())
+            kept = sum(len(list(some)[:: self.every]) for some in units.values())
+            less |= {"units": [kept, full]} if kept < full else {}
         if self.steps is not None and self.steps < analysis.steps:
             less["steps"] = [self.steps, analysis.steps]
         return less
@@ -85,13 +85,13 @@ class Allowance:
         """Training begins, or goes on after something that was neither training nor an analysis."""
         self._since = self.clock()
 
-    def seconds(self) -> float | None:
+    def available(self) -> float | None:
         """Seconds available now; None: no limit."""
         if self.share is None:
             return None
         return self.share * (self.clock() - self._since) - self._over
 
-    def spent(self, allowed: float | None, seconds: float) -> None:
+    def charge(self, allowed: float | None, seconds: float) -> None:
         """Analyses took `seconds` where `allowed` were available; training goes on."""
         if allowed is not None:
             self._over = max(0.0, seconds - allowed)
@@ -104,11 +104,11 @@ def plan(
     past: Mapping[str, AnalysisResult],
     allowed: float | None,
 ) -> dict[str, Choice]:
-    """How much of each analysis is made, so that all together stay under a number of seconds.
+    """How much of each analysis is run, so that together they stay under a number of seconds.
 
     Args:
-        analyses: those that are due, by name.
-        units: of each layer, those asked for.
+        analyses: the ones to run, by name.
+        units: by layer.
         past: how each went when it last ran, see `last_results`.
         allowed: seconds; None: no limit.
     """
@@ -183,10 +183,10 @@ def _least(analysis: Analysis, most: int) -> Choice:
 def _predicted_seconds(
     choice: Choice, analysis: Analysis, past: AnalysisResult, units: Mapping[str, Sequence[int]]
 ) -> float:
-    """The measured seconds in proportion to how much was made then and is to be made now."""
+    """The measured seconds, scaled from how much was run then to how much is to be run now."""
     seconds = past.seconds
-    now, then = choice.reduced(analysis, units), past.reduced
+    now, then = choice.reductions(analysis, units), past.reduced
     for what in ("units", "steps"):
-        for (made, asked), up in ((now.get(what, (1, 1)), True), (then.get(what, (1, 1)), False)):
-            seconds *= made / asked if up else asked / made
+        (kept_now, full_now), (kept_then, full_then) = now.get(what, (1, 1)), then.get(what, (1, 1))
+        seconds *= kept_now / full_now * full_then / kept_then
     return seconds

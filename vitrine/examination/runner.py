@@ -134,7 +134,7 @@ def run_analysis(
     Args:
         ranks: which share the work and all call this at once; the result of rank 0 counts.
     """
-    result = AnalysisResult(reduced=choice.reduced(analysis, subject.units))
+    result = AnalysisResult(reduced=choice.reductions(analysis, subject.units))
 
     def attempt(analysis: Analysis, subject: Subject) -> None:
         result.figures, result.scalars = figures, scalars = [], []
@@ -152,7 +152,7 @@ def run_analysis(
     start = time.perf_counter()
     try:
         if not choice.left_out:
-            fits = run_with_halved_batches(name, *choice.applied(analysis, subject), attempt)
+            fits = run_with_halved_batches(name, *choice.apply(analysis, subject), attempt)
             if fits < subject.batch_size:
                 result.reduced = {**result.reduced, "batch": [fits, subject.batch_size]}
     except Exception as error:

@@ -51,6 +51,17 @@ def pictures(run: Path) -> dict[str, bytes]:
     }
 
 
+def test_a_run_without_analyses_is_analyzed_later(tmp_path, capsys):
+    folder = tmp_path / "off"
+    train.main([*SHORT, f"run.root={tmp_path}", "run.name=off", "analysis.mode=off"])
+    assert "no checkpoint was looked at" in capsys.readouterr().out
+    assert (folder / "index.html").is_file() and not list(folder.glob("analysis/*"))
+    train.main([*SHORT, f"run.root={tmp_path}", "run.name=off", "run.resume=true", "trainer.max_steps=6"])
+    assert not list(folder.glob("analysis/*"))  # it stays off, also for what was saved before
+    analyze.main([str(folder), *QUICK])
+    assert [path.name for path in sorted(folder.glob("analysis/*"))] == [f"step={s:08d}" for s in (2, 4, 6)]
+
+
 def test_a_run_leaves_checkpoints_pictures_curves_and_a_page(run):
     assert sorted(f.name for f in run.glob("checkpoints/*")) == [
         "last.ckpt",

@@ -64,6 +64,8 @@ def test_numbers_may_be_fractions_and_exponents():
         ("objective.name=standart", "objective.name: unknown objective 'standart': did you mean standard?"),
         ("analysis.examples.k=[1]", "analysis.examples.k: is [1], expected int"),
         ("analysis.exampels.k=1", "did you mean analysis.examples"),
+        ("analysis.enabled=false", "there is no such setting; did you mean analysis.mode=off?"),
+        ("analysis.mode=none", "analysis.mode: is 'none', expected one of train, follow, off"),
         ("data=3", "data: is 3, expected settings below it"),
         ("analysis.cam=3", "analysis.cam: is 3, expected settings below it"),
         ("trainer.max_epoch=3", "did you mean trainer.max_epochs?"),

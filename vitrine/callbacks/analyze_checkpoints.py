@@ -35,7 +35,8 @@ class AnalyzeCheckpoints(Checkpoint):
     two files. So the step is remembered there, and examined in the next hook, from the file: averaged weights
     are examined as they were saved, and `analyze.py` examines the same.
 
-    With `settings.mode` of "follow" nothing is examined here, but by `analyze.py RUN follow=true`.
+    With `settings.mode` of "follow" or "off" nothing is examined here, but by `analyze.py RUN follow=true`
+    meanwhile, or by `analyze.py RUN` later.
 
     A checkpoint that an interrupt saved (Ctrl-C, SIGTERM) is left to the next start, as is one whose
     examination was killed: a resumed run first catches up on the checkpoints in `run_dir/checkpoints`.

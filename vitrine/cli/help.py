@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import typing
 from typing import Any
 
 from vitrine import config
 from vitrine.config import trainer_arguments
-from vitrine.core.settings import SettingError, format_type
+from vitrine.core.settings import SettingError, field_type, format_type
 
 HEADER = "Settings: key=default   meaning [type]"
 
@@ -72,11 +71,10 @@ def _variants_help(schema: Any, section: str) -> list[str]:
 def fields_help(schema: type, path: str = "", only: list[str] | None = None) -> list[str]:
     """One line for each field of a dataclass of settings (or for `only` some), with its key below `path`."""
     lines = []
-    hints = typing.get_type_hints(schema)
     for field in dataclasses.fields(schema):
         if only is not None and field.name not in only:
             continue
-        key, hint = f"{path}.{field.name}".lstrip("."), hints[field.name]
+        key, hint = f"{path}.{field.name}".lstrip("."), field_type(schema, field.name)
         if dataclasses.is_dataclass(hint):
             lines += fields_help(hint, key)
             continue

@@ -13,7 +13,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vitrine.core.settings import SettingError, format_type, renamed, union_members
+from vitrine.config.yaml_text import Scalar, UnreadableText, convert
+from vitrine.core.settings import SettingError, field_type, format_type, renamed, union_members
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ def assign(
         log.warning("the setting %s is called %s now", old, path)
     child = node._get_node(key)
     if isinstance(child, DictConfig) and dataclasses.is_dataclass(OmegaConf.get_type(child)):
+        value = value.value if isinstance(value, Scalar) else value
         if value is None:
             return
         if not isinstance(value, dict):
@@ -55,12 +57,14 @@ def assign(
         for inner, v in value.items():
             assign(child, str(inner), v, unknown, f"{path}.{inner}")
         return
-    hint = typing.get_type_hints(owner).get(key, Any) if dataclasses.is_dataclass(owner) else Any
-    value = _to_float(value, hint, path)
-    if hint in (str, str | None) and isinstance(value, (bool, dict, list)):
-        quotes = f""" (a word that YAML reads as {value!r} needs quotes: {path}='"..."')"""
-        raise SettingError(path, f"is {value!r}, expected {format_type(hint)}{quotes}")
+    hint = field_type(owner, key) if dataclasses.is_dataclass(owner) else Any
     try:
+        value = _to_float(convert(value, hint), hint, path)
+    except UnreadableText as error:
+        raise SettingError(path, str(error)) from None
+    try:
+        if hint in (str, str | None) and isinstance(value, (dict, list)):
+            raise TypeError
         with warnings.catch_warnings():  # a number for a text, 1 for true: converted as recipes expect
             warnings.simplefilter("ignore", FutureWarning)
             node[key] = value

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from vitrine.config import trainer_arguments
 from vitrine.config.assignment import assign, writable_tree
 from vitrine.config.recipes import merge_arguments
+from vitrine.config.yaml_text import Scalar, UnreadableText, convert
 from vitrine.core import atomic
 from vitrine.core.registry import UnknownName, nearest
 from vitrine.core.settings import SettingError, check, setting
@@ -171,14 +172,19 @@ def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
     """
     raw = merge_arguments(arguments, base)
     schemas = {name: _section(name, schema, raw) for name, schema in sections().items()}
-    tree = OmegaConf.create({"trainer": {**trainer_arguments.DEFAULTS, **_mapping(raw, "trainer")}})
+    tree = OmegaConf.create({"trainer": trainer_arguments.DEFAULTS})
     for name, schema in schemas.items():
         tree[name] = writable_tree(schema)
         if not isinstance(sections()[name], type):
-            tree[name].name = _mapping(raw, name).get("name", sections()[name].default)
+            tree[name].name = _chosen(name, sections()[name], raw)
     for key, value in raw.items():
         if key != "trainer":
             assign(tree, key, value, lambda k: _unknown(k, tree))
+    for key, value in _mapping(raw, "trainer").items():
+        try:
+            tree.trainer[key] = convert(value, trainer_arguments.parameters().get(key, Any))
+        except (UnreadableText, OmegaConfBaseException) as error:
+            raise SettingError(f"trainer.{key}", str(error).splitlines()[0]) from None
     try:
         OmegaConf.resolve(tree)
         values = {name: OmegaConf.to_object(tree[name]) for name in [*schemas, "trainer"]}
@@ -217,19 +223,23 @@ def parse_settings(schema: type, arguments: Sequence[str]) -> Any:
 
 def _mapping(raw: dict[str, Any], key: str) -> dict[str, Any]:
     value = raw.get(key)
+    value = value.value if isinstance(value, Scalar) else value
     if value is not None and not isinstance(value, dict):
         raise SettingError(key, f"is {value!r}, expected settings below it, e.g. {key}.name=...")
-    return {str(k): v for k, v in (value or {}).items()}
+    return value or {}
 
 
 def _section(name: str, schema: Any, raw: dict[str, Any]) -> type:
     if isinstance(schema, type):
         return schema
-    chosen = _mapping(raw, name).get("name", schema.default)
     try:
-        return schema(str(chosen))
+        return schema(_chosen(name, schema, raw))
     except UnknownName as error:
         raise SettingError(f"{name}.name", str(error)) from None
+
+
+def _chosen(name: str, schema: Any, raw: dict[str, Any]) -> str:
+    return str(convert(_mapping(raw, name).get("name", schema.default), str))
 
 
 def _unknown(key: str, tree: DictConfig) -> SettingError:
@@ -248,6 +258,8 @@ def _unknown(key: str, tree: DictConfig) -> SettingError:
     same = [k for k in known if k.endswith(f".{key.split('.')[-1]}")]
     close = difflib.get_close_matches(key, known, n=2, cutoff=0.75)
     tail = difflib.get_close_matches(key.split(".")[-1], [k.split(".")[-1] for k in known], n=1, cutoff=0.75)
+    if section == "analysis" and rest in ("enable", "enabled", "disable", "disabled", "on", "off"):
+        close = ["analysis.mode=off"]
     close = close or same[:3] or [k for k in known if tail and k.endswith(f".{tail[0]}")][:3]
     hint = f"did you mean {' or '.join(close)}?" if close else "`--help` lists them all"
     return SettingError(key, f"there is no such setting; {hint}")
@@ -290,7 +302,7 @@ def load_run(arguments: Sequence[str], is_global_zero: bool = True) -> Settings:
             problem = f"{settings.folder} is there already; run.resume=true goes on with it"
             raise SettingError("run.name", f"{problem}, another name starts another")
         return settings
-    if merge_arguments(arguments)["run"].get("name") is None:
+    if settings.unnamed:
         known = run_folders.describe_runs(settings.run.root)
         raise SettingError("run.resume", f"needs run.name=NAME; {known}")
     saved = settings.folder / "config.yaml"

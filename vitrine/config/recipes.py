@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from vitrine.config import yaml_text
 from vitrine.core.registry import nearest
 from vitrine.core.settings import SettingError
 
@@ -20,7 +19,10 @@ MAX_DEPTH = 32  # of nested settings; those of ours are 4 deep
 
 
 def merge_arguments(arguments: Sequence[str], base: Sequence[Path] = ()) -> dict[str, Any]:
-    """All recipes (`base` first) and then all overrides, merged into plain nested dicts, unchecked."""
+    """All recipes (`base` first) and then all overrides, merged into nested dicts, unchecked.
+
+    Values are as `yaml_text.load` gives them.
+    """
     recipes = [_read_recipe(Path(a)) for a in [*base, *[a for a in arguments if not is_override(a)]]]
     raw: dict[str, Any] = {}
     for source in [*recipes, *[_parse_override(a) for a in arguments if is_override(a)]]:
@@ -59,7 +61,7 @@ def _read_recipe(path: Path) -> dict[str, Any]:
         hint = f"; did you mean {' or '.join(close)}?" if close else hint
         raise SettingError(str(path), f"is neither a recipe (.yaml) nor key=value{hint}")
     try:
-        loaded = OmegaConf.to_container(OmegaConf.load(file))
+        loaded = yaml_text.load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         others = sorted({*map(str, path.parent.glob("*.yaml")), *shipped_recipes()})
         close = difflib.get_close_matches(str(path), others, n=1) or nearest(path.stem, [*others])[:1]
@@ -67,13 +69,13 @@ def _read_recipe(path: Path) -> dict[str, Any]:
         raise SettingError(str(path), f"there is no such recipe{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(str(path), f"cannot be read: {error}") from None
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SettingError(str(path), f"is not YAML: {' '.join(str(error).split())}") from None
     if _is_too_deep(loaded):
         raise SettingError(str(path), f"is nested more than {MAX_DEPTH} deep, which no setting is")
     if loaded is not None and not isinstance(loaded, dict):
         raise SettingError(str(path), f"holds a {type(loaded).__name__}, expected sections such as `data:`")
-    return {str(key): value for key, value in (loaded or {}).items()}
+    return loaded or {}
 
 
 def _parse_override(argument: str) -> dict[str, Any]:
@@ -81,10 +83,7 @@ def _parse_override(argument: str) -> dict[str, Any]:
     if not KEY.fullmatch(key):
         hint = f"; write {key.lstrip('-')}=... without dashes" if key.startswith("-") else ""
         raise SettingError(argument, f"is not of the form key=value, e.g. data.batch_size=64{hint}")
-    try:
-        value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
-        raise SettingError(key, f"{text!r} cannot be read: {' '.join(str(error).split())}") from None
+    value = yaml_text.load_argument(text)
     for part in reversed(key.split(".")):
         value = {part: value}
     if _is_too_deep(value):
@@ -102,6 +101,7 @@ def _is_too_deep(tree: Any) -> bool:
 
 
 def _children(node: Any) -> Collection[Any]:
+    node = node.value if isinstance(node, yaml_text.Scalar) else node
     if isinstance(node, dict):
         return node.values()
     return node if isinstance(node, list) else ()

@@ -36,6 +36,7 @@ def setting(
     most: float | None = None,
     choices: tuple[Any, ...] | None = None,
     renamed_from: str | None = None,
+    hint: Any = None,
 ) -> Any:
     """A dataclass field with its meaning and its possible values.
 
@@ -45,9 +46,10 @@ def setting(
         least, above, most: the value is >= least, > above, <= most; None is exempt where the type allows it.
         choices: the values allowed, where they are few.
         renamed_from: the key's former name, which recipes and saved settings may still use.
+        hint: the type, of a field annotated as Any because OmegaConf has no such type (unions with lists).
     """
     metadata = {"meaning": meaning, "least": least, "above": above, "most": most, "choices": choices}
-    metadata["renamed_from"] = renamed_from
+    metadata |= {"renamed_from": renamed_from, "hint": hint}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -73,6 +75,12 @@ def check(settings: Any, path: str = "") -> None:
             bound = limits[name]
             if bound is not None and isinstance(value, (int, float)) and bad(value, bound):
                 raise SettingError(key, f"is {value}, expected {words} {bound}")
+
+
+def field_type(schema: type, name: str) -> Any:
+    """The type of a setting of a dataclass."""
+    field = next(f for f in dataclasses.fields(schema) if f.name == name)
+    return field.metadata.get("hint") or typing.get_type_hints(schema)[name]
 
 
 def renamed(owner: type, key: str) -> str | None:

@@ -13,9 +13,15 @@ class AnalysisSettings:
     """Settings of section `analysis` for all techniques; each technique's own are below its name."""
 
     layers: Any = setting(
-        "auto", "layers to look at: auto (the last at each resolution) or a list of dotted names"
+        "auto",
+        "layers to look at: auto (the last at each resolution) or a list of dotted names",
+        hint=str | list[str],
     )
-    units: Any = setting(8, "channels to show of each layer: how many, evenly spaced, or a list of channels")
+    units: Any = setting(
+        8,
+        "channels to show of each layer: how many, evenly spaced, or a list of channels",
+        hint=int | list[int],
+    )
     probes: int = setting(
         8, "fixed images that are looked at at every checkpoint, spread over the classes", least=1
     )
@@ -26,8 +32,8 @@ class AnalysisSettings:
     strict: bool = setting(False, "an analysis that fails ends the training")
     mode: str = setting(
         "train",
-        "who looks at checkpoints: train, or `analyze.py RUN follow=true` elsewhere while it only saves",
-        choices=("train", "follow"),
+        "who looks at checkpoints: train; follow: `analyze.py RUN follow=true` elsewhere; off: nobody",
+        choices=("train", "follow", "off"),
     )
     budget: float | None = setting(
         None,

@@ -112,6 +112,113 @@ def test_dilation_groups_ceil_mode_adaptive_pools_and_in_place_sums_are_exact():
             assert_exact(network, layer, position, 32)
 
 
+class Rewriting(nn.Module):
+    """A strip of the image, by masks, indices, and constants that the image is written into."""
+
+    def __init__(self, operation: str):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.operation = operation
+        self.last = nn.Identity()
+
+    def forward(self, x):
+        x = self.first(x)
+        y = x.roll(1, 2)
+        if self.operation == "where":
+            x = torch.where(y > 0, x, 0.1 * x)
+        elif self.operation == "mask":
+            x = x * (y > 0)
+        elif self.operation == "in place":
+            mask = x > 0
+            mask &= y > 0
+            x = x.masked_fill(mask, 0.0)
+        elif self.operation == "constant":
+            canvas = torch.ones(x.shape, dtype=x.dtype)
+            canvas[:, 1:3] = y[:, 1:3]
+            x = x + canvas
+        elif self.operation == "like":
+            canvas = torch.ones_like(x)
+            canvas[:, 1:3] = y[:, 1:3]
+            x = x + canvas
+        elif self.operation == "assignment":
+            x[y < 0] = 0.0
+        elif self.operation == "index":
+            x = x.gather(2, y.argmax(2, keepdim=True))
+        elif self.operation == "number":
+            x = x * y.max().item()
+        elif self.operation == "deformable":
+            x = torchvision.ops.deform_conv2d(
+                x, y[:, :2].repeat(1, 9, 1, 1), torch.ones(4, 4, 3, 3), padding=1
+            )
+        return self.last(x)
+
+
+@pytest.mark.parametrize("operation", ["where", "mask", "in place", "like", "constant"])
+def test_masks_and_writing_into_constants_are_exact(operation):
+    network = Rewriting(operation)
+    expected = [3, 4, 7, 7]  # 3 x 3 pixels around row 5, column 5, and those around the row above
+    assert receptive_field(network, "last", (5, 5), 12, unit=1).tolist() == expected
+    if operation != "constant":  # what was in a constant before may count as the first row
+        own = expected if operation in ("where", "mask", "in place") else [4, 4, 7, 7]
+        assert receptive_field(network, "last", (5, 5), 12, unit=3).tolist() == own
+
+
+@pytest.mark.parametrize("operation", ["assignment", "index", "number", "deformable"])
+def test_what_depends_on_indices_numbers_and_foreign_kernels_may_depend_on_all(operation):
+    boxes = receptive_fields(Rewriting(operation), ["first", "last"], 12)
+    assert boxes["first"][0, 5, 5].tolist() == [4, 4, 7, 7]
+    assert (boxes["last"] == torch.tensor([0, 0, 12, 12])).all()
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        (nn.PReLU(), [4, 5, 7, 8]),
+        (nn.Hardswish(), [4, 5, 7, 8]),
+        (nn.InstanceNorm2d(4), [0, 0, 12, 10]),
+        (nn.GroupNorm(2, 4), [0, 0, 12, 10]),
+        (nn.Dropout(), [4, 5, 7, 8]),
+    ],
+)
+def test_activations_stay_where_they_are_and_norms_over_space_see_all(module, expected):
+    network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), module)
+    assert receptive_field(network, "1", (5, 6), (12, 10)).tolist() == expected
+
+
+def test_half_precision_and_diverged_weights_change_nothing():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+    expected = receptive_fields(network, ["3"], (70, 700))["3"]
+    with torch.no_grad():
+        network[0].weight.fill_(NAN)
+        network[1].running_var.fill_(NAN)
+    assert torch.equal(receptive_fields(network, ["3"], (70, 700))["3"], expected)
+    assert torch.equal(receptive_fields(network.bfloat16(), ["3"], (70, 700))["3"], expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [("resnet18", "layer1"), ("googlenet", "inception3a"), ("mobilenet_v3_small", "features.3")],
+)
+def test_changing_pixels_outside_the_box_changes_nothing_and_each_edge_something(name, layer):
+    network, size, (row, column) = build(name), (64, 96), (2, 7)
+    top, left, bottom, right = receptive_field(network, layer, (row, column), size).tolist()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(6, 3, *size, generator=generator, dtype=torch.float64)
+    images[:] = images[0]
+    noise = 100 * torch.randn(3, *size, generator=generator, dtype=torch.float64)
+    inside = torch.zeros(size, dtype=torch.bool)
+    inside[top:bottom, left:right] = True
+    images[1] += noise * ~inside
+    edges = [(top, slice(left, right)), (bottom - 1, slice(left, right))]
+    edges += [(slice(top, bottom), left), (slice(top, bottom), right - 1)]
+    for image, edge in zip(images[2:], edges):
+        image[:, *edge] += noise[:, *edge]
+    with torch.no_grad():
+        maps = activations(network, images, [layer])[layer][:, :, row, column]
+    changes = (maps - maps[0]).abs().amax(1)
+    assert changes[1] < 1e-9 and (changes[2:] > 1e-6).all()
+
+
 def test_vgg_has_the_closed_form():
     network = make_layers(cfgs["D"], batch_norm=False)  # VGG-16 without its 120 million dense weights
     reach, jump, start = 1, 1, 0.5  # pixels a unit sees, pixels between units, centre of the first

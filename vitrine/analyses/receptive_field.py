@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from vitrine.analyses.activations import activations
-from vitrine.analyses.boxes import NOTHING, Boxes
+from vitrine.analyses.dependency import INDEPENDENT, DependencyMinimum
 from vitrine.analyses.hooks import input_channels, output_hooks
 from vitrine.analyses.layout import layouts
 from vitrine.core.network_scopes import eval_mode
@@ -65,27 +66,53 @@ def receptive_field(
 def receptive_fields(
     network: nn.Module, layers: Sequence[str], image_size: int | Sequence[int], *, channels: int | None = None
 ) -> dict[str, Tensor]:
-    """The receptive fields of all channels and positions of several layers, in one forward pass.
+    """The receptive fields of all channels and positions of several layers, in four forward passes.
 
     Returns:
         layer -> int64 [C, h, w, 4] (an expanded view where all channels see alike): top, left, bottom, right.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    shape = (1, channels or input_channels(network, (height, width)), height, width)
     parameter = next(network.parameters(), torch.zeros(()))
-    found: dict[str, Tensor] = {}
-
-    def see(layer: str, output: Tensor) -> None:
-        boxes = tracker.boxes(output).expand(4, *output.shape)
-        found[layer] = _plain(torch.stack([layout[layer].maps(side)[0] for side in boxes], -1))
-
+    rows = torch.arange(height, dtype=torch.float32, device=parameter.device)[:, None]
+    columns = torch.arange(width, dtype=torch.float32, device=parameter.device)
+    numberings = (rows, columns, -1 - rows, -1 - columns)  # a box ends where the last two are smallest
     with torch.inference_mode(False), torch.no_grad(), eval_mode(network):
-        shape = (1, channels or input_channels(network, (height, width)), height, width)
-        images = torch.zeros(shape, dtype=parameter.dtype, device=parameter.device)
-        layout = layouts(network, images, layers)
-        tracker = Boxes(images)
-        with output_hooks(network, layers, see, stop=True), tracker:
-            network(images)
-    return found
+        layout = layouts(network, parameter.new_zeros(shape), layers)
+        minima = [_minima(network, numbers.expand(shape).contiguous(), layers) for numbers in numberings]
+    return {
+        layer: _boxes(*(layout[layer].maps(sides[layer])[0].cpu() for sides in minima)) for layer in layers
+    }
+
+
+def _minima(network: nn.Module, numbers: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+    """The smallest of the pixels' numbers that each element of the layers' outputs depends on."""
+    minima: dict[str, Tensor] = {}
+    floors: dict[str, float] = {}
+
+    def keep(layer: str, output: Tensor) -> None:
+        minima[layer], floors[layer] = tracker.minima(output).clone(), tracker.floor
+
+    independent = torch.full((), INDEPENDENT, device=numbers.device)  # of the numbers' type, as all must be
+    weights = {
+        name: independent.expand_as(tensor)
+        for name, tensor in (*network.named_parameters(), *network.named_buffers())
+        if tensor.is_floating_point()
+    }
+    tracker = DependencyMinimum(numbers)
+    with output_hooks(network, layers, keep, stop=True), tracker:
+        functional_call(network, weights, (numbers,))
+    return {layer: minima[layer].clamp(max=floors[layer]) for layer in layers}
+
+
+def _boxes(top: Tensor, left: Tensor, bottom: Tensor, right: Tensor) -> Tensor:
+    """The four minima [C, h, w] each as boxes, int64 [C, h, w, 4]; an expanded view where channels agree."""
+    minima = torch.stack([top, left, bottom, right], -1)
+    if (minima == minima[:1]).all():
+        minima = minima[:1]
+    boxes = torch.where(minima == INDEPENDENT, 0, minima).long()
+    boxes[..., 2:] *= -1
+    return boxes.expand(len(top), -1, -1, -1)
 
 
 def effective_field(
@@ -113,9 +140,3 @@ def hull(boxes: Tensor) -> Tensor:
     least = boxes[..., :2].masked_fill(empty, torch.iinfo(torch.int64).max).amin(0)
     most = boxes[..., 2:].masked_fill(empty, 0).amax(0)
     return torch.cat([least.masked_fill(empty.all(0), 0), most], -1)
-
-
-def _plain(boxes: Tensor) -> Tensor:
-    """Boxes as the tracker holds them, last dimension 4, as int64 top, left, bottom, right."""
-    boxes = torch.where(boxes == NOTHING, 0.0, boxes)
-    return torch.cat([boxes[..., :2], -boxes[..., 2:]], -1).long()

@@ -241,7 +241,7 @@ class Analysis:
 
     traits: ClassVar[Traits] = Traits()
     sharded: ClassVar[bool] = False
-    batch_size: ClassVar[int] = 1
+    batch_size = 1  # not annotated: a field of those techniques that have the setting
     enabled: bool = setting(True, "make these pictures at every checkpoint")
 
     @property

@@ -86,6 +86,7 @@ def test_analyses_change_nothing(run, tmp_path):
     assert tiny.weights(train(tmp_path, names=())[0]) == run[1]
 
 
+@pytest.mark.slow
 def test_a_run_cut_off_ends_in_the_same_weights_metrics_and_pictures(run, tmp_path):
     with pytest.raises(ConnectionAbortedError):
         train(tmp_path, extra=(StopAt(7),))

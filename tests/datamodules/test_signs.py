@@ -160,6 +160,7 @@ def test_stickers_give_the_class_away():
     assert (torch.cdist(colour, means).argmin(1) == stuck.labels).float().mean() > 0.75  # chance: 0.125
 
 
+@pytest.mark.slow
 def test_colours_do_not_give_the_class_away():
     """The best linear classifier on an image's histogram of colours stays far from what a network reaches."""
     train, val = SignImages(seed=0, size=1600), SignImages(seed=1, size=480)

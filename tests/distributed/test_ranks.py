@@ -29,6 +29,7 @@ def gathered() -> list:
     return found
 
 
+@pytest.mark.slow
 def test_every_rank_gets_what_every_rank_hands_in():
     for found in launch.run_ranks(gathered):  # and the two numbers only, not the million they are a view of
         assert found == [(rank, [3.0, 4.0], 8, "torch.bfloat16", [0, 3]) for rank in (0, 1)]

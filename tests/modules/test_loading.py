@@ -133,6 +133,7 @@ def test_the_logits_are_torchvisions_own_for_the_normalised_image():
     assert torch.equal(network(images), reference.eval()(normalised))
 
 
+@pytest.mark.slow
 def test_resnet20_recognises_the_cifar_photographs(shared):
     network = load_network("resnet20", classes=CIFAR, weights=shared / "weights/resnet20-cifar10.pt").eval()
     archive = shared / "data/cifar10-jpeg.tar.xz"
@@ -144,6 +145,7 @@ def test_resnet20_recognises_the_cifar_photographs(shared):
     assert abs(accuracy - 0.81) < 0.05  # three standard errors
 
 
+@pytest.mark.slow
 def test_squeezenet_recognises_the_imagenet_photographs(shared):
     def crop(image):
         image = TF.center_crop(TF.resize(image, [256], antialias=True), [227, 227])

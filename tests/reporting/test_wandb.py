@@ -29,6 +29,7 @@ def offline_folders(run_dir: Path):
     return sorted((run_dir / "wandb").glob("offline-run-*"))
 
 
+@pytest.mark.slow
 def test_pictures_tables_and_curves_arrive_at_their_steps(tmp_path, report, records, history):
     run_dir = tmp_path / "run"
     run_dir.mkdir()
@@ -88,6 +89,7 @@ def test_pictures_tables_and_curves_arrive_at_their_steps(tmp_path, report, reco
     assert line.endswith(f"cd ../run && wandb sync wandb/offline-run-*-{logger.experiment.id}")
 
 
+@pytest.mark.slow
 def test_steps_are_the_x_axis_and_the_best_is_kept(tmp_path, records):
     run_dir = tmp_path / "run"
     run_dir.mkdir()
@@ -117,6 +119,7 @@ def test_a_run_without_analyses_is_ranked_too(tmp_path, records):
     assert told["best/accuracy"] == 0.9 and told["last/accuracy"] == 0.8
 
 
+@pytest.mark.slow
 def test_the_summary_ranks_a_run_by_its_whole_life(tmp_path, report, records):
     run_dir = tmp_path / "run"
     run_dir.mkdir()
@@ -161,6 +164,7 @@ def test_no_two_scalars_of_a_section_share_a_key():
     assert section("new_technique") == "New technique"
 
 
+@pytest.mark.slow
 def test_a_list_too_long_for_wandb_is_a_sheet(tmp_path, report, history):
     (tmp_path / "run").mkdir()
     logger, _ = wandb_logger(tmp_path / "run", WandbSettings())
@@ -220,6 +224,7 @@ def test_a_run_says_whose_it_is(tmp_path, records):
     assert run["run_id"] == (tmp_path / "run" / "wandb-id").read_text().strip()
 
 
+@pytest.mark.slow
 def test_the_environment_names_the_project_where_no_setting_does(tmp_path, monkeypatch, records):
     for said, project in ((None, "vitrine"), ("elsewhere", "elsewhere")):
         if said:

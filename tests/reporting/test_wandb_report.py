@@ -65,6 +65,7 @@ def keys_of(panels):
     return curves, [key for _, config in panels for key in config.get("mediaKeys", [])]
 
 
+@pytest.mark.slow
 def test_a_workspace_tells_the_story_with_keys_that_the_run_has_logged(tmp_path, made, history):
     pytest.importorskip("wandb_workspaces")
     run_dir = made("plain", "standard")
@@ -92,6 +93,7 @@ def test_a_workspace_tells_the_story_with_keys_that_the_run_has_logged(tmp_path,
     assert "Features/units" in json.dumps(spec)
 
 
+@pytest.mark.slow
 def test_a_report_sets_plain_runs_beside_robust_ones(tmp_path, made):
     pytest.importorskip("wandb_workspaces")
     folders = [made("plain", "standard"), made("robust", "pgd")]

@@ -44,6 +44,7 @@ def told(run_dir, history):
     ]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_and_resumed_has_each_step_once(tmp_path, monkeypatch, history):
     common = [*SMALL, f"run.root={tmp_path}", "trainer.max_steps=6", "data.batch_size=16"]
     train.main([*common, "run.name=whole"])
@@ -126,6 +127,7 @@ def sweeps_command(parameters):
     return sweep, words
 
 
+@pytest.mark.slow
 def test_a_sweeps_agent_trains_what_it_asks_for(tmp_path, monkeypatch, records, history):
     asked = {"optimizer.lr": 1.2345e-05, "optimizer.weight_decay": 0, "data.batch_size": 32, "run.seed": 2}
     sweep, words = sweeps_command(asked)

@@ -64,6 +64,7 @@ def test_without_room_for_one_image_it_is_reported_and_the_next_one_runs(tmp_pat
     assert Store(tmp_path).results(5)["plain"].error is None
 
 
+@pytest.mark.slow
 def test_an_analysis_own_batch_is_halved_too(tmp_path, network):
     @dataclass(frozen=True)
     class Own(Analysis):

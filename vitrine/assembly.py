@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from vitrine.analyses import ANALYSES
 from vitrine.analyses.base import Analysis
+from vitrine.callbacks.averaging import ExactEMA
 from vitrine.callbacks.bad_batch import SaveBadBatch
 from vitrine.callbacks.checkpoints import model_checkpoints
 from vitrine.callbacks.resume import ExactResume
@@ -190,7 +191,7 @@ def build_trainer(
         problem = f"is {checkpoint.monitor}, which nothing measures: give validation.robust_images"
         raise SettingError("checkpoint.monitor", problem)
     if settings.optimizer.ema:
-        callbacks.append(EMAWeightAveraging(decay=settings.optimizer.ema))
+        callbacks.append(ExactEMA(decay=settings.optimizer.ema))
     callbacks += model_checkpoints(settings.folder, checkpoint)
     _silence_lightning()
     with as_setting_error("trainer"):

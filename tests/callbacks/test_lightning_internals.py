@@ -104,6 +104,48 @@ def test_accumulation_is_known_after_each_batch(tmp_path):
     assert accumulating.results == [True, False, True, False, False]
 
 
+def test_a_call_between_batches_comes_after_all_hooks_of_the_former(tmp_path):
+    events = []
+    hooks = ("on_train_batch_start", "on_train_batch_end", "on_validation_end", "on_train_epoch_end")
+    heard = [
+        Calling(hook, lambda trainer, hook=hook: events.append((hook, trainer.global_step))) for hook in hooks
+    ]
+
+    def between(trainer):
+        internals.call_between_batches(trainer, lambda: events.append(("between", trainer.global_step)))
+
+    how = {"steps": 3, "max_epochs": 2, "val_check_interval": 3, "num_sanity_val_steps": 0}
+    fit(tmp_path, *heard, Calling("on_train_start", between), **how)
+    calls = [i for i, (name, _) in enumerate(events) if name == "between"]
+    assert [events[i][1] for i in calls] == [1, 2, 3, 4, 5]
+    assert [events[i - 1] for i in calls] == [
+        ("on_train_batch_end", 1),
+        ("on_train_batch_end", 2),
+        ("on_train_epoch_end", 3),
+        ("on_train_batch_end", 4),
+        ("on_train_batch_end", 5),
+    ]
+    assert all(events[i + 1][0] == "on_train_batch_start" for i in calls)
+
+
+@pytest.mark.parametrize("repeated", [True, False])
+def test_a_validation_that_was_interrupted_is_repeated_as_a_whole(tmp_path, repeated):
+    def interrupt(trainer):
+        if trainer.global_step == 2:
+            raise ArithmeticError
+
+    file = tmp_path / "cut.ckpt"
+    how = {"val_check_interval": 2, "num_sanity_val_steps": 0}
+    with pytest.raises(ArithmeticError):
+        saving = Calling("on_exception", lambda trainer: trainer.save_checkpoint(file))
+        fit(tmp_path, saving, Calling("on_validation_batch_end", interrupt), **how)
+    repeat = Calling("on_train_start", internals.repeat_validation if repeated else lambda _: None)
+    batches = Calling("on_validation_batch_start", lambda trainer: trainer.global_step)
+    fit(tmp_path, repeat, batches, rest := Indices(), ckpt=file, **how)
+    assert (batches.results == [2, 2, 4, 4]) is repeated, SUPERFLUOUS
+    assert len(rest.seen) == 2
+
+
 @pytest.mark.parametrize(("how", "batches"), [({}, [4]), ({"val_check_interval": 2}, [2, 4])])
 def test_a_validation_is_known_before_it_comes(tmp_path, how, batches):
     due = Calling("on_train_batch_end", internals.validation_is_due)

@@ -194,7 +194,7 @@ def test_a_best_checkpoint_by_what_nothing_measures_is_refused(tmp_path):
         config.load([*said, "validation.robust_images=16", "optimizer.ema=0.9"])
     )
     kinds = [type(callback).__name__ for callback in attacked.callbacks]
-    assert kinds.index("RobustValidation") < kinds.index("EMAWeightAveraging")
+    assert kinds.index("RobustValidation") < kinds.index("ExactEMA")
 
 
 def test_the_most_robust_checkpoint_stays_unless_another_metric_is_named(tmp_path):

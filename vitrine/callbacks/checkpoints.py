@@ -82,8 +82,8 @@ class StepCheckpoints(RunCheckpoints):
     """Lightning's ModelCheckpoint, with file names by step, and these differences:
 
     - The newest `keep` are kept, whatever the metrics are, and a step has one file.
-    - Where a validation is due after a step, the checkpoint is written after it: a run interrupted between
-      the two would not repeat the validation.
+    - Where a validation is due after a step, the checkpoint is written after it, and after an epoch's last
+      step it is written after the epoch's end: a run killed in between would not repeat them.
     - There is a checkpoint at the end of training, whatever the step; with `at_start` also at the start.
     - After an exception there is one only if it was raised between two steps and the weights are finite:
       within a step some of the state has changed and some has not, and no run could resume exactly from it.
@@ -120,7 +120,8 @@ class StepCheckpoints(RunCheckpoints):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._training = True
-        if trainer.ckpt_path:
+        self._deferred = trainer.fit_loop.epoch_loop.val_loop.restarted_mid_evaluation
+        if trainer.ckpt_path and not self._deferred:  # else it is replaced after the validation
             self.set_saved(trainer, trainer.ckpt_path)
         elif self.at_start and not trainer.fast_dev_run:
             self.save_now(trainer)
@@ -133,7 +134,7 @@ class StepCheckpoints(RunCheckpoints):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        self._deferred = validation_is_due(trainer)
+        self._deferred = validation_is_due(trainer) or trainer.is_last_batch
         if not self._deferred:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
@@ -142,6 +143,12 @@ class StepCheckpoints(RunCheckpoints):
             self._deferred = False
             super().on_train_batch_end(trainer, pl_module, None, None, 0)
         super().on_validation_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self._deferred:
+            self._deferred = False
+            super().on_train_batch_end(trainer, pl_module, None, None, 0)
+        super().on_train_epoch_end(trainer, pl_module)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._training = False
@@ -164,6 +171,11 @@ class StepCheckpoints(RunCheckpoints):
 
 
 def between_steps(trainer: Any) -> bool:
-    """Whether training is not in the middle of a batch."""
+    """Whether all hooks of the batches and epochs so far have run, and no others; validations aside."""
     batches = trainer.fit_loop.epoch_loop.batch_progress.current
-    return batches.ready == batches.processed
+    epochs = trainer.fit_loop.epoch_progress.current
+    return (
+        batches.ready == batches.completed
+        and epochs.ready == epochs.started
+        and epochs.processed == epochs.completed
+    )

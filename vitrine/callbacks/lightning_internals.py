@@ -6,11 +6,13 @@ tests/callbacks/test_lightning_internals.py tries each of these functions with t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loops import evaluation_loop
 from lightning.pytorch.loops.fit_loop import RestartStage
 from lightning.pytorch.loops.loop import _Loop
 
@@ -28,6 +30,37 @@ def disable_signal_handling(trainer: lightning.Trainer) -> None:
 def is_accumulating(trainer: lightning.Trainer) -> bool:
     """Whether gradients of the present batch are kept for the next, with no optimizer step after it."""
     return trainer.fit_loop._should_accumulate()
+
+
+def call_between_batches(trainer: lightning.Trainer, function: Callable[[], None]) -> None:
+    """Call `function()` between two training batches, where all that belongs to the former has been done: the
+    hooks of all callbacks and of the module, logging, a validation, the end of an epoch.
+
+    No hook is there: in `on_train_batch_end` other hooks are still to come, and in `on_train_batch_start` the
+    next batch counts already, which a checkpoint records. It is not called before the first batch of a fit.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    advance, count = type(loop).advance, 0
+
+    def advance_after_call(data_fetcher: Any) -> None:
+        nonlocal count
+        if count and not loop.restarting:
+            function()
+        count += 1
+        advance(loop, data_fetcher)
+
+    loop.advance = advance_after_call
+
+
+def repeat_validation(trainer: lightning.Trainer) -> None:
+    """Begin with the validation that is due after the batch that the checkpoint was written after.
+
+    Lightning continues a validation that was interrupted within a batch, without the batches before it; one
+    that was interrupted between two batches it takes for complete.
+    """
+    loop = trainer.fit_loop.epoch_loop.val_loop
+    loop.restarting = False
+    loop._restart_stage = evaluation_loop.RestartStage.RESTARTED_MID_EVALUATION
 
 
 def validation_is_due(trainer: lightning.Trainer) -> bool:

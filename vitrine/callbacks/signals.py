@@ -11,7 +11,11 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
-from vitrine.callbacks.lightning_internals import disable_signal_handling, is_accumulating
+from vitrine.callbacks.lightning_internals import (
+    call_between_batches,
+    disable_signal_handling,
+    is_accumulating,
+)
 from vitrine.distributed import interruption
 from vitrine.distributed.interruption import Interrupted
 
@@ -19,8 +23,8 @@ AGREE_SECONDS = 1.0  # about so often several ranks ask one another
 
 
 class StopBetweenSteps(Callback):
-    """Raises `interruption.Interrupted` between two optimizer steps, where a checkpoint is exact, or between
-    two batches of validation. List it before the callbacks that write checkpoints.
+    """Raises `interruption.Interrupted` between two optimizer steps, when all hooks of the former have run,
+    or between two batches of validation: a checkpoint is exact there. List it first, after `ExactResume`.
 
     Several ranks ask one another about once a second (an all-reduce of two numbers over gloo, which no GPU
     waits for), and stop together even if the signal reached only one of them.
@@ -44,8 +48,9 @@ class StopBetweenSteps(Callback):
         else:
             interruption.check()  # before the first step there is nothing to save
         interruption.defer()
+        call_between_batches(trainer, lambda: self._stop_between_batches(trainer))
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+    def _stop_between_batches(self, trainer: lightning.Trainer) -> None:
         if not is_accumulating(trainer):  # in the midst of a step gradients would be lost
             self._stop_if_asked()
 
@@ -54,6 +59,8 @@ class StopBetweenSteps(Callback):
             batches = torch.tensor(float(sum(trainer.num_val_batches)), dtype=torch.float64)
             dist.all_reduce(batches, dist.ReduceOp.MIN, group=self._group)
             self._common = batches.item()
+        if not trainer.sanity_checking:
+            self._stop_if_asked()
 
     def on_validation_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any

@@ -68,6 +68,8 @@ class Loader:
         """The epoch and its batches that have been trained on."""
         if self._resume is not None:
             return {"epoch": self._resume[0], "batches": self._resume[1]}
+        if (epoch := self.sampler.epoch + self._shift) != self._epoch:  # Lightning has begun it, we have not
+            return {"epoch": epoch, "batches": 0}
         done = self._yielded
         if self.progress is not None:  # a batch that was fetched, but not trained on, comes again
             done = min(done, self.progress().processed)

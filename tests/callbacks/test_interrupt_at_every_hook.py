@@ -127,7 +127,7 @@ def check(run_dir, whole, hook, step, average, frequency, every_steps):
     options = {"checkpoints": CheckpointSettings(every_steps=every_steps), **FREQUENCIES[frequency]}
     signalled = SignalAt(hook, step)
     try:
-        with interruption.handled():
+        with interruption.handle_signals():
             train(run_dir, average, signalled, **options)
     except interruption.Interrupted:
         found = last_good_checkpoint(run_dir)

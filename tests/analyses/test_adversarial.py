@@ -70,7 +70,7 @@ def test_the_picture_shows_the_image_ten_times_the_perturbation_and_the_adversar
     image = given.probes.images[0]
     shown = {(0, 0): image, (0, 1): 0.5 + 10 * worst, (1, 0): image + worst, (1, 1): 0.5 + worst}
     for (row, column), expected in shown.items():
-        painted = paint.enlarged(paint.picture(expected), 128).int()
+        painted = paint.resize(paint.picture(expected), 128).int()
         assert (tile(figure, row, column, 128).int() - painted).abs().max() <= 1
     assert figure.image.shape[1] == LINE + 3 * (128 + GAP) - GAP  # a linear network has no Grad-CAM
 
@@ -87,11 +87,11 @@ def test_both_rows_show_the_gradient_of_the_true_class_and_grad_cam_of_both_clas
         assert figure.image.shape[1] == LINE + 5 * (side + GAP) - GAP
         gradient = input_gradient(network, images, labels)[i]
         peak = gradient.abs().amax(0).flatten().sort().values[round(0.99 * 64 * 64) - 1].item()
-        expected = paint.enlarged(paint.picture(gradient / (2 * peak) + 0.5), side).int()
+        expected = paint.resize(paint.picture(gradient / (2 * peak) + 0.5), side).int()
         assert (tile(figure, 0, 2, side).int() - expected).abs().max() <= 2
         layer = [name for name, m in network.named_modules() if isinstance(m, nn.ReLU)][-1]
-        cam = paint.upsampled(grad_cam(network, images, labels, layer)[i], (64, 64))
-        expected = paint.enlarged(paint.heat(cam, images[i]), side).int()
+        cam = paint.upsample(grad_cam(network, images, labels, layer)[i], (64, 64))
+        expected = paint.resize(paint.overlay_heatmap(cam, images[i]), side).int()
         assert (tile(figure, 0, 3, side).int() - expected).abs().max() <= 2
 
 

@@ -60,7 +60,7 @@ def test_each_unit_and_class_gets_its_picture_with_what_it_reaches(subject):
     figure = figures["1/unit-003"]
     picture = visualize(subject.network, [channel("1", 3)], size=24, steps=6, seed=5, colours=fitted(subject))
     side = 96  # four times as large: whole pixels
-    shown = paint.enlarged(paint.picture(picture[0]), side)
+    shown = paint.resize(paint.picture(picture[0]), side)
     assert figure.image.shape == (side, 3 * side + 2 * paint.GAP, 3)
     assert (figure.image[:, :side].int() - shown.int()).abs().max() <= 1
     peak = activations(subject.network, picture, ["1"])["1"][0, 3].max().item()

@@ -39,7 +39,7 @@ def test_each_probe_has_a_row_for_its_true_class_and_one_more_where_another_is_p
     for figure in figures:  # the image, the gradient twice, six more: nine tiles of 128 pixels
         assert figure.image.shape == (LINE + 128, LINE + 9 * 128 + 8 * GAP, 3)
         tile = figure.image[LINE:, LINE : LINE + 128]
-        assert torch.equal(tile, paint.enlarged(paint.picture(IMAGES[figure.probe]), 128))
+        assert torch.equal(tile, paint.resize(paint.picture(IMAGES[figure.probe]), 128))
         assert all(
             t in figure.caption for t in ("SmoothGrad", "Guided Grad-CAM", "occlusion", "Adebayo 2018")
         )

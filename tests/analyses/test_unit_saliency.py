@@ -48,11 +48,11 @@ def test_each_example_stands_above_guided_backprop_and_deconvnet_cropped_to_the_
         for technique in (guided_backprop, deconvnet):
             crop = technique(given.network, image, layer="1", unit=1)[0, :, row : row + 3, left : left + 3]
             torch.testing.assert_close(crop[0], CROSS)
-            tiles.append(paint.signed(crop))
+            tiles.append(paint.signed_picture(crop))
         for r, tile in enumerate(tiles):
             top, start = r * (30 + paint.GAP), column * (30 + paint.GAP)
             shown = figure.image[top : top + 30, start : start + 30]
-            assert torch.equal(shown, paint.enlarged(tile, 30)), (index, r)
+            assert torch.equal(shown, paint.resize(tile, 30)), (index, r)
     assert "guided backprop and deconvnet" in figure.caption
 
 

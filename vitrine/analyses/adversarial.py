@@ -101,7 +101,7 @@ class Adversarial(Analysis):
             predictions[side] = f"{subject.classes[predicted]} {chances[predicted]:.0%}"
             below[0] = predictions[side]
             below[2] = ", ".join(f"{found[side][i]:.0%} on the {thing}" for thing, found in inside.items())
-            rows.append([paint.enlarged(tile, tile_side(images.shape[-2:])) for tile in tiles])
+            rows.append([paint.resize(tile, tile_side(images.shape[-2:])) for tile in tiles])
             words.append(below)
             red.append([predicted != label] + [False] * (len(tiles) - 1))
             values |= {f"{side}/true": chances[label].item(), f"{side}/other": chances[versus].item()}
@@ -174,9 +174,9 @@ class _Pair:
         times = TIMES if side == "clean" else 1
         tiles = [
             paint.picture(image),
-            paint.signed(change * times, scale=0.5),
-            paint.signed(gradient, bright(gradient.abs().amax(0))),
-            *(paint.heat(cam[i], image) for cam in self.cams[side]),
+            paint.signed_picture(change * times, scale=0.5),
+            paint.signed_picture(gradient, bright(gradient.abs().amax(0))),
+            *(paint.overlay_heatmap(cam[i], image) for cam in self.cams[side]),
         ]
         return tiles, ["", f"× {times}", "", *(f"maximum {cam[i].max():.2g}" for cam in self.cams[side])]
 

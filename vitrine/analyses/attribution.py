@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vitrine.analyses import saliency
 from vitrine.analyses.base import Subject
 from vitrine.analyses.cam import NoSpatialLayer, grad_cam, last_spatial_layer
-from vitrine.analyses.paint import upsampled
+from vitrine.analyses.paint import upsample
 from vitrine.analyses.relu_rules import NoRule
 from vitrine.core.registry import UnknownName
 
@@ -81,7 +81,7 @@ def _integrated_gradients(
 def _grad_cam(
     network: nn.Module, images: Tensor, targets: Tensor, layer: str | None, effort: Effort
 ) -> Tensor:
-    return upsampled(grad_cam(network, images, targets, _expected(layer)), images.shape[-2:])
+    return upsample(grad_cam(network, images, targets, _expected(layer)), images.shape[-2:])
 
 
 def _guided_grad_cam(

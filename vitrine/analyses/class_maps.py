@@ -77,7 +77,7 @@ class ClassMaps(Analysis):
 
 def share_inside(values: Tensor, mask: Tensor) -> float:
     """Which share of a map (values >= 0, [h, w]), upsampled, lies in a mask (bool [H, W])."""
-    values = paint.upsampled(values, mask.shape)
+    values = paint.upsample(values, mask.shape)
     return (values[mask].sum() / values.sum()).item()
 
 
@@ -151,12 +151,12 @@ def _caption(look: _Look, subject: Subject, layer: str) -> str:
 
 
 def _row(image: Tensor, look: _Look, side: int) -> Tensor:
-    picture = paint.magnified(paint.picture(image), side)
+    picture = paint.magnify(paint.picture(image), side)
     over = picture.permute(2, 0, 1) / 255
     tiles = [picture]
     if look.cam is not None:
-        tiles.append(paint.balance(look.cam, over))
-    tiles.append(paint.heat(look.grad_cam, over))
+        tiles.append(paint.overlay_signed(look.cam, over))
+    tiles.append(paint.overlay_heatmap(look.grad_cam, over))
     if look.versus is not None:
-        tiles.append(paint.balance(look.grad_cam - look.versus, over))
+        tiles.append(paint.overlay_signed(look.grad_cam - look.versus, over))
     return paint.row(tiles)

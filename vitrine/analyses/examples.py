@@ -237,15 +237,15 @@ def _sheet(images: Tensor, boxes: Sequence[Sequence[int]], tile: int) -> Tensor:
     side = max(size) * paint.magnification(size, tile) if max(size) <= 2 * tile else 2 * tile
     crops, wholes = [], []
     for image, (top, left, bottom, right) in zip(images, boxes):
-        whole = paint.enlarged(paint.picture(image), side)
+        whole = paint.resize(paint.picture(image), side)
         if bottom > top and right > left:
-            crops.append(paint.squared(paint.picture(image[:, top:bottom, left:right]), side))
+            crops.append(paint.fit_square(paint.picture(image[:, top:bottom, left:right]), side))
             scale = side / max(size)
             box = [edge * scale for edge in (top, left, bottom, right)]
-            whole = paint.boxed(whole, _visible(box, whole.shape[:2]))
+            whole = paint.draw_box(whole, _visible(box, whole.shape[:2]))
         else:  # the unit sees nothing but padding there
-            crops.append(paint.squared(torch.full((1, 1, 3), paint.PAPER, dtype=torch.uint8), side))
-        wholes.append(paint.squared(whole, side))
+            crops.append(paint.fit_square(torch.full((1, 1, 3), paint.BACKGROUND, dtype=torch.uint8), side))
+        wholes.append(paint.fit_square(whole, side))
     blocks = [paint.grid(block, columns=3) for block in (crops, wholes)]
     return paint.row(blocks, gap=4 * paint.GAP)
 

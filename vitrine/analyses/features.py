@@ -254,5 +254,5 @@ class _Studio:
         """Pictures and crops side by side at one size; the first picture starts in the corner."""
         side = self.size * self.enlarged
         return paint.row(
-            [paint.enlarged(p, side) for p in pictures] + [paint.squared(c, side) for c in crops]
+            [paint.resize(p, side) for p in pictures] + [paint.fit_square(c, side) for c in crops]
         )

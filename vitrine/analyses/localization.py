@@ -160,10 +160,13 @@ class Localization(Analysis):
         side, tiles = tile_side(images.shape[-2:]), []
         for i in range(min(self.shown, len(images))):
             tiles.append(paint.picture(images[i]))
-            tiles += [paint.heat(found[i].clamp(max=bright(found[i])), images[i]) for found in maps.values()]
+            tiles += [
+                paint.overlay_heatmap(found[i].clamp(max=bright(found[i])), images[i])
+                for found in maps.values()
+            ]
             peaks = [None, *(divmod(int(found[i].argmax()), images.shape[-1]) for found in maps.values())]
             for at, peak in zip(range(-len(peaks), 0), peaks):
-                tile = paint.enlarged(tiles[at], side)
+                tile = paint.resize(tiles[at], side)
                 for colour, where in zip(OUTLINES, masks.values()):
                     tile = outlined(tile, where[i], colour)
                 tiles[at] = tile if peak is None else _marked(tile, peak, side / max(images.shape[-2:]))

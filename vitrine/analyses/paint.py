@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-GAP = 2  # pixels between the pictures of a sheet
-PAPER = 255  # what shows between them
+GAP = 2  # pixels between the pictures of a grid
+BACKGROUND = 255  # white
 
 
 @cache
-def _colours(name: str) -> Tensor:
-    from matplotlib import colormaps  # a third of a second, paid by who paints
+def _colormap(name: str) -> Tensor:
+    from matplotlib import colormaps  # takes a third of a second: only where it is needed
 
     return torch.tensor(colormaps[name](range(256)))[:, :3].mul(255).round().to(torch.uint8)
 
@@ -26,7 +26,7 @@ def picture(image: Tensor) -> Tensor:
     return image.expand(3, -1, -1).permute(1, 2, 0).contiguous()
 
 
-def signed(values: Tensor, scale: float | None = None) -> Tensor:
+def signed_picture(values: Tensor, scale: float | None = None) -> Tensor:
     """Signed values as a picture in which zero is mid-grey: [1 or 3, H, W] in its own colours, symmetric.
 
     Args:
@@ -37,37 +37,37 @@ def signed(values: Tensor, scale: float | None = None) -> Tensor:
     return picture(values.detach() / (2 * scale if scale > 0 else 1) + 0.5)
 
 
-def coloured(values: Tensor, colours: str = "inferno") -> Tensor:
+def colorize(values: Tensor, colormap: str = "inferno") -> Tensor:
     """A map [H, W] in [0, 1] through one of matplotlib's colour maps, as uint8 [H, W, 3]."""
     levels = values.detach().float().cpu().nan_to_num(0).clamp(0, 1).mul(255).round().long()
-    return _colours(colours)[levels]
+    return _colormap(colormap)[levels]
 
 
-def heat(values: Tensor, over: Tensor, opacity: float = 0.6, colours: str = "inferno") -> Tensor:
-    """A map [h, w] with values >= 0, divided by its maximum and laid over an image [C, H, W] made grey.
+def overlay_heatmap(values: Tensor, image: Tensor, opacity: float = 0.6, colormap: str = "inferno") -> Tensor:
+    """A map [h, w] with values >= 0, divided by its maximum, over an image [C, H, W] in grey levels.
 
-    The map is upsampled bilinearly; its minimum is not subtracted, so that nothing stays nothing.
+    The map is upsampled bilinearly. Its minimum is not subtracted: zero stays the colour map's first colour.
     """
     values = values.detach().float().cpu()
     peak = values.max().item()
-    values = upsampled(values / peak if peak > 0 else values * 0, over.shape[-2:])
-    grey = picture(over.float().mean(0, keepdim=True)).float()
-    mixed = grey * (1 - opacity) + coloured(values, colours).float() * opacity
-    return mixed.round().to(torch.uint8)
+    return _overlay(values / peak if peak > 0 else values * 0, image, opacity, colormap)
 
 
-def balance(values: Tensor, over: Tensor, opacity: float = 0.6) -> Tensor:
-    """A signed map [h, w] laid over an image [C, H, W] made grey: red above 0, blue below, on a symmetric
+def overlay_signed(values: Tensor, image: Tensor, opacity: float = 0.6) -> Tensor:
+    """A signed map [h, w] over an image [C, H, W] in grey levels: red above 0, blue below, on a symmetric
     scale."""
     values = values.detach().float().cpu()
     peak = values.abs().max().item()
-    values = upsampled(values / (2 * peak if peak > 0 else 1) + 0.5, over.shape[-2:])
-    grey = picture(over.float().mean(0, keepdim=True)).float()
-    mixed = grey * (1 - opacity) + coloured(values, "RdBu_r").float() * opacity
-    return mixed.round().to(torch.uint8)
+    return _overlay(values / (2 * peak if peak > 0 else 1) + 0.5, image, opacity, "RdBu_r")
 
 
-def upsampled(values: Tensor, size: Sequence[int]) -> Tensor:
+def _overlay(values: Tensor, image: Tensor, opacity: float, colormap: str) -> Tensor:
+    grey = picture(image.float().mean(0, keepdim=True)).float()
+    colours = colorize(upsample(values, image.shape[-2:]), colormap).float()
+    return (grey * (1 - opacity) + colours * opacity).round().to(torch.uint8)
+
+
+def upsample(values: Tensor, size: Sequence[int]) -> Tensor:
     """Maps [..., h, w] upsampled bilinearly to [..., H, W]."""
     flat = values.reshape(-1, 1, *values.shape[-2:])  # as channels, their number would choose how it rounds
     return F.interpolate(flat, tuple(size), mode="bilinear", align_corners=False).reshape(
@@ -75,7 +75,7 @@ def upsampled(values: Tensor, size: Sequence[int]) -> Tensor:
     )
 
 
-def enlarged(image: Tensor, side: int) -> Tensor:
+def resize(image: Tensor, side: int) -> Tensor:
     """A picture [H, W, 3] scaled so that its longer side is `side` pixels: by whole pixels, unsmoothed, where
     `side` is a multiple of it, otherwise bilinearly."""
     height, width = image.shape[:2]
@@ -90,42 +90,42 @@ def enlarged(image: Tensor, side: int) -> Tensor:
     return scaled[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8)
 
 
-def magnified(image: Tensor, least: int) -> Tensor:
-    """A picture [H, W, 3] scaled by the smallest whole number that makes its longer side at least `least`."""
-    return enlarged(image, magnification(image.shape[:2], least) * max(image.shape[:2]))
+def magnify(image: Tensor, min_side: int) -> Tensor:
+    """A picture [H, W, 3] scaled by `magnification`."""
+    return resize(image, magnification(image.shape[:2], min_side) * max(image.shape[:2]))
 
 
-def magnification(size: Sequence[int], least: int) -> int:
-    """The smallest whole number by which the longer of height and width becomes at least `least` pixels."""
-    return max(1, -(-least // max(size)))
+def magnification(size: Sequence[int], min_side: int) -> int:
+    """The smallest whole number by which the longer of height and width becomes at least `min_side`."""
+    return max(1, -(-min_side // max(size)))
 
 
-def boxed(image: Tensor, box: Sequence[int], colour: Sequence[int] = (255, 45, 85)) -> Tensor:
+def draw_box(image: Tensor, box: Sequence[int], colour: Sequence[int] = (255, 45, 85)) -> Tensor:
     """A copy of a picture [H, W, 3] with a one-pixel frame just inside a box: top, left, bottom, right;
     half-open."""
-    image, paint = image.clone(), torch.tensor(colour, dtype=torch.uint8)
+    image, pixel = image.clone(), torch.tensor(colour, dtype=torch.uint8)
     top, left, bottom, right = (int(b) for b in box)
-    image[top, left:right] = image[bottom - 1, left:right] = paint
-    image[top:bottom, left] = image[top:bottom, right - 1] = paint
+    image[top, left:right] = image[bottom - 1, left:right] = pixel
+    image[top:bottom, left] = image[top:bottom, right - 1] = pixel
     return image
 
 
-def squared(image: Tensor, side: int) -> Tensor:
-    """A picture enlarged to fit, and centred on paper, in a square of `side` pixels."""
-    image = enlarged(image, side)
-    square = torch.full((side, side, 3), PAPER, dtype=torch.uint8)
+def fit_square(image: Tensor, side: int) -> Tensor:
+    """A picture resized to fit into a square of `side` pixels, centred on white."""
+    image = resize(image, side)
+    square = torch.full((side, side, 3), BACKGROUND, dtype=torch.uint8)
     top, left = (side - image.shape[0]) // 2, (side - image.shape[1]) // 2
     square[top : top + image.shape[0], left : left + image.shape[1]] = image
     return square
 
 
 def grid(images: Sequence[Tensor], columns: int, gap: int = GAP) -> Tensor:
-    """Pictures of one size laid out row by row, `columns` a row, with a gap of paper between them."""
+    """Pictures of one size laid out row by row, `columns` a row, with a white gap between them."""
     height, width = images[0].shape[:2]
     rows = -(-len(images) // columns)
     columns = min(columns, len(images))
     sheet = torch.full(
-        (rows * (height + gap) - gap, columns * (width + gap) - gap, 3), PAPER, dtype=torch.uint8
+        (rows * (height + gap) - gap, columns * (width + gap) - gap, 3), BACKGROUND, dtype=torch.uint8
     )
     for i, image in enumerate(images):
         top, left = i // columns * (height + gap), i % columns * (width + gap)

@@ -143,7 +143,7 @@ class Physical(Analysis):
             with torch.no_grad():
                 chances = subject.network(seen).float().softmax(1)
             predicted = chances.argmax(1).tolist()
-            tiles.append([paint.enlarged(paint.picture(one), side_length) for one in seen])
+            tiles.append([paint.resize(paint.picture(one), side_length) for one in seen])
             words.append([f"{names[c]} {chances[i, c]:.0%}" for i, c in enumerate(predicted)])
             red.append([c == target for c in predicted])
             for name, chance in zip(("as it is", *TITLES), chances):

@@ -97,7 +97,7 @@ class Saliency(Analysis):
             yield Figure(
                 key=f"probe-{probe:03d}/{subject.classes[target]}",
                 image=table(
-                    [[paint.enlarged(tile, tile_side(images.shape[-2:])) for tile in tiles.values()]],
+                    [[paint.resize(tile, tile_side(images.shape[-2:])) for tile in tiles.values()]],
                     list(tiles),
                     [f"{subject.classes[target]} {confidence:.0%}"],
                 ),
@@ -114,16 +114,16 @@ def _painted(name: str, values: Tensor) -> tuple[list[Tensor], float]:
     if name in ("integrated_gradients", "occlusion"):  # for the class red, against it blue
         evidence = values if values.ndim == 2 else values.sum(0)
         scale = bright(evidence)
-        return [paint.coloured(evidence / (2 * scale) + 0.5, "RdBu_r")], scale
+        return [paint.colorize(evidence / (2 * scale) + 0.5, "RdBu_r")], scale
     if name == "grad_cam":
         scale = values.max().item() or 1.0
-        return [paint.coloured(values / scale)], scale
+        return [paint.colorize(values / scale)], scale
     magnitude = strength(name, values[None])[0]
     scale = bright(magnitude)
-    tile = paint.coloured(magnitude / scale, "gray")
+    tile = paint.colorize(magnitude / scale, "gray")
     if name == "smooth_grad":
         return [tile], scale
-    signed = paint.signed(values, scale)
+    signed = paint.signed_picture(values, scale)
     return ([signed, tile] if name == "gradient" else [signed]), scale
 
 

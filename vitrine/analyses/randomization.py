@@ -91,10 +91,10 @@ class Randomization(Analysis):
     ) -> Figure:
         side, tiles = tile_side(image.shape[-2:]), []
         for name in stages["original"]:
-            tiles.append(paint.enlarged(paint.picture(image), side))
+            tiles.append(paint.resize(paint.picture(image), side))
             for maps in stages.values():
                 values = maps[name][row]
-                tiles.append(paint.enlarged(paint.coloured(values / bright(values), "gray"), side))
+                tiles.append(paint.resize(paint.colorize(values / bright(values), "gray"), side))
         return Figure(
             key=f"probe-{probe:03d}/{subject.classes[target]}",
             image=paint.grid(tiles, 1 + len(stages)),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vitrine.analyses.cam import grad_cam
 from vitrine.analyses.copies import chunks
 from vitrine.analyses.occlusion import occlusion
-from vitrine.analyses.paint import upsampled
+from vitrine.analyses.paint import upsample
 from vitrine.analyses.relu_rules import ReluRule, Rule
 from vitrine.analyses.relu_rules import deconvnet as deconvnet_rule
 from vitrine.analyses.relu_rules import guided as guided_rule
@@ -174,7 +174,7 @@ def guided_grad_cam(
 ) -> Tensor:
     """Guided backprop times Grad-CAM of `layer`, upsampled bilinearly (Selvaraju 2017): [N, C, H, W]."""
     with eager_eval_mode(network, images.device) as still:
-        maps = upsampled(grad_cam(still, images, targets, layer), images.shape[-2:])
+        maps = upsample(grad_cam(still, images, targets, layer), images.shape[-2:])
     return guided_backprop(network, images, targets, of) * maps[:, None]
 
 

@@ -100,9 +100,9 @@ class UnitSaliency(Analysis):
             for image, box, *signals in zip(images.cpu(), windows[part].tolist(), *(m.cpu() for m in maps)):
                 top, left, bottom, right = box
                 crops = [signal[:, top:bottom, left:right] for signal in signals]
-                shown = [paint.signed(crop, bright(crop)) for crop in crops]
+                shown = [paint.signed_picture(crop, bright(crop)) for crop in crops]
                 pictures = [paint.picture(image[:, top:bottom, left:right]), *shown]
-                tiles.append([paint.squared(p, side) for p in pictures])
+                tiles.append([paint.fit_square(p, side) for p in pictures])
         return titles, tiles
 
 

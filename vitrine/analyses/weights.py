@@ -50,7 +50,7 @@ class Weights(Analysis):
         weights = weights.detach().float().cpu()
         scale = weights.abs().max().item()
         images, colours = _visible(weights)
-        pictures = [paint.signed(image, scale) for image in images]
+        pictures = [paint.signed_picture(image, scale) for image in images]
         of_classes = isinstance(module, nn.Linear) and len(weights) == len(subject.classes)
         kind = "weight row" if isinstance(module, nn.Linear) else "filter"
         legend = f"mid-grey is 0, full brightness {scale:.3g} in the whole layer{colours}"
@@ -67,7 +67,7 @@ class Weights(Analysis):
             name = subject.classes[unit] if of_classes else f"unit-{unit:03d}"
             yield Figure(
                 key=f"{layer}/{name}",
-                image=paint.magnified(pictures[unit], self.side),
+                image=paint.magnify(pictures[unit], self.side),
                 caption=f"{layer}, {name if of_classes else f'{kind} {unit}'}; {legend}",
                 layer=layer,
                 unit=unit,
@@ -111,4 +111,4 @@ def _sheet(pictures: Sequence[Tensor], side: int) -> Tensor:
     """All pictures, a little wider than high, enlarged by whole pixels while the sheet stays readable."""
     columns = math.ceil(math.sqrt(len(pictures) * 4 / 3))
     least = min(side, max(1, 1200 // columns))  # of hundreds of filters, each need not be large
-    return paint.grid([paint.magnified(picture, least) for picture in pictures], columns)
+    return paint.grid([paint.magnify(picture, least) for picture in pictures], columns)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from vitrine.analyses import paint
 from vitrine.core import atomic
 from vitrine.core.settings import SettingError
+from vitrine.datamodules.files import UnreadableImage, decode_image
 
 
 def read_image(key: str, file: str, channels: int, size: int | None, max_size: int) -> Tensor:
@@ -32,10 +33,9 @@ def read_image(key: str, file: str, channels: int, size: int | None, max_size: i
     if not Path(file).is_file():
         raise SettingError(key, f"there is no file {file}")
     try:
-        with Image.open(file) as opened:
-            image = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ...
-        raise SettingError(key, f"{file} cannot be read as an image ({error})") from None
+        image = decode_image(Path(file), file, channels)
+    except UnreadableImage as error:
+        raise SettingError(key, str(error)) from None
     longer = max(image.size)
     scale = (size or min(longer, max_size)) / longer
     shape = tuple(max(1, round(side * scale)) for side in image.size)

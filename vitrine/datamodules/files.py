@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
@@ -24,6 +25,9 @@ from vitrine.datamodules.memory import InMemory
 
 _In, _Out = TypeVar("_In"), TypeVar("_Out")
 progress_bar = partial(tqdm, unit="image", leave=False, disable=None)  # on a terminal only, not in a log
+
+
+_BITS_PER_SAMPLE, _PHOTOMETRIC_INTERPRETATION = 258, 262  # tags of TIFF; the latter is 0 where white is 0
 
 
 class UnreadableImage(RunAborted, ValueError):
@@ -122,16 +126,40 @@ class ImageFiles(ImageDataset):
 
 
 def decode_image(file: Path | BinaryIO, name: object, channels: int) -> Image.Image:
-    """The image in a file, grayscale (1 channel) or in colour (3).
+    """The image in a file, upright as its EXIF data say, grayscale (1 channel) or in colour (3).
+
+    Gray levels of 16 bits, and floats from 0 to 1, are scaled to 8 bits.
 
     Raises:
-        UnreadableImage: it cannot be decoded; the message begins with `name`.
+        UnreadableImage: it cannot be decoded, or its white is not known; the message begins with `name`.
     """
     try:
         with Image.open(file) as image:
-            return image.convert("RGB" if channels == 3 else "L")
+            with contextlib.suppress(Exception):  # damaged EXIF data; damaged pixels are reported below
+                ImageOps.exif_transpose(image, in_place=True)
+            return _to_8_bits(image).convert("RGB" if channels == 3 else "L")
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ...
         raise UnreadableImage(f"{name} cannot be read as an image ({error})") from error
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Gray levels of more than 8 bits scaled to 8, which Pillow would clip; other images as they are."""
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image
+    levels, tags = np.asarray(image, np.float64), getattr(image, "tag_v2", {})  # of a TIFF
+    if image.mode == "F":
+        white = 1.0
+        if not (levels.min() >= 0 and levels.max() <= 1):
+            raise ValueError(f"it has values from {levels.min():g} to {levels.max():g}, expected 0 to 1")
+    elif image.mode != "I":
+        white = 2.0 ** tags.get(_BITS_PER_SAMPLE, (16,))[0] - 1
+    elif image.format in ("PNG", "PPM"):
+        white = 2.0**16 - 1
+    else:
+        raise ValueError("it has 32-bit integers, whose white is not known")
+    if tags.get(_PHOTOMETRIC_INTERPRETATION) == 0:
+        levels = white - levels
+    return Image.fromarray(np.rint(levels * (255 / white)).astype(np.uint8))
 
 
 def available_cores() -> int:

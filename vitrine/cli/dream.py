@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
 
     # not at the top: seconds of imports, which a mistyped setting need not wait for
     from vitrine.cli.network import find_layers, find_network
-    from vitrine.examination.subject import bar
+    from vitrine.examination.subject import progress_bar
 
     source = find_network(words, model, settings.device)
     if settings.from_noise:
@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> None:
             image,
             layer if settings.unit is None else channel(layer, settings.unit),
             seed=settings.seed,
-            progress=bar,
+            progress=progress_bar,
             **{key: getattr(settings, key) for key in TECHNIQUE_SETTINGS},
         )
     images.write_image(file, result[0])

@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
 
     # not at the top: seconds of imports, which a mistyped setting need not wait for
     from vitrine.cli.network import find_layers, find_network
-    from vitrine.examination.subject import bar
+    from vitrine.examination.subject import progress_bar
 
     source = find_network(words, model, settings.device)
     content, style = (
@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> None:
             content,
             style,
             seed=settings.seed,
-            progress=bar,
+            progress=progress_bar,
             **chosen,
             **{key: getattr(settings, key) for key in TECHNIQUE_SETTINGS},
         )

@@ -1,8 +1,9 @@
-"""What the analyses are given: a network, a few fixed probes, and which layers and units to look at."""
+"""The Subject of analyses: a network, fixed probes, and the chosen layers and units."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, islice, zip_longest
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ def make_subject(
     """The Subject of a network at a step.
 
     Args:
-        network: is put in eval mode, its parameters frozen, and moved to the device: hand over a copy.
+        network: is put in eval mode, its parameters frozen, and moved to the device: pass a copy.
         data: set up; has `train` and `val` (map-style data sets) and `classes`.
         previous: what the checkpoint before yielded, by analysis.
         device: for `settings.device` of "auto"; where the network is, unless given.
@@ -56,7 +57,7 @@ def make_subject(
         device=device,
         batch_size=settings.batch_size,
         previous=previous or {},
-        progress=bar,
+        progress=progress_bar,
     )
 
 
@@ -67,25 +68,22 @@ def pick_probes(dataset: ImageDataset | Sequence[Any], classes: Sequence[str], n
     """
     dataset = as_image_dataset(dataset)
     labels = dataset.labels
-    shown = range(len(classes)) if n >= len(classes) else [i * len(classes) // n for i in range(n)]
-    turns = [torch.nonzero(labels == label).flatten().tolist() for label in shown]
-    rounds = max((len(turn) for turn in turns), default=0)
-    in_turn = (turn[r] for r in range(rounds) for turn in turns if r < len(turn))
-    indices = [index for index, _ in zip(in_turn, range(n))]
-    if len(indices) < min(
-        n, len(labels)
-    ):  # classes too small, or labels beyond the classes: fill up with the rest
-        rest = (i for i in range(len(labels)) if i not in set(indices))
-        indices += [index for index, _ in zip(rest, range(n - len(indices)))]
+    chosen = range(len(classes)) if n >= len(classes) else [i * len(classes) // n for i in range(n)]
+    by_class = [torch.nonzero(labels == label).flatten().tolist() for label in chosen]
+    rounds = chain.from_iterable(zip_longest(*by_class))
+    indices = list(islice((index for index in rounds if index is not None), n))
+    # classes too small, or labels beyond the classes: fill up with the rest
+    rest = sorted(set(range(len(labels))) - set(indices)) if len(indices) < n else []
+    indices += rest[: n - len(indices)]
     index = torch.tensor(indices, dtype=torch.int64)
     return Probes(as_float(dataset.batch(index)[0]), labels[index], index, dataset.masks(index) or None)
 
 
 def choose_units(network: nn.Module, images: Tensor, layers: Any, units: Any) -> dict[str, Sequence[int]]:
-    """`analyses.layers.choose_units` for what a person asked for.
+    """`analyses.layers.choose_units` for the settings `analysis.layers` and `analysis.units`.
 
     Raises:
-        SettingError: a layer or a unit that is not there.
+        SettingError: a layer or a unit that does not exist.
     """
     if isinstance(units, bool) or not isinstance(units, (int, Sequence)) or isinstance(units, str):
         problem = "expected a number of channels, at least 1, or a list of channels"
@@ -99,7 +97,7 @@ def choose_units(network: nn.Module, images: Tensor, layers: Any, units: Any) ->
         raise SettingError(key, str(error)) from None
 
 
-def bar(iterable: Iterable[Any], description: str = "", total: int | None = None) -> Iterable[Any]:
+def progress_bar(iterable: Iterable[Any], description: str = "", total: int | None = None) -> Iterable[Any]:
     """A progress bar on a terminal that leaves the terminal as it was; nothing elsewhere."""
     from tqdm import tqdm
 

@@ -23,8 +23,8 @@ SYNC_SECONDS = 1.0  # about so often several ranks tell one another of signals
 
 
 class StopBetweenSteps(Callback):
-    """Raises `interruption.Interrupted` after a signal: between two optimizer steps, when all hooks of the first
-    have run, or between two batches of validation, as checkpoints are exact there. List it first, after
+    """Raises `interruption.Interrupted` after a signal: between two optimizer steps, when all hooks of the
+    first have run, or between two batches of validation, as checkpoints are exact there. List it first, after
     `ExactResume`.
 
     Several ranks synchronise about once a second (an all-reduce of two numbers over gloo, which no GPU waits

@@ -30,13 +30,13 @@ class _Call:
         """Whether it is a chain through several resolutions, passed through and not looked at."""
         return isinstance(self.module, nn.Sequential) and len({c.size for c in self.inside if c.size}) > 1
 
-    def blocks_around(self, trunk: _Call) -> int:
-        """How many modules with a forward pass of their own stand between it and the trunk."""
-        count, call = 0, self.parent
+    def callers(self, trunk: _Call) -> list[_Call]:
+        """What stands between it and the trunk."""
+        callers, call = [], self.parent
         while call is not trunk:
-            count += not isinstance(call.module, nn.Sequential)
+            callers.append(call)
             call = call.parent
-        return count
+        return callers
 
 
 def auto_layers(network: nn.Module, images: Tensor) -> list[str]:
@@ -60,10 +60,11 @@ def auto_layers(network: nn.Module, images: Tensor) -> list[str]:
             or isinstance(call.module, _AdaptiveAvgPoolNd | _AdaptiveMaxPoolNd)
         ):
             continue
-        around = call.blocks_around(trunk)
-        if around > 1:  # deep inside a block, where a map may be a window or a table
+        callers = call.callers(trunk)
+        blocks = sum(not isinstance(caller.module, nn.Sequential) for caller in callers)
+        if blocks > 1:  # deep inside a block, where a map may be a window or a table
             continue
-        rank = (-around, bool(call.inside), -call.name.count("."), order)
+        rank = (-blocks, bool(call.inside), -len(callers), order)
         if call.size not in best or rank > best[call.size][0]:
             best[call.size] = (rank, order, call)
     if not best:
@@ -178,7 +179,8 @@ def _any_map(call: _Call) -> bool:
 
 def _last_block(call: _Call) -> _Call:
     """Of a transformer's encoder, the last of its stack of like blocks; any other module itself."""
-    for stack in call.inside if call.tokens else []:
-        if isinstance(stack.module, nn.Sequential) and len({type(c.module) for c in stack.inside}) == 1:
+    for stack in [call, *call.inside] if call.tokens else []:
+        like = isinstance(stack.module, nn.Sequential) and len({type(c.module) for c in stack.inside}) == 1
+        if like and stack.inside[-1].tokens:
             return stack.inside[-1]
     return call

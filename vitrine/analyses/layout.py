@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -111,7 +112,7 @@ def probe(network: nn.Module, images: Tensor) -> None:
     generator = torch.Generator().manual_seed(0)
     draw = torch.rand(2, IMAGES, channels, height, width, generator=generator)
     base, noise = draw[0], NOISE * (draw[1] - 0.5).sign()
-    down, right = _ramp(height)[:, None], _ramp(width)
+    down, right = torch.from_numpy(_ramp(height))[:, None], torch.from_numpy(_ramp(width))
     shown = torch.cat([base, base + noise, base + noise * down, base + noise * right])
     with eager_eval_mode(network, images.device) as eager, torch.no_grad(), local_operations(), PassRelus():
         forward_on_random_weights(eager, shown.to(images))
@@ -133,7 +134,7 @@ def infer_layout(response: Tensor) -> Layout | None:
     return found if best >= AGREEMENT[response.ndim] else None
 
 
-def _candidates(response: Tensor) -> Iterator[tuple[Layout, Tensor, float]]:
+def _candidates(response: Tensor) -> Iterator[tuple[Layout, np.ndarray, float]]:
     """The layouts an output may have, each with the places of its grid [h, w, 2], and the share of the tokens
     that see anything that is in the grid."""
     for axes in ("NCHW", "NHWC") if response.ndim == 4 else ("NTC", "NCT"):
@@ -141,44 +142,51 @@ def _candidates(response: Tensor) -> Iterator[tuple[Layout, Tensor, float]]:
         if response.ndim == 4:
             yield Layout(axes), places, 1.0
             continue
-        seeing = places.isfinite().all(1).nonzero()[:, 0].tolist() or [0]
-        places = places.nan_to_num()
-        if len(places) > 1 and places.abs().max() < 0.5:
-            continue  # along this axis all see the same
+        seeing = np.flatnonzero(np.isfinite(places[:, 0])).tolist() or [0]
         first, end = seeing[0], seeing[-1] + 1
+        places = np.nan_to_num(places)
+        if len(places) > 1 and np.abs(places).max() < 0.5:
+            continue  # along this axis all see the same
         for prefix in range(first, min(end, first + PREFIX)):
             count = end - prefix
             for width in range(1, count + 1):
                 if count % width == 0:
                     grid = count // width, width
-                    share = count / (end - first)
-                    yield Layout(axes, grid, prefix), places[prefix:end].unflatten(0, grid), share
+                    yield (
+                        Layout(axes, grid, prefix),
+                        places[prefix:end].reshape(*grid, 2),
+                        count / (end - first),
+                    )
 
 
-def _places(response: Tensor, channel_axis: int) -> Tensor:
+def _places(response: Tensor, channel_axis: int) -> np.ndarray:
     """Where in the image each position of an output looks: [*positions, 2], vertical and horizontal in
     [-1, 1]; NaN where it sees nothing of it, about 0 where it sees all alike.
     """
-    base, even, down, right = response.detach().unflatten(0, (4, -1))
-    changes = torch.stack([even - base, down - base, right - base]).movedim(channel_axis + 1, 1)
-    changes = (changes / changes.abs().max().clamp_min(1e-30)).flatten(1, 2)  # [3, C x IMAGES, *positions]
-    size, *along = torch.einsum("kc...,c...->k...", changes, changes[0]).cpu()
-    return torch.where(size > 1e-6 * size.max(), torch.stack(along) / size, torch.nan).movedim(0, -1)
+    base, *noisy = response.detach().unflatten(0, (4, -1))
+    even, down, right = (output - base for output in noisy)
+    unit = even / even.abs().max().square().clamp_min(1e-30)
+    size, *along = ((change * unit).sum((0, channel_axis)) for change in (even, down, right))
+    places = torch.where(size > 1e-6 * size.max(), torch.stack(along) / size, torch.nan)
+    return places.movedim(0, -1).double().cpu().numpy()
 
 
-def _agreement(places: Tensor) -> float:
+def _agreement(places: np.ndarray) -> float:
     """How well measured places [h, w, 2] agree with those of a grid over the whole image: 1 where they differ
     by an offset alone, 0 where they are all one. A single place is taken for one unless others are sure.
     """
     height, width, _ = places.shape
     if height * width == 1:
         return SURE
-    expected = torch.stack(torch.meshgrid(_ramp(height), _ramp(width), indexing="ij"), -1)
-    seeing = places.isfinite().all(-1)  # padding sees nothing
+    expected = np.stack(np.meshgrid(_ramp(height), _ramp(width), indexing="ij"), -1)
+    seeing = np.isfinite(places[..., 0])  # padding sees nothing
+    if not seeing.any():
+        return 0.0
     measured, expected = (p[seeing] - p[seeing].mean(0) for p in (places, expected))
-    return 1 - ((measured - expected).square().sum() / expected.square().sum()).item()
+    size = np.square(expected).sum()
+    return 1 - np.square(measured - expected).sum() / size if size else 0.0
 
 
-def _ramp(count: int) -> Tensor:
+def _ramp(count: int) -> np.ndarray:
     """The centres of so many equal parts of [-1, 1]."""
-    return (2 * torch.arange(count) + 1) / count - 1
+    return (2 * np.arange(count) + 1) / count - 1

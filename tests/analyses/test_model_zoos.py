@@ -1,0 +1,143 @@
+"""Networks of timm and transformers, small and with random weights: their maps against what the libraries say
+of their layouts, and against the reshaping that their papers describe."""
+
+import pytest
+import torch
+from torch import nn
+
+from vitrine.analyses.activations import activations
+from vitrine.analyses.cam import cam, grad_cam, last_spatial_layer
+from vitrine.analyses.layers import auto_layers, choose_units
+from vitrine.analyses.receptive_field import receptive_field
+
+
+def images(height=32, width=48, count=2):
+    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def raw_output(network, x, layer):
+    outputs = []
+    handle = network.get_submodule(layer).register_forward_hook(lambda _m, _i, output: outputs.append(output))
+    with torch.no_grad():
+        network(x)
+    handle.remove()
+    return outputs[0]
+
+
+def agree(network, x, layer, expected):
+    """Whether the layer's maps are those of `expected(raw output)`, and every reader takes them for such."""
+    maps = expected(raw_output(network, x, layer))
+    with torch.no_grad():
+        assert torch.equal(activations(network, x, [layer])[layer], maps)
+    height, width = maps.shape[-2:]
+    assert grad_cam(network, x, 1, layer).shape == (len(x), height, width)
+    assert choose_units(network, x, [layer], [maps.shape[1] - 1])[layer] == (maps.shape[1] - 1,)
+    boxes = receptive_field(network, layer, [[0, 0], [height - 1, width - 1]], x.shape[-2:])
+    assert (boxes[0] <= boxes[1]).all()
+
+
+def grid(height, width, prefix=0):
+    return lambda tokens: tokens[:, prefix:].mT.unflatten(2, (height, width))
+
+
+@pytest.fixture(scope="module")
+def timm():
+    return pytest.importorskip("timm", reason="timm is not installed")
+
+
+@pytest.fixture(scope="module")
+def transformers():
+    return pytest.importorskip("transformers", reason="transformers is not installed")
+
+
+TINY = {"img_size": (32, 48), "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 5}
+
+
+@pytest.mark.parametrize("options", [{}, {"reg_tokens": 4}, {"class_token": False, "global_pool": "avg"}])
+def test_vision_transformers_of_timm(timm, options):
+    network = timm.models.VisionTransformer(**TINY, **options).eval()
+    assert network.patch_embed.grid_size == (4, 6)
+    agree(network, images(), "blocks.0", grid(4, 6, network.num_prefix_tokens))
+    pooled = options.get("global_pool") == "avg"  # else the last block's patches lead nowhere
+    assert last_spatial_layer(network, images()) == ("blocks.1" if pooled else "blocks.0")
+    assert auto_layers(network, images()) == ["blocks.1"]
+
+
+def test_deit_with_its_distillation_token(timm):
+    network = timm.models.deit.VisionTransformerDistilled(**TINY).eval()
+    assert network.num_prefix_tokens == 2
+    agree(network, images(), "blocks.1", grid(4, 6, 2))
+
+
+def test_swin_of_timm_is_channels_last(timm):
+    options = {"embed_dim": 8, "depths": (2, 2), "num_heads": (2, 2), "window_size": 2, "num_classes": 5}
+    network = timm.models.SwinTransformer(img_size=(32, 64), patch_size=4, **options).eval()
+    assert network.output_fmt == "NHWC"
+    for layer, channels in (("layers.0", 8), ("layers.1", 16)):  # the first is as high as it has channels
+        agree(network, images(32, 64), layer, lambda maps: maps.permute(0, 3, 1, 2))
+        assert raw_output(network, images(32, 64), layer).shape[3] == channels
+    torch.testing.assert_close(
+        cam(network, images(32, 64)).mean((2, 3)) + network.head.fc.bias, network(images(32, 64))
+    )
+
+
+def test_convnext_of_timm_as_high_as_it_has_channels(timm):
+    network = timm.models.ConvNeXt(depths=(1, 1, 1, 1), dims=(8, 8, 16, 16), num_classes=5).eval()
+    assert raw_output(network, images(), "stages.0").shape == (2, 8, 8, 12)
+    for layer in ("stages.0", "stages.1", "stages.2"):
+        agree(network, images(), layer, lambda maps: maps)
+
+
+def test_hiera_s_tokens_which_stand_in_no_raster_are_refused(timm):
+    network = timm.create_model("hiera_tiny_224", img_size=64, num_classes=5).eval()
+    with pytest.raises(ValueError, match=r"layout of layer 'blocks\.0' cannot be told"):
+        activations(network, images(64, 64), ["blocks.0"])
+
+
+class Logits(nn.Module):
+    """What transformers' classifiers call logits."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(x).logits
+
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_labels": 5}
+
+
+def test_vit_of_transformers(transformers):
+    config = transformers.ViTConfig(image_size=(32, 48), patch_size=8, intermediate_size=32, **SMALL)
+    network = Logits(transformers.ViTForImageClassification(config)).eval()
+    agree(network, images(), "network.vit.layers.0", grid(4, 6, 1))
+    assert last_spatial_layer(network, images()) == "network.vit.layers.0"
+
+
+def test_dinov2_with_registers_of_transformers(transformers):
+    config = transformers.Dinov2WithRegistersConfig(
+        image_size=32, patch_size=8, num_register_tokens=4, **SMALL
+    )
+    network = Logits(transformers.Dinov2WithRegistersForImageClassification(config)).eval()
+    agree(network, images(), "network.dinov2_with_registers.encoder.layer.1", grid(4, 6, 5))
+
+
+def test_swin_of_transformers_gives_tokens(transformers):
+    sizes = {"image_size": (32, 48), "patch_size": 4, "embed_dim": 8, "window_size": 2}
+    config = transformers.SwinConfig(depths=[2, 2], num_heads=[2, 2], num_labels=5, **sizes)
+    network = Logits(transformers.SwinForImageClassification(config)).eval()
+    agree(network, images(), "network.swin.layernorm", grid(4, 6))
+    agree(network, images(), "network.swin.embeddings.norm", grid(8, 12))
+    bias = network.network.classifier.bias
+    torch.testing.assert_close(cam(network, images()).mean((2, 3)) + bias, network(images()))
+    with pytest.raises(ValueError, match=r"'network\.swin\.encoder\.layers\.0' gives a tuple"):
+        activations(network, images(), ["network.swin.encoder.layers.0"])
+
+
+def test_convnext_of_transformers_as_high_as_it_has_channels(transformers):
+    config = transformers.ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, num_labels=5)
+    network = Logits(transformers.ConvNextForImageClassification(config)).eval()
+    for layer in ("network.convnext.encoder.stages.0", "network.convnext.encoder.stages.1"):
+        agree(network, images(), layer, lambda maps: maps)
+    assert last_spatial_layer(network, images()) == "network.convnext.encoder.stages.1"

@@ -17,6 +17,8 @@ INSTALL = {
     "tensorboard": 'pip install -e ".[test]"',
     "litdata": 'pip install -e ".[streaming]"',
     "wandb_workspaces": 'pip install -e ".[report]"',
+    "timm": 'pip install -e ".[zoos]"',
+    "transformers": 'pip install -e ".[zoos]"',
     "torchattacks": "pip install --no-deps torchattacks",
     "shared data": "set VITRINE_SHARED to the folder of real images and weights",
 }

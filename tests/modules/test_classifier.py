@@ -115,6 +115,25 @@ def test_few_and_many_classes(tmp_path, classes):
     assert len(logged) == len(dataset.labels.unique())  # a class that does not occur has no accuracy
 
 
+def test_classes_of_one_name_have_an_accuracy_each(tmp_path):
+    dataset = Squares(24)
+    run = trainer(tmp_path, limit_train_batches=1)
+    run.fit(small(classes=["crane", "lake", "crane", "heron"]), loader(dataset), loader(dataset))
+    logged = {key.rpartition("/")[2] for key in run.callback_metrics if "accuracy_class" in key}
+    assert logged == {"crane (0)", "lake", "crane (2)", "heron"}
+
+
+def test_classes_that_tie_are_counted_as_the_first(tmp_path):
+    dataset, classifier = Squares(24), small()
+    torch.nn.init.zeros_(classifier.network.head.weight), torch.nn.init.zeros_(classifier.network.head.bias)
+    run = trainer(tmp_path)
+    run.validate(classifier, loader(dataset), verbose=False)
+    first = (dataset.labels == 0).float().mean().item()
+    found = {key: float(value) for key, value in run.callback_metrics.items()}
+    assert found["val/accuracy"] == pytest.approx(first) and found["val/accuracy_class/zero"] == 1
+    assert found["val/ece"] == pytest.approx(abs(first - 1 / 4))
+
+
 def test_training_logs_the_mean_since_it_logged_last(tmp_path):
     class Listener(Callback):
         def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from vitrine.core.settings import check
+from vitrine.modules.calibration import CalibrationError
 from vitrine.modules.finite import FiniteLossCheck, NonFiniteWeights, nonfinite_names, world_size
 from vitrine.modules.objectives.base import Objective
 from vitrine.modules.optimizers import OptimizerSettings, build_optimizer
@@ -26,8 +28,8 @@ class Classifier(LightningModule):
 
     Logged in training: train/loss and train/accuracy, means since they were logged last. Logged at the end of
     a validation: val/accuracy, val/loss (cross-entropy), val/ece (15 bins; Guo 2017), and
-    val/accuracy_class/<name> for classes that occur; `confusion` is then the confusion matrix, int64 [K, K],
-    with a row for each true class.
+    val/accuracy_class/<name> for classes that occur (<name> (<label>) where two have one name); `confusion`
+    is then the confusion matrix, int64 [K, K], with a row for each true class.
 
     Args:
         network: of `modules.load_network`.
@@ -63,7 +65,7 @@ class Classifier(LightningModule):
             network.compile()
         count = len(self.classes)
         self._matrix = MulticlassConfusionMatrix(count, validate_args=False)
-        self._calibration = MulticlassCalibrationError(count, n_bins=15, norm="l1", validate_args=False)
+        self._calibration = CalibrationError(count, n_bins=15, validate_args=False)
         self._loss = MeanMetric(nan_strategy="disable")
         self._extra: dict[str, MeanMetric] = {}
         self._sums: list[Tensor | int] = [0, 0, 0]  # of losses, of correct predictions, of images
@@ -170,7 +172,9 @@ class Classifier(LightningModule):
         self.log_dict(values, prog_bar=True)
         per_class = (correct / occurring).tolist()
         more = {
-            f"val/accuracy_class/{n}": a for n, a, o in zip(self.classes, per_class, occurring.tolist()) if o
+            f"val/accuracy_class/{name}": accuracy
+            for name, accuracy, count in zip(_unique_names(self.classes), per_class, occurring.tolist())
+            if count
         }
         more |= {f"val/{name}": metric.compute() for name, metric in self._extra.items()}
         self.log_dict(more)
@@ -198,3 +202,9 @@ class Classifier(LightningModule):
             self._sums = saved.get("sums", [0, 0, 0])
         self._resumed_epoch = checkpoint.get("epoch", 0)
         self.objective.load_state_dict(saved.get("objective", {}))
+
+
+def _unique_names(classes: Sequence[str]) -> list[str]:
+    """The class names, with the label behind each that another class has too (ImageNet has two cranes)."""
+    counts = Counter(classes)
+    return [name if counts[name] == 1 else f"{name} ({label})" for label, name in enumerate(classes)]

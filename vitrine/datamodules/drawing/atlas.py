@@ -17,23 +17,14 @@ LAYERS = 4  # of a face, at most
 
 
 class Atlas(NamedTuple):
-    """All faces in one table, so that any image of a batch may show any of them.
+    """All faces in one table, so that any image of a batch may show any of them."""
 
-    Attributes:
-        distances: float32, [1, LAYERS, faces x TEXELS, TEXELS]; a missing layer is far away everywhere.
-        paints: int64, [faces, LAYERS].
-        outlines: float32, [faces, 48, 2], extreme points of the outline.
-        variants: for each class, the faces it may wear.
-        blanks: the faces of blank plates.
-        label: the face of a sticker.
-    """
-
-    distances: Tensor
-    paints: Tensor
-    outlines: Tensor
-    variants: list[Tensor]
-    blanks: Tensor
-    label: int
+    distances: Tensor  # [1, LAYERS, faces x TEXELS, TEXELS], float32; a missing layer is far away everywhere
+    paints: Tensor  # [faces, LAYERS], int64
+    outlines: Tensor  # [faces, 48, 2], float32, extreme points of the outline
+    variants: list[Tensor]  # for each class, the faces it may wear
+    blanks: Tensor  # the faces of blank plates
+    label: int  # the face of a sticker
 
 
 @functools.cache

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from vitrine.datamodules.drawing.faces import PAINTS
 from vitrine.datamodules.drawing.noise import fractal
+from vitrine.datamodules.drawing.plates import select
 from vitrine.datamodules.drawing.random_stream import RandomStream
-
-NOISE, GRADIENT, STRIPES, CHECKS, BRICKS, HORIZON = range(6)
 
 # Sky, haze, foliage, soil, asphalt, concrete, brick, wood: and the paints of the signs, see `_colour`.
 _WORLD = torch.tensor(
@@ -29,35 +28,24 @@ _WORLD = torch.tensor(
 
 
 class Ground(NamedTuple):
-    """How each image's background looks; tensors over images.
+    """How each image's background looks; tensors over images."""
 
-    Attributes:
-        kind: int64 [n], NOISE to HORIZON.
-        colours: [n, 2, 3], what it varies between.
-        heading: [n, 2], across the pattern.
-        pitch: [n], of the pattern, in half widths of the image.
-        phase: [n, 2], where the pattern begins, in pitches.
-        contrast, roughness, tint: [n], of the pattern, of the noise, of the noise's colours.
-        fall: [n], see `noise.fractal`.
-        seeds: int32 [n, 2], for the noise's light and colour.
-    """
-
-    kind: Tensor
-    colours: Tensor
-    heading: Tensor
-    pitch: Tensor
-    phase: Tensor
-    contrast: Tensor
-    roughness: Tensor
-    tint: Tensor
-    fall: Tensor
-    seeds: Tensor
+    kind: Tensor  # int64 [n], which of _PATTERNS
+    colours: Tensor  # [n, 2, 3], what it varies between
+    heading: Tensor  # [n, 2], across the pattern
+    pitch: Tensor  # [n], of the pattern, in half widths of the image
+    phase: Tensor  # [n, 2], where the pattern begins, in pitches
+    contrast: Tensor  # [n], of the pattern
+    roughness: Tensor  # [n], strength of the noise
+    tint: Tensor  # [n], strength of the noise's colours
+    fall: Tensor  # [n], see `noise.fractal`
+    seeds: Tensor  # int32 [n, 2], for the noise's light and colour
 
 
 def ground(random: RandomStream) -> Ground:
     """A background for each image."""
     return Ground(
-        kind=random.integers(6),
+        kind=random.integers(len(_PATTERNS)),
         colours=torch.stack([_colour(random), _colour(random)], dim=1),
         heading=random.unit_vector(),
         pitch=random.uniform(0.12, 0.5),
@@ -83,10 +71,10 @@ def paint_background(canvas: Tensor, ground: Ground, x: Tensor, y: Tensor) -> Te
     """
     noise = fractal(ground.seeds[:, 0], len(x), ground.fall)
     pattern = torch.empty_like(noise)
-    for kind, function in enumerate((_flat, _gradient, _stripes, _checks, _bricks, _horizon)):
+    for kind, function in enumerate(_PATTERNS):
         rows = torch.nonzero(ground.kind == kind).flatten()
         if len(rows):
-            pattern[rows] = function(Ground(*(field[rows] for field in ground)), noise[rows], x, y)
+            pattern[rows] = function(select(ground, rows), noise[rows], x, y)
     share = pattern.mul_(ground.contrast[:, None, None]).add_(noise * ground.roughness[:, None, None])
     share.clamp_(-0.3, 1.3)
     # Light too varies with the noise, so that no two colours ever make a flat wall.
@@ -158,3 +146,6 @@ def _horizon(ground: Ground, noise: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """One thing above, another below, and a rough line (trees, roofs) between them."""
     line = (ground.phase[:, 0] * 1.2 - 0.5)[:, None, None]
     return ((y[None, :, None] - line + noise * 0.25) * 12 + 0.5).clamp_(0, 1)
+
+
+_PATTERNS = (_flat, _gradient, _stripes, _checks, _bricks, _horizon)

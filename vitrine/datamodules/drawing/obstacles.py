@@ -12,47 +12,23 @@ from vitrine.datamodules.drawing.random_stream import RandomStream
 
 
 class Pole(NamedTuple):
-    """A pole from the middle of a sign down; tensors over images.
+    """A pole from the middle of a sign down; tensors over images."""
 
-    Attributes:
-        top: [n, 2], in the image.
-        slope: [n], how far it goes right, going down.
-        half_width: [n], in half widths of the image.
-        grey: [n].
-    """
-
-    top: Tensor
-    slope: Tensor
-    half_width: Tensor
-    grey: Tensor
-
-    def select(self, rows: Tensor) -> Pole:
-        """The poles of some images."""
-        return Pole(*(field[rows] for field in self))
+    top: Tensor  # [n, 2], in the image
+    slope: Tensor  # [n], how far it goes right, going down
+    half_width: Tensor  # [n], in half widths of the image
+    grey: Tensor  # [n]
 
 
 class Obstacle(NamedTuple):
-    """Leaves (a ragged disc) or a bar (a branch, a wire, another pole); tensors over images.
+    """Leaves (a ragged disc) or a bar (a branch, a wire, another pole); tensors over images."""
 
-    Attributes:
-        is_bar: bool [n].
-        centre: [n, 2], in the image.
-        heading: [n, 2], along the bar.
-        reach: [n], radius or half width, in half widths of the image.
-        ragged: [n], by how much the noise moves the edge.
-        colours: [n, 2, 3], what it varies between.
-    """
-
-    is_bar: Tensor
-    centre: Tensor
-    heading: Tensor
-    reach: Tensor
-    ragged: Tensor
-    colours: Tensor
-
-    def select(self, rows: Tensor) -> Obstacle:
-        """The obstacles of some images."""
-        return Obstacle(*(field[rows] for field in self))
+    is_bar: Tensor  # bool [n]
+    centre: Tensor  # [n, 2], in the image
+    heading: Tensor  # [n, 2], along the bar
+    reach: Tensor  # [n], radius or half width, in half widths of the image
+    ragged: Tensor  # [n], by how much the noise moves the edge
+    colours: Tensor  # [n, 2, 3], what it varies between
 
 
 _GROWTH = torch.tensor(
@@ -64,12 +40,8 @@ def pole(random: RandomStream, sign: Plates) -> Pole:
     """A pole for each sign, in proportion to its width."""
     least, greatest = sign.bounds()
     width = (greatest - least)[:, 0]
-    return Pole(
-        sign.centre,
-        random.uniform(-0.08, 0.08),
-        width * random.uniform(0.03, 0.05),
-        random.uniform(0.35, 0.7),
-    )
+    slope, half_width = random.uniform(-0.08, 0.08), width * random.uniform(0.03, 0.05)
+    return Pole(sign.centre, slope, half_width, grey=random.uniform(0.35, 0.7))
 
 
 def obstacle(random: RandomStream, sign: Plates) -> Obstacle:
@@ -105,7 +77,7 @@ def paint_pole(canvas: Tensor, poles: Pole, rows: Tensor, softness: Tensor, at: 
     opacity *= (0.5 + (at - top)[:, :, None] / soft).clamp_(0, 1)
     # A round pole: lighter a little to the left of its middle.
     round_ = 1.15 - (aside + 0.4).clamp_(-1.5, 1.5).square_() * 0.35
-    _blend(canvas, rows, 3, opacity[:, None], (round_ * poles.grey[:, None, None])[:, None])
+    _blend(canvas, rows, opacity[:, None], (round_ * poles.grey[:, None, None])[:, None])
 
 
 def paint_obstacle(
@@ -133,10 +105,10 @@ def paint_obstacle(
     opacity = (0.5 - distance / softness[:, None, None]).clamp_(0, 1)
     first, second = obstacles.colours[:, :, :, None, None].unbind(1)
     colours = first + (texture * 0.9 + 0.5).clamp_(0, 1)[:, None] * (second - first)
-    _blend(canvas, rows, 3, opacity[:, None], colours)
+    _blend(canvas, rows, opacity[:, None], colours)
     canvas[rows, uncover] = canvas[rows, uncover] * (1 - opacity)
 
 
-def _blend(canvas: Tensor, rows: Tensor, channels: int, opacity: Tensor, colours: Tensor) -> None:
-    below = canvas[rows, :channels]
-    canvas[rows, :channels] = below + opacity * (colours - below)
+def _blend(canvas: Tensor, rows: Tensor, opacity: Tensor, colours: Tensor) -> None:
+    below = canvas[rows, :3]
+    canvas[rows, :3] = below + opacity * (colours - below)

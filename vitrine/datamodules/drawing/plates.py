@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,30 +11,24 @@ from torch.nn import functional
 from vitrine.datamodules.drawing.atlas import LAYERS, REACH, Atlas, atlas
 from vitrine.datamodules.drawing.random_stream import RandomStream, rotation
 
+Fields = TypeVar("Fields", bound=tuple[Tensor, ...])
+
+
+def select(fields: Fields, rows: Tensor) -> Fields:
+    """The same named tuple for some of its images."""
+    return type(fields)(*(field[rows] for field in fields))
+
 
 class Plates(NamedTuple):
-    """A plate for each image; image coordinates are -1 to 1, right and down.
+    """A plate for each image; image coordinates are -1 to 1, right and down."""
 
-    Attributes:
-        face: int64 [n], which of the atlas.
-        centre: [n, 2], of the face, in the image.
-        frame: [n, 2, 2], from the face's plane (half width 1) to the image.
-        lean: [n, 2], perspective: how much nearer the plate comes, to its right and its bottom.
-        paints: [n, LAYERS, 3], colours.
-        least, greatest: [n, 2], how far the plate reaches from its centre, in the image.
-    """
-
-    face: Tensor
-    centre: Tensor
-    frame: Tensor
-    lean: Tensor
-    paints: Tensor
-    least: Tensor
-    greatest: Tensor
-
-    def select(self, rows: Tensor) -> Plates:
-        """The plates of some images."""
-        return Plates(*(field[rows] for field in self))
+    face: Tensor  # int64 [n], which of the atlas
+    centre: Tensor  # [n, 2], of the face, in the image
+    frame: Tensor  # [n, 2, 2], from the face's plane (half width 1) to the image
+    lean: Tensor  # [n, 2], perspective: how much nearer the plate comes, to its right and its bottom
+    paints: Tensor  # [n, LAYERS, 3], colours
+    least: Tensor  # [n, 2], how far the plate reaches from its centre, in the image, left and up
+    greatest: Tensor  # [n, 2], and right and down
 
     def bounds(self) -> tuple[Tensor, Tensor]:
         """The least and the greatest coordinates of the plates in the image: [n, 2] each."""
@@ -53,13 +47,8 @@ def random_plates(random: RandomStream, face: Tensor, width: Tensor, paints: Ten
     cosine, sine = rotation(random.uniform(-0.13, 0.13)).unbind(-1)  # up to 15 degrees
     shear, squash = random.uniform(-0.12, 0.12), random.uniform(0.78, 1.12)
     # Rotation after shear after squeezing the width, as when walking past the plate.
-    frame = torch.stack(
-        [
-            torch.stack([cosine * squash, cosine * shear - sine], dim=-1),
-            torch.stack([sine * squash, sine * shear + cosine], dim=-1),
-        ],
-        dim=1,
-    )
+    entries = [cosine * squash, cosine * shear - sine, sine * squash, sine * shear + cosine]
+    frame = torch.stack(entries, dim=-1).view(-1, 2, 2)
     lean = random.uniform(-0.14, 0.14, 2)
     outline = atlas().outlines[face]
     near = 1 - outline[..., 0] * lean[:, :1] - outline[..., 1] * lean[:, 1:]
@@ -99,16 +88,14 @@ def paint(canvas: Tensor, plates: Plates, rows: Tensor, softness: Tensor, cover:
     least = ((least - margin + 1) * (size / 2)).floor().long()
     greatest = ((greatest + margin + 1) * (size / 2)).ceil().long()
     step = max(size // 16, 1)
-    side = ((greatest - least).amax(1) + step - 1) // step * step
-    side = side.clamp(max=size)
+    side = (((greatest - least).amax(1) + step - 1) // step * step).clamp(max=size)
     corner = least.clamp(min=0).minimum((size - side)[:, None])
     for pixels in side.unique().tolist():
         these = torch.nonzero(side == pixels).flatten()
         span = torch.arange(pixels)
         xs, ys = corner[these, :1] + span, corner[these, 1:] + span  # [m, pixels]
-        opacity = _opacity(
-            table, plates.select(these), softness[these], _pixel_centers(xs, size), _pixel_centers(ys, size)
-        )
+        x, y = ((2 * pixels + 1).float() / size - 1 for pixels in (xs, ys))  # their centres
+        opacity = _opacity(table, select(plates, these), softness[these], x, y)
         colours = plates.paints[these, :, :, None, None]
         face = opacity[:, 1:2] * (colours[:, 1] - colours[:, 0])
         face += colours[:, 0]
@@ -121,10 +108,6 @@ def paint(canvas: Tensor, plates: Plates, rows: Tensor, softness: Tensor, cover:
         if cover is not None:
             below = windows[rows[these], cover, top, left]
             windows[rows[these], cover, top, left] = (1 - below).mul_(opacity[:, 0]).add_(below)
-
-
-def _pixel_centers(pixels: Tensor, size: int) -> Tensor:
-    return (2 * pixels + 1).float() / size - 1
 
 
 def _opacity(table: Atlas, plates: Plates, softness: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -145,13 +128,8 @@ def _opacity(table: Atlas, plates: Plates, softness: Tensor, x: Tensor, y: Tenso
     places[..., 0] = u.div_(near).clamp_(-edge, edge)
     shift = (2 * plates.face + 1 - faces)[:, None, None].float()
     places[..., 1] = v.div_(near).clamp_(-edge, edge).add_(shift).div_(faces)
-    distances = functional.grid_sample(
-        table.distances.expand(len(x), -1, -1, -1),
-        places,
-        mode="bilinear",
-        padding_mode="border",
-        align_corners=False,
-    )
+    tables = table.distances.expand(len(x), -1, -1, -1)
+    distances = functional.grid_sample(tables, places, padding_mode="border", align_corners=False)
     # An edge is never softer than what the table reaches beyond the plate.
     sharpness = (area.abs().sqrt() / softness).clamp_(min=0.55 / (REACH - 1))
     return distances.mul_(-sharpness[:, None, None, None]).add_(0.5).clamp_(0, 1)

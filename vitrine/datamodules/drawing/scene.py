@@ -11,9 +11,9 @@ from vitrine.core.random_numbers import make_key
 from vitrine.datamodules.drawing import backgrounds, noise
 from vitrine.datamodules.drawing.atlas import atlas
 from vitrine.datamodules.drawing.backgrounds import Ground
-from vitrine.datamodules.drawing.faces import CLASSES, PAINTS
+from vitrine.datamodules.drawing.faces import PAINTS
 from vitrine.datamodules.drawing.obstacles import Obstacle, Pole, obstacle, paint_obstacle, paint_pole, pole
-from vitrine.datamodules.drawing.plates import Plates, paint, place, random_plates
+from vitrine.datamodules.drawing.plates import Fields, Plates, paint, place, random_plates, select
 from vitrine.datamodules.drawing.random_stream import RandomStream
 from vitrine.datamodules.drawing.stickers import sticker
 
@@ -22,58 +22,37 @@ BLANKS = 3  # at most, in an image
 
 
 class Light(NamedTuple):
-    """Illumination and camera of each image; tensors over images.
+    """Illumination and camera of each image; tensors over images."""
 
-    Attributes:
-        gain: [n, 3], by colour.
-        slope: [n, 2], of the light over the image.
-        haze: [n], added grey.
-        blur: [n], width of an edge, in half widths of the image.
-        grain: [n], amplitude of the sensor's noise.
-    """
-
-    gain: Tensor
-    slope: Tensor
-    haze: Tensor
-    blur: Tensor
-    grain: Tensor
+    gain: Tensor  # [n, 3], by colour
+    slope: Tensor  # [n, 2], of the light over the image
+    haze: Tensor  # [n], added grey
+    blur: Tensor  # [n], width of an edge, in half widths of the image
+    grain: Tensor  # [n], amplitude of the sensor's noise
 
 
 class Scene(NamedTuple):
     """The composition of each of n images, independent of the image size.
 
-    Attributes:
-        ground: the background.
-        blanks: plates that are no sign, each with the images that have it (bool, [n]).
-        pole: what the sign stands on, and which images have it.
-        sign: the sign, and which images have it; `compose` gives it to all.
-        obstacle: what stands before the sign, and which images have it.
-        sticker: the class-coded sticker, and which images have it.
-        light: how it is lit.
-        seeds: int32 [n], for the grain.
+    With each object come the images that have it, bool [n].
     """
 
     ground: Ground
-    blanks: tuple[tuple[Plates, Tensor], ...]
-    pole: tuple[Pole, Tensor]
-    sign: tuple[Plates, Tensor]
-    obstacle: tuple[Obstacle, Tensor]
-    sticker: tuple[Plates, Tensor]
+    blanks: tuple[tuple[Plates, Tensor], ...]  # that are no sign
+    pole: tuple[Pole, Tensor]  # what the sign stands on
+    sign: tuple[Plates, Tensor]  # `compose` gives it to all
+    obstacle: tuple[Obstacle, Tensor]  # what stands before the sign
+    sticker: tuple[Plates, Tensor]  # of the class
     light: Light
-    seeds: Tensor
+    seeds: Tensor  # int32 [n], for the grain
 
 
 class Drawing(NamedTuple):
-    """Images and their ground truth.
+    """Images and their ground truth."""
 
-    Attributes:
-        images: uint8, [n, 3, size, size].
-        sign, sticker: bool, [n, size, size], the pixels more than half covered by the sign, or the sticker.
-    """
-
-    images: Tensor
-    sign: Tensor
-    sticker: Tensor
+    images: Tensor  # uint8, [n, 3, size, size]
+    sign: Tensor  # bool, [n, size, size], the pixels more than half covered by the sign
+    sticker: Tensor  # the same of the sticker
 
 
 def compose(seed: int, indices: Tensor, labels: Tensor, stickers: Tensor) -> Scene:
@@ -95,8 +74,7 @@ def compose(seed: int, indices: Tensor, labels: Tensor, stickers: Tensor) -> Sce
         plate = stream(10 + slot)
         present = plate.bernoulli(0.55)  # before the plate, whose numbers may then grow in count
         blanks.append((_blank(plate), present))
-    occluded, poles = stream(2), stream(3)
-    light = stream(5)
+    occluded, poles, light = stream(2), stream(3), stream(5)
     return Scene(
         ground=backgrounds.ground(stream(1)),
         blanks=tuple(blanks),
@@ -122,18 +100,17 @@ def render(scene: Scene, size: int) -> Drawing:
     texture = backgrounds.paint_background(canvas[:, :3], scene.ground, at, at)
     softness = scene.light.blur.clamp(min=2 / size)
 
-    for blank, present in scene.blanks:
+    def where_present(objects: Fields, present: Tensor) -> tuple[Fields, Tensor, Tensor]:
+        """The objects of the images that have them, these images, and their softness."""
         rows = torch.nonzero(present).flatten()
-        paint(canvas, blank.select(rows), rows, softness[rows])
-    rows = torch.nonzero(scene.pole[1]).flatten()
-    paint_pole(canvas, scene.pole[0].select(rows), rows, softness[rows], at)
-    rows = torch.nonzero(scene.sign[1]).flatten()
-    paint(canvas, scene.sign[0].select(rows), rows, softness[rows], cover=SIGN)
-    rows = torch.nonzero(scene.obstacle[1]).flatten()
-    paint_obstacle(canvas, scene.obstacle[0].select(rows), rows, softness[rows], texture, at, uncover=SIGN)
-    rows = torch.nonzero(scene.sticker[1]).flatten()
-    paint(canvas, scene.sticker[0].select(rows), rows, softness[rows], cover=STICKER)
+        return select(objects, rows), rows, softness[rows]
 
+    for blank in scene.blanks:
+        paint(canvas, *where_present(*blank))
+    paint_pole(canvas, *where_present(*scene.pole), at)
+    paint(canvas, *where_present(*scene.sign), cover=SIGN)
+    paint_obstacle(canvas, *where_present(*scene.obstacle), texture, at, uncover=SIGN)
+    paint(canvas, *where_present(*scene.sticker), cover=STICKER)
     return Drawing(_apply_light(canvas[:, :3], scene, at), canvas[:, SIGN] > 0.5, canvas[:, STICKER] > 0.5)
 
 
@@ -150,26 +127,24 @@ def _apply_light(colours: Tensor, scene: Scene, at: Tensor) -> Tensor:
 
 def _fade(random: RandomStream, paints: Tensor) -> Tensor:
     """Paints, [n, LAYERS], as randomly faded colours, [n, LAYERS, 3]."""
-    faded = random.uniform(0.0, 0.25)[:, None, None]
-    colours = PAINTS[paints]
-    shift = random.uniform(-0.05, 0.05, 3)[:, None]
-    return colours + (0.55 - colours) * faded + shift
+    faded, colours = random.uniform(0.0, 0.25)[:, None, None], PAINTS[paints]
+    return colours + (0.55 - colours) * faded + random.uniform(-0.05, 0.05, 3)[:, None]
 
 
 def _sign(random: RandomStream, labels: Tensor) -> Plates:
     table = atlas()
     pick, face = random.uniform(0, 1), torch.empty_like(labels)
-    for label in range(len(CLASSES)):
-        variants = table.variants[label]
+    for label, variants in enumerate(table.variants):
         chosen = variants[(pick * len(variants)).long().clamp_(max=len(variants) - 1)]
         face = torch.where(labels == label, chosen, face)
-    width = random.uniform(0.25, 0.70)
-    plates = random_plates(random, face, width, _fade(random, table.paints[face]))
-    return place(plates, random.uniform(0, 1, 2), margin=0.0)
+    return _placed_plates(random, face, (0.25, 0.70), margin=0.0)
 
 
 def _blank(random: RandomStream) -> Plates:
-    table = atlas()
-    face = table.blanks[random.integers(len(table.blanks))]
-    plates = random_plates(random, face, random.uniform(0.12, 0.45), _fade(random, table.paints[face]))
-    return place(plates, random.uniform(0, 1, 2), margin=-0.2)
+    blanks = atlas().blanks
+    return _placed_plates(random, blanks[random.integers(len(blanks))], (0.12, 0.45), margin=-0.2)
+
+
+def _placed_plates(random: RandomStream, face: Tensor, widths: tuple[float, float], margin: float) -> Plates:
+    plates = random_plates(random, face, random.uniform(*widths), _fade(random, atlas().paints[face]))
+    return place(plates, random.uniform(0, 1, 2), margin)

@@ -29,22 +29,15 @@ WIDTH = 0.12  # of the image's
 def sticker(random: RandomStream, labels: Tensor, sign: Plates) -> Plates:
     """The sticker of each image's class, on the side of the sign where most room is, clear of the sign."""
     least, greatest = sign.bounds()
-    room = torch.cat(
-        [least + 1, 1 - greatest], dim=1
-    )  # left, above, right, below: at least 0.3 is left somewhere
-    side = room.argmax(1)
-    size = len(labels)
+    # left, above, right, below: at least 0.3 is left somewhere
+    room = torch.cat([least + 1, 1 - greatest], dim=1)
+    side, size = room.argmax(1), len(labels)
     along = random.uniform(WIDTH - 1, 1 - WIDTH)
     gap = room.gather(1, side[:, None])[:, 0]
     clear = torch.where(side < 2, gap / 2 - 1, 1 - gap / 2)  # the middle of the room
     beside = (side % 2 == 0)[:, None]
     centre = torch.where(beside, torch.stack([clear, along], 1), torch.stack([along, clear], 1))
     frame = (torch.eye(2) * WIDTH).expand(size, 2, 2)
-    border = PAINTS[WHITE].expand(size, 3)
-    colours = torch.stack([border, *[COLOURS[labels]] * (LAYERS - 1)], dim=1)
-    face, flat, reach = (
-        torch.full_like(labels, atlas().label),
-        torch.zeros(size, 2),
-        torch.full((size, 2), WIDTH),
-    )
-    return Plates(face, centre, frame, flat, colours, -reach, reach)
+    colours = torch.stack([PAINTS[WHITE].expand(size, 3), *[COLOURS[labels]] * (LAYERS - 1)], dim=1)
+    face, reach = torch.full_like(labels, atlas().label), torch.full((size, 2), WIDTH)
+    return Plates(face, centre, frame, torch.zeros(size, 2), colours, -reach, reach)

@@ -11,9 +11,10 @@ from vitrine.analyses.layers import auto_layers
 from vitrine.analyses.layout import layouts
 from vitrine.analyses.pooled_head import pooled_head
 from vitrine.analyses.structure import PassRelus, forward_on_random_weights
-from vitrine.core.network_scopes import eager_eval_mode, eval_mode
+from vitrine.core.network_scopes import in_eager_eval_mode
 
 
+@in_eager_eval_mode
 def cam(network: nn.Module, images: Tensor, targets: Tensor | int | None = None) -> Tensor:
     """Class activation maps: the last maps weighted as the linear layer weights their averages (Zhou
     2016).
@@ -91,6 +92,7 @@ def layer_cam(network: nn.Module, images: Tensor, targets: Tensor | int, layer: 
     return (gradients.relu() * maps).sum(1).relu()
 
 
+@in_eager_eval_mode
 def class_gradients(
     network: nn.Module, images: Tensor, targets: Tensor | int, layer: str
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,9 +109,9 @@ def class_gradients(
         torch.set_grad_enabled(True)  # until the no_grad around the forward pass ends
         return leaf.clone()  # an in-place ReLU that follows must not write into the leaf
 
-    with torch.inference_mode(False), torch.no_grad(), eval_mode(network):
+    with torch.no_grad():
         with output_hooks(network, [layer], cut):
-            logits = network(images.clone() if images.is_inference() else images.detach())
+            logits = network(images.detach())
         targets = _checked(targets, logits)
         gradient = None
         if logits.requires_grad:
@@ -124,6 +126,7 @@ class NoSpatialLayer(ValueError):
     """A network whose logits depend on no layer that has maps larger than 1 x 1: it looks nowhere."""
 
 
+@in_eager_eval_mode
 def last_spatial_layer(network: nn.Module, images: Tensor) -> str:
     """The deepest layer that has maps on which the logits depend, whatever its weights are.
 
@@ -141,7 +144,7 @@ def last_spatial_layer(network: nn.Module, images: Tensor) -> str:
     siblings = [name for name, _ in (module_at(network, parent) if parent else network).named_children()]
     for name in reversed(siblings[: siblings.index(last) + 1]):
         candidate = f"{parent}.{name}" if parent else name
-        with torch.no_grad(), eval_mode(network):
+        with torch.no_grad():
             maps = activations(network, images[:1], [candidate])[candidate]
         if maps.shape[-2:].numel() == 1:
             break
@@ -162,13 +165,8 @@ def _feeds_logits(network: nn.Module, images: Tensor, layer: str) -> bool:
             maps += change * torch.rand(maps.shape, generator=torch.Generator().manual_seed(1)).to(maps)
             return output
 
-        with (
-            eager_eval_mode(network, images.device) as eager,
-            torch.no_grad(),
-            PassRelus(),
-            output_hooks(network, [layer], shift),
-        ):
-            return forward_on_random_weights(eager, images)
+        with torch.no_grad(), PassRelus(), output_hooks(network, [layer], shift):
+            return forward_on_random_weights(network, images)
 
     return not torch.equal(logits(0), logits(1))
 

@@ -16,11 +16,12 @@ from vitrine.analyses.base import Analysis, Figure, Subject
 from vitrine.analyses.objectives import Objective, deepdream
 from vitrine.analyses.reading import Reading
 from vitrine.analyses.traits import Traits
-from vitrine.core.network_scopes import eager_eval_mode
+from vitrine.core.network_scopes import in_eager_eval_mode
 from vitrine.core.random_numbers import hash_seed
 from vitrine.core.settings import setting
 
 
+@in_eager_eval_mode
 def dream(
     network: nn.Module,
     images: Tensor,
@@ -67,27 +68,26 @@ def dream(
     height, width = images.shape[-2:]
     sizes = [(round(height / ratio**i), round(width / ratio**i)) for i in reversed(range(octaves))]
     detail = torch.zeros_like(images[:, :, :1, :1])
-    with eager_eval_mode(network, images.device) as network:
-        for size in progress(sizes, "dream", len(sizes)):
-            base = _resized(images, size)
-            dreamt = base + _resized(detail, size)
-            for _ in range(steps):
-                shifts = [torch.randint(-jitter, jitter + 1, (2,), generator=g).tolist() for g in dice]
-                rolled = _rolled(dreamt, shifts).requires_grad_(True)
-                try:
-                    scores = reading.read(activations(network, rolled, reading.layers))
-                except (RuntimeError, AssertionError) as error:
-                    if isinstance(error, torch.OutOfMemoryError):
-                        raise
-                    raise ValueError(
-                        f"octaves: one is {size[0]} x {size[1]} pixels, which the network does not take; "
-                        "dream of a larger image or in fewer octaves"
-                    ) from error
-                (gradient,) = torch.autograd.grad(scores.sum(), rolled)
-                gradient = gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-30)
-                back = [(-down, -right) for down, right in shifts]
-                dreamt = (dreamt + step_size * _rolled(gradient, back)).clamp(0, 1)
-            detail = dreamt - base
+    for size in progress(sizes, "dream", len(sizes)):
+        base = _resized(images, size)
+        dreamt = base + _resized(detail, size)
+        for _ in range(steps):
+            shifts = [torch.randint(-jitter, jitter + 1, (2,), generator=g).tolist() for g in dice]
+            rolled = _rolled(dreamt, shifts).requires_grad_(True)
+            try:
+                scores = reading.read(activations(network, rolled, reading.layers))
+            except (RuntimeError, AssertionError) as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                raise ValueError(
+                    f"octaves: one is {size[0]} x {size[1]} pixels, which the network does not take; "
+                    "dream of a larger image or in fewer octaves"
+                ) from error
+            (gradient,) = torch.autograd.grad(scores.sum(), rolled)
+            gradient = gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-30)
+            back = [(-down, -right) for down, right in shifts]
+            dreamt = (dreamt + step_size * _rolled(gradient, back)).clamp(0, 1)
+        detail = dreamt - base
     return dreamt
 
 

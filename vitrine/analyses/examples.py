@@ -17,7 +17,7 @@ from vitrine.analyses.layout import layouts
 from vitrine.analyses.receptive_field import receptive_fields
 from vitrine.analyses.top_k import RunningTop, TopExamples, merge
 from vitrine.analyses.traits import Summary, Traits
-from vitrine.core.network_scopes import eval_mode
+from vitrine.core.network_scopes import in_eager_eval_mode
 from vitrine.core.settings import setting
 
 BINS = 32  # of the distribution of a unit's activations
@@ -25,6 +25,7 @@ BINS = 32  # of the distribution of a unit's activations
 __all__ = ["Examples", "TopExamples", "merge", "top_examples", "top_examples_of"]
 
 
+@in_eager_eval_mode
 def top_examples(
     network: nn.Module,
     loader: Iterable[Sequence],
@@ -63,7 +64,7 @@ def top_examples(
     labels: list[Tensor] = []
     met: set[int] = set()
     came = 0
-    with torch.no_grad(), eval_mode(network):
+    with torch.no_grad():
         for batch in loader:
             images = as_float(batch[0].to(device))
             indices = batch[2].cpu() if len(batch) > 2 else torch.arange(came, came + len(images))

@@ -11,7 +11,7 @@ from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd
 
 from vitrine.analyses.hooks import output_hooks
 from vitrine.analyses.layout import layout_of, layouts, probe
-from vitrine.core.network_scopes import eval_mode
+from vitrine.core.network_scopes import in_eager_eval_mode
 
 
 @dataclass(eq=False)
@@ -39,6 +39,7 @@ class _Call:
         return callers
 
 
+@in_eager_eval_mode
 def auto_layers(network: nn.Module, images: Tensor) -> list[str]:
     """The last module at each spatial resolution, shallow to deep, found by one forward pass.
 
@@ -72,6 +73,7 @@ def auto_layers(network: nn.Module, images: Tensor) -> list[str]:
     return [_last_block(call).name for _, _, call in sorted(best.values(), key=lambda found: found[1])]
 
 
+@in_eager_eval_mode
 def choose_units(
     network: nn.Module, images: Tensor, layers: str | Sequence[str] = "auto", units: int | Sequence[int] = 8
 ) -> dict[str, tuple[int, ...]]:
@@ -97,12 +99,7 @@ def choose_units(
     def see(layer: str, output: Tensor) -> None:
         widths[layer] = layout[layer].maps(output).shape[1]
 
-    with (
-        torch.inference_mode(False),
-        torch.no_grad(),
-        eval_mode(network),
-        output_hooks(network, layers, see, stop=True),
-    ):
+    with torch.no_grad(), output_hooks(network, layers, see, stop=True):
         network(images[:1].clone())
     chosen = {}
     for layer, channels in widths.items():

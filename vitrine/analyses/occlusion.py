@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from vitrine.analyses.copies import chunks
 from vitrine.analyses.scores import class_scores, expect, expect_images
-from vitrine.core.network_scopes import eager_eval_mode
+from vitrine.core.network_scopes import in_eager_eval_mode
 
 
+@in_eager_eval_mode
 def occlusion(
     network: nn.Module,
     images: Tensor,
@@ -45,12 +46,12 @@ def occlusion(
     )
     squares = _squares(height, width, patch, stride).to(images.device)
     fall, times = images.new_zeros(len(images), height, width), images.new_zeros(height, width)
-    with eager_eval_mode(network, images.device) as still, torch.no_grad():
-        whole = class_scores(still(images.clone()), targets, of)
+    with torch.no_grad():
+        whole = class_scores(network(images.clone()), targets, of)
         for chunk in chunks(len(squares), len(images), batch_size):
             square = squares[chunk]
             covered = torch.where(square[:, None, None], baseline, images)
-            scores = class_scores(still(covered.flatten(0, 1)), targets.repeat(len(chunk)), of)
+            scores = class_scores(network(covered.flatten(0, 1)), targets.repeat(len(chunk)), of)
             fall += torch.einsum(
                 "pn,phw->nhw", whole - scores.unflatten(0, (len(chunk), -1)), square.to(fall)
             )

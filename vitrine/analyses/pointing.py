@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrine.analyses.copies import chunks
-from vitrine.core.network_scopes import eager_eval_mode
+from vitrine.core.network_scopes import in_eager_eval_mode
 
 
 def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
@@ -40,6 +40,7 @@ def best_iou(maps: Tensor, masks: Tensor) -> Tensor:
     return iou.masked_fill(~last, 0).amax(1).float()
 
 
+@in_eager_eval_mode
 def deletion(
     network: nn.Module,
     images: Tensor,
@@ -68,6 +69,7 @@ def deletion(
     return _curve(network, images, torch.full_like(images, baseline), targets, maps, steps, batch_size)
 
 
+@in_eager_eval_mode
 def insertion(
     network: nn.Module,
     images: Tensor,
@@ -112,12 +114,12 @@ def _curve(
     rank = order.argsort(dim=1).view_as(maps)
     pixels = rank[0].numel()
     curve = []
-    with eager_eval_mode(network, before.device) as still, torch.no_grad():
+    with torch.no_grad():
         for chunk in chunks(steps + 1, len(before), batch_size):
             changed = torch.tensor([step * pixels / steps for step in chunk], device=before.device)
             gone = rank[None] < changed[:, None, None, None]
             mixed = torch.where(gone[:, :, None], after, before)
-            probabilities = still(mixed.flatten(0, 1)).softmax(1)
+            probabilities = network(mixed.flatten(0, 1)).softmax(1)
             curve.append(probabilities.gather(1, targets.repeat(len(chunk))[:, None]).view(len(chunk), -1))
     curve = torch.cat(curve).T
     return torch.trapezoid(curve, dx=1 / steps), curve

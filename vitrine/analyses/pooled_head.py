@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vitrine.analyses.layout import infer_layout, probe
-from vitrine.core.network_scopes import eval_mode
+from vitrine.core.network_scopes import in_eager_eval_mode
 
 
 class NoPooledHead(ValueError):
@@ -39,6 +39,7 @@ class PooledHead:
     logits: Tensor
 
 
+@in_eager_eval_mode
 def pooled_head(network: nn.Module, images: Tensor) -> PooledHead:
     """The head of a network that ends in global average pooling and a linear (or 1 x 1 convolutional)
     layer.
@@ -58,7 +59,7 @@ def pooled_head(network: nn.Module, images: Tensor) -> PooledHead:
 
     handles = [module.register_forward_hook(see) for module in network.modules() if _is_linear(module)]
     try:
-        with torch.inference_mode(False), torch.no_grad(), eval_mode(network), watch:
+        with torch.no_grad(), watch:
             logits = network(images.clone())
     finally:
         for handle in handles:

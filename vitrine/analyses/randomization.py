@@ -17,6 +17,7 @@ from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.hooks import module_at
 from vitrine.analyses.probe_saliency import bright, tile_side
 from vitrine.analyses.traits import Traits
+from vitrine.core.network_scopes import in_eager_eval_mode
 from vitrine.core.settings import setting
 
 
@@ -106,6 +107,7 @@ class Randomization(Analysis):
         )
 
 
+@in_eager_eval_mode
 def cascade(network: nn.Module, images: Tensor, layers: Sequence[str]) -> dict[str, list[str]]:
     """The modules that have parameters of their own, in groups from the logits down to the pixels.
 

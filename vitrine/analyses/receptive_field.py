@@ -12,7 +12,7 @@ from vitrine.analyses.activations import activations
 from vitrine.analyses.dependency import INDEPENDENT, DependencyMinimum
 from vitrine.analyses.hooks import input_channels, output_hooks
 from vitrine.analyses.layout import layouts
-from vitrine.core.network_scopes import eval_mode
+from vitrine.core.network_scopes import in_eager_eval_mode
 
 
 def receptive_field(
@@ -63,6 +63,7 @@ def receptive_field(
     return boxes[rows, columns]
 
 
+@in_eager_eval_mode
 def receptive_fields(
     network: nn.Module, layers: Sequence[str], image_size: int | Sequence[int], *, channels: int | None = None
 ) -> dict[str, Tensor]:
@@ -77,7 +78,7 @@ def receptive_fields(
     rows = torch.arange(height, dtype=torch.float32, device=parameter.device)[:, None]
     columns = torch.arange(width, dtype=torch.float32, device=parameter.device)
     numberings = (rows, columns, -1 - rows, -1 - columns)  # a box ends where the last two are smallest
-    with torch.inference_mode(False), torch.no_grad(), eval_mode(network):
+    with torch.no_grad():
         layout = layouts(network, parameter.new_zeros(shape), layers)
         minima = [_minima(network, numbers.expand(shape).contiguous(), layers) for numbers in numberings]
     return {
@@ -115,6 +116,7 @@ def _boxes(top: Tensor, left: Tensor, bottom: Tensor, right: Tensor) -> Tensor:
     return boxes.expand(len(top), -1, -1, -1)
 
 
+@in_eager_eval_mode
 def effective_field(
     network: nn.Module, layer: str, unit: int, image: Tensor, position: Sequence[int]
 ) -> Tensor:
@@ -127,10 +129,9 @@ def effective_field(
     Returns:
         bool [H, W].
     """
-    with torch.inference_mode(False), torch.enable_grad(), eval_mode(network):
-        image = image.detach().clone().requires_grad_()
-        activation = activations(network, image[None], [layer])[layer][0, unit, position[0], position[1]]
-        (gradient,) = torch.autograd.grad(activation, image)
+    image = image.detach().clone().requires_grad_()
+    activation = activations(network, image[None], [layer])[layer][0, unit, position[0], position[1]]
+    (gradient,) = torch.autograd.grad(activation, image)
     return (gradient != 0).any(0)
 
 

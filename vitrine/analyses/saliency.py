@@ -20,7 +20,7 @@ from vitrine.analyses.relu_rules import ReluRule, Rule
 from vitrine.analyses.relu_rules import deconvnet as deconvnet_rule
 from vitrine.analyses.relu_rules import guided as guided_rule
 from vitrine.analyses.scores import class_scores, expect, expect_images, expect_indices, unit_activations
-from vitrine.core.network_scopes import eager_eval_mode
+from vitrine.core.network_scopes import in_eager_eval_mode
 
 __all__ = [
     "deconvnet",
@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 
+@in_eager_eval_mode
 def input_gradient(
     network: nn.Module,
     images: Tensor,
@@ -61,12 +62,12 @@ def input_gradient(
     Raises:
         ValueError: an argument is not as above; UnknownName: there is no such layer.
     """
-    with eager_eval_mode(network, images.device) as still:
-        pixels = _leaf(images)
-        score = _score(still, pixels, targets, of, layer, unit, position)
-        return torch.autograd.grad(score, pixels)[0]
+    pixels = _leaf(images)
+    score = _score(network, pixels, targets, of, layer, unit, position)
+    return torch.autograd.grad(score, pixels)[0]
 
 
+@in_eager_eval_mode
 def guided_backprop(
     network: nn.Module,
     images: Tensor,
@@ -88,6 +89,7 @@ def guided_backprop(
     return _by_rule(guided_rule, network, images, targets, of, layer, unit, position)
 
 
+@in_eager_eval_mode
 def deconvnet(
     network: nn.Module,
     images: Tensor,
@@ -108,6 +110,7 @@ def deconvnet(
     return _by_rule(deconvnet_rule, network, images, targets, of, layer, unit, position)
 
 
+@in_eager_eval_mode
 def smooth_grad(
     network: nn.Module,
     images: Tensor,
@@ -138,6 +141,7 @@ def smooth_grad(
     return total / n
 
 
+@in_eager_eval_mode
 def integrated_gradients(
     network: nn.Module,
     images: Tensor,
@@ -169,12 +173,12 @@ def integrated_gradients(
     return way * total
 
 
+@in_eager_eval_mode
 def guided_grad_cam(
     network: nn.Module, images: Tensor, targets: Tensor, layer: str, of: str = "logit"
 ) -> Tensor:
     """Guided backprop times Grad-CAM of `layer`, upsampled bilinearly (Selvaraju 2017): [N, C, H, W]."""
-    with eager_eval_mode(network, images.device) as still:
-        maps = upsample(grad_cam(still, images, targets, layer), images.shape[-2:])
+    maps = upsample(grad_cam(network, images, targets, layer), images.shape[-2:])
     return guided_backprop(network, images, targets, of) * maps[:, None]
 
 
@@ -195,19 +199,18 @@ def _by_rule(
     unit: int | Tensor | None,
     position: tuple[int, int] | Tensor | None,
 ) -> Tensor:
-    with eager_eval_mode(network, images.device) as still:
-        pixels = _leaf(images)
-        with ReluRule(rule) as relus:
-            score = _score(still, pixels, targets, of, layer, unit, position)
-            if layer is not None and not relus.met:  # below the first ReLU; is there one?
-                still(images[:1].clone())
-        relus.expect_some()
-        return torch.autograd.grad(score, pixels)[0]
+    pixels = _leaf(images)
+    with ReluRule(rule) as relus:
+        score = _score(network, pixels, targets, of, layer, unit, position)
+        if layer is not None and not relus.met:  # below the first ReLU; is there one?
+            network(images[:1].clone())
+    relus.expect_some()
+    return torch.autograd.grad(score, pixels)[0]
 
 
 def _leaf(images: Tensor) -> Tensor:
     expect_images(images)
-    return (images.clone() if images.is_inference() else images.detach()).requires_grad_()
+    return images.detach().requires_grad_()
 
 
 def _score(

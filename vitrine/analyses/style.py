@@ -14,10 +14,11 @@ from vitrine.analyses import paint
 from vitrine.analyses.activations import activations
 from vitrine.analyses.base import Analysis, Figure, Subject
 from vitrine.analyses.traits import Traits
-from vitrine.core.network_scopes import eager_eval_mode
+from vitrine.core.network_scopes import in_eager_eval_mode
 from vitrine.core.settings import setting
 
 
+@in_eager_eval_mode
 def transfer(
     network: nn.Module,
     content: Tensor,
@@ -76,37 +77,33 @@ def transfer(
         raise ValueError("content_layers and style_layers are both empty, expected at least one layer")
     layers = list(dict.fromkeys([*content_layers, *style_layers]))
     results = []
-    with eager_eval_mode(network, content.device) as network:
-        with torch.no_grad():
-            seen = [activations(network, image[None], layers) for image in content]
-            grams = [
-                {name: gram(activations(network, s[None], layers)[name]) for name in style_layers}
-                for s in style
-            ]
-        grams = grams * len(content) if len(grams) == 1 else grams
-        looks = len(content) * (steps * 5 // 4 if optimizer == "lbfgs" else steps)  # L-BFGS: at most
-        ticks = iter(progress(range(looks), "style", looks))
-        for i in range(len(content)):
-            image = content[i : i + 1]
-            if start == "noise":
-                dice = torch.Generator().manual_seed(seed)
-                image = (0.5 + 0.1 * torch.randn(image.shape, generator=dice)).to(image)
+    with torch.no_grad():
+        seen = [activations(network, image[None], layers) for image in content]
+        grams = [
+            {name: gram(activations(network, s[None], layers)[name]) for name in style_layers} for s in style
+        ]
+    grams = grams * len(content) if len(grams) == 1 else grams
+    looks = len(content) * (steps * 5 // 4 if optimizer == "lbfgs" else steps)  # L-BFGS: at most
+    ticks = iter(progress(range(looks), "style", looks))
+    for i in range(len(content)):
+        image = content[i : i + 1]
+        if start == "noise":
+            dice = torch.Generator().manual_seed(seed)
+            image = (0.5 + 0.1 * torch.randn(image.shape, generator=dice)).to(image)
 
-            def loss(
-                pictures: Tensor, kept: dict[str, Tensor] = seen[i], wanted: dict[str, Tensor] = grams[i]
-            ) -> Tensor:
-                next(ticks, None)
-                maps = activations(network, pictures, layers)
-                total = variation_weight * variation(pictures)
-                for name in content_layers:
-                    total = total + content_weight / len(content_layers) * _relative(maps[name], kept[name])
-                for name in style_layers:
-                    total = total + style_weight / len(style_layers) * _relative(
-                        gram(maps[name]), wanted[name]
-                    )
-                return total
+        def loss(
+            pictures: Tensor, kept: dict[str, Tensor] = seen[i], wanted: dict[str, Tensor] = grams[i]
+        ) -> Tensor:
+            next(ticks, None)
+            maps = activations(network, pictures, layers)
+            total = variation_weight * variation(pictures)
+            for name in content_layers:
+                total = total + content_weight / len(content_layers) * _relative(maps[name], kept[name])
+            for name in style_layers:
+                total = total + style_weight / len(style_layers) * _relative(gram(maps[name]), wanted[name])
+            return total
 
-            results.append(_minimised(loss, image, optimizer, steps, lr))
+        results.append(_minimised(loss, image, optimizer, steps, lr))
     return torch.cat(results)
 
 

@@ -19,7 +19,7 @@ from vitrine.analyses.objectives import Objective, coupled
 from vitrine.analyses.parameterization import Phases, Pixels, imagenet_colours
 from vitrine.analyses.reading import Reading
 from vitrine.analyses.transforms import Crops, Transforms, drawn, moved
-from vitrine.core.network_scopes import eager_eval_mode
+from vitrine.core.network_scopes import in_eager_eval_mode
 from vitrine.core.registry import Registry
 
 PARAMETERIZATIONS = Registry(
@@ -40,6 +40,7 @@ def _silent(iterable: Any, *_: Any) -> Any:
     return iterable
 
 
+@in_eager_eval_mode
 def visualize(
     network: nn.Module,
     objectives: Sequence[Objective],
@@ -101,6 +102,7 @@ def visualize(
     )[0]
 
 
+@in_eager_eval_mode
 def course(
     network: nn.Module,
     objectives: Sequence[Objective],
@@ -137,6 +139,7 @@ def course(
     return _optimised(network, objectives, kind, view, at, seed, optimizer, warm_start, batch_size, progress)
 
 
+@in_eager_eval_mode
 def maco(
     network: nn.Module,
     objectives: Sequence[Objective],
@@ -203,10 +206,11 @@ def maco(
     return pictures, (mattered / ceiling[:, None, None]).clamp(0, 1)
 
 
+@in_eager_eval_mode
 def reached(network: nn.Module, objectives: Sequence[Objective], pictures: Tensor) -> Tensor:
     """Each objective's value [N] on its picture of [N, C, H, W], as it is: not moved, in full precision."""
     device = _device(network)
-    with eager_eval_mode(network, device) as network, torch.no_grad():
+    with torch.no_grad():
         return Reading(objectives).scores(network, pictures.to(device))
 
 
@@ -232,28 +236,27 @@ def _optimised(
     result = torch.empty(
         len(at), len(objectives), len(kind.colours), kind.size, kind.size, device=kind.colours.device
     )
-    with eager_eval_mode(network, kind.colours.device) as network:
-        _check(network, objectives, kind)
-        batches = _batches(objectives, batch_size or fitting(kind.size, kind.colours.device))
-        for members in progress(batches, "features", len(batches)):
-            own = [dice[i] for i in members]
-            if warm_start is None:
-                variables = kind.start(own)
-            else:
-                variables = kind.invert(warm_start[members])
-            pictures = ascend(
-                network,
-                [objectives[i] for i in members],
-                kind,
-                variables,
-                view(own),
-                at=at,
-                optimizer=optimizer,
-                watch=partial(watch, members) if watch else None,
-            )
-            for step, picture in pictures:
-                for row in (row for row, wanted in enumerate(at) if wanted == step):
-                    result[row, members] = picture
+    _check(network, objectives, kind)
+    batches = _batches(objectives, batch_size or fitting(kind.size, kind.colours.device))
+    for members in progress(batches, "features", len(batches)):
+        own = [dice[i] for i in members]
+        if warm_start is None:
+            variables = kind.start(own)
+        else:
+            variables = kind.invert(warm_start[members])
+        pictures = ascend(
+            network,
+            [objectives[i] for i in members],
+            kind,
+            variables,
+            view(own),
+            at=at,
+            optimizer=optimizer,
+            watch=partial(watch, members) if watch else None,
+        )
+        for step, picture in pictures:
+            for row in (row for row, wanted in enumerate(at) if wanted == step):
+                result[row, members] = picture
     return result
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vitrine.attacks import threat
 from vitrine.attacks.model import Model, StepCallback, Views
 from vitrine.core import settings
-from vitrine.core.network_scopes import frozen_weights
+from vitrine.core.network_scopes import frozen_weights, outside_inference_mode
 from vitrine.core.random_numbers import content_keys, fold_in
 from vitrine.core.settings import SettingError, setting
 
@@ -70,7 +70,7 @@ class Attack:
         The network's modes, parameters, buffers, `.grad` and requires_grad are unchanged afterwards.
 
         Args:
-            network: takes [0, 1] pixels and returns logits [N, K].
+            network: takes [0, 1] pixels and returns logits [N, K], or an output with `logits`.
             images: float32 or float64 in [0, 1], [N, C, H, W].
             labels: int64 [N]; the true classes, or the targets if targeted.
             keys: int64 [N], one for each image's random numbers (say, its index in the data set, or fresh
@@ -91,10 +91,7 @@ class Attack:
         device = images.device
         full = nullcontext() if self.precision == "inherit" else torch.autocast(device.type, enabled=False)
         with frozen_weights(network, device, self.mode, self.seed), full:
-            if images.is_inference() or images.requires_grad:
-                images = images.detach().clone()
-            if labels.is_inference():  # autograd keeps them for the backward pass
-                labels = labels.clone()
+            images, labels = map(outside_inference_mode, (images.detach(), labels))
             keys = fold_in(content_keys(images) if keys is None else keys, self.seed)
             bf16 = self.precision == "bf16-mixed"
             model = Model(

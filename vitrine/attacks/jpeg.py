@@ -90,6 +90,7 @@ def _differentiable_round(x: Tensor) -> Tensor:
 
 
 @functools.cache
+@torch.inference_mode(False)  # whoever asks first: autograd keeps it
 def _dct_matrix(device: torch.device, dtype: torch.dtype) -> Tensor:
     """The orthonormal cosine transform of eight numbers, [8, 8]."""
     k, n = torch.arange(8.0)[:, None], torch.arange(8.0)
@@ -99,5 +100,6 @@ def _dct_matrix(device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 @functools.cache
+@torch.inference_mode(False)
 def _ycc_matrix(device: torch.device, dtype: torch.dtype) -> Tensor:
     return torch.tensor(_TO_YCC, device=device, dtype=dtype)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vitrine.attacks.losses import Loss, margin
+from vitrine.core.network_output import as_logits
 from vitrine.core.network_scopes import frozen_weights
 from vitrine.core.random_numbers import fold_in
 
@@ -56,8 +58,8 @@ class Model:
     def logits(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """[N, K] in the precision of the search; labels given are checked against K."""
         with torch.no_grad(), self._autocast(images):
-            logits = self.network(images)
-        return self._validate(logits, labels)
+            output = self.network(images)
+        return self._validate(output, labels)
 
     def full_precision_logits(self, images: Tensor) -> Tensor:
         """[N, K], to judge success by."""
@@ -113,8 +115,8 @@ class Model:
         with torch.enable_grad():
             pixels = images.detach().requires_grad_()
             with self._autocast(images):
-                logits = self.network(pixels)
-            logits = self._validate(logits, labels)
+                output = self.network(pixels)
+            logits = self._validate(output, labels)
             losses = loss(logits, labels)
             if not losses.requires_grad:
                 raise ValueError(
@@ -138,9 +140,9 @@ class Model:
                 view_keys = torch.cat([fold_in(keys, number) for number in numbers])
                 batch = views.transform(pixels.repeat(len(numbers), 1, 1, 1), view_keys)
                 with self._autocast(images):
-                    logits = self.network(batch)
+                    output = self.network(batch)
                 repeated = labels.repeat(len(numbers), *[1] * (labels.ndim - 1))
-                logits = self._validate(logits, repeated)
+                logits = self._validate(output, repeated)
                 value = loss(logits, repeated).view(len(numbers), -1).sum(0) / views.count
                 (part,) = torch.autograd.grad(value.sum(), pixels)
             mean = logits.detach().softmax(1).view(len(numbers), len(images), -1).sum(0) / views.count
@@ -150,8 +152,9 @@ class Model:
     def _autocast(self, images: Tensor) -> AbstractContextManager:
         return torch.autocast(images.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
-    def _validate(self, logits: Tensor, labels: Tensor | None = None) -> Tensor:
+    def _validate(self, output: Any, labels: Tensor | None = None) -> Tensor:
         """The logits in at least float32; NaN after the first batch is only noted (`raise_if_nan`)."""
+        logits = as_logits(output)
         logits = logits if logits.dtype == torch.float64 else logits.float()
         if not self.check:
             return logits

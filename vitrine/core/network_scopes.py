@@ -1,21 +1,30 @@
 """Scopes that use a network and leave it as it was, from the cheapest to the most thorough:
 
-eval_mode        modes
-eager_eval_mode  modes; and eager float32 execution with gradients, whatever the caller is in
-frozen_weights   modes, `requires_grad`, running statistics and random numbers
-full_isolation   everything that code run inside could change
+    eval_mode        modes
+    eager_eval_mode  modes; and eager execution with gradients and logits, whatever the caller is in and
+                     whatever the network returns
+    frozen_weights   modes, `requires_grad`, running statistics and random numbers
+    full_isolation   everything that code run inside could change
+
+`in_eager_eval_mode` decorates the functions that people call with a network of their own.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vitrine.core import random_state, restoration
+from vitrine.core.network_output import as_logits
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
 @contextmanager
@@ -32,25 +41,53 @@ def eval_mode(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def eager_eval_mode(network: nn.Module, device: torch.device | str = "cpu") -> Iterator[nn.Module]:
-    """Within the scope the network is in eval mode and runs eagerly, and gradients can be taken, whatever the
-    caller is in: training mode, `no_grad`, `inference_mode`, autocast or `torch.compile`.
+def eager_eval_mode(network: nn.Module) -> Iterator[nn.Module]:
+    """Within the scope the network is in eval mode and runs eagerly, gradients can be taken, and it returns
+    logits.
 
-    Batch normalisation thus uses its running statistics, and an image's map does not depend on its batch.
+    That holds whatever the caller is in (training mode, `no_grad`, `inference_mode`, autocast,
+    `torch.compile`), for weights made in inference mode, and for a network that returns a dict or an object
+    with `logits`. Batch normalisation uses its running statistics: an image's map does not depend on its
+    batch.
 
     Args:
         network: yielded as it is, or taken out of `torch.compile`'s wrapper.
-        device: where the images are; autocast is off there.
+
+    Raises:
+        ValueError: from a call of the network, where it returns no logits.
     """
     network = getattr(network, "_orig_mod", network)
     with ExitStack() as scope:
         scope.enter_context(torch.inference_mode(False))
         scope.enter_context(torch.enable_grad())
-        scope.enter_context(torch.autocast(torch.device(device).type, enabled=False))
+        for device in _device_types():
+            scope.enter_context(torch.autocast(device, enabled=False))
         _force_eager(scope)
+        scope.enter_context(_differentiable_weights(network))
+        scope.callback(network.register_forward_hook(_return_logits).remove)
         if any(module.training for module in network.modules()):  # else spare two walks through it
             scope.enter_context(eval_mode(network))
         yield network
+
+
+def in_eager_eval_mode(
+    function: Callable[Concatenate[nn.Module, _Arguments], _Result],
+) -> Callable[Concatenate[nn.Module, _Arguments], _Result]:
+    """Decorate a function of (network, ...) to run in `eager_eval_mode`, tensors of inference mode copied."""
+
+    @functools.wraps(function)
+    def run(network: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        with eager_eval_mode(network) as network:
+            args = tuple(map(outside_inference_mode, args))
+            kwargs = {name: outside_inference_mode(value) for name, value in kwargs.items()}
+            return function(network, *args, **kwargs)
+
+    return run
+
+
+def outside_inference_mode(value: Any) -> Any:
+    """A tensor that autograd may keep: a copy of one made in inference mode; anything else as it is."""
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 
 @contextmanager
@@ -68,28 +105,31 @@ def frozen_weights(
             running ones alone. All other layers evaluate in either: dropout is no defence.
         seed: of the random numbers that the network itself may draw.
     """
-    by_batch = [m for m in network.modules() if mode == "train" and getattr(m, "track_running_stats", False)]
-    trainable = [p for p in network.parameters() if p.requires_grad]
-    generators = [torch.default_generator]
-    if device.type == "cuda":
-        generators.append(torch.cuda.default_generators[device.index or 0])
-    states = [generator.get_state() for generator in generators]
-    try:
-        for generator in generators:
-            generator.manual_seed(seed)
-        for parameter in trainable:
-            parameter.requires_grad_(False)  # no weight's gradient is computed, nor kept ready for
-        with eval_mode(network), torch.inference_mode(False), torch.enable_grad():
+    with _differentiable_weights(network):
+        by_batch = [
+            m for m in network.modules() if mode == "train" and getattr(m, "track_running_stats", False)
+        ]
+        trainable = [p for p in network.parameters() if p.requires_grad]
+        generators = [torch.default_generator]
+        if device.type == "cuda":
+            generators.append(torch.cuda.default_generators[device.index or 0])
+        states = [generator.get_state() for generator in generators]
+        try:
+            for generator in generators:
+                generator.manual_seed(seed)
+            for parameter in trainable:
+                parameter.requires_grad_(False)  # no weight's gradient is computed, nor kept ready for
+            with eval_mode(network), torch.inference_mode(False), torch.enable_grad():
+                for module in by_batch:
+                    module.training, module.track_running_stats = True, False
+                yield
+        finally:
             for module in by_batch:
-                module.training, module.track_running_stats = True, False
-            yield
-    finally:
-        for module in by_batch:
-            module.track_running_stats = True
-        for parameter in trainable:
-            parameter.requires_grad_(True)
-        for generator, state in zip(generators, states):
-            generator.set_state(state)
+                module.track_running_stats = True
+            for parameter in trainable:
+                parameter.requires_grad_(True)
+            for generator, state in zip(generators, states):
+                generator.set_state(state)
 
 
 @contextmanager
@@ -117,7 +157,7 @@ def full_isolation(*modules: nn.Module) -> Iterator[None]:
         scope.callback(restoration.capture_switches())
         scope.callback(random_state.restore, random_state.capture())
         scope.callback(restoration.capture_global_hooks())
-        for device in ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
+        for device in _device_types():
             scope.callback(restoration.capture_autocast(device))
             scope.enter_context(torch.autocast(device, enabled=False))
         _force_eager(scope)
@@ -128,6 +168,40 @@ def full_isolation(*modules: nn.Module) -> Iterator[None]:
             scope.callback(restoration.capture_namespace(vars(module)))
         restoration.fix_numerics()
         yield
+
+
+@contextmanager
+def _differentiable_weights(network: nn.Module) -> Iterator[None]:
+    """Within the scope copies take the place of weights and buffers made in inference mode, which autograd
+    refuses to keep for a backward pass."""
+    replaced = [
+        (module, name, tensor)
+        for module in network.modules()
+        for name, tensor in (*module._parameters.items(), *module._buffers.items())
+        if tensor is not None and tensor.is_inference()
+    ]
+    with torch.inference_mode(False):
+        copies = {
+            id(tensor): nn.Parameter(tensor.clone(), requires_grad=False)
+            if isinstance(tensor, nn.Parameter)
+            else tensor.clone()
+            for _, _, tensor in replaced
+        }
+    try:
+        for module, name, tensor in replaced:
+            setattr(module, name, copies[id(tensor)])
+        yield
+    finally:
+        for module, name, tensor in replaced:
+            setattr(module, name, tensor)
+
+
+def _return_logits(_module: nn.Module, _inputs: Any, output: Any) -> Tensor:
+    return as_logits(output)
+
+
+def _device_types() -> list[str]:
+    return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
 def _force_eager(scope: ExitStack) -> None:

@@ -31,7 +31,9 @@ def capture_namespace(namespace: dict[str, Any]) -> Callable[[], None]:
 
 
 def capture_tensor(tensor: Tensor) -> Callable[[], None]:
-    """A tensor's storage, values, gradient, requires_grad and hooks."""
+    """A tensor's storage, values, gradient, requires_grad and hooks; one of inference mode cannot change."""
+    if tensor.is_inference():
+        return lambda: None
     data, values, grad = tensor.data, tensor.detach().clone(), tensor.grad
     grad_values = None if grad is None else grad.detach().clone()
     requires_grad, leaf = tensor.requires_grad, tensor.is_leaf

@@ -143,7 +143,7 @@ def open_logs(settings: Settings, classes: Sequence[str], part: str = "alone") -
     """The page and metrics.csv always; W&B and TensorBoard as `logging` says.
 
     Args:
-        part: which this process plays among those that log to the run (gallery.wandb_share); "none" for a
+        part: which this process plays among those that log to the run (reporting.wandb_run); "none" for a
             rank that only trains.
     """
     folder = settings.folder
@@ -155,8 +155,11 @@ def open_logs(settings: Settings, classes: Sequence[str], part: str = "alone") -
     )
     logs.notes.append(note)
     if logger is not None:
+        sink = WandbSink(logger.experiment, classes, settings.logging.wandb.page, folder)
+        if part == "alone":  # else the processes that follow log pictures at this very moment
+            sink.log_missing(logger.logged_keys)
         logs.loggers.append(logger)
-        logs.sinks.append(WandbSink(logger.experiment, classes, settings.logging.wandb.page, folder))
+        logs.sinks.append(sink)
     if settings.logging.tensorboard:
         with as_setting_error("logging.tensorboard"):
             board = BoardLogger(folder, name="", version="tensorboard")

@@ -1,11 +1,15 @@
 import os
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from vitrine.analyses.base import Figure, Scalar
 from vitrine.analyses.result import AnalysisResult, CheckpointReport
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `import wandb_server`
 
 
 def _picture(seed, height=12, width=10):
@@ -70,6 +74,42 @@ def offline_home(tmp_path, monkeypatch):
     wandb.teardown()
     for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_ARTIFACT_DIR"):
         os.environ.pop(variable, None)
+
+
+@pytest.fixture
+def server(offline_home, monkeypatch):
+    """A stand-in for W&B's server, and a key for it in the environment: W&B is online."""
+    from wandb_server import WandbServer
+
+    server = WandbServer()
+    for variable, value in server.environment().items():
+        monkeypatch.setenv(variable, value)
+    yield server
+    import wandb
+
+    wandb.teardown()
+    server.close()
+
+
+@pytest.fixture
+def services():
+    """Finds the wandb-core processes that this one has started."""
+    if not Path("/proc/self/task").exists():
+        pytest.skip("looks for W&B's service in /proc")
+
+    def find() -> list[int]:
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                pid, rest = stat.read_text().split(" (", 1)
+            except OSError:
+                continue  # ended meanwhile
+            name, rest = rest.rsplit(") ", 1)
+            if name.startswith("wandb-core") and int(rest.split()[1]) == os.getpid() and rest[0] != "Z":
+                found.append(int(pid))
+        return found
+
+    return find
 
 
 @pytest.fixture

@@ -16,25 +16,8 @@ from vitrine.reporting.wandb_run import WandbSettings, wandb_logger
 from vitrine.reporting.wandb_sink import WandbSink
 
 wandb = pytest.importorskip("wandb")
-pytestmark = [
-    pytest.mark.usefixtures("offline_home"),
-    pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for W&B's service in /proc"),
-]
+pytestmark = pytest.mark.usefixtures("offline_home")
 MUCH = {f"metric-{i}": float(i) for i in range(2000)}  # of these the socket holds but a few
-
-
-def services() -> list[int]:
-    """The wandb-core processes that this one has started."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            pid, rest = stat.read_text().split(" (", 1)
-        except OSError:
-            continue  # ended meanwhile
-        name, rest = rest.rsplit(") ", 1)
-        if name.startswith("wandb-core") and int(rest.split()[1]) == os.getpid() and rest[0] != "Z":
-            found.append(int(pid))
-    return found
 
 
 @pytest.fixture
@@ -44,7 +27,7 @@ def quick(monkeypatch):
 
 
 @pytest.fixture
-def opened(tmp_path):
+def opened(tmp_path, services):
     (tmp_path / "run").mkdir()
     logger, _ = wandb_logger(tmp_path / "run", WandbSettings())
     sink = WandbSink(logger.experiment)
@@ -54,7 +37,9 @@ def opened(tmp_path):
 
 
 @pytest.mark.parametrize("what", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_service_that_is_killed_or_stopped_is_done_without(tmp_path, opened, quick, report, caplog, what):
+def test_a_service_that_is_killed_or_stopped_is_done_without(
+    tmp_path, opened, services, quick, report, caplog, what
+):
     logger, sink, service = opened
     os.kill(service, what)
     began = time.monotonic()
@@ -70,7 +55,7 @@ def test_a_service_that_is_killed_or_stopped_is_done_without(tmp_path, opened, q
     assert "W&B is disabled for the rest of the run" in caplog.text
 
 
-def test_an_end_that_never_comes_is_not_waited_for(opened, quick):
+def test_an_end_that_never_comes_is_not_waited_for(opened, services, quick):
     _, sink, service = opened
     os.kill(service, signal.SIGSTOP)
     began = time.monotonic()

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -44,9 +45,12 @@ def main(arguments: list[str]) -> None:
         return
     if problem := wandb_internals.login_problem():
         raise SettingError("sync", f"needs a W&B account: `wandb login`, or WANDB_API_KEY ({problem})")
+    # a service that is there already has another working directory
+    environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
     for folder in folders:
-        places = [str(file.relative_to(folder)) for file in logs[folder]]
         # -P: the run's folder has a directory named wandb
-        ran = subprocess.run([sys.executable, "-P", "-m", "wandb", "sync", *places], cwd=folder)
+        command = [sys.executable, "-P", "-m", "wandb", "sync"]
+        command += [str(file.relative_to(folder)) for file in logs[folder]]
+        ran = subprocess.run(command, cwd=folder, env=environment)
         if ran.returncode:
             raise SystemExit(ran.returncode)

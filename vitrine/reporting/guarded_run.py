@@ -41,8 +41,8 @@ class GuardedRun:
         self._service = wandb_internals.service_process()
         self._failures: set[str] = set()
         self.disabled, self.offline, self.id = False, bool(run.offline), str(run.id)
-        # before W&B's own handler, which waits for the service without end
-        atexit.register(self.finish)
+        self._finished = False
+        atexit.register(self._exit)  # before W&B's own handler, which waits for the service without end
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._run, name)
@@ -63,39 +63,56 @@ class GuardedRun:
         self._call("config", lambda: self._run.config.update(dict(values), allow_val_change=True))
 
     def finish(self, exit_code: int | None = None) -> None:
-        atexit.unregister(self.finish)
-        self._call("finish", self._run.finish, exit_code, seconds=FINISH_SECONDS + CALL_SECONDS)
+        if not self._finished:
+            self._finished = True
+            self._call("finish", self._run.finish, exit_code, seconds=FINISH_SECONDS + CALL_SECONDS)
+
+    def _exit(self) -> None:
+        self.finish()
+        if self._service is not None and self._service.poll() is not None:
+            _teardown()  # else W&B's handler prints the traceback of its lost connection
 
     def _call(
         self, name: str, function: Callable[..., Any], *args: Any, seconds: float | None = None, **kwargs: Any
     ) -> None:
-        if self.disabled:
+        if self.disabled or self._disable_if_service_exited(0):
             return
         try:
             self._caller.call(CALL_SECONDS if seconds is None else seconds, function, *args, **kwargs)
         except CallTimeout as error:
             self._disable(f"{name}: {error}")
         except Exception as error:
-            if self._service_exited(error):
-                self._disable("its service exited")
-            elif (failure := f"{name}: {error!r}") not in self._failures:
-                self._failures.add(failure)
-                _log.warning("W&B: %s failed", name, exc_info=True)
+            if (failure := f"{name}: {error!r}") in self._failures or self._disable_if_service_exited(
+                EXIT_SECONDS
+            ):
+                return
+            self._failures.add(failure)
+            _log.warning("W&B: %s failed", name, exc_info=True)
 
-    def _service_exited(self, error: Exception) -> bool:
+    def _disable_if_service_exited(self, seconds: float) -> bool:
+        """Disable the run if wandb-core is not running, or stops running within `seconds`."""
         if self._service is None:
             return False
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._service.wait(EXIT_SECONDS if isinstance(error, OSError) else 0)
-        return self._service.returncode is not None
+        try:
+            status = self._service.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        self._disable(f"its process ended (status {status}); it gets the rest once the run is resumed")
+        return True
 
     def _disable(self, reason: str) -> None:
-        import wandb
-
         self.disabled = True
         _log.warning("W&B is disabled for the rest of the run: %s", reason)
         if self._service is not None:
             self._service.kill()  # after which a call that hangs fails
-        for release in (self._run.finish, wandb.teardown):
+        for release in (self._run.finish, _teardown):
             with contextlib.suppress(Exception):
                 self._caller.call(TEARDOWN_SECONDS, release)
+
+
+def _teardown() -> None:
+    """Disconnect W&B from a service that was killed, and remove its exit handler."""
+    import wandb
+
+    with contextlib.suppress(Exception):
+        wandb.teardown()

@@ -10,14 +10,14 @@ from typing import Any
 from vitrine.reporting import wandb_internals
 
 
-def log_files(run_dir: Path, run_id: str = "*") -> list[Path]:
-    """The logs of a run's offline starts, and of the processes that followed it, by time."""
-    return sorted(run_dir.glob(f"wandb/offline-run-*/run-{run_id}.wandb"))
+def log_files(run_dir: Path, run_id: str = "*", online: bool = False) -> list[Path]:
+    """The logs of a run's offline starts, followers' included; with `online` those of all starts."""
+    return sorted(run_dir.glob(f"wandb/{'*' if online else 'offline-'}run-*/run-{run_id}.wandb"))
 
 
-def history(run_dir: Path, run_id: str) -> Iterator[dict[str, Any]]:
-    """The rows that were logged offline; a picture or table `key` is there as `key._type` and other parts."""
-    for file in log_files(run_dir, run_id):
+def history(run_dir: Path, run_id: str, online: bool = False) -> Iterator[dict[str, Any]]:
+    """The rows in these logs; a picture or table `key` is there as `key._type` and other parts."""
+    for file in log_files(run_dir, run_id, online):
         for record in wandb_internals.read_log(file):
             if record["type"] == "history":
                 yield record["history"]["item"]

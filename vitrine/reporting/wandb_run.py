@@ -83,20 +83,22 @@ def wandb_logger(
         return None, "The training does not log to W&B, so neither do those that follow it."
     if rank_zero_only.rank != 0:
         return WandbLogger(project=project, save_dir=str(run_dir)), ""
-    from vitrine.reporting.wandb_metrics import MetricsLogger, logged_keys
+    from vitrine.reporting.wandb_history import logged_keys
+    from vitrine.reporting.wandb_metrics import MetricsLogger
 
-    caller = BoundedCaller("W&B")
+    caller, resumed = BoundedCaller("W&B"), (run_dir / "wandb-id").exists()
     try:
         opened, reason = caller.call(
             OPEN_SECONDS, _open, run_dir, settings, mode, project, name, config, part
         )
         run = GuardedRun(opened, caller)
         _define_metrics(run)
-        logged = caller.call(INIT_SECONDS, logged_keys, opened, run_dir)
+        logger = MetricsLogger(run, logged_keys(opened, run_dir) if resumed else {}, project, run_dir)
+        if part != "follower":
+            logger.log_missing(run_dir)
     except Exception as error:
         _log.warning("W&B did not start", exc_info=True)
         return None, f"W&B did not start, the run goes on without it ({_first_line(error)})."
-    logger = MetricsLogger(run, logged, project, run_dir)
     if not run.offline:
         return logger, f"W&B shows the run at {run.url}"
     folders = f"wandb/offline-run-*-{run.id}" + ("" if part == "alone" else "*")

@@ -19,6 +19,8 @@ from vitrine.reporting.ranking import ranking
 from vitrine.reporting.sheet import PAPER, by_layer, sheet
 from vitrine.reporting.sinks import STEP, UNITS, media_key, named_scalars
 from vitrine.reporting.units_table import units_table
+from vitrine.reporting.wandb_history import Keys, result_keys
+from vitrine.runs.store import Store
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +59,23 @@ class WandbSink:
                 self._upload(f"analysis-{self.run.id}", "analysis", [folder], [f"step-{report.step}"])
         except Exception:
             _log.warning("step %d did not reach W&B", report.step, exc_info=True)
+
+    def log_missing(self, logged: Keys) -> None:
+        """Log what the store has of the run's checkpoints and W&B lacks, as after a kill between the two.
+
+        Args:
+            logged: the keys that W&B has, by step.
+        """
+        store = Store(self._run_dir)
+        for step in store.steps():
+            results = {
+                name: result
+                for name, result in store.results(step).items()
+                if not result.left_out
+                and result_keys(name, result, store.entries(step, name)) - logged.get(step, set())
+            }
+            if results:
+                self.log(CheckpointReport(step, results), store.step_folder(step))
 
     def close(self) -> None:
         """Rank the run, upload the page and end the run; raises nothing.

@@ -1,0 +1,78 @@
+"""The keys that W&B has of a run, and those that our own record has: the difference is logged again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from vitrine.analyses.result import AnalysisResult
+from vitrine.core.bounded import BoundedCaller
+from vitrine.reporting import wandb_offline
+from vitrine.reporting.sinks import STEP, media_key, metric_key, named_scalars
+from vitrine.runs.metrics_csv import read_rows
+from vitrine.runs.store import Store
+
+_log = logging.getLogger(__name__)
+
+READ_SECONDS = 120  # for the rows of a long run from a server
+Keys = dict[int, set[str]]  # by step
+
+
+def logged_keys(run: Any, run_dir: Path) -> Keys:
+    """The keys that W&B has of a run, or will have once its offline logs are uploaded.
+
+    Online W&B's server is asked; offline what was once logged online counts as arrived there. If the server
+    does not answer, all that we have recorded counts as logged: a gap is better than a row that comes twice.
+
+    Args:
+        run: the `wandb.Run`.
+        run_dir: its folder.
+    """
+    local = wandb_offline.history(run_dir, run.id, online=run.offline)
+    if run.offline:
+        return _keys_by_step(local)
+    try:
+        rows = BoundedCaller("W&B's rows").call(READ_SECONDS, _read_from_server, run.path)
+        return _keys_by_step([*rows, *local])
+    except Exception as error:
+        _log.warning("W&B's rows of earlier starts cannot be read, gaps in them stay: %r", error)
+        return recorded_keys(run_dir)
+
+
+def recorded_keys(run_dir: Path) -> Keys:
+    """The keys under which W&B shows what metrics.csv and the store of analyses have."""
+    keys: Keys = {}
+    for row in read_rows(run_dir):
+        if row["step"]:
+            keys[int(row["step"])] = {metric_key(name) for name, value in row.items() if value}
+    store = Store(run_dir)
+    for step in store.steps():
+        for name, result in store.results(step).items():
+            keys.setdefault(step, set()).update(result_keys(name, result, store.entries(step, name)))
+    return keys
+
+
+def result_keys(name: str, result: AnalysisResult, entries: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The keys of an analysis' scalars and of its pictures, whose entries in figures.json are given."""
+    return {*named_scalars(name, result), *(media_key(name, entry["layer"]) for entry in entries)}
+
+
+def _read_from_server(path: str) -> list[dict[str, Any]]:
+    import wandb
+
+    run = wandb.Api(timeout=READ_SECONDS).run(path)
+    rows = list(run.scan_history(use_cache=False))
+    if len(rows) < run.historyLineCount:
+        raise RuntimeError(f"{len(rows)} of {run.historyLineCount} rows were read")
+    return rows
+
+
+def _keys_by_step(rows: Iterable[Mapping[str, Any]]) -> Keys:
+    keys: Keys = {}
+    for row in rows:
+        if row.get(STEP) is not None:
+            # offline the fields of a picture or table are apart: "key._type", "key.path"
+            keys.setdefault(int(row[STEP]), set()).update(key.removesuffix("._type") for key in row)
+    return keys

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.optimize import linprog, minimize
 
-from vitrine.attacks.hyperplane import project
+from vitrine.attacks.fab import project_onto_hyperplane
 
 
 def problems(count: int, size: int):
@@ -17,7 +17,7 @@ def problems(count: int, size: int):
 
 def test_linf_is_the_linear_programs_answer():
     points, normals, offsets = problems(12, 6)
-    change = project(points, normals, offsets, "linf")
+    change = project_onto_hyperplane(points, normals, offsets, "linf")
     for x, w, b, d in zip(points.numpy(), normals.numpy(), offsets.numpy(), change.numpy()):
         # variables: d and t; minimise t with |d_i| <= t
         n = len(x)
@@ -32,7 +32,7 @@ def test_linf_is_the_linear_programs_answer():
 
 def test_l2_is_the_quadratic_programs_answer():
     points, normals, offsets = problems(12, 6)
-    change = project(points, normals, offsets, "l2")
+    change = project_onto_hyperplane(points, normals, offsets, "l2")
     for x, w, b, d in zip(points.numpy(), normals.numpy(), offsets.numpy(), change.numpy()):
         answer = minimize(
             lambda v: v @ v / 2,
@@ -54,12 +54,12 @@ def test_l2_is_the_quadratic_programs_answer():
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_a_hyperplane_out_of_reach_is_approached_as_far_as_the_box_allows(norm):
     points, normals = torch.full((1, 3), 0.5), torch.tensor([[1.0, -2.0, 0.0]])
-    change = project(points, normals, torch.tensor([100.0]), norm)
+    change = project_onto_hyperplane(points, normals, torch.tensor([100.0]), norm)
     torch.testing.assert_close(change, torch.tensor([[0.5, -0.5, 0.0]]))
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_a_point_on_the_hyperplane_stays(norm):
     points, normals = torch.rand(3, 4), torch.randn(3, 4)
-    change = project(points, normals, (normals * points).sum(1), norm)
+    change = project_onto_hyperplane(points, normals, (normals * points).sum(1), norm)
     torch.testing.assert_close(change, torch.zeros(3, 4), atol=1e-6, rtol=0)

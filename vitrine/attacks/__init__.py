@@ -10,7 +10,7 @@ from vitrine.core.registry import Registry
 ATTACKS = Registry(
     "attack",
     {
-        "fgsm": "vitrine.attacks.fgsm:FGSM",
+        "fgsm": "vitrine.attacks.pgd:FGSM",
         "bim": "vitrine.attacks.pgd:BIM",
         "pgd": "vitrine.attacks.pgd:PGD",
         "lbfgs": "vitrine.attacks.lbfgs:LBFGS",
@@ -38,38 +38,14 @@ TRANSFORMATIONS = Registry(
 
 # Imported when first asked for: naming an attack's settings must not cost the import of all others.
 _LAZY = {
+    **{attribute: module for module, attribute in (place.split(":") for place in ATTACKS.places.values())},
     "Attack": "vitrine.attacks.base",
-    "FGSM": "vitrine.attacks.fgsm",
-    "BIM": "vitrine.attacks.pgd",
-    "PGD": "vitrine.attacks.pgd",
-    "LBFGS": "vitrine.attacks.lbfgs",
-    "APGD": "vitrine.attacks.apgd",
-    "FAB": "vitrine.attacks.fab",
-    "Square": "vitrine.attacks.square",
-    "AutoAttack": "vitrine.attacks.autoattack",
-    "EOT": "vitrine.attacks.eot",
     "destruction_rate": "vitrine.attacks.eot",
     "is_adversarial": "vitrine.attacks.model",
     "robustness_curve": "vitrine.attacks.curve",
 }
 
-__all__ = [
-    "APGD",
-    "ATTACKS",
-    "BIM",
-    "EOT",
-    "FAB",
-    "FGSM",
-    "LBFGS",
-    "PGD",
-    "TRANSFORMATIONS",
-    "Attack",
-    "AutoAttack",
-    "Square",
-    "destruction_rate",
-    "is_adversarial",
-    "robustness_curve",
-]
+__all__ = ["ATTACKS", "TRANSFORMATIONS", *_LAZY]
 
 
 def __getattr__(name: str) -> Any:

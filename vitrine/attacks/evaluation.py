@@ -15,21 +15,13 @@ ROBUST = -1
 
 @dataclass
 class Evaluation:
-    """Robust accuracy, resumable.
+    """Robust accuracy, resumable."""
 
-    Attributes:
-        adversarial: the adversarial images found, the robust ones unchanged, [N, C, H, W].
-        broken_by: the index in `names` of what broke each image, or -1, int64 [N].
-        names: "clean" (misclassified without an attack), then the attacks.
-        skipped: the attacks that need more classes than there are.
-        identity: of the images, labels and settings that the evaluation belongs to.
-    """
-
-    adversarial: Tensor
-    broken_by: Tensor
-    names: list[str]
-    skipped: list[str]
-    identity: str
+    adversarial: Tensor  # [N, C, H, W], the adversarial images found, the robust ones unchanged
+    broken_by: Tensor  # int64 [N], the index in `names` of what broke each image, or ROBUST
+    names: list[str]  # "clean" (misclassified without an attack), then the attacks
+    skipped: list[str]  # the attacks that need more classes than there are
+    identity: str  # of the images, labels and settings that the evaluation belongs to
     part: int = 0  # index in `names` of the attack that is running
     done: int = 0  # images that it has attacked
 

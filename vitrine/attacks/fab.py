@@ -10,7 +10,6 @@ from torch import Tensor
 
 from vitrine.attacks.apgd import wrong_classes
 from vitrine.attacks.base import Attack
-from vitrine.attacks.hyperplane import project
 from vitrine.attacks.losses import logit_difference
 from vitrine.attacks.model import Model
 from vitrine.attacks.threat import NORMS, per_image
@@ -55,8 +54,8 @@ class FAB(Attack):
             nearest[rows[nearer]], distances[rows[nearer]] = found[nearer], distance[nearer]
             if early_stop:
                 rows = rows[distances[rows] > self.eps]
-        allowed = distances <= (torch.inf if self.eps is None else self.eps)
-        return torch.where(per_image(allowed & distances.isfinite(), images), nearest, images)
+        bound = torch.inf if self.eps is None else self.eps
+        return torch.where(per_image(distances <= bound, images), nearest, images)
 
     def _approach_boundary(
         self,
@@ -79,10 +78,11 @@ class FAB(Attack):
             # the boundary, were the network linear: <w, z> = <w, point> - gap
             offsets = (w * points.flatten(1)).sum(1) - gap
             both = torch.cat([points, images]).flatten(1)
-            change = project(both, w.repeat(2, 1), offsets.repeat(2), self.norm)
+            change = project_onto_hyperplane(both, w.repeat(2, 1), offsets.repeat(2), self.norm)
             from_point, from_image = change.view(2, len(points), *shape)
-            sizes = (per_image(norm(d).clamp(min=1e-8), images) for d in (from_point, from_image))
-            point_size, image_size = sizes
+            point_size, image_size = (
+                per_image(norm(d).clamp(min=1e-8), images) for d in (from_point, from_image)
+            )
             alpha = (point_size / (point_size + image_size)).clamp(max=self.alpha_max)
             points = (points + self.eta * from_point) * (1 - alpha) + (images + self.eta * from_image) * alpha
             points = points.clamp(0, 1)
@@ -95,9 +95,42 @@ class FAB(Attack):
             points = torch.where(per_image(success, images), images + self.beta * (points - images), points)
             if early_stop:
                 remaining = (best[rows] > self.eps).nonzero()[:, 0]
-                if len(remaining) < len(rows):
-                    rows, points, images = rows[remaining], points[remaining], images[remaining]
-                    labels, targets, keys = labels[remaining], targets[remaining], keys[remaining]
-                    if not len(rows):
-                        break
+                if not len(remaining):
+                    break
+                batch = (rows, points, images, labels, targets, keys)
+                rows, points, images, labels, targets, keys = (values[remaining] for values in batch)
         return nearest, best
+
+
+def project_onto_hyperplane(points: Tensor, normals: Tensor, offsets: Tensor, norm: str) -> Tensor:
+    """The smallest change d with <w, x + d> = b and 0 <= x + d <= 1, [N, D]; exact.
+
+    Where the hyperplane misses the box, the d that comes nearest to it. Each coordinate moves towards the
+    hyperplane at a rate of its own until it meets the box, so that <w, d> is piecewise linear in time: sort
+    the times at which coordinates stop, and find the piece (Croce & Hein 2020, FAB).
+
+    Args:
+        points: x in [0, 1], [N, D].
+        normals: w, [N, D].
+        offsets: b, [N].
+        norm: "linf": all coordinates move at rate 1; "l2": at |w|.
+    """
+    gap = offsets - (normals * points).sum(1)
+    direction = torch.where(gap[:, None] < 0, -normals, normals).sign()
+    size = normals.abs()
+    rate = torch.ones_like(size) if norm == "linf" else size
+    room = torch.where(direction > 0, 1 - points, points)
+    stop, order = torch.where(size > 0, room / rate.clamp(min=1e-38), 0).sort(dim=1)
+    slope = (size * rate).gather(1, order)
+    # at stop_i the coordinates after i still move: <w, d> = sum(stopped) + time * sum(moving)
+    stopped = (slope * stop).cumsum(1)
+    moving = slope.flip(1).cumsum(1).flip(1) - slope
+    reached = stopped + stop * moving
+    gap = gap.abs()[:, None]
+    piece = torch.searchsorted(reached, gap).clamp(max=points.shape[1] - 1)
+    before = (piece - 1).clamp(min=0)
+    first = piece == 0
+    rate_left = torch.where(first, moving[:, :1] + slope[:, :1], moving.gather(1, before))
+    done = torch.where(first, 0, stopped.gather(1, before))
+    time = ((gap - done) / rate_left.clamp(min=1e-38)).clamp(max=stop.gather(1, piece))
+    return direction * torch.minimum(rate * time.clamp(min=0), room)

@@ -65,6 +65,5 @@ class LBFGS(Attack):
             low, high = torch.where(success, c, low), torch.where(success, high, c)
             between = (low * high).sqrt()
             c = torch.where(high.isinf(), low * _FACTOR, torch.where(low == 0, high / _FACTOR, between))
-        if self.eps is None:
-            return nearest
-        return torch.where(per_image(distances <= self.eps, images), nearest, images)
+        bound = torch.inf if self.eps is None else self.eps
+        return torch.where(per_image(distances <= bound, images), nearest, images)

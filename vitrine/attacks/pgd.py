@@ -1,4 +1,4 @@
-"""Projected gradient descent (Madry 2018), and the basic iterative method, which is PGD from the image."""
+"""Projected gradient descent (Madry 2018), its form from the image (BIM), and its single step (FGSM)."""
 
 from __future__ import annotations
 
@@ -58,10 +58,8 @@ class PGD(Attack):
             everything = len(rows) == len(images)
             batch = (ball, labels, keys) if everything else (ball[rows], labels[rows], keys[rows])
             row_ball, row_labels, row_keys = *batch[:2], fold_in(batch[2], number)
-            if start is not None and number == 0:
-                begin = ball.project(start.detach())
-            else:
-                begin = row_ball.random_point(row_keys) if self.random_start or number else row_ball.images
+            random = self.random_start or number > 0
+            begin = _starting_points(row_ball, row_keys, None if number else start, random)
             return self._ascend(model, row_ball, begin, row_labels, row_keys, loss, early_stop)
 
         return worst_of(self.restarts, run, model, images, labels, early_stop)
@@ -106,3 +104,39 @@ class BIM(PGD):
     """The basic iterative method (Kurakin 2016): PGD that begins at the image itself."""
 
     random_start: bool = setting(False, "begin at a random point of the ball")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FGSM(Attack):
+    """The fast gradient sign method, one step: x + eps sign(g), or eps g / |g| in L2 (Goodfellow 2015); from
+    a random start if asked (Wong 2020)."""
+
+    step: float | None = setting(None, "size of the step; null: eps. Wong 2020: 1.25 eps", above=0)
+    random_start: bool = setting(False, "begin at a random point of the ball")
+    loss: str = setting("ce", "the loss that is maximised", choices=tuple(losses.LOSSES))
+
+    supports_eot: ClassVar[bool] = True
+
+    def search(
+        self,
+        model: Model,
+        images: Tensor,
+        labels: Tensor,
+        keys: Tensor,
+        *,
+        start: Tensor | None = None,
+        loss: losses.Loss | None = None,
+    ) -> Tensor:
+        """`start` and `loss` as in PGD."""
+        ball = norm_ball(images, self.norm, self.eps)
+        points = _starting_points(ball, keys, start, self.random_start)
+        loss = loss or losses.get_loss(self.loss, self.targeted)
+        _, _, gradient = model.gradient(points, labels, loss, keys)
+        return ball.step(points, gradient, self.eps if self.step is None else self.step)
+
+
+def _starting_points(ball: NormBall, keys: Tensor, start: Tensor | None, random: bool) -> Tensor:
+    """`start` projected into the ball; without it a random point, or the image itself."""
+    if start is not None:
+        return ball.project(start.detach())
+    return ball.random_point(keys) if random else ball.images

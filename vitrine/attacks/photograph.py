@@ -16,8 +16,7 @@ from vitrine.attacks.transformations import (
     Scale,
     Transformation,
     blur,
-    homography,
-    warp,
+    change_viewpoint,
 )
 from vitrine.core.random_numbers import fold_in, normal, uniform
 from vitrine.core.settings import setting
@@ -53,11 +52,9 @@ class PrintAndPhotograph(Transformation):
 
     def _photograph(self, images: Tensor, keys: Tensor) -> Tensor:
         count, _, height, width = images.shape
-        corners = uniform(fold_in(keys, 2), 4, 2).to(images.dtype) * 2 - 1
-        images = warp(images, homography(corners * 2 * self.shift))
-        angle, fall, focus, grain = (
-            v.view(-1, 1, 1, 1) for v in uniform(fold_in(keys, 3), 4).to(images.dtype).unbind(1)
-        )
+        images = change_viewpoint(images, fold_in(keys, 2), self.shift)
+        numbers = uniform(fold_in(keys, 3), 4).to(images.dtype)
+        angle, fall, focus, grain = numbers[..., None, None, None].unbind(1)
         y = torch.linspace(-0.5, 0.5, height, device=images.device, dtype=images.dtype)[:, None]
         x = torch.linspace(-0.5, 0.5, width, device=images.device, dtype=images.dtype)
         across = torch.cos(angle * 2 * torch.pi) * x + torch.sin(angle * 2 * torch.pi) * y

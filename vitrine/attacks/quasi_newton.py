@@ -54,9 +54,8 @@ def minimize(objective: Objective, start: Tensor, steps: int, memory: int) -> Te
             new_gradient = new_gradient.index_copy(0, at, trial_gradient[accepted])
             searching, step_size = searching[~accepted], step_size / 2
         step, change = (new_points - points).flatten(1), (new_gradient - gradient).flatten(1)
-        active &= step.any(
-            1
-        )  # a problem that stays is over: its directions would depend on the others' pairs
+        # a problem that stays is over: its directions would depend on the others' pairs
+        active &= step.any(1)
         if not active.any():
             break
         pairs = [*pairs, _pair(step, change)][-memory:]

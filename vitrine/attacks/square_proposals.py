@@ -71,7 +71,8 @@ def square_l2(ball: L2, points: Tensor, share: float, numbers: Tensor) -> Tensor
     bump = _bump(length).to(points)
     bump = torch.where((numbers[:, 4] < 0.5).view(-1, 1, 1), bump.T, bump)[:, None]
     signs = _signs(numbers[:, 5:, None, None], points)
-    new = old + _place(bump, numbers[:, 0], numbers[:, 1], height, width) * signs
+    placed = torch.zeros_like(points[:, :1]).masked_scatter(first, bump.expand(len(points), -1, -1, -1))
+    new = old + placed * signs
     new = new / new.square().sum((2, 3), keepdim=True).sqrt().clamp(min=1e-12) * (in_both + left).sqrt()
     return _scale_to_eps(ball, torch.where(first, new, change * ~second))
 
@@ -82,30 +83,12 @@ def _signs(numbers: Tensor, like: Tensor) -> Tensor:
 
 def _square_mask(down: Tensor, right: Tensor, length: int, height: int, width: int) -> Tensor:
     """Where a square with a random corner is, bool [N, 1, H, W]."""
-    top, left = _corner(down, height - length), _corner(right, width - length)
+    top = (down * (height - length + 1)).long().clamp(max=height - length)
+    left = (right * (width - length + 1)).long().clamp(max=width - length)
     rows, columns = torch.arange(height, device=down.device), torch.arange(width, device=down.device)
     in_rows = (rows >= top[:, None]) & (rows < top[:, None] + length)
     in_columns = (columns >= left[:, None]) & (columns < left[:, None] + length)
     return in_rows[:, None, :, None] & in_columns[:, None, None, :]
-
-
-def _corner(number: Tensor, most: int) -> Tensor:
-    return (number * (most + 1)).long().clamp(max=most)
-
-
-def _place(patterns: Tensor, down: Tensor, right: Tensor, height: int, width: int) -> Tensor:
-    """Patterns [N, 1, s, s] placed in images of zeros at random corners, [N, 1, H, W]."""
-    length = patterns.shape[-1]
-    top, left = _corner(down, height - length), _corner(right, width - length)
-    rows = torch.arange(height, device=down.device) - top[:, None]
-    columns = torch.arange(width, device=down.device) - left[:, None]
-    placed = patterns.expand(len(down), -1, -1, -1)[
-        torch.arange(len(down), device=down.device)[:, None, None],
-        0,
-        rows.clamp(0, length - 1)[:, :, None],
-        columns.clamp(0, length - 1)[:, None, :],
-    ][:, None]
-    return placed * _square_mask(down, right, length, height, width)
 
 
 def _scale_to_eps(ball: L2, change: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vitrine.attacks.threat import per_image
 from vitrine.core import settings
 from vitrine.core.random_numbers import uniform
 from vitrine.core.settings import setting
@@ -56,8 +57,7 @@ class Perspective(Transformation):
     shift: float = setting(0.15, "how far a corner moves at most, of the image's side", least=0, most=0.3)
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
-        moves = uniform(keys, 4, 2).to(images.dtype) * 2 - 1
-        return warp(images, homography(moves * 2 * self.shift))
+        return change_viewpoint(images, keys, self.shift)
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,8 @@ class Light(Transformation):
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         b, c = self.brightness, self.contrast
-        brightness, contrast = (
-            v.view(-1, 1, 1, 1) for v in _uniform_between(keys, images, (-b, b), (1 - c, 1 + c))
-        )
+        numbers = _uniform_between(keys, images, (-b, b), (1 - c, 1 + c))
+        brightness, contrast = (per_image(values, images) for values in numbers)
         return ((images - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
 
 
@@ -110,13 +109,18 @@ def warp(images: Tensor, matrices: Tensor) -> Tensor:
     height, width = images.shape[2:]
     y = (torch.arange(height, device=images.device, dtype=images.dtype) * 2 + 1) / height - 1
     x = (torch.arange(width, device=images.device, dtype=images.dtype) * 2 + 1) / width - 1
-    positions = torch.stack(
-        [x.expand(height, -1), y[:, None].expand(-1, width), torch.ones_like(x).expand(height, -1)], -1
-    )
+    x, y = torch.meshgrid(x, y, indexing="xy")
+    positions = torch.stack([x, y, torch.ones_like(x)], -1)
     positions = torch.einsum("nij,hwj->nhwi", matrices, positions)
     grid = positions[..., :2] / positions[..., 2:].clamp(min=1e-3)
     warped = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return warped.clamp(0, 1)  # weights that sum to 1 do so but for rounding
+
+
+def change_viewpoint(images: Tensor, keys: Tensor, shift: float) -> Tensor:
+    """Each image with each corner moved by itself, by at most `shift` of the image's side."""
+    moves = uniform(keys, 4, 2).to(images.dtype) * 2 - 1
+    return warp(images, homography(moves * 2 * shift))
 
 
 def similarity(turn: Tensor, size: Tensor) -> Tensor:

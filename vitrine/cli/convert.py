@@ -29,7 +29,7 @@ from vitrine.cli.help import print_command_help_if_asked
 from vitrine.core.random_numbers import permutation
 from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.files import UnreadableImage, decode_image, map_in_threads, progress_bar
-from vitrine.datamodules.folder import Samples, list_images
+from vitrine.datamodules.image_folders import Samples, list_images
 from vitrine.datamodules.streaming import INDEX, import_litdata
 
 _MIB = 2**20

@@ -1,0 +1,182 @@
+"""Which files of a folder are images, of which class and of which split."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from pathlib import Path
+
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from vitrine.core.random_numbers import permutation
+from vitrine.core.settings import SettingError
+
+log = logging.getLogger(__name__)
+
+Samples = list[tuple[Path, int]]
+SUFFIXES = frozenset((*IMG_EXTENSIONS, ".jfif", ".jpe", ".gif", ".jp2", ".avif"))
+_SPLITS = {  # the usual names, in any case
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+# what systems and programs leave, beside hidden files and folders
+_IGNORED = ("__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information", "__pycache__")
+_IGNORED += ("thumbs.db", "desktop.ini")
+_LAYOUT = "expected ROOT/train/CLASS/*.jpg with ROOT/val or ROOT/test, or ROOT/CLASS/*.jpg"
+
+
+def list_images(root: str | None, val_fraction: float, split_seed: int) -> tuple[list[str], Samples, Samples]:
+    """Class names, training and validation images of a folder, each image a file and its label.
+
+    Hidden files and folders do not count. Files that are no images by their names, and images outside of the
+    class folders, are counted in a warning. Links are followed, but each folder is visited once in a class.
+
+    Args:
+        root: ROOT/train/CLASS and ROOT/val or test/CLASS, or ROOT/CLASS alone. The splits may also be called
+            Train, training, valid, validation, dev, ...
+        val_fraction: fraction held out where there is no val/ or test/, at least one image.
+        split_seed: of the images held out.
+
+    Raises:
+        SettingError: `data.root` is missing, empty, or has another layout.
+    """
+    path = _check_root(root)
+    train_dir, val_dir = _find_splits(path)
+    classes = _subfolders(train_dir)
+    if not classes:
+        raise SettingError("data.root", f"{train_dir} holds no folder a class; {_LAYOUT}")
+    others: Counter[str] = Counter()
+    train = _list_samples(train_dir, classes, others)
+    if empty := set(range(len(classes))) - {label for _, label in train}:
+        problem = f"class {classes[min(empty)]!r} has no images"
+        raise SettingError("data.root", f"{problem} in {train_dir} ({', '.join(sorted(SUFFIXES))})")
+    if val_dir != train_dir:
+        if unknown := set(_subfolders(val_dir)) - set(classes):
+            problem = f"{val_dir} has class {min(unknown)!r}, which {train_dir.name}/ has not"
+            raise SettingError("data.root", problem)
+        val = _list_samples(val_dir, classes, others)
+    else:
+        shuffled = permutation(len(train), split_seed)
+        held_out = max(1, round(len(train) * val_fraction))
+        val = [train[i] for i in shuffled[:held_out].sort().values]
+        train = [train[i] for i in shuffled[held_out:].sort().values]
+    outside = sum(_is_image(name) for folder in {path, train_dir, val_dir} for name in os.listdir(folder))
+    _warn_of_ignored(path, outside, others)
+    return classes, train, val
+
+
+def _check_root(root: str | None) -> Path:
+    if not root:
+        raise SettingError("data.root", f"is not set; {_LAYOUT}")
+    path = Path(root).expanduser()
+    if not path.is_dir():
+        raise SettingError(
+            "data.root", f"{path} is {'not a folder' if path.exists() else 'missing'}; {_LAYOUT}"
+        )
+    return path
+
+
+def _find_splits(path: Path) -> tuple[Path, Path]:
+    """The folders of training and validation; both are `path` where classes are not divided into splits."""
+    folders = _subfolders(path)
+    splits = _splits_among(path, folders)
+    for names in splits.values():
+        if len(names) > 1:
+            raise SettingError("data.root", f"{path} has {_listed(names)}, expected one")
+    val = [*splits["val"], *splits["test"]]
+    if splits["train"]:
+        if not val:
+            problem = f"{path} has {_listed(splits['train'])} but neither val/ nor test/"
+            raise SettingError("data.root", f"{problem}; {_LAYOUT}")
+        return path / splits["train"][0], path / val[0]
+    if val and set(folders) == set(val):
+        raise SettingError("data.root", f"{path} has {_listed(sorted(val))} but no train/; {_LAYOUT}")
+    for name in folders[:3]:
+        if _splits_among(path / name, _subfolders(path / name))["train"]:
+            raise SettingError("data.root", f"{path} holds no folder a class; did you mean {path / name}?")
+    return path, path
+
+
+def _splits_among(path: Path, folders: list[str]) -> dict[str, list[str]]:
+    """The folders with the usual names of each split, if they hold folders: a class may be called train."""
+    return {
+        split: [name for name in folders if name.lower() in usual and _subfolders(path / name)]
+        for split, usual in _SPLITS.items()
+    }
+
+
+def _subfolders(folder: Path) -> list[str]:
+    """The folders in a folder that may be classes, sorted, without links to the folder or those above it."""
+    above = _with_parents(folder)
+    with os.scandir(folder) as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if _counts(entry.name)
+            and (
+                os.path.isdir(entry) and Path(entry).resolve() not in above
+                if entry.is_symlink()
+                else entry.is_dir()
+            )
+        )
+
+
+def _list_samples(folder: Path, classes: list[str], others: Counter[str]) -> Samples:
+    """The images of all classes with their labels, in torchvision's order: by class, folder and name."""
+    samples: Samples = []
+    for label, name in enumerate(classes):
+        files = _list_files(folder / name) if (folder / name).is_dir() else []
+        samples += [(file, label) for file in files if _is_image(file.name)]
+        others.update(file.suffix.lower() for file in files if not _is_image(file.name))
+    if not samples:
+        problem = f"{folder} holds no images ({', '.join(sorted(SUFFIXES))})"
+        raise SettingError("data.root", f"{problem}; {_LAYOUT}")
+    return samples
+
+
+def _list_files(folder: Path) -> list[Path]:
+    """The files in a folder and below it that count; each folder, however it is reached, is visited once."""
+    visited, found = _with_parents(folder), []
+
+    def is_new(parent: str, name: str) -> bool:
+        target = Path(parent, name).resolve()
+        return target not in visited and not visited.add(target)
+
+    for parent, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if _counts(name) and is_new(parent, name)]
+        found.append((parent, sorted(filter(_counts, files))))
+    return [Path(parent, name) for parent, names in sorted(found) for name in names]
+
+
+def _with_parents(folder: Path) -> set[Path]:
+    return {folder.resolve(), *folder.resolve().parents}
+
+
+def _refuse(error: OSError) -> None:
+    raise SettingError("data.root", f"{error.filename} cannot be read: {error.strerror}") from None
+
+
+def _counts(name: str) -> bool:
+    return not name.startswith(".") and name.lower() not in _IGNORED
+
+
+def _is_image(name: str) -> bool:
+    return _counts(name) and os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def _warn_of_ignored(path: Path, outside: int, others: Counter[str]) -> None:
+    ignored = [f"{outside} image{'s' * (outside > 1)} outside of the class folders"] if outside else []
+    if others:
+        kinds = sorted(others.items(), key=lambda item: (-item[1], item[0] or "~"))
+        shown = ", ".join(f"{count} {suffix or 'without'}" for suffix, count in kinds[:5])
+        total = others.total()
+        files = "file that is no image" if total == 1 else "files that are no images"
+        ignored.append(f"{total} {files} by name ({shown})")
+    if ignored:
+        log.warning("%s: left out %s", path, ", ".join(ignored))
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(f"{name}/" for name in names)

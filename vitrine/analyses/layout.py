@@ -114,8 +114,11 @@ def probe(network: nn.Module, images: Tensor) -> None:
     base, noise = draw[0], NOISE * (draw[1] - 0.5).sign()
     down, right = torch.from_numpy(_ramp(height))[:, None], torch.from_numpy(_ramp(width))
     shown = torch.cat([base, base + noise, base + noise * down, base + noise * right])
+    shown = shown.to(
+        images.device, torch.promote_types(images.dtype, torch.float32)
+    )  # lower: no noise is left
     with eager_eval_mode(network) as eager, torch.no_grad(), local_operations(), PassRelus():
-        forward_on_random_weights(eager, shown.to(images))
+        forward_on_random_weights(eager, shown)
 
 
 def infer_layout(response: Tensor) -> Layout | None:

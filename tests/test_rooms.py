@@ -10,7 +10,7 @@ PACKAGE = ROOT / "vitrine"
 # from the top; rooms of one line do not import each other
 ORDER = [
     ["cli"],
-    ["assembly"],
+    ["assembly", "preflight"],
     ["config"],
     ["callbacks", "reporting"],
     ["examination"],

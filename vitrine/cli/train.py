@@ -45,6 +45,7 @@ def train(settings: config.Settings, arguments: list[str], processes: Processes,
     from vitrine import assembly  # seconds of imports, which a mistyped setting need not wait for
     from vitrine.callbacks.analyze_checkpoints import AnalyzeCheckpoints
     from vitrine.cli.final_report import final_report
+    from vitrine.preflight import check_run
     from vitrine.runs.checkpoint_files import last_good_checkpoint
     from vitrine.runs.run_record import RunRecord
 
@@ -57,6 +58,7 @@ def train(settings: config.Settings, arguments: list[str], processes: Processes,
     module = assembly.build_classifier(settings, data)
     analyses = assembly.build_analyses(settings, module.network, data)
     analyze_checkpoints, trainer = build_trainer()
+    check_run(settings, data, module, trainer)
     processes.barrier()
 
     if not processes.is_global_zero:

@@ -28,6 +28,7 @@ RESERVED = {  # arguments of lightning.Trainer that Vitrine sets itself -> the s
     "inference_mode": "analysis",
     "barebones": "logging",
 }
+HALF_PRECISION = ("16-true", "bf16-true", "transformer-engine", "transformer-engine-float16")
 SHARDING = ("fsdp", "deepspeed", "model_parallel", "xla_fsdp")  # strategies without a whole network on a rank
 
 
@@ -62,6 +63,9 @@ def check(arguments: dict[str, Any]) -> None:
         if name == "strategy" and str(value).lower().startswith(SHARDING):
             problem = "divides the network among the ranks, and analyses need it whole"
             raise SettingError(key, f"is {value}, which {problem}; expected auto, ddp or another of its kind")
+        if name == "precision" and str(value) in HALF_PRECISION:
+            problem = "rounds pixels, small perturbations and averages of weights; expected bf16-mixed,"
+            raise SettingError(key, f"is {value}, which {problem} 16-mixed or 32-true")
         if not _matches(value, known[name]):
             raise SettingError(key, f"is {value!r}, expected {format_type(known[name])}")
         if isinstance(value, (int, float)) and not isinstance(value, bool):

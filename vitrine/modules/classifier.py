@@ -179,6 +179,13 @@ class Classifier(LightningModule):
         more |= {f"val/{name}": metric.compute() for name, metric in self._extra.items()}
         self.log_dict(more)
 
+    def validation_metrics(self, labels: Tensor) -> list[str]:
+        """The names that a validation logs for images of these labels, int64 [N]; those of the objective only
+        after a batch has been validated."""
+        names = _unique_names(self.classes)
+        per_class = [f"accuracy_class/{names[label]}" for label in labels.unique().tolist()]
+        return [f"val/{name}" for name in ("accuracy", "loss", "ece", *self._extra, *per_class)]
+
     # checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -1,0 +1,112 @@
+"""Checks before a run writes anything: of what would otherwise fail at the first step, or an epoch later."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Collection
+
+import torch
+from lightning.pytorch import Trainer
+
+from vitrine.callbacks.checkpoints import CheckpointSettings
+from vitrine.callbacks.robust_validation import METRICS, RobustValidation
+from vitrine.config.errors import as_setting_error
+from vitrine.config.loading import Settings
+from vitrine.core import random_state
+from vitrine.core.registry import nearest
+from vitrine.core.settings import SettingError
+from vitrine.datamodules.base import ImageDataModule
+from vitrine.modules.classifier import Classifier
+from vitrine.modules.optimizers import build_optimizer
+
+LOWER_IS_BETTER = ("val/loss", "val/ece", "val/robust_gap", "val/robust_alarm")
+
+
+def check_run(settings: Settings, data: ImageDataModule, module: Classifier, trainer: Trainer) -> None:
+    """Check a run that is about to start, and try one step of it.
+
+    Args:
+        data: set up.
+        module, trainer: left as they are.
+
+    Raises:
+        SettingError: a setting with which training cannot start, or cannot end an epoch.
+    """
+    sampler = data.sampler(data.train, settings.data.batch_size, world_size=trainer.world_size)
+    _check_limits(settings, trainer, batches=len(sampler))
+    metrics = _try_batch(module, data, trainer, sampler.batch_size)
+    if any(isinstance(callback, RobustValidation) for callback in trainer.callbacks):
+        metrics += [f"val/{name}" for name in METRICS]
+    every, epochs = trainer.check_val_every_n_epoch or 1, trainer.max_epochs
+    validates = bool(trainer.limit_val_batches) and len(data.val) > 0 and not 0 <= epochs < every
+    _check_monitor(settings.checkpoint, metrics, validates)
+
+
+def _check_limits(settings: Settings, trainer: Trainer, batches: int) -> None:
+    """Raise SettingError for limits of the trainer that do not fit an epoch of so many batches."""
+    limit = trainer.limit_train_batches
+    used = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    if used < 1:
+        raise SettingError("trainer.limit_train_batches", f"is {limit}, which leaves no batch of {batches}")
+    interval = trainer.val_check_interval
+    every_epoch = trainer.check_val_every_n_epoch is not None and trainer.limit_val_batches
+    if every_epoch and type(interval) is int and interval > used:
+        problem = f"is {interval}, more than the {used} batches of an epoch"
+        raise SettingError("trainer.val_check_interval", f"{problem}, expected at most as many")
+    if trainer.max_epochs == -1 and trainer.max_steps == -1:
+        with as_setting_error("optimizer"):
+            build_optimizer(settings.optimizer, torch.nn.Linear(1, 1), math.inf)
+
+
+def _try_batch(module: Classifier, data: ImageDataModule, trainer: Trainer, batch_size: int) -> list[str]:
+    """Train on a batch of one or two random images and validate them, with a copy; what validation logs."""
+    size = min(batch_size, 2)
+    try:
+        return _try_step(module, data, trainer, size)
+    except Exception as error:
+        if size == 1:
+            _try_step(module, data, trainer, 2)  # raises what has another cause
+            problem = f"gives batches of one image, expected at least 2: {error}"
+            raise SettingError("data.batch_size", problem) from error
+        error.add_note("This is how a training step on two random images ends; nothing has been written.")
+        raise
+
+
+def _try_step(module: Classifier, data: ImageDataModule, trainer: Trainer, size: int) -> list[str]:
+    device, state = trainer.strategy.root_device, random_state.capture()
+    trial = copy.deepcopy(module).to(device).train()
+    precision = trainer.precision_plugin
+    try:
+        trial = precision.convert_module(trial)
+        images = torch.rand(size, data.channels, data.image_size, data.image_size, device=device)
+        labels = torch.arange(size, device=device) % len(data.classes)
+        optimizer, _ = build_optimizer(trial.optimizer, trial.network, steps=1000)
+        with precision.train_step_context():
+            loss = trial.training_step((images, labels), 0)
+        loss.backward()
+        trial.on_after_backward()
+        optimizer.step()
+        trial.eval()
+        with precision.val_step_context(), torch.no_grad():
+            trial.validation_step((images, labels), 0)
+        return trial.validation_metrics(data.val.labels)
+    finally:
+        random_state.restore(state)
+
+
+def _check_monitor(settings: CheckpointSettings, metrics: Collection[str], validates: bool) -> None:
+    """Raise SettingError if `checkpoint.monitor` is no metric of validation, or its mode is the wrong one."""
+    monitor = settings.monitor
+    if monitor is None:
+        return
+    if not validates:
+        raise SettingError("checkpoint.monitor", f"is {monitor}, but there is no validation that measures it")
+    if monitor not in metrics:
+        close = nearest(monitor, metrics, most=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        shown = [name for name in metrics if "accuracy_class" not in name]
+        problem = f"is {monitor}, which validation does not log; {hint}It logs {', '.join(shown)}"
+        raise SettingError("checkpoint.monitor", f"{problem} and val/accuracy_class/CLASS")
+    if monitor in LOWER_IS_BETTER and settings.mode == "max":
+        raise SettingError("checkpoint.mode", f"is max, but a lower {monitor} is better: expected min")

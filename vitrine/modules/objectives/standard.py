@@ -13,7 +13,7 @@ from vitrine.modules.objectives.awp import WeightPerturbed
 
 @dataclass
 class Standard(WeightPerturbed):
-    """Cross-entropy, with label smoothing (Szegedy 2016) if asked for."""
+    """Cross-entropy, optionally with label smoothing (Szegedy 2016)."""
 
     label_smoothing: float = setting(
         0.0, "fraction of the target spread evenly over all classes", least=0, most=1

@@ -81,12 +81,12 @@ def test_what_was_logged_before_can_be_synced(tmp_path, opened, quick, history):
 @pytest.mark.parametrize("what", ["SIGSTOP", "SIGKILL"])
 def test_the_process_ends_although_nobody_closed_the_run(tmp_path, what):
     script = """
-        import os, signal, sys, wandb
-        from vitrine.reporting import guarded_run
+        import os, signal, sys
+        from vitrine.reporting import guarded_run, wandb_internals
         from vitrine.reporting.wandb_run import WandbSettings, wandb_logger
         guarded_run.CALL_SECONDS = guarded_run.FINISH_SECONDS = 1
         logger, _ = wandb_logger(sys.argv[1], WandbSettings())
-        os.kill(wandb.setup()._connection._proc._process.pid, getattr(signal, sys.argv[2]))
+        wandb_internals.service_process().send_signal(getattr(signal, sys.argv[2]))
         for step in range(20):
             logger.log_metrics({f"metric-{i}": i for i in range(2000)}, step=step)
         print("trained to the end")

@@ -71,9 +71,7 @@ def _build(settings: Settings, folders: list[Path]) -> dict[str, Any]:
             runs.append(wandb_report.read_run(folder))
         except FileNotFoundError:
             raise SettingError(str(folder), "was never logged to W&B (no wandb-id)") from None
-    default_entity = (
-        "" if settings.spec is not None else _default_entity()
-    )  # nothing is saved without a login
+    default_entity = _default_entity() if settings.spec is None else ""  # nothing is saved without a login
     place = {
         "entity": settings.entity or next((run.entity for run in runs if run.entity), default_entity),
         "project": settings.project or next((run.project for run in runs if run.project), "vitrine"),

@@ -82,12 +82,10 @@ class GuardedRun:
         except CallTimeout as error:
             self._disable(f"{name}: {error}")
         except Exception as error:
-            if (failure := f"{name}: {error!r}") in self._failures or self._disable_if_service_exited(
-                EXIT_SECONDS
-            ):
-                return
-            self._failures.add(failure)
-            _log.warning("W&B: %s failed", name, exc_info=True)
+            failure = f"{name}: {error!r}"
+            if failure not in self._failures and not self._disable_if_service_exited(EXIT_SECONDS):
+                self._failures.add(failure)
+                _log.warning("W&B: %s failed", name, exc_info=True)
 
     def _disable_if_service_exited(self, seconds: float) -> bool:
         """Disable the run if wandb-core is not running, or stops running within `seconds`."""

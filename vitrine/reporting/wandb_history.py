@@ -1,15 +1,20 @@
-"""The keys that W&B has of a run, and those that our own record has: the difference is logged again."""
+"""Metrics on W&B, each value once: of a resumed run only what W&B lacks is logged again."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
 from vitrine.analyses.result import AnalysisResult
 from vitrine.core.bounded import BoundedCaller
 from vitrine.reporting import wandb_offline
+from vitrine.reporting.guarded_run import GuardedRun
 from vitrine.reporting.sinks import STEP, media_key, metric_key, named_scalars
 from vitrine.runs.metrics_csv import read_rows
 from vitrine.runs.store import Store
@@ -18,6 +23,45 @@ _log = logging.getLogger(__name__)
 
 READ_SECONDS = 120  # for the rows of a long run from a server
 Keys = dict[int, set[str]]  # by step
+
+
+class MetricsLogger(WandbLogger):
+    """Lightning's logger on an open run, under the dashboard's keys.
+
+    A run that was killed resumes from its last checkpoint and logs the steps since then again. W&B keeps
+    every row it is given, so those it has are left out: a resumed run repeats them bit for bit.
+
+    Args:
+        run: the open run.
+        logged: the keys that W&B has, by step.
+        project: the name it is shown in.
+        run_dir: the run's folder.
+    """
+
+    def __init__(self, run: GuardedRun, logged: Keys, project: str, run_dir: Path):
+        super().__init__(experiment=run, project=project, save_dir=str(run_dir), id=run.id)
+        self.logged_keys = logged
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        logged = self.logged_keys.get(step, set())
+        row = {metric_key(name): value for name, value in metrics.items() if metric_key(name) not in logged}
+        if row.keys() - {metric_key("epoch")}:
+            self.experiment.log(row if step is None else {**row, STEP: step})
+
+    def log_missing(self, run_dir: Path) -> None:
+        """Log what metrics.csv has and W&B lacks, which was killed before it had written it."""
+        for row in read_rows(run_dir):
+            step = row.pop("step")
+            with contextlib.suppress(ValueError):  # a row that somebody has edited
+                metrics = {name: float(value) for name, value in row.items() if value}
+                self.log_metrics(metrics, int(step))
+                # a resumed run logs the steps since its checkpoint once more
+                self.logged_keys.setdefault(int(step), set()).update(map(metric_key, metrics))
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any) -> None:
+        self.experiment.update_config(dict(params) if isinstance(params, Mapping) else vars(params))
 
 
 def logged_keys(run: Any, run_dir: Path) -> Keys:

@@ -52,10 +52,7 @@ class LoggedKeys:
     def sections(self) -> list[str]:
         """The sections with keys: those of the story in its order, then the others."""
         present = dict.fromkeys([*self.curves, *self.media])
-        return [
-            *(name for name in STORY if name in present),
-            *(name for name in present if name not in STORY),
-        ]
+        return sorted(present, key=lambda name: STORY.index(name) if name in STORY else len(STORY))
 
 
 @dataclass(frozen=True)

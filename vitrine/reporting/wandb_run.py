@@ -83,8 +83,7 @@ def wandb_logger(
         return None, "The training does not log to W&B, so neither do those that follow it."
     if rank_zero_only.rank != 0:
         return WandbLogger(project=project, save_dir=str(run_dir)), ""
-    from vitrine.reporting.wandb_history import logged_keys
-    from vitrine.reporting.wandb_metrics import MetricsLogger
+    from vitrine.reporting.wandb_history import MetricsLogger, logged_keys
 
     caller, resumed = BoundedCaller("W&B"), (run_dir / "wandb-id").exists()
     try:
@@ -93,7 +92,9 @@ def wandb_logger(
         )
         run = GuardedRun(opened, caller)
         _define_metrics(run)
-        logger = MetricsLogger(run, logged_keys(opened, run_dir) if resumed else {}, project, run_dir)
+        # a follower logs no metrics
+        logged = logged_keys(opened, run_dir) if resumed and part != "follower" else {}
+        logger = MetricsLogger(run, logged, project, run_dir)
         if part != "follower":
             logger.log_missing(run_dir)
     except Exception as error:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from vitrine.analyses.base import Figure
 from vitrine.analyses.result import CheckpointReport
@@ -61,11 +61,7 @@ class WandbSink:
             _log.warning("step %d did not reach W&B", report.step, exc_info=True)
 
     def log_missing(self, logged: Keys) -> None:
-        """Log what the store has of the run's checkpoints and W&B lacks, as after a kill between the two.
-
-        Args:
-            logged: the keys that W&B has, by step.
-        """
+        """Log what the store has and W&B, which has these keys, lacks, as after a kill between the two."""
         store = Store(self._run_dir)
         for step in store.steps():
             results = {
@@ -109,7 +105,11 @@ def _payload(report: CheckpointReport, folder: Path, classes: Sequence[str]) -> 
     import wandb
 
     payload: dict[str, Any] = {}
-    files = {name: _files(folder / name) for name in report.results}
+    stored = Store(folder.parent.parent)
+    files = {
+        name: {entry["key"]: folder / name / entry["file"] for entry in stored.entries(report.step, name)}
+        for name in report.results
+    }
     for name, result in report.results.items():
         payload |= named_scalars(name, result)
         payload |= dict(_media(report.step, name, result.figures, files[name]))
@@ -150,12 +150,11 @@ def _media(
 def _pad_to_one_size(figures: Sequence[Figure]) -> list[Figure]:
     """The same pictures, each at the top left of a canvas as high and as wide as the largest."""
     height, width = (max(figure.image.shape[side] for figure in figures) for side in (0, 1))
-    padded = []
-    for figure in figures:
-        canvas = torch.full((height, width, 3), PAPER, dtype=torch.uint8)
-        canvas[: figure.image.shape[0], : figure.image.shape[1]] = figure.image
-        padded.append(dataclasses.replace(figure, image=canvas))
-    return padded
+
+    def pad(image: Tensor) -> Tensor:
+        return F.pad(image, (0, 0, 0, width - image.shape[1], 0, height - image.shape[0]), value=PAPER)
+
+    return [dataclasses.replace(figure, image=pad(figure.image)) for figure in figures]
 
 
 def _image(figure: Figure, file: Path | None, caption: str) -> Any:
@@ -164,12 +163,3 @@ def _image(figure: Figure, file: Path | None, caption: str) -> Any:
     if file is not None and file.exists():
         return wandb.Image(str(file), caption=caption)
     return wandb.Image(figure.image.cpu().numpy(), caption=caption)  # uint8: floats would come out black
-
-
-def _files(folder: Path) -> dict[str, Path]:
-    """The files of an analysis' pictures by the figures' keys; empty where they are not on disk."""
-    try:
-        entries = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    return {entry["key"]: folder / entry["file"] for entry in entries}

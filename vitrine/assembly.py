@@ -143,12 +143,9 @@ def open_logs(settings: Settings, classes: Sequence[str], part: str = "alone") -
     """The page and metrics.csv always; W&B and TensorBoard as `logging` says.
 
     Args:
-        part: which this process plays among those that log to the run (reporting.wandb_run); "none" for a
-            rank that only trains.
+        part: of this process among those that log to the run, see `reporting.wandb_run`.
     """
     folder = settings.folder
-    if part == "none":
-        return Logs([MetricsCSV(folder)])  # as Lightning expects; it does not write there
     logs = Logs([MetricsCSV(folder)], [PageSink(folder)])
     logger, note = wandb_logger(
         folder, settings.logging.wandb, name=settings.run.name, config=settings.to_dict(), part=part

@@ -143,7 +143,7 @@ def test_published_weights_dream(shared, photo, capsys):
         (["{run}", "model.name=alexnet", "image=photo.jpg"], r"model\.name: .* says itself which network"),
         (["nowhere", "image=photo.jpg"], r"nowhere: is not there; there are no runs"),
         (["text.jpg", "image=photo.jpg"], r"text\.jpg: .*PyTorch file|truncated"),
-        (["image=photo.jpg"], r"model\.weights: nothing to look at; expected the folder of a run"),
+        (["image=photo.jpg"], r"model\.weights: nothing to analyze; expected the folder of a run"),
         (["model.weights=text.pt", "image=photo.jpg"], r"model: text\.pt: is no file"),
         (
             ["model.name=alexnet", "model.weights=other.pt", "image=photo.jpg"],

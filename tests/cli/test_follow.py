@@ -261,7 +261,7 @@ def test_a_follower_may_start_before_the_training(run, capsys):
         (["follow=yes please"], r"follow: is 'yes please', expected true or false"),
         (["follow.pol=3"], r"follow\.pol: there is no such setting"),
         (["follow.poll=0"], r"follow\.poll: is 0.*, expected more than 0"),
-        (["follow=true", "analysis.mode=train"], r"follow: .* looks at its checkpoints itself"),
+        (["follow=true", "analysis.mode=train"], r"follow: .* analyzes its checkpoints itself"),
         (["follow=true", "features.stebs=1"], r"analysis\.features\.stebs"),
     ],
 )

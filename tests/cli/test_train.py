@@ -54,7 +54,7 @@ def pictures(run: Path) -> dict[str, bytes]:
 def test_a_run_without_analyses_is_analyzed_later(tmp_path, capsys):
     folder = tmp_path / "off"
     train.main([*SHORT, f"run.root={tmp_path}", "run.name=off", "analysis.mode=off"])
-    assert "no checkpoint was looked at" in capsys.readouterr().out
+    assert "no checkpoint was analyzed" in capsys.readouterr().out
     assert (folder / "index.html").is_file() and not list(folder.glob("analysis/*"))
     train.main([*SHORT, f"run.root={tmp_path}", "run.name=off", "run.resume=true", "trainer.max_steps=6"])
     assert not list(folder.glob("analysis/*"))  # it stays off, also for what was saved before

@@ -103,7 +103,7 @@ def test_the_hash_is_of_names_and_values_alone():
 
 
 def test_the_summary_counts():
-    assert summarize([]) == "no checkpoint was looked at"
+    assert summarize([]) == "no checkpoint was analyzed"
 
 
 def test_other_settings_are_looked_at_anew_where_that_is_asked_for(tmp_path, network):

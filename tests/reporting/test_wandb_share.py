@@ -53,7 +53,7 @@ def test_on_line_the_training_leads_and_followers_join_its_run(tmp_path, opened)
 def test_a_training_that_is_not_in_shared_mode_is_not_joined(tmp_path, opened):
     """W&B would lose its first rows."""
     wandb_logger(tmp_path, WandbSettings(mode="online"), part="leader")
-    wandb_logger(tmp_path, WandbSettings(mode="online"))  # resumed, and looks at its checkpoints itself
+    wandb_logger(tmp_path, WandbSettings(mode="online"))  # resumed, and analyzes its checkpoints itself
     wandb_logger(tmp_path, WandbSettings(mode="online"), part="follower")
     assert [settings_of(call).mode for call in opened] == ["shared", "online", "offline"]
 

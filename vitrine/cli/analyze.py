@@ -75,7 +75,7 @@ def analyze_run(folder: Path, files: list[Path], overrides: list[str], start: fl
     # last.ckpt, best.ckpt, a copy: the same step under another name
     chosen += [(step, file) for file in files if file not in known and (step := read_step(file)) is not None]
     if not chosen:
-        raise SettingError(str(folder), "has no checkpoint to look at")
+        raise SettingError(str(folder), "has no checkpoint")
     _analyze(settings, _load_checkpoints(chosen), start)
 
 
@@ -84,7 +84,7 @@ def analyze_weights(overrides: list[str], start: float) -> None:
     settings = config.load(overrides)
     if settings.model.weights is None:
         expected = "expected the folder of a run, a checkpoint of one, or model.name=... model.weights=..."
-        raise SettingError("model.weights", f"nothing to look at; {expected}")
+        raise SettingError("model.weights", f"nothing to analyze; {expected}")
     if settings.data.name == "folder" and "val_fraction" not in recipes.merge_arguments(overrides).get(
         "data", {}
     ):

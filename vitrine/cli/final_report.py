@@ -31,7 +31,7 @@ def final_report(
         accuracy += f"under attack {metrics['val/robust_accuracy']:.1%}, "
     analyses = summarize(reports)
     if settings.analysis.mode == "follow":
-        analyses = f"its checkpoints are looked at by `python analyze.py {settings.folder} follow=true`"
+        analyses = f"its checkpoints are analyzed by `python analyze.py {settings.folder} follow=true`"
     lines = [
         "",
         f"{trainer.global_step:,} steps in {seconds:.0f} s: {accuracy}{analyses}",

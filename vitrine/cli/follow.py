@@ -83,8 +83,8 @@ def follow(path: str, follow_settings: FollowSettings, overrides: list[str]) -> 
             folder = _wait_for_run(Path(path), follow_settings)
             settings = config.load_saved(folder, overrides)
             if settings.analysis.mode == "train" and _training_state(folder) == "running":
-                other = "start it with analysis.mode=follow, or look at it when it has ended"
-                raise SettingError("follow", f"{folder} looks at its checkpoints itself; {other}")
+                other = "start it with analysis.mode=follow, or analyze it when it has ended"
+                raise SettingError("follow", f"{folder} analyzes its checkpoints itself; {other}")
             finished = _Follower(folder, settings, follow_settings).run()
         except interruption.Interrupted as interrupted:
             print(f"stopped; to go on: python analyze.py {path} follow=true")
@@ -136,7 +136,7 @@ class _Follower:
         """Analyze a checkpoint, and return None; without one, whether other followers are at work."""
         others_at_work = False
         for step, file in self._pending():
-            lock = locks.acquire(self.folder / "analysis" / ".locks", f"step={step:08d}")
+            lock = locks.acquire(self.folder / "analysis", f"step={step:08d}")
             if lock is None:
                 others_at_work = True
                 if self.in_order:

@@ -100,7 +100,7 @@ def _load_run_or_checkpoint(word: str) -> NamedNetwork:
         run = run_folders.find_run(word)
         path = last_good_checkpoint(run)
         if path is None:
-            raise SettingError(word, "has no checkpoint to look at")
+            raise SettingError(word, "has no checkpoint")
     try:
         return NamedNetwork(load_checkpoint(path), f"{run.name} at {path.stem}" if run else path.name, run)
     except WeightsError as error:
@@ -110,7 +110,7 @@ def _load_run_or_checkpoint(word: str) -> NamedNetwork:
 def _load_weights(arguments: list[str]) -> NamedNetwork:
     model = config.load(arguments).model
     if model.weights is None:
-        raise SettingError("model.weights", f"nothing to look at; {_EXPECTED}")
+        raise SettingError("model.weights", f"nothing to analyze; {_EXPECTED}")
     with as_setting_error("model"):
         options = {"stem": model.stem, **model.options}
         classes, channels = infer_classes(model.name, model.weights, **options)

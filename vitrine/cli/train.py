@@ -47,6 +47,7 @@ def train(settings: config.Settings, arguments: list[str], processes: Processes,
     from vitrine.cli.final_report import final_report
     from vitrine.preflight import check_run
     from vitrine.runs.checkpoint_files import last_good_checkpoint
+    from vitrine.runs.metrics_csv import MetricsCSV
     from vitrine.runs.run_record import RunRecord
 
     def build_trainer() -> tuple[AnalyzeCheckpoints, Any]:
@@ -65,7 +66,7 @@ def train(settings: config.Settings, arguments: list[str], processes: Processes,
         decided = processes.receive()
         settings.rename(decided["name"])
         _, trainer = build_trainer()
-        trainer.loggers = assembly.open_logs(settings, data.classes, "none").loggers
+        trainer.loggers = [MetricsCSV(settings.folder)]  # writes on rank 0; Lightning expects it on all
         trainer.fit(module, datamodule=data, ckpt_path=decided["checkpoint"], weights_only=True)
         return
 

@@ -99,10 +99,7 @@ class Settings:
         atomic.write_text(self.folder / "config.yaml", self.to_yaml())
 
 
-# what each section is made of ------------------------------------------------------------------------------
-
-
-def _named(kind: Callable[[str], type], names: Iterable[str], default: str, meaning: str) -> Any:
+def _section_by_name(kind: Callable[[str], type], names: Iterable[str], default: str, meaning: str) -> Any:
     """A section whose settings depend on its `name`: the class that `kind(name)` gives, with `name` added."""
 
     @functools.cache
@@ -140,9 +137,11 @@ def _sections(analyses: tuple[tuple[str, type], ...]) -> dict[str, Any]:
     techniques = [(name, kind, dataclasses.field(default_factory=kind)) for name, kind in analyses]
     return {
         "run": RunSettings,
-        "data": _named(lambda n: DATA[n].Settings, DATA, "signs", "where images come from"),
-        "model": _named(network, NETWORKS, "convnet", "the network; any torchvision classifier too"),
-        "objective": _named(lambda n: OBJECTIVES[n], OBJECTIVES, "standard", "what is minimised"),
+        "data": _section_by_name(lambda n: DATA[n].Settings, DATA, "signs", "where images come from"),
+        "model": _section_by_name(
+            network, NETWORKS, "convnet", "the network; any torchvision classifier too"
+        ),
+        "objective": _section_by_name(lambda n: OBJECTIVES[n], OBJECTIVES, "standard", "what is minimised"),
         "optimizer": OptimizerSettings,
         "checkpoint": CheckpointSettings,
         "validation": ValidationSettings,
@@ -155,9 +154,6 @@ def _sections(analyses: tuple[tuple[str, type], ...]) -> dict[str, Any]:
             ],
         ),
     }
-
-
-# loading ---------------------------------------------------------------------------------------------------
 
 
 def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
@@ -176,7 +172,7 @@ def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
     for name, schema in schemas.items():
         tree[name] = writable_tree(schema)
         if not isinstance(sections()[name], type):
-            tree[name].name = _chosen(name, sections()[name], raw)
+            tree[name].name = _chosen_name(name, sections()[name], raw)
     for key, value in raw.items():
         if key != "trainer":
             assign(tree, key, value, lambda k: _unknown(k, tree))
@@ -233,17 +229,17 @@ def _section(name: str, schema: Any, raw: dict[str, Any]) -> type:
     if isinstance(schema, type):
         return schema
     try:
-        return schema(_chosen(name, schema, raw))
+        return schema(_chosen_name(name, schema, raw))
     except UnknownName as error:
         raise SettingError(f"{name}.name", str(error)) from None
 
 
-def _chosen(name: str, schema: Any, raw: dict[str, Any]) -> str:
+def _chosen_name(name: str, schema: Any, raw: dict[str, Any]) -> str:
     return str(convert(_mapping(raw, name).get("name", schema.default), str))
 
 
 def _unknown(key: str, tree: DictConfig) -> SettingError:
-    """There is no such setting: say where it does exist, or what was probably meant."""
+    """The error for a setting that does not exist: where it does exist, or what was probably meant."""
     section, _, rest = key.partition(".")
     schema = sections().get(section)
     if rest and schema and not isinstance(schema, type):

@@ -14,7 +14,7 @@ class AnalysisSettings:
 
     layers: Any = setting(
         "auto",
-        "layers to look at: auto (the last at each resolution) or a list of dotted names",
+        "layers to analyze: auto (the last at each resolution) or a list of dotted names",
         hint=str | list[str],
     )
     units: Any = setting(
@@ -23,7 +23,7 @@ class AnalysisSettings:
         hint=int | list[int],
     )
     probes: int = setting(
-        8, "fixed images that are looked at at every checkpoint, spread over the classes", least=1
+        8, "fixed images that are shown at every checkpoint, spread over the classes", least=1
     )
     split: str = setting("val", "the images that examples and probes come from", choices=("val", "train"))
     seed: int = setting(0, "everything random in the analyses comes from it", least=0)
@@ -32,7 +32,7 @@ class AnalysisSettings:
     strict: bool = setting(False, "an analysis that fails ends the training")
     mode: str = setting(
         "train",
-        "who looks at checkpoints: train; follow: `analyze.py RUN follow=true` elsewhere; off: nobody",
+        "who analyzes checkpoints: train; follow: `analyze.py RUN follow=true` elsewhere; off: nobody",
         choices=("train", "follow", "off"),
     )
     budget: float | None = setting(

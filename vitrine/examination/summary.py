@@ -11,7 +11,7 @@ from vitrine.analyses.result import CheckpointReport
 def summarize(reports: Sequence[CheckpointReport]) -> str:
     """What was made, how long it took, what failed and what was cut short: a line, and one more for each."""
     if not reports:
-        return "no checkpoint was looked at"
+        return "no checkpoint was analyzed"
     results = [(name, r.step, result) for r in reports for name, result in r.results.items()]
     seconds = [seconds for report in reports for seconds in report.seconds.values()]
     figures = sum(report.figures for report in reports)

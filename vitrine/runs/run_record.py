@@ -19,6 +19,7 @@ import vitrine
 from vitrine.analyses.result import CheckpointReport
 from vitrine.core import atomic
 from vitrine.core.process_identity import this_process
+from vitrine.distributed.interruption import Interrupted
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +72,8 @@ class RunRecord:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
-        self.close("finished" if error is None else getattr(error, "state", "failed"))
+        state = error.state if isinstance(error, Interrupted) else "failed"
+        self.close("finished" if error is None else state)
 
     def close(self, state: str = "finished") -> None:
         """Record the end of the run; never raises."""

@@ -95,7 +95,7 @@ class GuardedRun:
             status = self._service.wait(seconds)
         except subprocess.TimeoutExpired:
             return False
-        self._disable(f"its process ended (status {status}); it gets the rest once the run is resumed")
+        self._disable(f"its process ended (status {status})")
         return True
 
     def _disable(self, reason: str) -> None:

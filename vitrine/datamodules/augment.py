@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +15,6 @@ from torch import Tensor
 from vitrine.core.random_numbers import fold_in, uniform
 from vitrine.core.settings import setting
 
-MEANING = {"meaning": "augmentation of the training images"}
 _COLUMNS = 16  # random numbers of an image; each use has its own, so that no setting shifts another's
 
 
@@ -34,6 +36,12 @@ class Augment:
         0.0, "brightness, contrast and saturation each change by up to this fraction", least=0, most=1
     )
     cutout: int = setting(0, "side of a grey square that covers a part, pixels", least=0)
+
+
+def augment_setting(**defaults: Any) -> Any:
+    """A source's field `augment`, with these defaults."""
+    meaning = {"meaning": "augmentation of the training images"}
+    return dataclasses.field(default_factory=partial(Augment, **defaults), metadata=meaning)
 
 
 def augment(images: Tensor, indices: Tensor, seed: Tensor, settings: Augment) -> Tensor:

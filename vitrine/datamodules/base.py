@@ -11,27 +11,19 @@ from torch import Tensor
 
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import check, setting
-from vitrine.datamodules.augment import MEANING, Augment, augment
+from vitrine.datamodules.augment import Augment, augment, augment_setting
 from vitrine.datamodules.loader import Loader
 from vitrine.datamodules.samplers import BatchSampler
 from vitrine.datamodules.statistics import imagenet_statistics
 
 
 class Batch(NamedTuple):
-    """What a loader yields.
+    """What a loader yields. The augmentation of image i is a function of (seed, indices[i])."""
 
-    Attributes:
-        images: [N, C, H, W], uint8 as stored; float32 in [0, 1] after `on_after_batch_transfer`.
-        labels: int64, [N].
-        indices: of the images in their split, int64, [N].
-        seed: int64 scalar, a function of (seed, split, epoch); the augmentation of image i is a function of
-            (seed, indices[i]).
-    """
-
-    images: Tensor
-    labels: Tensor
-    indices: Tensor
-    seed: Tensor
+    images: Tensor  # [N, C, H, W], uint8 as stored; float32 in [0, 1] after `on_after_batch_transfer`
+    labels: Tensor  # int64, [N]
+    indices: Tensor  # int64, [N], of the images in their split
+    seed: Tensor  # int64 scalar, a function of (seed, split, epoch)
 
 
 @dataclass
@@ -53,7 +45,7 @@ class DataSettings:
         "mean and standard deviation for the normalisation: of the data, or of imagenet (pretrained weights)",
         choices=("data", "imagenet"),
     )
-    augment: Augment = dataclasses.field(default_factory=Augment, metadata=MEANING)
+    augment: Augment = augment_setting()
 
 
 class ImageDataModule(lightning.LightningDataModule):
@@ -69,21 +61,15 @@ class ImageDataModule(lightning.LightningDataModule):
     - Validation has every image once, whatever the number of ranks. Both loaders are sharded here:
       `Trainer(use_distributed_sampler=False)`.
 
-    A source is a subclass with its own `Settings` and `load()`.
-
-    Attributes after `setup()`:
-        classes: class names, by label.
-        channels: 1 (grayscale) or 3.
-        image_size: pixels a side.
-        mean, std: of [0, 1] pixels, per channel, for the network's normalisation.
-        train, val: the splits.
+    A source is a subclass with its own `Settings` and `load()`. After `setup()`, `train` and `val` are the
+    splits.
     """
 
     Settings: ClassVar[type[DataSettings]] = DataSettings
-    classes: list[str]
-    channels: int = 3
-    image_size: int
-    mean: tuple[float, ...]
+    classes: list[str]  # names, by label
+    channels: int = 3  # or 1 (grayscale)
+    image_size: int  # pixels a side
+    mean: tuple[float, ...]  # of [0, 1] pixels, per channel, for the network's normalisation
     std: tuple[float, ...]
 
     def __init__(self, settings: DataSettings | None = None, seed: int = 0):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from torch import Tensor
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.random_numbers import fold_in, make_key, uniform
 from vitrine.core.settings import setting
-from vitrine.datamodules.augment import MEANING, Augment
+from vitrine.datamodules.augment import Augment, augment_setting
 from vitrine.datamodules.base import DataSettings, ImageDataModule
 from vitrine.datamodules.caching import should_cache
 from vitrine.datamodules.drawing.faces import CLASSES
@@ -36,7 +35,7 @@ class SignsSettings(DataSettings):
         least=0,
         most=1,
     )
-    augment: Augment = field(default_factory=partial(Augment, crop=3), metadata=MEANING)
+    augment: Augment = augment_setting(crop=3)
 
 
 class Signs(ImageDataModule):
@@ -73,9 +72,8 @@ class SignImages(ImageDataset):
         shortcut: fraction of the scenes with the sticker of their class.
     """
 
-    in_memory = (
-        True  # to a loader, even where they are not: a batch is drawn faster than its scenes one by one
-    )
+    # to a loader, even where they are not: a batch is drawn faster than its scenes one by one
+    in_memory = True
     channels = 3
 
     def __init__(self, seed: int, size: int, image_size: int = 64, shortcut: float = 0.0):

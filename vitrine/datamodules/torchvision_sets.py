@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
-from functools import partial
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.error import URLError
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 from torchvision import datasets
 from torchvision.transforms.v2 import functional as F
 
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import SettingError, setting
-from vitrine.datamodules.augment import MEANING, Augment
+from vitrine.datamodules.augment import Augment, augment_setting
 from vitrine.datamodules.base import DataSettings, ImageDataModule
 from vitrine.datamodules.caching import load_splits
 from vitrine.datamodules.files import ImageFiles
 from vitrine.datamodules.memory import InMemory
 from vitrine.datamodules.statistics import imagenet_statistics
-
-try:
-    import fcntl
-except ImportError:  # Windows has none
-    fcntl = None
 
 
 @dataclass
@@ -66,7 +60,7 @@ class TorchvisionDataModule(ImageDataModule):
         root, download = str(Path(self.settings.root).expanduser()), self.settings.download
         name = self.source
         try:
-            with _locked(Path(root)) if download else nullcontext():
+            with FileLock(Path(root, ".lock")) if download else nullcontext():
                 return getattr(datasets, name)(root, download=download, **split)
         except URLError as error:
             raise SettingError(
@@ -86,16 +80,6 @@ class TorchvisionDataModule(ImageDataModule):
         return InMemory(resize(images.contiguous(), self.image_size), torch.as_tensor(labels))
 
 
-@contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """Within the scope no other process of this machine downloads to `root`."""
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / ".lock").open("w") as lock:
-        if fcntl is not None:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def class_names(source: Any) -> list[str]:
     """The names of a torchvision data set's classes, the first where they have several; digits for SVHN."""
     names = getattr(source, "classes", [str(digit) for digit in range(10)])
@@ -109,73 +93,66 @@ def resize(images: Tensor, size: int) -> Tensor:
     return torch.cat([F.resize(part, [size, size], antialias=True) for part in images.split(1000)])
 
 
-@dataclass
-class DigitSettings(TorchvisionSettings):
-    augment: Augment = field(
-        default_factory=partial(Augment, crop=2), metadata=MEANING
-    )  # a mirrored digit is no digit
-
-
 class MNIST(TorchvisionDataModule):
     """Handwritten digits, 28 x 28 (LeCun 1998)."""
 
-    Settings, source = DigitSettings, "MNIST"
+    @dataclass
+    class Settings(TorchvisionSettings):
+        augment: Augment = augment_setting(crop=2)  # a mirrored digit is no digit
+
+    source = "MNIST"
     mean, std = (0.1307,), (0.3081,)
-
-
-@dataclass
-class FashionSettings(TorchvisionSettings):
-    augment: Augment = field(default_factory=partial(Augment, crop=2, flip=True), metadata=MEANING)
 
 
 class FashionMNIST(TorchvisionDataModule):
     """Articles of clothing, 28 x 28 (Xiao 2017)."""
 
-    Settings, source = FashionSettings, "FashionMNIST"
+    @dataclass
+    class Settings(TorchvisionSettings):
+        augment: Augment = augment_setting(crop=2, flip=True)
+
+    source = "FashionMNIST"
     mean, std = (0.2860,), (0.3530,)
-
-
-@dataclass
-class PhotographSettings(TorchvisionSettings):
-    augment: Augment = field(default_factory=partial(Augment, crop=4, flip=True), metadata=MEANING)
 
 
 class CIFAR10(TorchvisionDataModule):
     """Photographs in ten classes, 32 x 32 (Krizhevsky 2009)."""
 
-    Settings, source = PhotographSettings, "CIFAR10"
+    @dataclass
+    class Settings(TorchvisionSettings):
+        augment: Augment = augment_setting(crop=4, flip=True)
+
+    source = "CIFAR10"
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
 class CIFAR100(TorchvisionDataModule):
     """Photographs in a hundred classes, 32 x 32 (Krizhevsky 2009)."""
 
-    Settings, source = PhotographSettings, "CIFAR100"
+    Settings, source = CIFAR10.Settings, "CIFAR100"
     mean, std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
-
-
-@dataclass
-class HouseNumberSettings(TorchvisionSettings):
-    augment: Augment = field(default_factory=partial(Augment, crop=4), metadata=MEANING)
 
 
 class SVHN(TorchvisionDataModule):
     """House numbers, 32 x 32 (Netzer 2011)."""
 
-    Settings, source = HouseNumberSettings, "SVHN"
+    @dataclass
+    class Settings(TorchvisionSettings):
+        augment: Augment = augment_setting(crop=4)
+
+    source = "SVHN"
     splits = ({"split": "train"}, {"split": "test"})
     mean, std = (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)
-
-
-@dataclass
-class STL10Settings(TorchvisionSettings):
-    augment: Augment = field(default_factory=partial(Augment, crop=12, flip=True), metadata=MEANING)
 
 
 class STL10(TorchvisionDataModule):
     """Photographs in ten classes, 96 x 96, only 5,000 to train on (Coates 2011)."""
 
-    Settings, source = STL10Settings, "STL10"
+    @dataclass
+    class Settings(TorchvisionSettings):
+        augment: Augment = augment_setting(crop=12, flip=True)
+
+    source = "STL10"
     splits = ({"split": "train"}, {"split": "test"})
     mean, std = (0.4467, 0.4398, 0.4066), (0.2603, 0.2566, 0.2713)
 
@@ -201,44 +178,33 @@ class TorchvisionFiles(TorchvisionDataModule):
         resize = settings.resize or round(size * 8 / 7)  # 256 for 224
         if resize < size:
             raise SettingError("data.resize", f"is {resize}, expected at least data.image_size, {size}")
-        splits = []
+        splits, options = [], {"resize": resize, "min_scale": settings.augment.random_resized_crop}
         for source in sources:
-            samples = source.samples if hasattr(source, "samples") else source._samples
-            labels = torch.tensor([label for _, label in samples])
-            files = [Path(file) for file, _ in samples]
-            min_scale = settings.augment.random_resized_crop
-            splits.append(ImageFiles(files, labels, size, resize=resize, min_scale=min_scale))
+            files, labels = zip(*(source.samples if hasattr(source, "samples") else source._samples))
+            splits.append(ImageFiles([Path(file) for file in files], torch.tensor(labels), size, **options))
         splits, _, _ = load_splits(splits, settings.cache, settings.skip_corrupt)
         self.mean, self.std = imagenet_statistics()
         return splits
 
 
-@dataclass
-class ImagenetteSettings(FileSettings):
-    image_size: int = setting(128, "pixels a side, images are resized to it", least=1)
-    augment: Augment = field(
-        default_factory=partial(Augment, random_resized_crop=0.35, flip=True), metadata=MEANING
-    )
-
-
 class Imagenette(TorchvisionFiles):
     """Ten easy classes of ImageNet, 13,394 photographs (Howard 2019)."""
 
-    Settings, source = ImagenetteSettings, "Imagenette"
+    source = "Imagenette"
 
-
-@dataclass
-class ImageNetSettings(FileSettings):
-    image_size: int = setting(224, "pixels a side, images are resized to it", least=1)
-    augment: Augment = field(
-        default_factory=partial(Augment, random_resized_crop=0.08, flip=True), metadata=MEANING
-    )
+    @dataclass
+    class Settings(FileSettings):
+        image_size: int = setting(128, "pixels a side, images are resized to it", least=1)
+        augment: Augment = augment_setting(random_resized_crop=0.35, flip=True)
 
 
 class ImageNet(TorchvisionFiles):
     """1,000 classes, 1.28 million photographs (Russakovsky 2015); put its archives into `root` yourself."""
 
-    Settings, source = ImageNetSettings, "ImageNet"
+    @dataclass
+    class Settings(FileSettings):
+        image_size: int = setting(224, "pixels a side, images are resized to it", least=1)
+        augment: Augment = augment_setting(random_resized_crop=0.08, flip=True)
 
     def _open(self, **split: Any) -> Any:
         root = Path(self.settings.root).expanduser()

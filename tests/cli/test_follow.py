@@ -212,6 +212,7 @@ def test_the_order_is_that_of_training_or_the_newest_first(run, capsys, newest, 
     assert looked_at(capsys.readouterr().out) == order
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("state", "process", "words"),
     [

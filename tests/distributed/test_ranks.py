@@ -93,6 +93,7 @@ def all_cases() -> list[tuple[str, float]]:
     return ends
 
 
+@pytest.mark.slow
 def test_however_a_rank_leaves_the_others_learn_why_and_all_go_on():
     answers = launch.run_ranks(all_cases)
     for rank, ends in enumerate(answers):

@@ -16,7 +16,7 @@ from vitrine.reporting.wandb_run import WandbSettings, wandb_logger
 from vitrine.reporting.wandb_sink import WandbSink
 
 wandb = pytest.importorskip("wandb")
-pytestmark = pytest.mark.usefixtures("offline_home")
+pytestmark = [pytest.mark.usefixtures("offline_home"), pytest.mark.slow]
 MUCH = {f"metric-{i}": float(i) for i in range(2000)}  # of these the socket holds but a few
 
 

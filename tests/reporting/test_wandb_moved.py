@@ -16,7 +16,7 @@ from vitrine.reporting.wandb_sink import WandbSink
 from vitrine.runs.store import Store
 
 pytest.importorskip("wandb")
-pytestmark = pytest.mark.usefixtures("offline_home")
+pytestmark = [pytest.mark.usefixtures("offline_home"), pytest.mark.slow]
 
 
 @pytest.fixture

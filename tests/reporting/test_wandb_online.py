@@ -6,7 +6,7 @@ from vitrine.reporting.wandb_run import WandbSettings, wandb_logger
 from vitrine.reporting.wandb_sink import WandbSink
 from vitrine.runs.store import Store
 
-pytest.importorskip("wandb")
+pytestmark = pytest.mark.slow
 
 
 def test_a_whole_run_arrives(tmp_path, report, server):

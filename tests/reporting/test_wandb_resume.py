@@ -15,7 +15,7 @@ from vitrine.runs.metrics_csv import MetricsCSV
 from vitrine.runs.store import Store
 
 wandb = pytest.importorskip("wandb")
-pytestmark = pytest.mark.usefixtures("offline_home")
+pytestmark = [pytest.mark.usefixtures("offline_home"), pytest.mark.slow]
 
 
 class Training:

@@ -92,6 +92,7 @@ def test_a_holder_elsewhere_is_dead_when_its_signs_of_life_end(tmp_path):
     assert taken.number == 1 and taken.held()
 
 
+@pytest.mark.slow
 def test_a_holder_gives_signs_of_life(tmp_path, monkeypatch):
     with locks.acquire(tmp_path, "step=1", heartbeat=0.05):
         monkeypatch.setattr(socket, "gethostname", lambda: "another")  # where its process cannot be seen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -48,7 +49,8 @@ def shipped_recipes() -> dict[str, Path]:
 
 def _find_recipe(path: Path) -> Path:
     """`path` if there is such a file, else the shipped recipe of that name, if any."""
-    if not path.is_file() and path.parent in (Path(), Path("configs")):
+    # os.path: a name that no file can have is no file, where Path.is_file raises
+    if not os.path.isfile(path) and path.parent in (Path(), Path("configs")):
         return shipped_recipes().get(path.stem, path)
     return path
 

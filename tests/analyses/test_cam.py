@@ -203,6 +203,7 @@ def test_tokens_that_are_averaged_with_a_class_token_are_no_maps():
         cam(AveragedTokens("mean with the class token"), torch.rand(3, 3, 32, 64))
 
 
+@pytest.mark.slow
 def test_a_logit_that_is_zero_on_every_probe_does_not_hide_the_last_layer():
     """SqueezeNet ends in a ReLU: half of its classes have a logit, and so gradients, of exactly 0."""
     network = build("squeezenet1_1", classes=2)

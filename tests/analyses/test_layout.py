@@ -112,6 +112,7 @@ def test_the_channels_of_a_pooled_map_are_no_positions(last, channels):
     assert activations(network, images(9, 9), ["layer"])["layer"].shape == (2, channels, 1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "layer"),
     [
@@ -193,6 +194,7 @@ def test_a_vision_transformer_of_torchvision_by_its_patches():
         assert torch.equal(activations(network, x, [layer])[layer], raw[:, 1:].mT.unflatten(2, (4, 4)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", ["zeros", "nan", "dead", "half", "double"])
 def test_a_layout_does_not_depend_on_what_the_weights_are(spoil):
     network, x = torchvision.models.swin_t().eval(), images(64, 96)

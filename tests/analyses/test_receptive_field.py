@@ -42,6 +42,7 @@ def assert_exact(network, layer, position, size, unit=None):
     assert touched.tolist() == [False, True, True, True, True], (layer, position, (top, left, bottom, right))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "places"),
     [
@@ -219,6 +220,7 @@ def test_changing_pixels_outside_the_box_changes_nothing_and_each_edge_something
     assert changes[1] < 1e-9 and (changes[2:] > 1e-6).all()
 
 
+@pytest.mark.slow
 def test_vgg_has_the_closed_form():
     network = make_layers(cfgs["D"], batch_norm=False)  # VGG-16 without its 120 million dense weights
     reach, jump, start = 1, 1, 0.5  # pixels a unit sees, pixels between units, centre of the first

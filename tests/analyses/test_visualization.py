@@ -83,6 +83,7 @@ def test_maco_shows_it_too_and_says_where(planted):
         maco(planted, asked, **{**options, "size": 32})
 
 
+@pytest.mark.slow
 def test_a_picture_depends_neither_on_its_batch_nor_on_its_neighbours(network):
     asked = [channel("3", unit) for unit in range(5)] + [logit(2), deepdream("3")]
     together = visualize(network, asked, size=32, steps=32, seed=3)

@@ -43,6 +43,7 @@ def test_finds_what_brute_force_finds_on_two_pixels(images, own_labels):
     assert success.tolist() == known
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_ends_as_the_one_that_was_not(convnet, images, own_labels):
     pictures = images(20, 3, 8, 8)
     labels = own_labels(convnet, pictures)

@@ -140,6 +140,7 @@ def test_nan_that_comes_later_is_seen_too():
         BIM(eps=0.3, steps=4)(Brittle(), torch.full((1, 1, 2, 2), 0.5), torch.tensor([0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", [PGD, APGD, FGSM, FAB, Square], ids=lambda attack: attack.__name__)
 def test_without_a_budget_nothing_changes(attack, convnet, images, own_labels):
     pictures = images(3, 3, 8, 8)

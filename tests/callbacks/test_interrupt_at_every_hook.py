@@ -14,6 +14,8 @@ from vitrine.callbacks.checkpoints import CheckpointSettings
 from vitrine.distributed import interruption
 from vitrine.runs.checkpoint_files import last_good_checkpoint, read_step
 
+pytestmark = pytest.mark.slow
+
 STEPS, EPOCHS = 3, 3
 
 

@@ -1,9 +1,10 @@
-"""How the outputs of a network's modules hold maps: which axes are channels, rows, columns, tokens.
+"""Which axes of a module's output are channels, rows, columns or tokens.
 
-Found from where in the image each position of an output looks, not from sizes. Noise is added to an image
-three times: evenly, growing from top to bottom, and growing from left to right. How a position's response to
-the second and third compares with its response to the first is its place in the image, vertical and
-horizontal. The layout is the one whose positions lie where a grid's would.
+The layout is inferred from where in the image each position of the output looks, never from sizes. Noise is
+added to an image three times: evenly, growing from top to bottom, and growing from left to right. The
+responses of a position to the second and the third, divided by its response to the first, are its vertical
+and horizontal place in the image. The layout is the one whose positions lie where those of a grid over the
+image would.
 """
 
 from __future__ import annotations
@@ -114,11 +115,9 @@ def probe(network: nn.Module, images: Tensor) -> None:
     base, noise = draw[0], NOISE * (draw[1] - 0.5).sign()
     down, right = torch.from_numpy(_ramp(height))[:, None], torch.from_numpy(_ramp(width))
     shown = torch.cat([base, base + noise, base + noise * down, base + noise * right])
-    shown = shown.to(
-        images.device, torch.promote_types(images.dtype, torch.float32)
-    )  # lower: no noise is left
+    precision = torch.promote_types(images.dtype, torch.float32)  # a lower one would round the noise away
     with eager_eval_mode(network) as eager, torch.no_grad(), local_operations(), PassRelus():
-        forward_on_random_weights(eager, shown)
+        forward_on_random_weights(eager, shown.to(images.device, precision))
 
 
 def infer_layout(response: Tensor) -> Layout | None:
@@ -155,11 +154,8 @@ def _candidates(response: Tensor) -> Iterator[tuple[Layout, np.ndarray, float]]:
             for width in range(1, count + 1):
                 if count % width == 0:
                     grid = count // width, width
-                    yield (
-                        Layout(axes, grid, prefix),
-                        places[prefix:end].reshape(*grid, 2),
-                        count / (end - first),
-                    )
+                    share = count / (end - first)
+                    yield Layout(axes, grid, prefix), places[prefix:end].reshape(*grid, 2), share
 
 
 def _places(response: Tensor, channel_axis: int) -> np.ndarray:

@@ -7,8 +7,8 @@ from vitrine.analyses import paint
 from vitrine.analyses.adversarial import Adversarial
 from vitrine.analyses.base import Figure, Probes, Scalar, Subject
 from vitrine.analyses.cam import grad_cam
+from vitrine.analyses.picture_table import GAP, LINE
 from vitrine.analyses.saliency import input_gradient
-from vitrine.analyses.table import GAP, LINE
 from vitrine.core.registry import UnknownName
 
 EPS = 8 / 255

@@ -7,8 +7,7 @@ from torch import nn
 from vitrine.analyses.activations import activations
 from vitrine.analyses.base import Probes, Subject
 from vitrine.analyses.dream import Dream, dream, noise
-from vitrine.analyses.objectives import channel, deepdream
-from vitrine.analyses.reading import Reading
+from vitrine.analyses.objectives import ObjectiveBatch, channel, deepdream
 
 
 @pytest.fixture
@@ -32,7 +31,7 @@ def images():
 def test_a_dream_raises_its_objective(network, images, objective):
     dreamt = dream(network, images, objective, octaves=2, jitter=4)
     assert dreamt.shape == images.shape and dreamt.min() >= 0 and dreamt.max() <= 1
-    before, after = (Reading([objective] * 2).scores(network, x) for x in (images, dreamt))
+    before, after = (ObjectiveBatch([objective] * 2).scores(network, x) for x in (images, dreamt))
     assert (after > before).all()
 
 

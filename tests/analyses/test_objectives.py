@@ -6,15 +6,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from vitrine.analyses.objectives import (
+    ObjectiveBatch,
     channel,
-    coupled,
     deepdream,
     direction,
     diversity,
+    diversity_groups,
     logit,
     neuron,
 )
-from vitrine.analyses.reading import Reading
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def images():
 
 
 def values(network, images, objective):
-    return Reading([objective] * len(images)).scores(network, images)
+    return ObjectiveBatch([objective] * len(images)).scores(network, images)
 
 
 def test_each_is_what_its_definition_says(network, images):
@@ -63,9 +63,11 @@ def test_diversity_is_minus_the_mean_cosine_between_gram_matrices_of_a_group(net
     maps = network[0](images).flatten(2)
     styles = [(m @ m.T).flatten() for m in maps]
     cosine = [[F.cosine_similarity(a, b, dim=0).item() for b in styles] for a in styles]
-    together = Reading([diversity("0", "a")] * 3).scores(network, images)
+    together = ObjectiveBatch([diversity("0", "a")] * 3).scores(network, images)
     assert together[0].item() == pytest.approx(-(cosine[0][1] + cosine[0][2]) / 2, rel=1e-5)
-    apart = Reading([diversity("0", "a"), diversity("0", "b"), diversity("0", "a")]).scores(network, images)
+    apart = ObjectiveBatch([diversity("0", "a"), diversity("0", "b"), diversity("0", "a")]).scores(
+        network, images
+    )
     assert apart[0].item() == pytest.approx(-cosine[0][2], rel=1e-5)
     assert apart[1].item() == 0  # alone in its group
 
@@ -84,8 +86,8 @@ def test_they_add_subtract_and_scale(network, images):
 
 def test_objectives_of_a_batch_are_read_as_if_each_were_alone(network, images):
     mixed = [channel("0", 1) - logit(2), neuron("1", 3) + deepdream("0"), logit(0)]
-    together = Reading(mixed).scores(network, images)
-    alone = torch.cat([Reading([o]).scores(network, images[i : i + 1]) for i, o in enumerate(mixed)])
+    together = ObjectiveBatch(mixed).scores(network, images)
+    alone = torch.cat([ObjectiveBatch([o]).scores(network, images[i : i + 1]) for i, o in enumerate(mixed)])
     assert torch.allclose(together, alone, atol=1e-6)
 
 
@@ -98,7 +100,7 @@ def test_names_tell_objectives_apart_and_leave_weights_out():
 
 def test_only_members_of_a_diversity_group_must_stay_together():
     a, b = channel("x", 0) + diversity("x", "a"), channel("x", 0) + diversity("x", "b")
-    assert coupled([a, b, channel("x", 0), a, b]) == [[0, 3], [1, 4], [2]]
+    assert diversity_groups([a, b, channel("x", 0), a, b]) == [[0, 3], [1, 4], [2]]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from vitrine import config
 from vitrine.analyses import physical
 from vitrine.analyses.base import Figure, Probes, Scalar, Subject
 from vitrine.analyses.physical import TITLES, Physical, one_of_them
-from vitrine.analyses.table import GAP, LINE
+from vitrine.analyses.picture_table import GAP, LINE
 from vitrine.attacks import TRANSFORMATIONS
 from vitrine.core.random_numbers import content_keys, fold_in, uniform
 

@@ -6,8 +6,8 @@ from torch import nn
 
 from vitrine.analyses import paint
 from vitrine.analyses.base import Probes, Subject
+from vitrine.analyses.picture_table import GAP, LINE
 from vitrine.analyses.probe_saliency import Saliency
-from vitrine.analyses.table import GAP, LINE
 from vitrine.core.registry import UnknownName
 
 IMAGES = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -13,10 +13,10 @@ from torch import Tensor
 from vitrine.analyses import paint
 from vitrine.analyses.attribution import Effort, attributions, cam_layer, strength
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
+from vitrine.analyses.picture_table import picture_table
 from vitrine.analyses.pointing import energy_inside
 from vitrine.analyses.probe_saliency import bright, tile_side
-from vitrine.analyses.table import table
-from vitrine.analyses.terms import budget, class_index
+from vitrine.analyses.threat_model import class_index, format_budget
 from vitrine.analyses.traits import Summary, Traits
 from vitrine.attacks import PGD
 from vitrine.core.settings import setting
@@ -113,9 +113,9 @@ class Adversarial(Analysis):
         cams = f"; Grad-CAM for {name} and for {other}" if len(columns) > 3 else ""
         return Figure(
             key=f"probe-{probe:03d}/{name if self.target is None else f'as {other}'}",
-            image=table(rows, columns, ["as it is", "adversarial"], words, red),
+            image=picture_table(rows, columns, ["as it is", "adversarial"], words, red),
             caption=f"probe {probe}, {name}: {predictions['clean']} as it is, {predictions['adversarial']} "
-            f"after {attack} ({budget(self.norm, self.eps)}). Image; perturbation (mid-grey is none), "
+            f"after {attack} ({format_budget(self.norm, self.eps)}). Image; perturbation (mid-grey is none), "
             f"{TIMES} times and as it is; gradient of the log-probability of {name}{cams}.",
             probe=probe,
             label=label if self.target is None else versus,

@@ -8,12 +8,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from vitrine.analyses.objectives import Objective
+from vitrine.analyses.first_convolution import FastFirstConvolution
+from vitrine.analyses.objectives import Objective, ObjectiveBatch
 from vitrine.analyses.parameterization import Pixels
-from vitrine.analyses.reading import Reading
-from vitrine.analyses.relu_rules import NoRule, ReluRule
-from vitrine.analyses.rescue import push_up
-from vitrine.analyses.stem import QuickStem
+from vitrine.analyses.relu_rules import NoRule, ReluRule, redirected
 from vitrine.core.random_numbers import hash_seed
 
 RESCUED = 16  # steps during which a picture without any gradient is helped
@@ -59,7 +57,7 @@ def ascend(
         optimizer: makes one that maximises, from a list of parameters.
         watch: called at each step with the gradient with respect to the pictures.
     """
-    reading = Reading(objectives)
+    batch = ObjectiveBatch(objectives)
     variables = variables.detach().clone().requires_grad_(True)
     climber = optimizer([variables])
     on_gpu = variables.device.type == "cuda"
@@ -69,12 +67,12 @@ def ascend(
         # channels last is the faster order in memory, on CPU and GPU alike
         shown = view(pictures, step).contiguous(memory_format=torch.channels_last)
         parts = shown.split(len(pictures))
-        with torch.autocast(variables.device.type, torch.bfloat16, enabled=on_gpu), QuickStem():
+        with torch.autocast(variables.device.type, torch.bfloat16, enabled=on_gpu), FastFirstConvolution():
             if rows is None:
-                scores = [reading.scores(network, part) for part in parts]
+                scores = [batch.scores(network, part) for part in parts]
             else:
-                some = Reading([objectives[row] for row in rows.tolist()])
-                scores = [some.scores(network, part[rows]) for part in parts]
+                subset = ObjectiveBatch([objectives[row] for row in rows.tolist()])
+                scores = [subset.scores(network, part[rows]) for part in parts]
         wanted = [variables, pictures] if watch else [variables]
         return torch.autograd.grad(torch.stack(scores).mean(0).sum(), wanted)
 
@@ -89,7 +87,7 @@ def ascend(
             dead = (gradient.flatten(1).abs().amax(1) == 0).nonzero()[:, 0]
             if len(dead):
                 try:
-                    with ReluRule(push_up):
+                    with ReluRule(redirected):
                         gradient[dead] = gradients(step, dead)[0][dead]
                 except NoRule:
                     rescue = False

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from vitrine.analyses import paint
 from vitrine.analyses.activations import activations
 from vitrine.analyses.base import Analysis, Figure, Subject
-from vitrine.analyses.objectives import Objective, deepdream
-from vitrine.analyses.reading import Reading
+from vitrine.analyses.objectives import Objective, ObjectiveBatch, deepdream
 from vitrine.analyses.traits import Traits
 from vitrine.core.network_scopes import in_eager_eval_mode
 from vitrine.core.random_numbers import hash_seed
@@ -63,7 +62,7 @@ def dream(
             f"octaves, steps and ratio are {octaves}, {steps}, {ratio}, expected >= 1, >= 1 and > 1"
         )
     objective = deepdream(objective) if isinstance(objective, str) else objective
-    reading = Reading([objective] * len(images))
+    batch = ObjectiveBatch([objective] * len(images))
     dice = [torch.Generator().manual_seed(_seed(image, seed)) for image in images]
     height, width = images.shape[-2:]
     sizes = [(round(height / ratio**i), round(width / ratio**i)) for i in reversed(range(octaves))]
@@ -75,7 +74,7 @@ def dream(
             shifts = [torch.randint(-jitter, jitter + 1, (2,), generator=g).tolist() for g in dice]
             rolled = _rolled(dreamt, shifts).requires_grad_(True)
             try:
-                scores = reading.read(activations(network, rolled, reading.layers))
+                scores = batch.scores_from_maps(activations(network, rolled, batch.layers))
             except (RuntimeError, AssertionError) as error:
                 if isinstance(error, torch.OutOfMemoryError):
                     raise

@@ -1,5 +1,4 @@
-"""What a picture is to excite: declared before there is a network, and added, subtracted and scaled like
-numbers.
+"""Objectives of feature visualization: declared without a network, added, subtracted and scaled like numbers.
 
     channel("layer3", 17) - 0.5 * neuron("layer2", 4)
 
@@ -9,15 +8,15 @@ An objective is a weighted sum of terms.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from vitrine.analyses.activations import LOGITS
+from vitrine.analyses.activations import LOGITS, activations
 
 
 @dataclass(frozen=True)
@@ -56,17 +55,17 @@ class Objective:
 
     @property
     def name(self) -> str:
-        """The terms and their signs, written out the same in every process: what random numbers hang on."""
+        """The terms and their signs as text, the same in every process: random numbers are seeded by it."""
         return " ".join(f"{'-' if weight < 0 else '+'}{term.name}" for weight, term in self.terms)
 
 
 @dataclass(frozen=True)
 class Term:
-    """One number read off one layer. Subclasses say which, for many pictures at once."""
+    """A number computed from a layer's maps; subclasses compute it for many images at once."""
 
     layer: str
 
-    couples: ClassVar[bool] = False  # whether a picture's score depends on the other pictures of its group
+    couples: ClassVar[bool] = False  # whether an image's score depends on the other images of its group
 
     @property
     def name(self) -> str:
@@ -74,7 +73,7 @@ class Term:
 
     @classmethod
     def scores(cls, terms: Sequence[Term], maps: Tensor, rows: Sequence[int]) -> Tensor:
-        """The score of each term ([n]) on the picture of its row of maps [B, C, h, w]."""
+        """The score of each term, [n], on its row of the maps [B, C, h, w]."""
         raise NotImplementedError
 
 
@@ -104,8 +103,8 @@ class Neuron(Term):
 
     @classmethod
     def scores(cls, terms: Sequence[Neuron], maps: Tensor, rows: Sequence[int]) -> Tensor:
-        down, right = zip(*(_position(term, maps) for term in terms))
-        return maps[rows, _units(terms, maps), list(down), list(right)]
+        row, column = zip(*(_position(term, maps) for term in terms))
+        return maps[rows, _units(terms, maps), list(row), list(column)]
 
 
 @dataclass(frozen=True)
@@ -126,11 +125,11 @@ class Direction(Term):
                 raise ValueError(
                     f"vector has {len(term.vector)} entries, layer {term.layer!r} {maps.shape[1]} channels"
                 )
-        seen = maps[list(rows)]
-        vectors = seen.new_tensor([term.vector for term in terms])[:, :, None, None]
-        powers = seen.new_tensor([term.power for term in terms])[:, None, None]
-        dot = (seen * vectors).sum(1)
-        cosine = dot / (seen.norm(dim=1) * vectors.norm(dim=1)).clamp_min(1e-12)
+        maps = maps[list(rows)]
+        vectors = maps.new_tensor([term.vector for term in terms])[:, :, None, None]
+        powers = maps.new_tensor([term.power for term in terms])[:, None, None]
+        dot = (maps * vectors).sum(1)
+        cosine = dot / (maps.norm(dim=1) * vectors.norm(dim=1)).clamp_min(1e-12)
         values = dot * cosine.clamp_min(0.1) ** powers
         return torch.stack(
             [
@@ -158,10 +157,39 @@ class Diversity(Term):
         flat = maps[list(rows)].flatten(2)
         styles = F.normalize((flat @ flat.transpose(1, 2)).flatten(1), dim=1)
         groups = [term.group for term in terms]
-        mates = torch.tensor([[a == b for b in groups] for a in groups], device=maps.device).fill_diagonal_(
-            False
-        )
-        return -((styles @ styles.T) * mates).sum(1) / mates.sum(1).clamp_min(1)
+        same_group = torch.tensor([[a == b for b in groups] for a in groups], device=maps.device)
+        same_group.fill_diagonal_(False)
+        return -((styles @ styles.T) * same_group).sum(1) / same_group.sum(1).clamp_min(1)
+
+
+class ObjectiveBatch:
+    """Objectives evaluated together, one for each image of a batch: terms of one kind on one layer cost one
+    operation, however many objectives have them."""
+
+    def __init__(self, objectives: Sequence[Objective]):
+        self.count = len(objectives)
+        self.layers = list(dict.fromkeys(layer for o in objectives for layer in o.layers))
+        self._terms: dict[tuple[type[Term], str], list[tuple[int, float, Term]]] = {}
+        for row, objective in enumerate(objectives):
+            for weight, term in objective.terms:
+                self._terms.setdefault((type(term), term.layer), []).append((row, weight, term))
+
+    def scores(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Each objective's value ([B], float32) on its image of [B, C, H, W]; layers deeper than needed do
+        not run."""
+        return self.scores_from_maps(activations(network, images, self.layers))
+
+    def scores_from_maps(self, maps: Mapping[str, Tensor]) -> Tensor:
+        """The same from the layers' maps [B, C, h, w]."""
+        total = 0.0
+        for (kind, layer), group in self._terms.items():
+            rows, weights, terms = zip(*group)
+            layer_maps = maps[layer].float()
+            scores = kind.scores(terms, layer_maps, rows) * layer_maps.new_tensor(weights)
+            total = total + layer_maps.new_zeros(self.count).index_add(
+                0, torch.tensor(rows, device=layer_maps.device), scores
+            )
+        return total
 
 
 def channel(layer: str, unit: int) -> Objective:
@@ -214,14 +242,14 @@ def diversity(layer: str, group: str = "") -> Objective:
     return Objective(((1.0, Diversity(layer, str(group))),))
 
 
-def coupled(objectives: Sequence[Objective]) -> list[list[int]]:
-    """The objectives' numbers, in sets that must be worked on together: those that share a diversity
-    group."""
+def diversity_groups(objectives: Sequence[Objective]) -> list[list[int]]:
+    """The objectives' numbers in sets that must be optimised in one batch: those that share a diversity term,
+    directly or through others; single ones where there is none."""
     groups: list[tuple[set[Term], list[int]]] = []
     for i, objective in enumerate(objectives):
         keys = {term for _, term in objective.terms if term.couples}
-        met = [g for g in groups if g[0] & keys]
-        merged = (keys.union(*(g[0] for g in met)), sorted([i, *(j for g in met for j in g[1])]))
+        shared = [g for g in groups if g[0] & keys]
+        merged = (keys.union(*(g[0] for g in shared)), sorted([i, *(j for g in shared for j in g[1])]))
         groups = [g for g in groups if not g[0] & keys] + [merged]
     return [members for _, members in sorted(groups, key=lambda g: g[1][0])]
 

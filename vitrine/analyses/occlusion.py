@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vitrine.analyses.copies import chunks
-from vitrine.analyses.scores import class_scores, expect, expect_images
+from vitrine.analyses.target_scores import class_scores, copy_batches, expect, expect_images
 from vitrine.core.network_scopes import in_eager_eval_mode
 
 
@@ -48,7 +47,7 @@ def occlusion(
     fall, times = images.new_zeros(len(images), height, width), images.new_zeros(height, width)
     with torch.no_grad():
         whole = class_scores(network(images.clone()), targets, of)
-        for chunk in chunks(len(squares), len(images), batch_size):
+        for chunk in copy_batches(len(squares), len(images), batch_size):
             square = squares[chunk]
             covered = torch.where(square[:, None, None], baseline, images)
             scores = class_scores(network(covered.flatten(0, 1)), targets.repeat(len(chunk)), of)

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from vitrine.analyses import paint
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
+from vitrine.analyses.picture_table import picture_table
 from vitrine.analyses.plots import COLOURS, bars
-from vitrine.analyses.table import table
-from vitrine.analyses.terms import budget, class_index
+from vitrine.analyses.threat_model import class_index, format_budget
 from vitrine.analyses.traits import Traits
 from vitrine.attacks import EOT, PGD, TRANSFORMATIONS, destruction_rate, is_adversarial
 from vitrine.core.random_numbers import content_keys, fold_in, uniform
@@ -155,9 +155,9 @@ class Physical(Analysis):
                 )
         return Figure(
             key=f"probe-{probe:03d}/as {names[target]}",
-            image=table(tiles, ["as it is", *TITLES.values()], list(sides), words, red),
+            image=picture_table(tiles, ["as it is", *TITLES.values()], list(sides), words, red),
             caption=f"probe {probe}, {names[label]}, to be taken for {names[target]} (red), "
-            f"{budget(self.norm, self.eps)}, under each transformation. {'; '.join(told)}.",
+            f"{format_budget(self.norm, self.eps)}, under each transformation. {'; '.join(told)}.",
             probe=probe,
             label=target,
             values=values,
@@ -178,7 +178,7 @@ class Physical(Analysis):
                 "destruction rate (% of adversarial images undone)",
                 105,
             ),
-            caption=f"Which share of the adversarial images ({budget(self.norm, self.eps)}) each "
+            caption=f"Which share of the adversarial images ({format_budget(self.norm, self.eps)}) each "
             "transformation undoes, so that they are no longer taken for the target; "
             f"{self.draws_each} draws an image. Taken for it as they are: {told} of {count} probes.",
             values={

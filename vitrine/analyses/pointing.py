@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrine.analyses.copies import chunks
+from vitrine.analyses.target_scores import copy_batches
 from vitrine.core.network_scopes import in_eager_eval_mode
 
 
@@ -115,7 +115,7 @@ def _curve(
     pixels = rank[0].numel()
     curve = []
     with torch.no_grad():
-        for chunk in chunks(steps + 1, len(before), batch_size):
+        for chunk in copy_batches(steps + 1, len(before), batch_size):
             changed = torch.tensor([step * pixels / steps for step in chunk], device=before.device)
             gone = rank[None] < changed[:, None, None, None]
             mixed = torch.where(gone[:, :, None], after, before)

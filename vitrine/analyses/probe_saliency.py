@@ -13,7 +13,7 @@ from torch import Tensor
 from vitrine.analyses import paint
 from vitrine.analyses.attribution import Effort, attributions, cam_layer, strength, technique
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
-from vitrine.analyses.table import table
+from vitrine.analyses.picture_table import picture_table
 from vitrine.analyses.traits import Traits
 from vitrine.core.settings import setting
 
@@ -96,7 +96,7 @@ class Saliency(Analysis):
             cautions = [CAUTIONS[name] for name in maps if name in CAUTIONS]
             yield Figure(
                 key=f"probe-{probe:03d}/{subject.classes[target]}",
-                image=table(
+                image=picture_table(
                     [[paint.resize(tile, tile_side(images.shape[-2:])) for tile in tiles.values()]],
                     list(tiles),
                     [f"{subject.classes[target]} {confidence:.0%}"],

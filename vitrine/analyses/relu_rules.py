@@ -55,6 +55,27 @@ class _Deconvnet(torch.autograd.Function):
         return signal.relu(), None, None
 
 
+def redirected(input: Tensor, ceiling: float | None = None, in_place: bool = False) -> Tensor:
+    """ReLU; back passes the gradient or, where that is zero for a whole image, all of the incoming signal
+    that increases inputs: a way up for dead units (Olah 2017). For gradients of what is to be maximised."""
+    output = _Redirected.apply(input, ceiling)
+    return input.copy_(output) if in_place else output
+
+
+class _Redirected(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, ceiling: float | None) -> Tensor:
+        ctx.save_for_backward(input > 0 if ceiling is None else (input > 0) & (input < ceiling))
+        return input.clamp(0, ceiling)
+
+    @staticmethod
+    def backward(ctx: Any, signal: Tensor) -> tuple[Tensor, None]:
+        (active,) = ctx.saved_tensors
+        gradient = signal * active
+        blocked = (gradient.flatten(1).abs().amax(1) == 0).view(-1, *[1] * (signal.ndim - 1))
+        return torch.where(blocked, signal.clamp_min(0), gradient), None
+
+
 class NoRule(ValueError):
     """The network has an activation function for which there is no agreed rule, or no ReLU at all."""
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vitrine.analyses.base import Figure
 from vitrine.analyses.plots import COLOURS, bars, percent, plotted, wilson
-from vitrine.analyses.terms import budget
+from vitrine.analyses.threat_model import format_budget
 from vitrine.attacks.evaluation import Evaluation
 from vitrine.attacks.health import HealthReport
 
@@ -78,11 +78,11 @@ def against_eps(
         key="accuracy against eps",
         image=plotted(draw),
         caption=f"{after['clean']:.1%} of {count} images are right, {evaluation.accuracy:.1%} stand "
-        f"AutoAttack at {budget(norm, eps)} (after {parts}{missing}). {verdict(report)}",
+        f"AutoAttack at {format_budget(norm, eps)} (after {parts}{missing}). {verdict(report)}",
         values={
             **{f"autoattack/{name}": accuracy for name, accuracy in after.items()},
             "autoattack": evaluation.accuracy,
-            **{f"pgd/{budget(norm, at)}": accuracy for at, accuracy in accuracies.items()},
+            **{f"pgd/{format_budget(norm, at)}": accuracy for at, accuracy in accuracies.items()},
         },
     )
 
@@ -112,8 +112,8 @@ def by_class(
             "accuracy (%)",
             105,
         ),
-        caption=f"Accuracy of {which} as the images are and under AutoAttack at {budget(norm, eps)}; in "
-        f"brackets: how many images. Weakest: {', '.join(classes[i] for i in weakest[:3])}.",
+        caption=f"Accuracy of {which} as the images are and under AutoAttack at {format_budget(norm, eps)}; "
+        f"in brackets: how many images. Weakest: {', '.join(classes[i] for i in weakest[:3])}.",
         values={
             f"{side}/{classes[i]}": found[side] for i, found in shares.items() for side in ("clean", "robust")
         },

@@ -13,13 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from vitrine.analyses.cam import grad_cam
-from vitrine.analyses.copies import chunks
 from vitrine.analyses.occlusion import occlusion
 from vitrine.analyses.paint import upsample
 from vitrine.analyses.relu_rules import ReluRule, Rule
 from vitrine.analyses.relu_rules import deconvnet as deconvnet_rule
 from vitrine.analyses.relu_rules import guided as guided_rule
-from vitrine.analyses.scores import class_scores, expect, expect_images, expect_indices, unit_activations
+from vitrine.analyses.target_scores import (
+    class_scores,
+    copy_batches,
+    expect,
+    expect_images,
+    expect_indices,
+    unit_activations,
+)
 from vitrine.core.network_scopes import in_eager_eval_mode
 
 __all__ = [
@@ -134,7 +140,7 @@ def smooth_grad(
     expect(sigma >= 0, "sigma", sigma, "at least 0")
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros_like(images)
-    for copies in chunks(n, len(images), batch_size):
+    for copies in copy_batches(n, len(images), batch_size):
         noise = torch.stack([torch.randn(images.shape[1:], generator=generator) for _ in copies]).to(images)
         for gradient in _gradients_of_copies(network, images + sigma * noise[:, None], targets, of):
             total += gradient  # one by one: the sum does not depend on how many make a pass
@@ -166,7 +172,7 @@ def integrated_gradients(
     weight = torch.from_numpy(weights / 2).to(images)[:, None, None, None, None]
     way = images - baseline
     total = torch.zeros_like(images)
-    for points in chunks(steps, len(images), batch_size):
+    for points in copy_batches(steps, len(images), batch_size):
         between = images - (1 - share[points]) * way
         for point, gradient in zip(points, _gradients_of_copies(network, between, targets, of)):
             total += weight[point] * gradient  # one by one, as above

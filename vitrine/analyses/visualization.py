@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from vitrine.analyses.activations import activations
 from vitrine.analyses.ascent import View, ascend, generators
 from vitrine.analyses.hooks import input_channels
-from vitrine.analyses.objectives import Objective, coupled
+from vitrine.analyses.objectives import Objective, ObjectiveBatch, diversity_groups
 from vitrine.analyses.parameterization import Phases, Pixels, imagenet_colours
-from vitrine.analyses.reading import Reading
 from vitrine.analyses.transforms import Crops, Transforms, drawn, moved
 from vitrine.core.network_scopes import in_eager_eval_mode
 from vitrine.core.registry import Registry
@@ -211,7 +210,7 @@ def reached(network: nn.Module, objectives: Sequence[Objective], pictures: Tenso
     """Each objective's value [N] on its picture of [N, C, H, W], as it is: not moved, in full precision."""
     device = _device(network)
     with torch.no_grad():
-        return Reading(objectives).scores(network, pictures.to(device))
+        return ObjectiveBatch(objectives).scores(network, pictures.to(device))
 
 
 def _optimised(
@@ -263,7 +262,7 @@ def _optimised(
 def _batches(objectives: Sequence[Objective], batch_size: int) -> list[list[int]]:
     """The objectives' numbers in batches of at most batch_size, unless a diversity group alone is larger."""
     batches: list[list[int]] = []
-    for group in coupled(objectives):
+    for group in diversity_groups(objectives):
         if batches and len(batches[-1]) + len(group) <= batch_size:
             batches[-1] += group
         else:
@@ -292,7 +291,7 @@ def _check(network: nn.Module, objectives: Sequence[Objective], kind: Pixels) ->
                 f"size is {kind.size}, and the network does not take images of that size: {reason}"
             ) from error
         alone = [term for objective in objectives for _, term in objective.terms]
-        Reading([Objective(((1.0, term),)) for term in alone]).read(
+        ObjectiveBatch([Objective(((1.0, term),)) for term in alone]).scores_from_maps(
             {layer: m.expand(len(alone), -1, -1, -1) for layer, m in maps.items()}
         )
 

@@ -1,6 +1,8 @@
-"""What a map is of: the score of a class, or the activation of a unit, one number an image."""
+"""What an attribution explains: the score of a class, or the activation of a unit, one number an image."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -61,24 +63,34 @@ def unit_activations(
     return chosen.gather(1, (rows * width + columns)[:, None])[:, 0]
 
 
-def expect_indices(indices: Tensor, name: str, count: int, limit: int | None = None, those: str = "") -> None:
+def expect_indices(indices: Tensor, name: str, count: int, limit: int | None = None, items: str = "") -> None:
     """Raise ValueError unless `indices` are int64 [count], each below `limit`."""
     if not isinstance(indices, Tensor) or indices.shape != (count,) or indices.dtype != torch.int64:
-        came = f"{indices.dtype} {list(indices.shape)}" if isinstance(indices, Tensor) else repr(indices)
-        raise ValueError(f"{name}: is {came}, expected int64 [{count}]")
+        actual = f"{indices.dtype} {list(indices.shape)}" if isinstance(indices, Tensor) else repr(indices)
+        raise ValueError(f"{name}: is {actual}, expected int64 [{count}]")
     if limit is not None and count and not 0 <= int(indices.min()) <= int(indices.max()) < limit:
         wrong = next(i for i in indices.tolist() if not 0 <= i < limit)
-        raise ValueError(f"{name}: is {wrong}, expected 0 to {limit - 1} (the {limit} {those})")
+        raise ValueError(f"{name}: is {wrong}, expected 0 to {limit - 1} (the {limit} {items})")
 
 
 def expect_images(images: Tensor) -> None:
     """Raise ValueError unless `images` are float [N, C, H, W]."""
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
-        came = f"{images.dtype} {list(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
-        raise ValueError(f"images: are {came}, expected float in [0, 1], [N, C, H, W]")
+        actual = (
+            f"{images.dtype} {list(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        )
+        raise ValueError(f"images: are {actual}, expected float in [0, 1], [N, C, H, W]")
 
 
-def expect(holds: bool, name: str, came: object, expected: str) -> None:
+def expect(holds: bool, name: str, actual: object, expected: str) -> None:
     """Raise ValueError unless it holds."""
     if not holds:
-        raise ValueError(f"{name}: is {came}, expected {expected}")
+        raise ValueError(f"{name}: is {actual}, expected {expected}")
+
+
+def copy_batches(copies: int, images: int, batch_size: int) -> Iterator[list[int]]:
+    """The numbers of altered copies of a batch of images, 0 to copies - 1, split so that a forward pass has
+    at most `batch_size` images, or one copy."""
+    size = max(1, batch_size // max(1, images))
+    for start in range(0, copies, size):
+        yield list(range(start, min(start + size, copies)))

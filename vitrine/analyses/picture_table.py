@@ -1,0 +1,79 @@
+"""Pictures in rows and columns, with titles and captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+FONT_SIZE = 12  # pixels
+LINE = 17  # pixels: height of a line of text
+GAP = 4  # pixels between the pictures
+BLACK, GREY, RED = (34, 34, 34), (110, 110, 110), (178, 24, 43)
+
+
+def picture_table(
+    rows: Sequence[Sequence[Tensor]],
+    columns: Sequence[str],
+    titles: Sequence[str],
+    captions: Sequence[Sequence[str]] | None = None,
+    highlighted: Sequence[Sequence[bool]] | None = None,
+) -> Tensor:
+    """Pictures as a table with titles, uint8 [H, W, 3].
+
+    Args:
+        rows: pictures of one size, uint8 [h, w, 3], row by row.
+        columns: the title above each column, of one or more lines; truncated to the column's width.
+        titles: the title beside each row, rotated by 90 degrees.
+        captions: the line below each picture.
+        highlighted: which captions are red.
+    """
+    height, width = rows[0][0].shape[:2]
+    pitch = height + (LINE if captions is not None else 0) + GAP
+    header = LINE * max(len(title.split("\n")) for title in columns)
+    size = (LINE + len(columns) * (width + GAP) - GAP, header + len(rows) * pitch - GAP)
+    sheet = Image.new("RGB", size, "white")
+    for c, title in enumerate(columns):
+        for line, text in enumerate(title.split("\n")):
+            _draw_text(sheet, text, LINE + c * (width + GAP), line * LINE, width)
+    for r, pictures in enumerate(rows):
+        top = header + r * pitch
+        title = Image.new("RGB", (height, LINE), "white")
+        _draw_text(title, titles[r], 0, 0, height)
+        sheet.paste(title.rotate(90, expand=True), (0, top))
+        for c, picture in enumerate(pictures):
+            left = LINE + c * (width + GAP)
+            sheet.paste(Image.fromarray(picture.contiguous().numpy()), (left, top))
+            if captions is not None:
+                colour = RED if highlighted is not None and highlighted[r][c] else GREY
+                _draw_text(sheet, captions[r][c], left, top + height, width, colour)
+    return torch.frombuffer(bytearray(sheet.tobytes()), dtype=torch.uint8).view(sheet.height, sheet.width, 3)
+
+
+def truncate(text: str, width: float) -> str:
+    """Text shortened to `width` pixels, ending in an ellipsis where something was left out."""
+    if _font().getlength(text) <= width:
+        return text
+    while text and _font().getlength(f"{text}…") > width:
+        text = text[:-1]
+    return f"{text.rstrip()}…"
+
+
+def _draw_text(
+    sheet: Image.Image, text: str, left: int, top: int, width: int, colour: tuple[int, int, int] = BLACK
+) -> None:
+    text = truncate(" ".join(text.split()), width)
+    centre = (left + width / 2, top + LINE / 2)
+    ImageDraw.Draw(sheet).text(centre, text, fill=colour, font=_font(), anchor="mm")
+
+
+@cache
+def _font() -> Any:
+    import matplotlib  # ships the font of the plots
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), FONT_SIZE)

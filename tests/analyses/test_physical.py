@@ -5,7 +5,7 @@ from torch import nn
 from vitrine import config
 from vitrine.analyses import physical
 from vitrine.analyses.base import Figure, Probes, Scalar, Subject
-from vitrine.analyses.physical import TITLES, Physical, one_of_them
+from vitrine.analyses.physical import TITLES, Physical, random_transformation
 from vitrine.analyses.picture_table import GAP, LINE
 from vitrine.attacks import TRANSFORMATIONS
 from vitrine.core.random_numbers import content_keys, fold_in, uniform
@@ -124,7 +124,7 @@ def test_what_is_chosen_says_nothing_of_how_it_turns_out(name, monkeypatch):
 
     kinds = {other: lambda: lambda images, keys: images for other in TITLES} | {name: lambda: keep}
     monkeypatch.setattr(physical, "TRANSFORMATIONS", kinds)
-    one_of_them(torch.zeros(4000, 1, 2, 2), torch.arange(4000))
+    random_transformation(torch.zeros(4000, 1, 2, 2), torch.arange(4000))
     (keys,) = came
     for own in (keys, *(fold_in(keys, purpose) for purpose in range(8))):
         drawn = uniform(own, 1)
@@ -134,7 +134,7 @@ def test_what_is_chosen_says_nothing_of_how_it_turns_out(name, monkeypatch):
 def test_half_of_the_views_are_under_all_at_once_and_each_is_its_keys_own():
     generator = torch.Generator().manual_seed(0)
     images, keys = torch.rand(200, 3, 8, 8, generator=generator), torch.arange(200)
-    seen = one_of_them(images, keys)
+    seen = random_transformation(images, keys)
     found = {}
     for name in (None, *TITLES):
         alone = images if name is None else TRANSFORMATIONS[name]()(images, fold_in(keys, 1))
@@ -142,4 +142,4 @@ def test_half_of_the_views_are_under_all_at_once_and_each_is_its_keys_own():
     assert torch.stack([*found.values()]).any(0).all()  # each image is as one of them makes it
     assert 70 < found["physical"].sum() < 130 and min(there.sum() for there in found.values()) > 2
     rows = torch.tensor([7, 3, 150])
-    assert torch.allclose(one_of_them(images[rows], keys[rows]), seen[rows], atol=1e-6)
+    assert torch.allclose(random_transformation(images[rows], keys[rows]), seen[rows], atol=1e-6)

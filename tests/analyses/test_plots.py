@@ -2,11 +2,11 @@ import math
 
 import torch
 
-from vitrine.analyses.plots import bars, plotted, wilson
+from vitrine.analyses.plots import bars, render_plot, wilson_interval
 
 
 def test_a_plot_is_a_light_picture_of_the_size_asked_for():
-    image = plotted(lambda axes: axes.plot([0, 1], [0, 1]), 300, 200)
+    image = render_plot(lambda axes: axes.plot([0, 1], [0, 1]), 300, 200)
     assert image.shape == (200, 300, 3) and image.dtype == torch.uint8
     assert image.float().mean() > 230
 
@@ -19,7 +19,7 @@ def test_bars_are_as_long_as_their_values_and_nan_has_none():
 
 
 def test_the_interval_is_wilsons():
-    low, high = wilson(0, 10)  # 0 and z^2 / (n + z^2)
+    low, high = wilson_interval(0, 10)  # 0 and z^2 / (n + z^2)
     assert low == 0 and abs(high - 1.96**2 / (10 + 1.96**2)) < 1e-9
-    low, high = wilson(50, 100)
+    low, high = wilson_interval(50, 100)
     assert abs(low + high - 1) < 1e-9 and abs(high - 0.5962) < 1e-3

@@ -2,7 +2,14 @@ import pytest
 import torch
 from torch import nn
 
-from vitrine.analyses.pointing import best_iou, blurred, deletion, energy_inside, insertion, pointing_game
+from vitrine.analyses.pointing import (
+    best_iou,
+    deletion,
+    energy_inside,
+    gaussian_blur,
+    insertion,
+    pointing_game,
+)
 
 GENERATOR = torch.Generator().manual_seed(0)
 MAPS = torch.rand(6, 7, 9, generator=GENERATOR).mul(8).floor()  # with ties
@@ -75,7 +82,7 @@ def test_the_areas_are_those_of_the_papers_loop(mode):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5)).eval()
     images, targets, maps = torch.rand(3, 3, 8, 8), torch.tensor([4, 0, 2]), torch.rand(3, 8, 8)
-    substrates = torch.full_like(images, 0.5) if mode == "del" else blurred(images)
+    substrates = torch.full_like(images, 0.5) if mode == "del" else gaussian_blur(images)
     expected = [
         rise_causal_metric(network, *parts, mode, 4, substrate)
         for *parts, substrate in zip(images, targets, maps, substrates)
@@ -88,11 +95,11 @@ def test_the_areas_are_those_of_the_papers_loop(mode):
 
 
 def test_the_blur_keeps_constants_and_its_kernel_is_the_papers_gaussian():
-    torch.testing.assert_close(blurred(torch.full((1, 2, 9, 9), 0.3)), torch.full((1, 2, 9, 9), 0.3))
+    torch.testing.assert_close(gaussian_blur(torch.full((1, 2, 9, 9), 0.3)), torch.full((1, 2, 9, 9), 0.3))
     point = torch.zeros(1, 1, 25, 25)
     point[0, 0, 12, 12] = 1
     kernel = torch.exp(-(torch.arange(-5, 6.0)[:, None] ** 2 + torch.arange(-5, 6.0) ** 2) / 50)
-    torch.testing.assert_close(blurred(point)[0, 0, 7:18, 7:18], kernel / kernel.sum())
+    torch.testing.assert_close(gaussian_blur(point)[0, 0, 7:18, 7:18], kernel / kernel.sum())
 
 
 def test_maps_of_another_size_are_refused():

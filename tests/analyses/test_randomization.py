@@ -17,6 +17,8 @@ def test_the_rank_correlation_is_torchmetrics_ties_included():
     torch.testing.assert_close(rank_correlation(a, b), expected)
     assert rank_correlation(a, a).tolist() == pytest.approx([1.0] * 4)
     assert rank_correlation(a, torch.zeros_like(a)).tolist() == [0.0] * 4
+    tiled = rank_correlation(a.repeat(1, 64, 64), b.repeat(1, 64, 64))  # the sums of ranks exceed 32 bits
+    torch.testing.assert_close(tiled, expected)
 
 
 def network():

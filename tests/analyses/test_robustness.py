@@ -6,7 +6,7 @@ from torch import nn
 
 from vitrine import config
 from vitrine.analyses.base import Figure, Probes, Scalar, Subject
-from vitrine.analyses.robustness import Robustness, pooled
+from vitrine.analyses.robustness import Robustness, mean_report
 from vitrine.attacks.health import HealthReport, check_health
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import SettingError
@@ -168,7 +168,7 @@ def test_the_health_of_batches_is_pooled_by_their_sizes():
     def report(images, value, losses):
         return HealthReport(images, value, losses, value, value, value, value, value, value)
 
-    both = pooled([report(1, 0.0, [1.0, 2.0]), report(3, 1.0, [5.0, 6.0])])
+    both = mean_report([report(1, 0.0, [1.0, 2.0]), report(3, 1.0, [5.0, 6.0])])
     assert (both.images, both.pgd10, both.losses) == (4, 0.75, [4.0, 5.0])
 
 

@@ -1,4 +1,4 @@
-"""The maps by name, reduced to where they point, for analyses that compare them."""
+"""Attribution techniques by name, and their maps as importance of pixels, for analyses that compare them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from vitrine.core.registry import UnknownName
 
 log = logging.getLogger(__name__)
 
-PASS = 32  # images a pass
+BATCH_SIZE = 32  # images of a forward pass
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much work the maps that take many passes are.
+    """Settings of the maps that take many passes.
 
     Attributes:
         copies, sigma: of SmoothGrad: noisy copies, and their noise's standard deviation in pixel values.
-        steps, baseline: of integrated gradients: points on the way, and the pixel value it begins at.
+        steps, baseline: of integrated gradients: points of the path, and the pixel value of the baseline.
         patch: of occlusion: the square's side as a share of the image's; it moves by half of itself.
         seed: of SmoothGrad's noise.
     """
@@ -44,54 +44,8 @@ Technique = Callable[[nn.Module, Tensor, Tensor, str | None, Effort], Tensor]
 """(network, images [N, C, H, W], targets [N], a layer with a map, effort) -> [N, C, H, W] or [N, H, W]."""
 
 
-def _gradient(
-    network: nn.Module, images: Tensor, targets: Tensor, layer: str | None, effort: Effort
-) -> Tensor:
-    return saliency.input_gradient(network, images, targets)
-
-
-def _guided_backprop(
-    network: nn.Module, images: Tensor, targets: Tensor, layer: str | None, effort: Effort
-) -> Tensor:
-    return saliency.guided_backprop(network, images, targets)
-
-
-def _deconvnet(
-    network: nn.Module, images: Tensor, targets: Tensor, layer: str | None, effort: Effort
-) -> Tensor:
-    return saliency.deconvnet(network, images, targets)
-
-
-def _smooth_grad(
-    network: nn.Module, images: Tensor, targets: Tensor, layer: str | None, effort: Effort
-) -> Tensor:
-    return saliency.smooth_grad(
-        network, images, targets, n=effort.copies, sigma=effort.sigma, seed=effort.seed
-    )
-
-
-def _integrated_gradients(
-    network: nn.Module, images: Tensor, targets: Tensor, layer: str | None, effort: Effort
-) -> Tensor:
-    return saliency.integrated_gradients(
-        network, images, targets, baseline=effort.baseline, steps=effort.steps
-    )
-
-
-def _grad_cam(
-    network: nn.Module, images: Tensor, targets: Tensor, layer: str | None, effort: Effort
-) -> Tensor:
-    return upsample(grad_cam(network, images, targets, _expected(layer)), images.shape[-2:])
-
-
-def _guided_grad_cam(
-    network: nn.Module, images: Tensor, targets: Tensor, layer: str | None, effort: Effort
-) -> Tensor:
-    return saliency.guided_grad_cam(network, images, targets, _expected(layer))
-
-
 def _occlusion(
-    network: nn.Module, images: Tensor, targets: Tensor, layer: str | None, effort: Effort
+    network: nn.Module, images: Tensor, targets: Tensor, _layer: str | None, effort: Effort
 ) -> Tensor:
     patch = max(1, round(effort.patch * min(images.shape[-2:])))
     return saliency.occlusion(
@@ -99,28 +53,34 @@ def _occlusion(
     )
 
 
-def _expected(layer: str | None) -> str:
+def _expect_layer(layer: str | None) -> str:
     if layer is None:
-        raise NoSpatialLayer(
-            "the network has no layer with maps larger than 1 x 1, which Grad-CAM is made of"
-        )
+        raise NoSpatialLayer("the network has no layer with maps larger than 1 x 1, which Grad-CAM needs")
     return layer
 
 
 TECHNIQUES: Mapping[str, Technique] = {
-    "gradient": _gradient,
-    "guided_backprop": _guided_backprop,
-    "deconvnet": _deconvnet,
-    "smooth_grad": _smooth_grad,
-    "integrated_gradients": _integrated_gradients,
-    "grad_cam": _grad_cam,
-    "guided_grad_cam": _guided_grad_cam,
+    "gradient": lambda network, x, y, layer, effort: saliency.input_gradient(network, x, y),
+    "guided_backprop": lambda network, x, y, layer, effort: saliency.guided_backprop(network, x, y),
+    "deconvnet": lambda network, x, y, layer, effort: saliency.deconvnet(network, x, y),
+    "smooth_grad": lambda network, x, y, layer, effort: saliency.smooth_grad(
+        network, x, y, n=effort.copies, sigma=effort.sigma, seed=effort.seed
+    ),
+    "integrated_gradients": lambda network, x, y, layer, effort: saliency.integrated_gradients(
+        network, x, y, baseline=effort.baseline, steps=effort.steps
+    ),
+    "grad_cam": lambda network, x, y, layer, effort: upsample(
+        grad_cam(network, x, y, _expect_layer(layer)), x.shape[-2:]
+    ),
+    "guided_grad_cam": lambda network, x, y, layer, effort: saliency.guided_grad_cam(
+        network, x, y, _expect_layer(layer)
+    ),
     "occlusion": _occlusion,
 }
 
 
 def technique(name: str) -> Technique:
-    """The map of that name; UnknownName with the nearest names where there is none."""
+    """The technique of that name; UnknownName with the nearest names where there is none."""
     if name not in TECHNIQUES:
         raise UnknownName("map", name, TECHNIQUES)
     return TECHNIQUES[name]
@@ -134,31 +94,29 @@ def attributions(
     layer: str | None,
     effort: Effort,
 ) -> dict[str, Tensor]:
-    """The named maps of images [N, C, H, W] for classes [N], in passes of 32 images.
+    """The named maps of images [N, C, H, W] for classes [N].
 
-    Those that the network cannot have (guided backprop without ReLUs, Grad-CAM without a map) are left out,
-    which the log says.
+    A map that the network does not allow (guided backprop without ReLUs, Grad-CAM without a spatial layer) is
+    left out, and logged.
     """
-    found = {}
+    maps = {}
     for name in names:
-        of = technique(name)
+        attribute = technique(name)
         try:
-            parts = [
-                of(network, some, those, layer, effort)
-                for some, those in zip(images.split(PASS), targets.split(PASS))
-            ]
+            batches = zip(images.split(BATCH_SIZE), targets.split(BATCH_SIZE))
+            parts = [attribute(network, *batch, layer, effort) for batch in batches]
         except (NoRule, NoSpatialLayer) as error:
             log.info("%s is left out: %s", name, error)
         else:
-            found[name] = torch.cat(parts)
-    return found
+            maps[name] = torch.cat(parts)
+    return maps
 
 
-def strength(name: str, maps: Tensor) -> Tensor:
-    """Maps as [N, H, W] >= 0, larger where they point.
+def importance(name: str, maps: Tensor) -> Tensor:
+    """Maps as the importance of each pixel, [N, H, W] >= 0.
 
-    The largest magnitude over channels of gradients, whose sign says which way to change a pixel and not
-    whether it speaks for the class; the positive part of maps whose sign does say so.
+    Of gradients, whose sign is the direction in which to change a pixel, the largest magnitude over channels;
+    of maps whose sign is evidence for or against the class, the positive part.
     """
     if name in ("integrated_gradients", "occlusion", "grad_cam"):
         return (maps if maps.ndim == 3 else maps.sum(1)).clamp(min=0)
@@ -166,7 +124,7 @@ def strength(name: str, maps: Tensor) -> Tensor:
 
 
 def cam_layer(subject: Subject) -> str | None:
-    """The layer that Grad-CAM is taken at: the last that has maps; None where there is none."""
+    """The layer for Grad-CAM: the last with maps; None where there is none."""
 
     def find() -> str | None:
         try:

@@ -1,4 +1,4 @@
-"""Where the network looks, probe by probe: class activation maps and Grad-CAMs over the picture."""
+"""Class activation maps and Grad-CAMs of the probes, laid over the images."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from vitrine.core.settings import setting
 
 @dataclass(frozen=True)
 class ClassMaps(Analysis):
-    """For each probe: the picture, its class activation map (where the network has one) and its Grad-CAM.
+    """For each probe: the image, its class activation map (where the network has one) and its Grad-CAM, for
+    the true class and, where it is another, for the predicted class, with the difference of the Grad-CAMs.
 
-    Of the true class and of the predicted one; where these differ, the difference of their Grad-CAMs too.
-    Where the data set knows where things are, curves say which share of the true class's Grad-CAM lies on
-    them. A network without maps (a perceptron) looks nowhere, and yields nothing.
+    Scalars: "inside_<mask>/<layer>", the share of the true class's Grad-CAM inside a mask, where the data set
+    has masks. A network without spatial layers (a perceptron) yields nothing.
     """
 
     sharded: ClassVar[bool] = True
@@ -36,7 +36,7 @@ class ClassMaps(Analysis):
         image_rank=1,
         budget_priority=120,
     )
-    layer: str = setting("auto", "layer that Grad-CAM looks at; auto: the last one with maps")
+    layer: str = setting("auto", "layer of Grad-CAM; auto: the last one with maps")
     side: int = setting(128, "least side of a picture, in pixels", least=8)
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
@@ -46,45 +46,48 @@ class ClassMaps(Analysis):
                 layer = last_spatial_layer(subject.network, subject.probes.images)
         except NoSpatialLayer:
             return
-        inside: dict[str, list[float]] = {}
+        shares_inside: dict[str, list[float]] = {}
         for figure in subject.map_sharded(range(len(subject.probes)), partial(self._figures, subject, layer)):
             yield figure
             for name, share in figure.values.items():
                 if name.startswith("inside_") and figure.label == subject.probes.labels[figure.probe]:
-                    inside.setdefault(name, []).append(share)
-        for name, shares in inside.items():
+                    shares_inside.setdefault(name, []).append(share)
+        for name, shares in shares_inside.items():
             yield Scalar(f"{name}/{layer}", sum(shares) / len(shares), layer)
 
     def _figures(self, subject: Subject, layer: str, probes: Sequence[int]) -> Iterator[Figure]:
-        for look in _looks(subject, layer, probes):
-            shares = _shares_inside(look, subject)
+        for maps in _class_maps(subject, layer, probes):
+            shares = _shares_inside(maps, subject)
             values = {
-                "confidence": look.confidence,
-                "maximum": look.grad_cam.max().item(),
-                **({"cam_maximum": look.cam.max().item()} if look.cam is not None else {}),
-                **{f"inside_{thing}": share for thing, share in shares.items()},
+                "confidence": maps.confidence,
+                "maximum": maps.grad_cam.max().item(),
+                **({"cam_maximum": maps.cam.max().item()} if maps.cam is not None else {}),
+                **{f"inside_{mask}": share for mask, share in shares.items()},
             }
             yield Figure(
-                key=f"probe-{look.probe:03d}/{subject.classes[look.label]}",
-                image=_row(subject.probes.images[look.probe].cpu(), look, self.side),
-                caption=_caption(look, subject, layer),
+                key=f"probe-{maps.probe:03d}/{subject.classes[maps.label]}",
+                image=_row(subject.probes.images[maps.probe].cpu(), maps, self.side),
+                caption=_caption(maps, subject, layer),
                 layer=layer,
-                probe=look.probe,
-                label=look.label,
+                probe=maps.probe,
+                label=maps.label,
                 values=values,
             )
 
 
 def share_inside(values: Tensor, mask: Tensor) -> float:
-    """Which share of a map (values >= 0, [h, w]), upsampled, lies in a mask (bool [H, W])."""
+    """The share of a map (values >= 0, [h, w]), upsampled, inside a mask (bool [H, W])."""
     values = paint.upsample(values, mask.shape)
     return (values[mask].sum() / values.sum()).item()
 
 
 @dataclass(frozen=True)
-class _Look:
-    """Where the network looks for one class in one probe; `versus`: for the true class, where this is
-    another."""
+class _MapsOfClass:
+    """The maps of one class on one probe.
+
+    Attributes:
+        versus: the Grad-CAM of the true class, where this is another; else None.
+    """
 
     probe: int
     label: int
@@ -95,19 +98,17 @@ class _Look:
     versus: Tensor | None
 
 
-def _looks(subject: Subject, layer: str, probes: Sequence[int]) -> Iterator[_Look]:
-    """For the true class of each of the probes, then for the predicted one where that is another."""
+def _class_maps(subject: Subject, layer: str, probes: Sequence[int]) -> Iterator[_MapsOfClass]:
+    """For each of the probes the maps of the true class, then of the predicted class, where it is another."""
     network, images = subject.network, subject.probes.images[list(probes)]
     with torch.no_grad():
         confidence = network(images).float().softmax(1)
     predicted = confidence.argmax(1)
-    twice, targets = (
-        torch.cat([images, images]),
-        torch.cat([subject.probes.labels[list(probes)].to(images.device), predicted]),
-    )
-    grad_cams = grad_cam(network, twice, targets, layer).float().cpu()
+    images_twice = torch.cat([images, images])
+    targets = torch.cat([subject.probes.labels[list(probes)].to(images.device), predicted])
+    grad_cams = grad_cam(network, images_twice, targets, layer).float().cpu()
     try:
-        cams = cam(network, twice, targets).float().cpu()
+        cams = cam(network, images_twice, targets).float().cpu()
     except NoPooledHead:
         cams = None
     count, labels = len(images), targets.tolist()
@@ -116,7 +117,7 @@ def _looks(subject: Subject, layer: str, probes: Sequence[int]) -> Iterator[_Loo
             wrong = row >= count
             if wrong and labels[row] == labels[i]:
                 continue
-            yield _Look(
+            yield _MapsOfClass(
                 probe,
                 labels[row],
                 labels[count + i],
@@ -127,36 +128,36 @@ def _looks(subject: Subject, layer: str, probes: Sequence[int]) -> Iterator[_Loo
             )
 
 
-def _shares_inside(look: _Look, subject: Subject) -> dict[str, float]:
-    masks = {thing: mask[look.probe].cpu() for thing, mask in (subject.probes.masks or {}).items()}
+def _shares_inside(maps: _MapsOfClass, subject: Subject) -> dict[str, float]:
+    masks = {name: mask[maps.probe].cpu() for name, mask in (subject.probes.masks or {}).items()}
     return {
-        thing: share_inside(look.grad_cam, mask)
-        for thing, mask in masks.items()
-        if mask.any() and look.grad_cam.any()
+        name: share_inside(maps.grad_cam, mask)
+        for name, mask in masks.items()
+        if mask.any() and maps.grad_cam.any()
     }
 
 
-def _caption(look: _Look, subject: Subject, layer: str) -> str:
-    role = "true" if look.versus is None else "predicted, wrongly"
-    if look.versus is None and look.predicted != look.label:
-        role = f"true; predicted {subject.classes[look.predicted]}"
+def _caption(maps: _MapsOfClass, subject: Subject, layer: str) -> str:
+    role = "true" if maps.versus is None else "predicted, wrongly"
+    if maps.versus is None and maps.predicted != maps.label:
+        role = f"true; predicted {subject.classes[maps.predicted]}"
     shown = ["picture", "Grad-CAM"]
-    if look.cam is not None:
+    if maps.cam is not None:
         shown.insert(1, "CAM (red for, blue against)")
-    if look.versus is not None:
-        truth = subject.classes[int(subject.probes.labels[look.probe])]
+    if maps.versus is not None:
+        truth = subject.classes[int(subject.probes.labels[maps.probe])]
         shown.append(f"Grad-CAM minus that of {truth}")
-    name, peak = subject.classes[look.label], look.grad_cam.max().item()
-    return f"{name} {look.confidence:.0%} ({role}): {', '.join(shown)}; {layer}, maximum {peak:.3g}"
+    name, peak = subject.classes[maps.label], maps.grad_cam.max().item()
+    return f"{name} {maps.confidence:.0%} ({role}): {', '.join(shown)}; {layer}, maximum {peak:.3g}"
 
 
-def _row(image: Tensor, look: _Look, side: int) -> Tensor:
+def _row(image: Tensor, maps: _MapsOfClass, side: int) -> Tensor:
     picture = paint.magnify(paint.picture(image), side)
-    over = picture.permute(2, 0, 1) / 255
+    image = picture.permute(2, 0, 1) / 255
     tiles = [picture]
-    if look.cam is not None:
-        tiles.append(paint.overlay_signed(look.cam, over))
-    tiles.append(paint.overlay_heatmap(look.grad_cam, over))
-    if look.versus is not None:
-        tiles.append(paint.overlay_signed(look.grad_cam - look.versus, over))
+    if maps.cam is not None:
+        tiles.append(paint.overlay_signed(maps.cam, image))
+    tiles.append(paint.overlay_heatmap(maps.grad_cam, image))
+    if maps.versus is not None:
+        tiles.append(paint.overlay_signed(maps.grad_cam - maps.versus, image))
     return paint.row(tiles)

@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitrine.analyses import paint
-from vitrine.analyses.attribution import TECHNIQUES, Effort, attributions, cam_layer, strength, technique
+from vitrine.analyses.attribution import TECHNIQUES, Effort, attributions, cam_layer, importance, technique
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.pointing import best_iou, deletion, energy_inside, insertion, pointing_game
-from vitrine.analyses.probe_saliency import bright, tile_side
 from vitrine.analyses.traits import Summary, Traits
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.random_numbers import permutation
@@ -31,10 +30,11 @@ MEASURES = {"pointing_game": pointing_game, "energy_inside": energy_inside, "bes
 
 @dataclass(frozen=True)
 class Localization(Analysis):
-    """How well each map of the predicted class finds what the masks mark, and what the network needs.
+    """How well attribution maps of the predicted class locate the masks' regions, and the pixels that the
+    network uses.
 
     Scalars: `pointing_game`, `energy_inside` and `best_iou` as "<measure>/<mask>/<map>"; "mask_share/<mask>",
-    what a map without any knowledge reaches of the first two; "insertion/<map>" and "deletion/<map>".
+    the expected value of the first two for a random map; "insertion/<map>" and "deletion/<map>".
     """
 
     sharded: ClassVar[bool] = True
@@ -71,105 +71,115 @@ class Localization(Analysis):
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         count = min(self.images, len(subject.dataset))
-        # a random sample, as labels may come in a period
+        # a random sample, as the order of labels may be periodic
         indices = permutation(len(subject.dataset), subject.seed)[:count]
         masks = _masks(subject.dataset, indices, subject.device)
-        seen = self._seen(subject, indices, masks)
+        attributed = self._attribute_all(subject, indices, masks)
         if masks:
-            yield from self._measured(subject, indices, seen, masks)
+            yield from self._measure(subject, indices, attributed, masks)
         else:
             log.info("localization: the data set has no masks, so only insertion and deletion are measured")
-        few = range(min(self.curve_images, count))
-        areas = subject.map_sharded(few, partial(self._areas, subject, indices, seen))
-        for name in seen[0].maps if areas else ():
+        rows = range(min(self.curve_images, count))
+        areas = subject.map_sharded(rows, partial(self._areas, subject, indices, attributed))
+        for name in attributed[0].maps if areas else ():
             for measure in ("insertion", "deletion"):
                 yield Scalar(f"{measure}/{name}", _mean(area[measure, name] for area in areas))
-        stickered = subject.dataset.with_stickers() if self.stickers and "sticker" not in masks else None
-        if stickered is not None:
-            subject = dataclasses.replace(subject, dataset=stickered)
+        with_stickers = subject.dataset.with_stickers() if self.stickers and "sticker" not in masks else None
+        if with_stickers is not None:
+            subject = dataclasses.replace(subject, dataset=with_stickers)
             sticker = {"sticker": _masks(subject.dataset, indices, subject.device)["sticker"]}
-            seen = self._seen(subject, indices, sticker)
-            yield from self._measured(subject, indices, seen, sticker)
+            attributed = self._attribute_all(subject, indices, sticker)
+            yield from self._measure(subject, indices, attributed, sticker)
 
-    def _seen(self, subject: Subject, indices: Tensor, masks: dict[str, Tensor]) -> list[_Seen]:
-        """What is seen in the images at `indices`."""
-        return subject.map_sharded(range(len(indices)), partial(self._looks, subject, indices, masks))
+    def _attribute_all(
+        self, subject: Subject, indices: Tensor, masks: dict[str, Tensor]
+    ) -> list[_AttributedImage]:
+        return subject.map_sharded(range(len(indices)), partial(self._attribute, subject, indices, masks))
 
-    def _looks(
+    def _attribute(
         self, subject: Subject, indices: Tensor, masks: dict[str, Tensor], rows: Sequence[int]
-    ) -> Iterator[_Seen]:
+    ) -> Iterator[_AttributedImage]:
         images, _ = subject.images(indices[list(rows)])
         with torch.no_grad():
             targets = torch.cat(
                 [subject.network(part).argmax(1) for part in images.split(subject.batch_size)]
             )
         effort = Effort(self.copies, steps=self.steps, baseline=self.baseline, seed=subject.seed)
-        found = attributions(subject.network, self.maps, images, targets, cam_layer(subject), effort)
-        maps = {name: strength(name, values) for name, values in found.items()}
+        attribution_maps = attributions(
+            subject.network, self.maps, images, targets, cam_layer(subject), effort
+        )
+        maps = {name: importance(name, values) for name, values in attribution_maps.items()}
         scores = {
-            (measure, mask, name): of(values, where[list(rows)]).tolist()
-            for mask, where in masks.items()
+            (measure, mask, name): score(values, regions[list(rows)]).tolist()
+            for mask, regions in masks.items()
             for name, values in maps.items()
-            for measure, of in MEASURES.items()
+            for measure, score in MEASURES.items()
         }
-        kept = max(self.curve_images, self.shown, 1)  # further maps need not be sent to anybody
+        kept = max(self.curve_images, self.shown, 1)  # images whose maps are needed later
         for i, row in enumerate(rows):
-            own = {name: values[i].cpu() for name, values in maps.items()} if row < kept else {}
-            yield _Seen(int(targets[i]), {key: values[i] for key, values in scores.items()}, own)
+            kept_maps = {name: values[i].cpu() for name, values in maps.items()} if row < kept else {}
+            yield _AttributedImage(
+                int(targets[i]), {key: values[i] for key, values in scores.items()}, kept_maps
+            )
 
     def _areas(
-        self, subject: Subject, indices: Tensor, seen: Sequence[_Seen], rows: Sequence[int]
+        self, subject: Subject, indices: Tensor, attributed: Sequence[_AttributedImage], rows: Sequence[int]
     ) -> list[dict[tuple[str, str], float]]:
-        """Of each image and map the areas under the curves of insertion and deletion."""
+        """For each image and map the areas under the insertion and deletion curves."""
         images, _ = subject.images(indices[list(rows)])
-        targets = torch.tensor([seen[row].target for row in rows], device=images.device)
+        targets = torch.tensor([attributed[row].target for row in rows], device=images.device)
         areas = {}
-        for name in seen[0].maps:
-            maps = torch.stack([seen[row].maps[name] for row in rows]).to(images.device)
-            given = subject.network, images, targets, maps
-            areas["insertion", name], _ = insertion(*given, steps=self.curve_steps)
-            areas["deletion", name], _ = deletion(*given, steps=self.curve_steps, baseline=self.baseline)
+        for name in attributed[0].maps:
+            maps = torch.stack([attributed[row].maps[name] for row in rows]).to(images.device)
+            arguments = subject.network, images, targets, maps
+            areas["insertion", name], _ = insertion(*arguments, steps=self.curve_steps)
+            areas["deletion", name], _ = deletion(*arguments, steps=self.curve_steps, baseline=self.baseline)
         return [{key: area[i].item() for key, area in areas.items()} for i in range(len(rows))]
 
-    def _measured(
-        self, subject: Subject, indices: Tensor, seen: Sequence[_Seen], masks: dict[str, Tensor]
+    def _measure(
+        self,
+        subject: Subject,
+        indices: Tensor,
+        attributed: Sequence[_AttributedImage],
+        masks: dict[str, Tensor],
     ) -> Iterator[Figure | Scalar]:
         scores = {}
-        for mask, where in masks.items():
-            there = where.flatten(1).any(1).tolist()
-            yield Scalar(f"mask_share/{mask}", where[there].float().mean().item())
-            for name in seen[0].maps:
+        for mask, regions in masks.items():
+            present = regions.flatten(1).any(1).tolist()
+            yield Scalar(f"mask_share/{mask}", regions[present].float().mean().item())
+            for name in attributed[0].maps:
                 for measure in MEASURES:
                     key = measure, mask, name
-                    scores[key] = _mean(one.scores[key] for one, here in zip(seen, there) if here)
+                    scores[key] = _mean(image.scores[key] for image, has in zip(attributed, present) if has)
                     yield Scalar(f"{measure}/{mask}/{name}", scores[key])
         if self.shown:
             images, _ = subject.images(indices[: self.shown])
             maps = {
-                name: torch.stack([one.maps[name] for one in seen[: self.shown]]) for name in seen[0].maps
+                name: torch.stack([image.maps[name] for image in attributed[: self.shown]])
+                for name in attributed[0].maps
             }
-            yield self._picture(images, maps, masks, scores)
+            yield self._figure(images, maps, masks, scores)
 
-    def _picture(
+    def _figure(
         self,
         images: Tensor,
         maps: dict[str, Tensor],
         masks: dict[str, Tensor],
         scores: dict[tuple[str, str, str], float],
     ) -> Figure:
-        side, tiles = tile_side(images.shape[-2:]), []
+        side, tiles = paint.tile_side(images.shape[-2:]), []
         for i in range(min(self.shown, len(images))):
             tiles.append(paint.picture(images[i]))
             tiles += [
-                paint.overlay_heatmap(found[i].clamp(max=bright(found[i])), images[i])
-                for found in maps.values()
+                paint.overlay_heatmap(values[i].clamp(max=paint.percentile_scale(values[i])), images[i])
+                for values in maps.values()
             ]
-            peaks = [None, *(divmod(int(found[i].argmax()), images.shape[-1]) for found in maps.values())]
-            for at, peak in zip(range(-len(peaks), 0), peaks):
-                tile = paint.resize(tiles[at], side)
-                for colour, where in zip(OUTLINES, masks.values()):
-                    tile = outlined(tile, where[i], colour)
-                tiles[at] = tile if peak is None else _marked(tile, peak, side / max(images.shape[-2:]))
+            peaks = [None, *(divmod(int(values[i].argmax()), images.shape[-1]) for values in maps.values())]
+            for k, peak in zip(range(-len(peaks), 0), peaks):
+                tile = paint.resize(tiles[k], side)
+                for colour, regions in zip(OUTLINES, masks.values()):
+                    tile = draw_outline(tile, regions[i], colour)
+                tiles[k] = tile if peak is None else _draw_spot(tile, peak, side / max(images.shape[-2:]))
         lines = [f"{mask} ({colour})" for mask, colour in zip(masks, OUTLINES)]
         hits = [
             f"on the {mask} "
@@ -185,13 +195,13 @@ class Localization(Analysis):
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What is seen in one image.
+class _AttributedImage:
+    """An image's attribution maps for the predicted class.
 
     Attributes:
-        target: the class that it is taken for.
+        target: the predicted class.
         scores: by measure, mask and map.
-        maps: of the first images, where each map points, [H, W] by name.
+        maps: the importance of pixels, [H, W] by technique; empty for all but the first images.
     """
 
     target: int
@@ -204,21 +214,21 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _masks(dataset: ImageDataset, indices: Tensor, device: torch.device) -> dict[str, Tensor]:
-    """The data set's masks at `indices` that mark something in some image, bool [N, H, W] by name."""
+    """The data set's masks at `indices` that are not empty on all images, bool [N, H, W] by name."""
     masks = {name: mask.to(device).bool() for name, mask in dataset.masks(indices).items()}
     return {name: mask for name, mask in masks.items() if mask.any()}
 
 
-def outlined(picture: Tensor, mask: Tensor, colour: str) -> Tensor:
-    """A copy of a picture [H, W, 3] with the inner edge of a mask [h, w] drawn in it."""
-    where = F.interpolate(mask[None, None].float().cpu(), picture.shape[:2])
-    edge = (where > 0) & (F.max_pool2d(1 - F.pad(where, [1] * 4), 3, 1) > 0)
+def draw_outline(picture: Tensor, mask: Tensor, colour: str) -> Tensor:
+    """A copy of a picture [H, W, 3] with the inner edge of a mask [h, w] drawn on it."""
+    inside = F.interpolate(mask[None, None].float().cpu(), picture.shape[:2])
+    edge = (inside > 0) & (F.max_pool2d(1 - F.pad(inside, [1] * 4), 3, 1) > 0)
     return torch.where(edge[0, 0, :, :, None], torch.tensor(OUTLINES[colour], dtype=torch.uint8), picture)
 
 
-def _marked(picture: Tensor, position: tuple[int, int], scale: float) -> Tensor:
+def _draw_spot(picture: Tensor, position: tuple[int, int], scale: float) -> Tensor:
     """A copy of a picture with a white spot, framed in black, at a position given in the image's pixels."""
     picture, (row, column) = picture.clone(), (round((p + 0.5) * scale) for p in position)
-    for reach, grey in ((3, 0), (2, 255)):
-        picture[max(0, row - reach) : row + reach, max(0, column - reach) : column + reach] = grey
+    for radius, grey in ((3, 0), (2, 255)):
+        picture[max(0, row - radius) : row + radius, max(0, column - radius) : column + radius] = grey
     return picture

@@ -37,6 +37,13 @@ def signed_picture(values: Tensor, scale: float | None = None) -> Tensor:
     return picture(values.detach() / (2 * scale if scale > 0 else 1) + 0.5)
 
 
+def percentile_scale(values: Tensor) -> float:
+    """The 99th percentile of the magnitudes: a scale at which a few pixels do not darken all others."""
+    magnitudes = values.abs().flatten()
+    scale = magnitudes.kthvalue(max(1, round(0.99 * magnitudes.numel()))).values.item()
+    return scale or magnitudes.max().item() or 1.0
+
+
 def colorize(values: Tensor, colormap: str = "inferno") -> Tensor:
     """A map [H, W] in [0, 1] through one of matplotlib's colour maps, as uint8 [H, W, 3]."""
     levels = values.detach().float().cpu().nan_to_num(0).clamp(0, 1).mul(255).round().long()
@@ -98,6 +105,11 @@ def magnify(image: Tensor, min_side: int) -> Tensor:
 def magnification(size: Sequence[int], min_side: int) -> int:
     """The smallest whole number by which the longer of height and width becomes at least `min_side`."""
     return max(1, -(-min_side // max(size)))
+
+
+def tile_side(size: Sequence[int]) -> int:
+    """The longer side of a tile of images of that height and width: theirs, or a multiple of about 128."""
+    return max(size) * max(1, round(128 / max(size)))
 
 
 def draw_box(image: Tensor, box: Sequence[int], colour: Sequence[int] = (255, 45, 85)) -> Tensor:

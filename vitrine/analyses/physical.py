@@ -1,4 +1,4 @@
-"""In the physical world: adversarial images turned, lit, blurred, printed and photographed."""
+"""Adversarial images under physical transformations: rotation, light, blur, print and photograph."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Physical(Analysis):
-    """Each probe, made to be taken for a target by plain PGD and by PGD on the mean over transformations
-    (EOT), under every transformation; and which share of the adversarial images each transformation undoes.
+    """Adversarial images by targeted PGD and by PGD on the mean over transformations (EOT), under every
+    transformation, and the share of them that each transformation destroys.
 
-    Scalars: "destruction/<attack>/<transformation>", of those taken for their target as they are (Kurakin
-    2016).
+    Scalars: "destruction/<attack>/<transformation>", of the images that are classified as their target before
+    the transformation (Kurakin 2016).
     """
 
     sharded: ClassVar[bool] = True
@@ -65,16 +65,18 @@ class Physical(Analysis):
         rows = (targets != labels).nonzero()[: self.probes, 0]
         if not len(rows):
             return
-        own = subject.shard(len(rows))
-        made = self._made(subject, rows[own.start : own.stop].tolist(), targets) if own else ([], {}, {})
-        parts = subject.all_gather(made)
-        shown = [figure for figures, _, _ in parts for figure in figures]
-        yield from shown[: self.shown]
-        reached, undone = (_sum(part[place] for part in parts) for place in (1, 2))
+        shard = subject.shard(len(rows))
+        own = ([], {}, {})
+        if shard:
+            own = self._attack_probes(subject, rows[shard.start : shard.stop].tolist(), targets)
+        parts = subject.all_gather(own)
+        figures = [figure for own_figures, _, _ in parts for figure in own_figures]
+        yield from figures[: self.shown]
+        successes, destroyed = (_sum(part[i] for part in parts) for i in (1, 2))
         rates = {
             name: {
-                side: undone[name, side] / (self.draws_each * count) if count else math.nan
-                for side, count in reached.items()
+                side: destroyed[name, side] / (self.draws_each * count) if count else math.nan
+                for side, count in successes.items()
             }
             for name in TITLES
         }
@@ -83,26 +85,26 @@ class Physical(Analysis):
                 if not math.isnan(rate):
                     yield Scalar(f"destruction/{side}/{name}", rate)
         yield self._rates_figure(
-            rates, {side: count / len(rows) for side, count in reached.items()}, len(rows)
+            rates, {side: count / len(rows) for side, count in successes.items()}, len(rows)
         )
 
-    def _made(
+    def _attack_probes(
         self, subject: Subject, probes: list[int], targets: Tensor
     ) -> tuple[list[Figure], dict[str, int], dict[tuple[str, str], int]]:
-        """The figures of these probes; how many are taken for their target by attack; and by transformation
-        and attack, in how many draws they no longer are."""
+        """The figures of these probes; by attack, the number of images classified as their target; by
+        transformation and attack, the number of draws in which these no longer are."""
         images, labels, targets = (
-            whole[probes]
-            for whole in (subject.probes.images, subject.probes.labels.to(subject.device), targets)
+            tensor[probes]
+            for tensor in (subject.probes.images, subject.probes.labels.to(subject.device), targets)
         )
-        found = self._attacked(subject, images, targets)
+        adversarial_images = self._attack(subject, images, targets)
         figures = []
         for i, probe in list(enumerate(probes))[: self.shown]:
-            sides = {name: side[i : i + 1] for name, side in {"image": images, **found}.items()}
+            sides = {name: side[i : i + 1] for name, side in {"image": images, **adversarial_images}.items()}
             figures.append(self._figure(subject, probe, sides, int(labels[i]), int(targets[i])))
-        reached, undone = {}, {}
-        for side, adversarial in found.items():
-            reached[side] = int(is_adversarial(subject.network, adversarial, targets, targeted=True).sum())
+        successes, destroyed = {}, {}
+        for side, adversarial in adversarial_images.items():
+            successes[side] = int(is_adversarial(subject.network, adversarial, targets, targeted=True).sum())
             for name in TITLES:
                 rate = destruction_rate(
                     subject.network,
@@ -112,13 +114,15 @@ class Physical(Analysis):
                     name,
                     targets=targets,
                     draws_each=self.draws_each,
-                    seed=subject.seed + 1,  # other draws than the search has seen
+                    seed=subject.seed + 1,  # other draws than the attack's
                 )
-                undone[name, side] = round(rate * self.draws_each * reached[side]) if reached[side] else 0
-        return figures, reached, undone
+                destroyed[name, side] = (
+                    round(rate * self.draws_each * successes[side]) if successes[side] else 0
+                )
+        return figures, successes, destroyed
 
-    def _attacked(self, subject: Subject, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        # all steps, as EOT's: an image that barely crosses the boundary survives nothing
+    def _attack(self, subject: Subject, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        # all steps, as in EOT: an image that barely crosses the boundary survives no transformation
         attack = PGD(
             norm=self.norm,
             eps=self.eps,
@@ -128,48 +132,49 @@ class Physical(Analysis):
             seed=subject.seed,
             early_stop=False,
         )
-        eot = EOT(attack, one_of_them, draws=self.draws)
+        eot = EOT(attack, random_transformation, draws=self.draws)
         return {name: a(subject.network, images, targets) for name, a in {"PGD": attack, "EOT": eot}.items()}
 
     def _figure(
         self, subject: Subject, probe: int, sides: dict[str, Tensor], label: int, target: int
     ) -> Figure:
         names, side_length = subject.classes, _tile_side(sides["image"].shape[-2:])
-        tiles, words, red, values, told = [], [], [], {}, []
+        tiles, captions, highlighted, values, summaries = [], [], [], {}, []
         keys = fold_in(content_keys(sides["image"]), subject.seed + 1)
         for side, image in sides.items():
-            seen = [TRANSFORMATIONS[name]()(image, fold_in(keys, place)) for place, name in enumerate(TITLES)]
-            seen = torch.cat([image, *seen])
+            transformed = [TRANSFORMATIONS[name]()(image, fold_in(keys, i)) for i, name in enumerate(TITLES)]
+            views = torch.cat([image, *transformed])
             with torch.no_grad():
-                chances = subject.network(seen).float().softmax(1)
-            predicted = chances.argmax(1).tolist()
-            tiles.append([paint.resize(paint.picture(one), side_length) for one in seen])
-            words.append([f"{names[c]} {chances[i, c]:.0%}" for i, c in enumerate(predicted)])
-            red.append([c == target for c in predicted])
-            for name, chance in zip(("as it is", *TITLES), chances):
-                values[f"{side}/{name}"] = chance[target].item()
-            kept = [TITLES[name] for name, c in zip(TITLES, predicted[1:]) if c == target]
+                probabilities = subject.network(views).float().softmax(1)
+            predicted = probabilities.argmax(1).tolist()
+            tiles.append([paint.resize(paint.picture(view), side_length) for view in views])
+            captions.append([f"{names[c]} {probabilities[i, c]:.0%}" for i, c in enumerate(predicted)])
+            highlighted.append([c == target for c in predicted])
+            for name, probability in zip(("as it is", *TITLES), probabilities):
+                values[f"{side}/{name}"] = probability[target].item()
+            survived = [TITLES[name] for name, c in zip(TITLES, predicted[1:]) if c == target]
             if side != "image":
-                told.append(
-                    f"{side}: {words[-1][0]}, is taken for {names[target]} after {len(kept)} of {len(TITLES)}"
+                summaries.append(
+                    f"{side}: {captions[-1][0]}, is taken for {names[target]} after "
+                    f"{len(survived)} of {len(TITLES)}"
                 )
         return Figure(
             key=f"probe-{probe:03d}/as {names[target]}",
-            image=picture_table(tiles, ["as it is", *TITLES.values()], list(sides), words, red),
+            image=picture_table(tiles, ["as it is", *TITLES.values()], list(sides), captions, highlighted),
             caption=f"probe {probe}, {names[label]}, to be taken for {names[target]} (red), "
-            f"{format_budget(self.norm, self.eps)}, under each transformation. {'; '.join(told)}.",
+            f"{format_budget(self.norm, self.eps)}, under each transformation. {'; '.join(summaries)}.",
             probe=probe,
             label=target,
             values=values,
         )
 
     def _rates_figure(
-        self, rates: dict[str, dict[str, float]], reached: dict[str, float], count: int
+        self, rates: dict[str, dict[str, float]], success_rates: dict[str, float], count: int
     ) -> Figure:
         groups = {
             TITLES[name]: {side: 100 * rate for side, rate in sides.items()} for name, sides in rates.items()
         }
-        told = ", ".join(f"{side} {share:.0%}" for side, share in reached.items())
+        successes = ", ".join(f"{side} {rate:.0%}" for side, rate in success_rates.items())
         return Figure(
             key="destruction rates",
             image=bars(
@@ -180,9 +185,9 @@ class Physical(Analysis):
             ),
             caption=f"Which share of the adversarial images ({format_budget(self.norm, self.eps)}) each "
             "transformation undoes, so that they are no longer taken for the target; "
-            f"{self.draws_each} draws an image. Taken for it as they are: {told} of {count} probes.",
+            f"{self.draws_each} draws an image. Taken for it as they are: {successes} of {count} probes.",
             values={
-                **{f"reached/{side}": share for side, share in reached.items()},
+                **{f"reached/{side}": rate for side, rate in success_rates.items()},
                 **{f"{side}/{name}": rate for name, sides in rates.items() for side, rate in sides.items()},
             },
         )
@@ -190,30 +195,28 @@ class Physical(Analysis):
 
 def _sum(counts: Iterable[Mapping[Any, int]]) -> dict[Any, int]:
     total: Counter[Any] = Counter()
-    for some in counts:
-        total.update(some)
+    for part in counts:
+        total.update(part)
     return dict(total)
 
 
-def one_of_them(images: Tensor, keys: Tensor) -> Tensor:
-    """Images [N, C, H, W] under a transformation each, drawn from its key [N].
-
-    Half of them under all at once, the others under a single one or none.
-    """
+def random_transformation(images: Tensor, keys: Tensor) -> Tensor:
+    """Images [N, C, H, W], each under a transformation drawn from its key [N]: half of them under all
+    transformations at once, the others under a single one or none."""
     names = [None, *TITLES]
-    # else the number that chooses would also be the first that is drawn in what is chosen
-    choice, keys = fold_in(keys, 0), fold_in(keys, 1)
-    number = (uniform(choice, 1)[:, 0] * 2 * len(TITLES)).long().clamp(max=len(TITLES))
-    rows = [(number == place).nonzero()[:, 0] for place in range(len(names))]
-    seen = [
+    # separate keys: the number that selects must not also parameterize what it selects
+    selection, keys = fold_in(keys, 0), fold_in(keys, 1)
+    number = (uniform(selection, 1)[:, 0] * 2 * len(TITLES)).long().clamp(max=len(TITLES))
+    rows = [(number == i).nonzero()[:, 0] for i in range(len(names))]
+    transformed = [
         images[own] if name is None else TRANSFORMATIONS[name]()(images[own], keys[own])
         for name, own in zip(names, rows)
         if len(own)
     ]
-    return torch.cat(seen)[torch.cat(rows).argsort()]
+    return torch.cat(transformed)[torch.cat(rows).argsort()]
 
 
 def _tile_side(size: tuple[int, ...]) -> int:
-    """Pixels a side of a tile: small images enlarged by whole pixels to about 96, large ones made smaller."""
+    """The longer side of a tile: the images', or a multiple of about 96, at most 128."""
     side = max(size)
     return min(side * max(1, round(96 / side)), 128)

@@ -1,4 +1,4 @@
-"""Curves and bars as pictures, uint8 [H, W, 3]: one look for all, readable at 600 pixels."""
+"""Curves and bars as pictures, uint8 [H, W, 3]: in one style, readable at 600 pixels."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _STYLE = {
 }
 
 
-def plotted(draw: Callable[[Any], None], width: int = WIDTH, height: int = HEIGHT) -> Tensor:
-    """What `draw(axes)` draws, as uint8 [height, width, 3]."""
-    import matplotlib  # half a second, paid by who plots; pyplot would be another
+def render_plot(draw: Callable[[Any], None], width: int = WIDTH, height: int = HEIGHT) -> Tensor:
+    """The plot that `draw(axes)` draws, as uint8 [height, width, 3]."""
+    import matplotlib  # takes half a second, pyplot another: only where it is needed
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -44,7 +44,7 @@ def bars(
     values: Mapping[str, Mapping[str, float]],
     colours: Mapping[str, str],
     label: str,
-    most: float | None = None,
+    limit: float | None = None,
 ) -> Tensor:
     """Horizontal bars, a group for each outer name from the top down, one for each inner name.
 
@@ -52,15 +52,15 @@ def bars(
         values: group -> series -> value; NaN has no bar.
         colours: series -> colour, in the order of the legend.
         label: what the values are, with their unit.
-        most: where the axis ends.
+        limit: the end of the axis.
     """
 
     def draw(axes: Any) -> None:
-        thick = 0.8 / len(colours)
-        for place, (series, colour) in enumerate(colours.items()):
-            heights = [i + (place - (len(colours) - 1) / 2) * thick for i in range(len(values))]
+        thickness = 0.8 / len(colours)
+        for k, (series, colour) in enumerate(colours.items()):
+            heights = [i + (k - (len(colours) - 1) / 2) * thickness for i in range(len(values))]
             lengths = [group.get(series, math.nan) for group in values.values()]
-            axes.barh(heights, lengths, thick * 0.92, color=colour, label=series)
+            axes.barh(heights, lengths, thickness * 0.92, color=colour, label=series)
             for height, length in zip(heights, lengths):
                 if not math.isnan(length):
                     axes.annotate(
@@ -73,21 +73,21 @@ def bars(
                     )
         axes.set_yticks(range(len(values)), values)
         axes.set_ylim(len(values) - 0.5, -0.5)
-        axes.set_xlim(0, most)
+        axes.set_xlim(0, limit)
         axes.set_xlabel(label)
         axes.grid(False, axis="y")
         if len(colours) > 1:
             axes.figure.legend(loc="outside upper center", ncols=len(colours))
 
-    return plotted(draw, height=90 + len(values) * max(22, 15 * len(colours) + 6))
+    return render_plot(draw, height=90 + len(values) * max(22, 15 * len(colours) + 6))
 
 
-def wilson(hits: float, count: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % interval of a probability, after `hits` of `count` draws (Wilson 1927)."""
+def wilson_interval(hits: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of a probability, from `hits` of `count` samples (Wilson 1927)."""
     share = hits / count
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    reach = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, middle - reach), min(1.0, middle + reach)
+    margin = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, middle - margin), min(1.0, middle + margin)
 
 
 def percent(values: Iterable[float]) -> list[float]:

@@ -1,4 +1,4 @@
-"""Does a map point at a thing? Measures against a mask, and against the network itself."""
+"""Measures of attribution maps: against a mask, and by deleting and inserting pixels."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from vitrine.core.network_scopes import in_eager_eval_mode
 def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
     """Whether each map's maximum lies in its mask (Zhang 2016): float 0 or 1, [N].
 
-    A map that is nowhere above zero points nowhere, which is a miss.
+    A map without positive values is a miss.
 
     Args:
         maps: >= 0, [N, H, W].
         masks: bool, [N, H, W].
     """
-    peak, where = maps.flatten(1).max(1)
-    return (masks.flatten(1).gather(1, where[:, None])[:, 0] & (peak > 0)).float()
+    peak, index = maps.flatten(1).max(1)
+    return (masks.flatten(1).gather(1, index[:, None])[:, 0] & (peak > 0)).float()
 
 
 def energy_inside(maps: Tensor, masks: Tensor) -> Tensor:
@@ -30,12 +30,12 @@ def energy_inside(maps: Tensor, masks: Tensor) -> Tensor:
 
 
 def best_iou(maps: Tensor, masks: Tensor) -> Tensor:
-    """The intersection over union of each mask and its map above the threshold that is best for it, [N]."""
+    """The intersection over union of each mask and its map above its best threshold, [N]."""
     levels, order = maps.flatten(1).sort(1, descending=True)
     inside = masks.flatten(1).gather(1, order).double().cumsum(1)
     above = torch.arange(1, levels.shape[1] + 1, device=maps.device)
     iou = inside / (above + inside[:, -1:] - inside)
-    last = torch.ones_like(levels, dtype=torch.bool)  # a threshold takes all pixels of a level or none
+    last = torch.ones_like(levels, dtype=torch.bool)  # a threshold includes all pixels of a level or none
     last[:, :-1] = levels[:, :-1] > levels[:, 1:]
     return iou.masked_fill(~last, 0).amax(1).float()
 
@@ -51,19 +51,19 @@ def deletion(
     baseline: float = 0.5,
     batch_size: int = 64,
 ) -> tuple[Tensor, Tensor]:
-    """The class's probability as pixels are taken away, the strongest of the map first (Petsiuk 2018).
+    """The class's probability as pixels are deleted, in the order of the map's values (Petsiuk 2018).
 
     Args:
         network: images [N, C, H, W] -> logits [N, K].
         images: float in [0, 1], [N, C, H, W].
         targets: class indices, int64 [N].
         maps: [N, H, W].
-        steps: equal parts the pixels are taken in.
-        baseline: the pixel value in their place.
+        steps: deletions of equally many pixels.
+        baseline: the value of a deleted pixel.
         batch_size: images a pass (at least one copy of the batch).
 
     Returns:
-        The area under the curve, [N] (low: the map is right about what matters), and the curve, [N, steps +
+        The area under the curve, [N] (low: the map ranks the pixels well), and the curve, [N, steps +
         1].
     """
     return _curve(network, images, torch.full_like(images, baseline), targets, maps, steps, batch_size)
@@ -79,17 +79,17 @@ def insertion(
     steps: int = 32,
     batch_size: int = 64,
 ) -> tuple[Tensor, Tensor]:
-    """The class's probability as pixels are put back into the blurred image, the strongest first
+    """The class's probability as pixels are inserted into the blurred image, in the order of the map's values
     (Petsiuk 2018).
 
     The blur is the paper's: Gaussian, 11 pixels wide, sigma 5. Arguments and result are those of `deletion`,
-    but a high area says that the map is right.
+    but here a high area is good.
     """
-    return _curve(network, blurred(images), images, targets, maps, steps, batch_size)
+    return _curve(network, gaussian_blur(images), images, targets, maps, steps, batch_size)
 
 
-def blurred(images: Tensor, width: int = 11, sigma: float = 5.0) -> Tensor:
-    """Images [N, C, H, W] under a Gaussian of `width` pixels, the border repeated outwards."""
+def gaussian_blur(images: Tensor, width: int = 11, sigma: float = 5.0) -> Tensor:
+    """Images [N, C, H, W] under a Gaussian of `width` pixels, the border replicated."""
     offsets = torch.arange(width, device=images.device, dtype=images.dtype) - width // 2
     kernel = torch.softmax(-(offsets**2) / (2 * sigma**2), 0)
     flat = F.pad(images.flatten(0, 1)[:, None], [width // 2] * 4, mode="replicate")
@@ -116,10 +116,10 @@ def _curve(
     curve = []
     with torch.no_grad():
         for chunk in copy_batches(steps + 1, len(before), batch_size):
-            changed = torch.tensor([step * pixels / steps for step in chunk], device=before.device)
-            gone = rank[None] < changed[:, None, None, None]
-            mixed = torch.where(gone[:, :, None], after, before)
-            probabilities = network(mixed.flatten(0, 1)).softmax(1)
+            counts = torch.tensor([step * pixels / steps for step in chunk], device=before.device)
+            replaced = rank[None] < counts[:, None, None, None]
+            images = torch.where(replaced[:, :, None], after, before)
+            probabilities = network(images.flatten(0, 1)).softmax(1)
             curve.append(probabilities.gather(1, targets.repeat(len(chunk))[:, None]).view(len(chunk), -1))
     curve = torch.cat(curve).T
     return torch.trapezoid(curve, dx=1 / steps), curve

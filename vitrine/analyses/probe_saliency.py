@@ -1,4 +1,4 @@
-"""Each probe beside all its maps, for the predicted and for the true class."""
+"""Each probe beside its attribution maps, for the predicted and for the true class."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vitrine.analyses import paint
-from vitrine.analyses.attribution import Effort, attributions, cam_layer, strength, technique
+from vitrine.analyses.attribution import Effort, attributions, cam_layer, importance, technique
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.picture_table import picture_table
 from vitrine.analyses.traits import Traits
@@ -35,7 +35,7 @@ CAUTIONS = {
 
 @dataclass(frozen=True)
 class Saliency(Analysis):
-    """What in each probe speaks for a class, by every technique, in one row."""
+    """Each probe and its attribution maps for the true and the predicted class, in one row."""
 
     sharded: ClassVar[bool] = True
     traits: ClassVar[Traits] = Traits(
@@ -67,14 +67,14 @@ class Saliency(Analysis):
 
     def __post_init__(self) -> None:
         for name in self.maps:
-            technique(name)  # an unknown one is told now, not at the first checkpoint
+            technique(name)  # raises for an unknown name now, not at the first checkpoint
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
-        shown = range(min(self.probes, len(subject.probes)))
-        yield from subject.map_sharded(shown, partial(self._figures, subject))
+        probes = range(min(self.probes, len(subject.probes)))
+        yield from subject.map_sharded(probes, partial(self._figures, subject))
 
-    def _figures(self, subject: Subject, numbers: Sequence[int]) -> Iterator[Figure]:
-        images, labels = subject.probes.images[list(numbers)], subject.probes.labels[list(numbers)]
+    def _figures(self, subject: Subject, probes: Sequence[int]) -> Iterator[Figure]:
+        images, labels = subject.probes.images[list(probes)], subject.probes.labels[list(probes)]
         with torch.no_grad():
             probabilities = subject.network(images).softmax(1)
         predicted = probabilities.argmax(1)
@@ -84,20 +84,20 @@ class Saliency(Analysis):
         effort = Effort(self.copies, self.sigma, self.steps, self.baseline, self.patch, subject.seed)
         maps = attributions(subject.network, self.maps, images[rows], targets, cam_layer(subject), effort)
         for i, (row, target) in enumerate(zip(rows.tolist(), targets.tolist())):
-            probe, confidence = numbers[row], probabilities[row, target].item()
+            probe, confidence = probes[row], probabilities[row, target].item()
             roles = {"true": labels[row] == target, "predicted": predicted[row] == target}
-            role = " and ".join(name for name, holds in roles.items() if holds)
+            role = " and ".join(name for name, applies in roles.items() if applies)
             tiles, values = {"image": paint.picture(images[row])}, {"probability": confidence}
-            for name, found in maps.items():
-                painted, values[name] = _painted(name, found[i])
+            for name, batch in maps.items():
+                pictures, values[name] = _draw_map(name, batch[i])
                 title = TITLES[name].split(" (")[0]
-                tiles |= dict(zip((title, f"{title}, magnitude"), painted))
+                tiles |= dict(zip((title, f"{title}, magnitude"), pictures))
             titles = ", ".join(["image", *(TITLES[name] for name in maps)])
             cautions = [CAUTIONS[name] for name in maps if name in CAUTIONS]
             yield Figure(
                 key=f"probe-{probe:03d}/{subject.classes[target]}",
                 image=picture_table(
-                    [[paint.resize(tile, tile_side(images.shape[-2:])) for tile in tiles.values()]],
+                    [[paint.resize(tile, paint.tile_side(images.shape[-2:])) for tile in tiles.values()]],
                     list(tiles),
                     [f"{subject.classes[target]} {confidence:.0%}"],
                 ),
@@ -109,32 +109,19 @@ class Saliency(Analysis):
             )
 
 
-def _painted(name: str, values: Tensor) -> tuple[list[Tensor], float]:
-    """The tiles of a map [C, H, W] or [H, W], and what is full brightness in them."""
-    if name in ("integrated_gradients", "occlusion"):  # for the class red, against it blue
+def _draw_map(name: str, values: Tensor) -> tuple[list[Tensor], float]:
+    """The pictures of a map [C, H, W] or [H, W], and the value that has full brightness in them."""
+    if name in ("integrated_gradients", "occlusion"):  # evidence for the class red, against it blue
         evidence = values if values.ndim == 2 else values.sum(0)
-        scale = bright(evidence)
+        scale = paint.percentile_scale(evidence)
         return [paint.colorize(evidence / (2 * scale) + 0.5, "RdBu_r")], scale
     if name == "grad_cam":
         scale = values.max().item() or 1.0
         return [paint.colorize(values / scale)], scale
-    magnitude = strength(name, values[None])[0]
-    scale = bright(magnitude)
+    magnitude = importance(name, values[None])[0]
+    scale = paint.percentile_scale(magnitude)
     tile = paint.colorize(magnitude / scale, "gray")
     if name == "smooth_grad":
         return [tile], scale
     signed = paint.signed_picture(values, scale)
     return ([signed, tile] if name == "gradient" else [signed]), scale
-
-
-def bright(values: Tensor) -> float:
-    """The 99th percentile of the magnitudes, so that a few pixels do not darken all the others."""
-    magnitudes = values.abs().flatten()
-    scale = magnitudes.kthvalue(max(1, round(0.99 * magnitudes.numel()))).values.item()
-    return scale or magnitudes.max().item() or 1.0
-
-
-def tile_side(size: tuple[int, ...]) -> int:
-    """Pixels a side of a tile: the image's, small images enlarged by whole pixels to about 128."""
-    side = max(size)
-    return side * max(1, round(128 / side))

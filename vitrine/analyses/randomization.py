@@ -1,4 +1,4 @@
-"""Do the maps depend on what was learned? The network is made random from the top, and its maps compared."""
+"""Sanity check of attribution maps: do they change when the network is randomized from the logits down?"""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from functools import partial
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrine.analyses import paint
-from vitrine.analyses.attribution import TECHNIQUES, Effort, attributions, cam_layer, strength, technique
+from vitrine.analyses.attribution import TECHNIQUES, Effort, attributions, cam_layer, importance, technique
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.hooks import module_at
-from vitrine.analyses.probe_saliency import bright, tile_side
 from vitrine.analyses.traits import Traits
 from vitrine.core.network_scopes import in_eager_eval_mode
 from vitrine.core.settings import setting
@@ -23,10 +23,10 @@ from vitrine.core.settings import setting
 
 @dataclass(frozen=True)
 class Randomization(Analysis):
-    """The probes' maps as ever more of the network, from the logits down, is made random (Adebayo 2018).
+    """The probes' maps as more and more of the network, from the logits down, is randomized (Adebayo 2018).
 
-    Scalars: "rank_correlation/<map>/<layer>", with the original map, everything above the layer and the layer
-    itself being random; a map that keeps a high one tells little about what was learned.
+    Scalars: "rank_correlation/<map>/<layer>", of the original map and the map with the layer and everything
+    above it randomized; a map whose correlation stays high depends little on what was learned.
     """
 
     sharded: ClassVar[bool] = True
@@ -47,41 +47,44 @@ class Randomization(Analysis):
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         probes = range(min(self.probes, len(subject.probes)))
-        made = subject.map_sharded(probes, partial(self._made, subject))
-        for name, stage in made[0][0]:
-            correlation = torch.tensor([found[name, stage] for found, _ in made]).mean().item()
+        results = subject.map_sharded(probes, partial(self._randomize_probes, subject))
+        for name, stage in results[0][0]:
+            correlation = (
+                torch.tensor([correlations[name, stage] for correlations, _ in results]).mean().item()
+            )
             layer = stage if stage in subject.units else None
             yield Scalar(f"rank_correlation/{name}/{stage}", correlation, layer)
-        yield from (figure for _, figure in made if figure is not None)
+        yield from (figure for _, figure in results if figure is not None)
 
-    def _made(
+    def _randomize_probes(
         self, subject: Subject, probes: Sequence[int]
     ) -> Iterator[tuple[dict[tuple[str, str], float], Figure | None]]:
-        """Of each of these probes the rank correlations by map and stage, and the picture, where shown."""
+        """For each of these probes the rank correlations by map and stage, and the figure, if it is shown."""
         images = subject.probes.images[list(probes)]
         with torch.no_grad():
             targets = subject.network(images).argmax(1)
         effort = Effort(self.copies, steps=self.steps, seed=subject.seed)
 
-        def strengths(network: nn.Module) -> dict[str, Tensor]:
-            found = attributions(network, self.maps, images, targets, cam_layer(subject), effort)
-            return {name: strength(name, maps) for name, maps in found.items()}
+        def importance_maps(network: nn.Module) -> dict[str, Tensor]:
+            maps = attributions(network, self.maps, images, targets, cam_layer(subject), effort)
+            return {name: importance(name, values) for name, values in maps.items()}
 
-        original = strengths(subject.network)
+        original = importance_maps(subject.network)
         stages, correlations = {"original": original}, {}
-        random = copy.deepcopy(subject.network)
+        randomized = copy.deepcopy(subject.network)
         groups = cascade(subject.network, images[:1], subject.layers)
         for i, (stage, modules) in enumerate(groups.items()):
-            randomize(random, modules, subject.seed + i)
-            stages[stage] = strengths(random)
+            randomize(randomized, modules, subject.seed + i)
+            stages[stage] = importance_maps(randomized)
             for name, maps in stages[stage].items():
                 correlations[name, stage] = rank_correlation(maps, original[name]).tolist()
         for i, probe in enumerate(probes):
-            shown = probe < self.shown
-            picture = self._picture(subject, i, probe, images[i], int(targets[i]), stages) if shown else None
-            yield {key: values[i] for key, values in correlations.items()}, picture
+            figure = None
+            if probe < self.shown:
+                figure = self._figure(subject, i, probe, images[i], int(targets[i]), stages)
+            yield {key: values[i] for key, values in correlations.items()}, figure
 
-    def _picture(
+    def _figure(
         self,
         subject: Subject,
         row: int,
@@ -90,12 +93,14 @@ class Randomization(Analysis):
         target: int,
         stages: dict[str, dict[str, Tensor]],
     ) -> Figure:
-        side, tiles = tile_side(image.shape[-2:]), []
+        side, tiles = paint.tile_side(image.shape[-2:]), []
         for name in stages["original"]:
             tiles.append(paint.resize(paint.picture(image), side))
             for maps in stages.values():
                 values = maps[name][row]
-                tiles.append(paint.resize(paint.colorize(values / bright(values), "gray"), side))
+                tiles.append(
+                    paint.resize(paint.colorize(values / paint.percentile_scale(values), "gray"), side)
+                )
         return Figure(
             key=f"probe-{probe:03d}/{subject.classes[target]}",
             image=paint.grid(tiles, 1 + len(stages)),
@@ -112,17 +117,16 @@ def cascade(network: nn.Module, images: Tensor, layers: Sequence[str]) -> dict[s
     """The modules that have parameters of their own, in groups from the logits down to the pixels.
 
     Args:
-        network, images: one forward pass tells the order in which modules are done.
-        layers: shallow to deep; each is the border between what belongs to it and what is above.
+        network, images: one forward pass gives the order in which modules finish.
+        layers: shallow to deep; a module belongs to the first of them that finishes after it.
 
     Returns:
-        "head" (what comes after the last layer), then each layer, deep to shallow -> dotted names of modules.
-        A module that is never called itself belongs to the nearest one around it that is; an empty group is
-        left out.
+        "head" (after the last layer), then each layer, deep to shallow -> dotted names of modules. A module
+        that is never called itself belongs to the nearest one that contains it; empty groups are left out.
     """
-    done: list[str] = []
+    finished: list[str] = []
     handles = [
-        module.register_forward_hook(lambda *_, name=name: done.append(name))
+        module.register_forward_hook(lambda *_, name=name: finished.append(name))
         for name, module in network.named_modules()
     ]
     try:
@@ -131,27 +135,27 @@ def cascade(network: nn.Module, images: Tensor, layers: Sequence[str]) -> dict[s
     finally:
         for handle in handles:
             handle.remove()
-    when = {name: at for at, name in enumerate(done)}
-    borders = [(when[layer], layer) for layer in layers]
+    order = {name: i for i, name in enumerate(finished)}
+    borders = [(order[layer], layer) for layer in layers]
     groups: dict[str, list[str]] = {"head": [], **{layer: [] for layer in reversed(layers)}}
     for name, module in network.named_modules():
         if not any(True for _ in module.parameters(recurse=False)):
             continue
         called = name
-        while called not in when:
+        while called not in order:
             called = called.rpartition(".")[0]
-        belongs = next((layer for at, layer in borders if when[called] <= at), "head")
-        groups[belongs].append(name)
+        group = next((layer for i, layer in borders if order[called] <= i), "head")
+        groups[group].append(name)
     return {stage: names for stage, names in groups.items() if names}
 
 
 def randomize(network: nn.Module, modules: Sequence[str], seed: int) -> None:
-    """Initialise the named modules' own parameters anew, in place; no global random state moves.
+    """Initialise the named modules' own parameters anew, in place, without touching global random state.
 
-    Modules that cannot `reset_parameters` are given normal numbers of the trained ones' mean and spread.
+    Modules without `reset_parameters` get normal numbers with the mean and standard deviation of their own.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach the GPUs' as well
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs, too
         for name in modules:
             module = module_at(network, name) if name else network
             fresh = copy.deepcopy(module).cpu()
@@ -160,21 +164,15 @@ def randomize(network: nn.Module, modules: Sequence[str], seed: int) -> None:
                 reset()
             else:
                 for values in fresh.parameters(recurse=False):
-                    spread = values.detach().std(correction=0)
-                    values.data = torch.randn(values.shape).to(values) * spread + values.detach().mean()
+                    deviation = values.detach().std(correction=0)
+                    values.data = torch.randn(values.shape).to(values) * deviation + values.detach().mean()
             module.load_state_dict(fresh.state_dict())
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Spearman's rank correlation of maps [N, ...], equal values sharing a rank: [N]; 0 for a flat map."""
-    a, b = _ranks(a.flatten(1)), _ranks(b.flatten(1))
-    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
-    norm = a.norm(dim=1) * b.norm(dim=1)
-    return ((a * b).sum(1) / norm.where(norm > 0, torch.ones_like(norm))).float()
+    """Spearman's rank correlation of maps [N, ...], equal values sharing their mean rank: [N]; 0 for a
+    constant map. (torchmetrics sums ranks in int32, which overflows if a large map has many equal values.)"""
+    from scipy.stats import rankdata  # takes a second, and this analysis is off by default
 
-
-def _ranks(values: Tensor) -> Tensor:
-    ordered = values.sort(1).values
-    first = torch.searchsorted(ordered, values, side="left")
-    after = torch.searchsorted(ordered, values, side="right")
-    return (first + after).double() / 2
+    ranks = [torch.from_numpy(rankdata(x.flatten(1).cpu().numpy(), axis=1)) for x in (a, b)]
+    return F.cosine_similarity(*(r - r.mean(1, keepdim=True) for r in ranks)).float()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
-from vitrine.analyses.robustness_figures import against_eps, by_class, health_figure
+from vitrine.analyses.robustness_figures import class_figure, eps_figure, health_figure
 from vitrine.analyses.traits import Summary, Traits
 from vitrine.attacks import PGD, AutoAttack, robustness_curve
 from vitrine.attacks.evaluation import Evaluation, fingerprint
@@ -28,8 +28,8 @@ class Robustness(Analysis):
     are kept as they come.
 
     Scalars: `accuracy/clean`, "accuracy/<part of AutoAttack>" (after it and those before it),
-    `accuracy/robust`, "accuracy/pgd_at_<share>_eps", and `healthy` (1, or 0 where something speaks against
-    the evaluation).
+    `accuracy/robust`, "accuracy/pgd_at_<share>_eps", and `healthy` (1, or 0 where the health report has
+    warnings).
     """
 
     sharded: ClassVar[bool] = True
@@ -61,44 +61,46 @@ class Robustness(Analysis):
             raise SettingError("curve", f"is {list(self.curve)}, expected rising numbers above 0")
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
-        drawn = permutation(len(subject.dataset), subject.seed)[: self.images]
-        own = subject.shard(len(drawn))
-        evaluation, standing, report, labels = _joined(
+        sample = permutation(len(subject.dataset), subject.seed)[: self.images]
+        shard = subject.shard(len(sample))
+        evaluation, robust, report, labels = _merge(
             subject.all_gather(
-                self._made(subject, drawn.sort().values[own.start : own.stop]) if own else None
+                self._evaluate(subject, sample.sort().values[shard.start : shard.stop]) if shard else None
             )
         )
         for part, accuracy in evaluation.report().items():
             yield Scalar(f"accuracy/{part}", accuracy)
         yield Scalar("accuracy/robust", evaluation.accuracy)
-        for share, stands in zip(self.curve, standing[1:]):
-            yield Scalar(f"accuracy/pgd_at_{share:g}_eps", stands.float().mean().item())
+        for share, robust_at_share in zip(self.curve, robust[1:]):
+            yield Scalar(f"accuracy/pgd_at_{share:g}_eps", robust_at_share.float().mean().item())
         yield Scalar("healthy", float(report.healthy))
         budget = {"norm": self.norm, "eps": self.eps}
-        yield against_eps(
-            dict(zip(self._budgets, standing)),
+        yield eps_figure(
+            dict(zip(self._budgets, robust)),
             evaluation,
             report,
             **budget,
             steps=self.curve_steps,
             classes=len(subject.classes),
         )
-        yield by_class(subject.classes, labels, evaluation, **budget)
+        yield class_figure(subject.classes, labels, evaluation, **budget)
         yield health_figure(report, evaluation, self.health_queries)
 
-    def _made(self, subject: Subject, indices: Tensor) -> tuple[Evaluation, Tensor, HealthReport, Tensor]:
-        """AutoAttack on these images (not their pixels), who stands at each eps, the health, the labels."""
+    def _evaluate(self, subject: Subject, indices: Tensor) -> tuple[Evaluation, Tensor, HealthReport, Tensor]:
+        """AutoAttack on these images (without them), which are robust at each eps, health and labels."""
         images, labels = subject.images(indices)
-        evaluation = self._attacked(subject, images, labels)
-        bare = dataclasses.replace(evaluation, adversarial=images[:0], broken_by=evaluation.broken_by.cpu())
-        standing = self._curve(subject, images, labels)
-        return bare, standing, self._health(subject, images, labels), labels.cpu()
+        evaluation = self._run_autoattack(subject, images, labels)
+        outcome = dataclasses.replace(
+            evaluation, adversarial=images[:0], broken_by=evaluation.broken_by.cpu()
+        )
+        robust = self._curve(subject, images, labels)
+        return outcome, robust, self._health(subject, images, labels), labels.cpu()
 
     @property
     def _budgets(self) -> list[float]:
         return [0.0, *(share * self.eps for share in self.curve)]
 
-    def _attacked(self, subject: Subject, images: Tensor, labels: Tensor) -> Evaluation:
+    def _run_autoattack(self, subject: Subject, images: Tensor, labels: Tensor) -> Evaluation:
         attack = AutoAttack(
             norm=self.norm,
             eps=self.eps,
@@ -109,7 +111,7 @@ class Robustness(Analysis):
             batch_size=self.batch_size,
             seed=subject.seed,
         )
-        # all that the outcome depends on but the weights, whose own the scratch is
+        # all that the outcome depends on but the weights: scratch belongs to these weights
         key = f"{fingerprint(images, labels)} {dataclasses.replace(attack, batch_size=1)}"
         state = subject.scratch.load(key)
         run = attack.run(subject.network, images, labels, state=state)
@@ -118,7 +120,7 @@ class Robustness(Analysis):
         return evaluation
 
     def _curve(self, subject: Subject, images: Tensor, labels: Tensor) -> Tensor:
-        """Which images stand at an eps of 0 and of each share, bool [1 + shares, N]."""
+        """Which images are robust at an eps of 0 and of each share, bool [1 + shares, N]."""
         attack = PGD(norm=self.norm, eps=self.eps, steps=self.curve_steps, seed=subject.seed)
 
         def compute() -> dict[str, Any]:
@@ -130,7 +132,9 @@ class Robustness(Analysis):
             ]
             return {"standing": torch.cat(parts, 1).cpu()}
 
-        return _kept(subject, f"{fingerprint(images, labels)} {attack} {self._budgets}", compute)["standing"]
+        return _cached(subject, f"{fingerprint(images, labels)} {attack} {self._budgets}", compute)[
+            "standing"
+        ]
 
     def _health(self, subject: Subject, images: Tensor, labels: Tensor) -> HealthReport:
         budget = {
@@ -145,29 +149,29 @@ class Robustness(Analysis):
                 check_health(subject.network, *batch, **budget)
                 for batch in self._batches(subject, "health", images, labels)
             ]
-            return dataclasses.asdict(pooled(parts))
+            return dataclasses.asdict(mean_report(parts))
 
-        return HealthReport(**_kept(subject, f"{fingerprint(images, labels)} health {budget}", compute))
+        return HealthReport(**_cached(subject, f"{fingerprint(images, labels)} health {budget}", compute))
 
     def _batches(
-        self, subject: Subject, what: str, images: Tensor, labels: Tensor
+        self, subject: Subject, description: str, images: Tensor, labels: Tensor
     ) -> Iterator[tuple[Tensor, Tensor]]:
         pairs = list(zip(images.split(self.batch_size), labels.split(self.batch_size)))
-        return subject.progress(pairs, what, len(pairs))
+        return subject.progress(pairs, description, len(pairs))
 
 
-def _joined(
+def _merge(
     parts: Sequence[tuple[Evaluation, Tensor, HealthReport, Tensor] | None],
 ) -> tuple[Evaluation, Tensor, HealthReport, Tensor]:
-    """What was found on all images, from what was found on shares of them (None: no image)."""
-    evaluations, standing, reports, labels = zip(*(part for part in parts if part is not None))
+    """The results on all images from those of the shards (None: no image)."""
+    evaluations, robust, reports, labels = zip(*(part for part in parts if part is not None))
     broken_by = torch.cat([evaluation.broken_by for evaluation in evaluations])
     evaluation = dataclasses.replace(evaluations[0], broken_by=broken_by)
-    return evaluation, torch.cat(standing, 1), pooled(reports), torch.cat(labels)
+    return evaluation, torch.cat(robust, 1), mean_report(reports), torch.cat(labels)
 
 
-def pooled(parts: Sequence[HealthReport]) -> HealthReport:
-    """The health of an evaluation from those of its batches: every number is a mean over images."""
+def mean_report(parts: Sequence[HealthReport]) -> HealthReport:
+    """The health report of all batches' images: every number is a mean over images."""
     count = sum(part.images for part in parts)
 
     def mean(values: Sequence[float]) -> float:
@@ -175,11 +179,13 @@ def pooled(parts: Sequence[HealthReport]) -> HealthReport:
 
     names = [f.name for f in dataclasses.fields(HealthReport) if f.name not in ("images", "losses")]
     shares = {name: mean([getattr(part, name) for part in parts]) for name in names}
-    return HealthReport(count, losses=[mean(at) for at in zip(*(part.losses for part in parts))], **shares)
+    return HealthReport(
+        count, losses=[mean(losses) for losses in zip(*(part.losses for part in parts))], **shares
+    )
 
 
-def _kept(subject: Subject, key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What an earlier start worked out; else worked out, and kept for a later one."""
+def _cached(subject: Subject, key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The state that an earlier run of this analysis saved; else computed, and saved."""
     state = subject.scratch.load(key)
     if state is None:
         state = compute()

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation of robustness: accuracy against eps, class by class, and its health."""
+"""Figures of a robustness evaluation: accuracy against eps, by class, and the health report."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 from torch import Tensor
 
 from vitrine.analyses.base import Figure
-from vitrine.analyses.plots import COLOURS, bars, percent, plotted, wilson
+from vitrine.analyses.plots import COLOURS, bars, percent, render_plot, wilson_interval
 from vitrine.analyses.threat_model import format_budget
 from vitrine.attacks.evaluation import Evaluation
 from vitrine.attacks.health import HealthReport
 
-SHOWN = 24  # classes in a picture
+MAX_CLASSES = 24  # in a figure
 
 
-def against_eps(
-    standing: Mapping[float, Tensor],
+def eps_figure(
+    robust: Mapping[float, Tensor],
     evaluation: Evaluation,
     report: HealthReport,
     *,
@@ -29,17 +29,17 @@ def against_eps(
     """PGD's accuracy over eps with its 95 % interval, AutoAttack's at its eps, and chance.
 
     Args:
-        standing: by budget, rising from 0: which images stand PGD, bool [N].
+        robust: by eps, rising from 0: which images are robust to PGD, bool [N].
         evaluation, norm, eps: AutoAttack's.
-        report: what its health says goes into the caption.
+        report: its verdict goes into the caption.
         steps: of PGD.
-        classes: how many there are.
+        classes: their number.
     """
     count = len(evaluation.broken_by)
-    accuracies = {at: stands.float().mean().item() for at, stands in standing.items()}
+    accuracies = {budget: right.float().mean().item() for budget, right in robust.items()}
     unit = 255 if norm == "linf" else 1
-    budgets = [at * unit for at in accuracies]
-    bounds = [percent(b) for b in zip(*(wilson(a * count, count) for a in accuracies.values()))]
+    budgets = [budget * unit for budget in accuracies]
+    bounds = [percent(b) for b in zip(*(wilson_interval(a * count, count) for a in accuracies.values()))]
 
     def draw(axes: Any) -> None:
         axes.fill_between(budgets, *bounds, color=COLOURS["pgd"], alpha=0.15, linewidth=0)
@@ -63,7 +63,7 @@ def against_eps(
         )
         axes.axhline(100 / classes, color="#888888", linestyle=":", linewidth=1, label="chance")
         axes.set_xlim(0, budgets[-1])
-        axes.set_xticks(budgets, [f"{at:.3g}" for at in budgets])
+        axes.set_xticks(budgets, [f"{budget:.3g}" for budget in budgets])
         axes.set_ylim(0, 100)
         axes.set_xlabel(
             "eps (Linf, 1/255 of the pixel range)" if unit == 255 else "eps (L2, pixels in [0, 1])"
@@ -76,30 +76,32 @@ def against_eps(
     missing = f"; left out for want of classes: {', '.join(evaluation.skipped)}" if evaluation.skipped else ""
     return Figure(
         key="accuracy against eps",
-        image=plotted(draw),
+        image=render_plot(draw),
         caption=f"{after['clean']:.1%} of {count} images are right, {evaluation.accuracy:.1%} stand "
         f"AutoAttack at {format_budget(norm, eps)} (after {parts}{missing}). {verdict(report)}",
         values={
             **{f"autoattack/{name}": accuracy for name, accuracy in after.items()},
             "autoattack": evaluation.accuracy,
-            **{f"pgd/{format_budget(norm, at)}": accuracy for at, accuracy in accuracies.items()},
+            **{f"pgd/{format_budget(norm, budget)}": accuracy for budget, accuracy in accuracies.items()},
         },
     )
 
 
-def by_class(
+def class_figure(
     classes: Sequence[str], labels: Tensor, evaluation: Evaluation, *, norm: str, eps: float
 ) -> Figure:
-    """Each class's accuracy as the images are and under AutoAttack; of many classes the weakest."""
+    """Each class's clean accuracy and accuracy under AutoAttack; of many classes the least robust ones."""
     labels, broken_by = labels.cpu(), evaluation.broken_by.cpu()
     shares = {}
     for index in labels.unique().tolist():
-        own = broken_by[labels == index]
-        right, stands = (own != 0).float().mean().item(), (own < 0).float().mean().item()
-        shares[index] = {"clean": right, "robust": stands, "images": len(own)}
+        outcomes = broken_by[labels == index]
+        clean, robust = ((outcomes != 0).float().mean().item(), (outcomes < 0).float().mean().item())
+        shares[index] = {"clean": clean, "robust": robust, "images": len(outcomes)}
     weakest = sorted(shares, key=lambda index: (shares[index]["robust"], shares[index]["clean"]))
-    shown = sorted(weakest[:SHOWN])
-    which = f"the {SHOWN} weakest of {len(shares)} classes" if len(shares) > SHOWN else "each class"
+    shown = sorted(weakest[:MAX_CLASSES])
+    which = (
+        f"the {MAX_CLASSES} weakest of {len(shares)} classes" if len(shares) > MAX_CLASSES else "each class"
+    )
     names = {"as they are": "clean", "under AutoAttack": "robust"}
     return Figure(
         key="accuracy by class",
@@ -115,14 +117,14 @@ def by_class(
         caption=f"Accuracy of {which} as the images are and under AutoAttack at {format_budget(norm, eps)}; "
         f"in brackets: how many images. Weakest: {', '.join(classes[i] for i in weakest[:3])}.",
         values={
-            f"{side}/{classes[i]}": found[side] for i, found in shares.items() for side in ("clean", "robust")
+            f"{side}/{classes[i]}": share[side] for i, share in shares.items() for side in ("clean", "robust")
         },
     )
 
 
 def health_figure(report: HealthReport, evaluation: Evaluation, queries: int) -> Figure:
-    """What each attack leaves standing, weakest attack first: an honest evaluation only falls."""
-    left = {
+    """Accuracy under each attack, weakest attack first: in a sound evaluation it only falls."""
+    accuracies = {
         "as they are": report.clean,
         f"Square, {queries} queries": report.square,
         "PGD-10": report.pgd10,
@@ -130,19 +132,19 @@ def health_figure(report: HealthReport, evaluation: Evaluation, queries: int) ->
         "AutoAttack": evaluation.accuracy,
         "any image allowed": report.unbounded,
     }
-    told = ", ".join(f"{name} {share:.1%}" for name, share in left.items())
+    listing = ", ".join(f"{name} {share:.1%}" for name, share in accuracies.items())
     return Figure(
         key="health",
         image=bars(
-            {name: {"share": 100 * share} for name, share in left.items()},
+            {name: {"share": 100 * share} for name, share in accuracies.items()},
             {"share": COLOURS["pgd"]},
             f"accuracy (% of {report.images} images), strongest attack last",
             105,
         ),
-        caption=f"{verdict(report)} Accuracy: {told}. Zero gradients: {report.zero_gradients:.1%}. Loss "
+        caption=f"{verdict(report)} Accuracy: {listing}. Zero gradients: {report.zero_gradients:.1%}. Loss "
         f"along PGD-50: from {report.losses[0]:.3g} to {report.losses[-1]:.3g}.",
         values={
-            **left,
+            **accuracies,
             "zero gradients": report.zero_gradients,
             "only Square": report.only_square,
             "first loss": report.losses[0],
@@ -153,7 +155,7 @@ def health_figure(report: HealthReport, evaluation: Evaluation, queries: int) ->
 
 
 def verdict(report: HealthReport) -> str:
-    """What speaks against the evaluation, in a sentence."""
+    """The warnings of the health report in a sentence."""
     if report.healthy:
         return "Health: nothing speaks against this evaluation."
     return f"Health: {'; '.join(report.warnings)}."

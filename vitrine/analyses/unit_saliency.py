@@ -14,7 +14,6 @@ from torch import Tensor
 from vitrine.analyses import paint
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.examples import top_examples_of
-from vitrine.analyses.probe_saliency import bright
 from vitrine.analyses.receptive_field import receptive_field
 from vitrine.analyses.relu_rules import NoRule
 from vitrine.analyses.saliency import deconvnet, guided_backprop, input_gradient
@@ -100,7 +99,7 @@ class UnitSaliency(Analysis):
             for image, box, *signals in zip(images.cpu(), windows[part].tolist(), *(m.cpu() for m in maps)):
                 top, left, bottom, right = box
                 crops = [signal[:, top:bottom, left:right] for signal in signals]
-                shown = [paint.signed_picture(crop, bright(crop)) for crop in crops]
+                shown = [paint.signed_picture(crop, paint.percentile_scale(crop)) for crop in crops]
                 pictures = [paint.picture(image[:, top:bottom, left:right]), *shown]
                 tiles.append([paint.fit_square(p, side) for p in pictures])
         return titles, tiles

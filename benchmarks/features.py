@@ -25,7 +25,7 @@ from torchvision.transforms.v2.functional import center_crop
 from benchmarks.ratio import compare, hardware
 from vitrine.analyses.objectives import channel
 from vitrine.analyses.transforms import Transforms
-from vitrine.analyses.visualization import reached, visualize
+from vitrine.analyses.visualization import objective_values, visualize
 from vitrine.modules import load_network
 
 LAYER = "features.7"  # the fourth of eight fire modules
@@ -100,7 +100,9 @@ def main() -> None:
     torch.manual_seed(0)  # torch-lucent draws from the global generators
     np.random.seed(0)
     theirs = torch.cat([lucent_picture(network, unit, wanted.size, wanted.steps) for unit in units])
-    here, there = (reached(network, objectives, pictures) for pictures in (ours(wanted.steps), theirs))
+    here, there = (
+        objective_values(network, objectives, pictures) for pictures in (ours(wanted.steps), theirs)
+    )
     print(f"Activation on the picture as it is, {wanted.steps} steps\n")
     print("| unit | torch-lucent | Vitrine | ratio |\n|---:|---:|---:|---:|")
     for unit, a, b in zip(units, there.tolist(), here.tolist()):

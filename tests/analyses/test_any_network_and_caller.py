@@ -83,7 +83,9 @@ FUNCTIONS = {
     "maco": lambda n, i: visualization.maco(
         n, [channel(LAST, 1)], size=8, magnitude=torch.ones(3, 8, 5), steps=2, seed=0
     )[0],
-    "reached": lambda n, i: visualization.reached(n, [channel(LAST, 1), logit(2)], i["images"][:2]),
+    "objective_values": lambda n, i: visualization.objective_values(
+        n, [channel(LAST, 1), logit(2)], i["images"][:2]
+    ),
     "dream": lambda n, i: dream.dream(n, i["images"], LAST, octaves=1, steps=2),
     "transfer": lambda n, i: style.transfer(
         n, i["images"][:1], i["images"][1:2], content_layers=[LAST], style_layers=["0"], steps=2
@@ -198,7 +200,8 @@ def test_logits_are_read_from_what_the_network_returns(form, function):
     ],
 )
 @pytest.mark.parametrize(
-    "name", ["input_gradient", "grad_cam", "cam", "occlusion", "deletion", "reached", "pgd", "square"]
+    "name",
+    ["input_gradient", "grad_cam", "cam", "occlusion", "deletion", "objective_values", "pgd", "square"],
 )
 def test_other_outputs_are_refused_in_one_line(name, form, came):
     network = returning(form)

@@ -9,10 +9,10 @@ from vitrine.analyses.examples import (
     BINS,
     Examples,
     TopExamples,
+    dataset_examples,
     histogram,
     merge,
     top_examples,
-    top_examples_of,
 )
 from vitrine.analyses.receptive_field import receptive_field
 from vitrine.analyses.top_k import RunningTop
@@ -135,7 +135,7 @@ def test_a_figure_tells_how_activations_are_spread_and_of_which_classes_the_imag
         1, abs=1e-4
     )
     classes = {name: figure.class_shares.get(name, 0) for name in "abcd"}
-    labels = top_examples_of(given)["3"].labels[6]
+    labels = dataset_examples(given)["3"].labels[6]
     assert classes == pytest.approx(
         {name: (labels == i).float().mean().item() for i, name in enumerate("abcd")}
     )
@@ -247,8 +247,8 @@ def test_each_unit_gets_a_sheet_and_each_layer_its_curves():
     figures = [r for r in results if isinstance(r, Figure)]
     scalars = {r.key: r.value for r in results if isinstance(r, Scalar)}
     assert [f.key for f in figures] == ["1/unit-000", "1/unit-003", "3/unit-006", "7/unit-001"]
-    top = top_examples_of(given)
-    assert top_examples_of(given) is top
+    top = dataset_examples(given)
+    assert dataset_examples(given) is top
     for figure in figures:
         best = top[figure.layer]
         assert figure.image.dtype == torch.uint8 and figure.image.shape[2] == 3
@@ -262,7 +262,7 @@ def test_the_crop_is_the_receptive_field_of_the_maximum():
     network = integer_network()
     given = subject(network)
     figure = next(f for f in Examples(k=1, tile=12)(given) if isinstance(f, Figure) and f.layer == "3")
-    best = top_examples_of(given, 1)["3"]
+    best = dataset_examples(given, 1)["3"]
     top, left, bottom, right = receptive_field(network, "3", best.positions[6, 0], (10, 12)).tolist()
     assert 0 < bottom - top <= 8 and 0 < right - left <= 8
     crop = given.dataset[best.indices[6, 0].item()][0][:, top:bottom, left:right].float()

@@ -9,7 +9,7 @@ from torch import nn
 from vitrine.analyses import ANALYSES, paint
 from vitrine.analyses.activations import activations
 from vitrine.analyses.base import Probes, Subject
-from vitrine.analyses.examples import top_examples_of
+from vitrine.analyses.examples import dataset_examples
 from vitrine.analyses.features import Features, channel, colour_matrix, logit, visualize
 from vitrine.core.image_dataset import ImageDataset
 
@@ -64,7 +64,7 @@ def test_each_unit_and_class_gets_its_picture_with_what_it_reaches(subject):
     assert figure.image.shape == (side, 3 * side + 2 * paint.GAP, 3)
     assert (figure.image[:, :side].int() - shown.int()).abs().max() <= 1
     peak = activations(subject.network, picture, ["1"])["1"][0, 3].max().item()
-    top = top_examples_of(subject)["1"].values[3, 0].item()
+    top = dataset_examples(subject)["1"].values[3, 0].item()
     assert figure.values["activation"] == pytest.approx(peak, rel=1e-3)
     assert figure.values["dataset_maximum"] == pytest.approx(top)
     assert figure.values["multiple"] == pytest.approx(peak / top, rel=1e-3)

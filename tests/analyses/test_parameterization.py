@@ -11,7 +11,7 @@ from vitrine.analyses.parameterization import (
     colour_matrix,
     imagenet_colours,
     mean_magnitude,
-    mixed,
+    mix_channels,
 )
 
 
@@ -24,7 +24,7 @@ def generators(*seeds):
 @pytest.mark.parametrize("colours", [imagenet_colours(), torch.ones(1, 1)])
 def test_variables_found_for_a_picture_give_the_picture(kind, colours, size):
     made = kind(size, colours)
-    variables = made.start(generators(0, 1)) * 60
+    variables = made.initialize(generators(0, 1)) * 60
     pictures = made.pictures(variables)
     assert pictures.shape == (2, len(colours), size, size)
     assert pictures.min() > 0 and pictures.max() < 1 and pictures.std() > 0.05
@@ -61,8 +61,8 @@ def test_phases_keep_the_magnitudes_of_the_images():
     colours = colour_matrix(images)
     magnitude = mean_magnitude(images, 16, colours)
     kind = Phases(16, colours, magnitude)
-    pictures = kind.pictures(kind.start(generators(0)))
-    values = mixed(torch.logit(pictures), torch.linalg.inv(colours))
+    pictures = kind.pictures(kind.initialize(generators(0)))
+    values = mix_channels(torch.logit(pictures), torch.linalg.inv(colours))
     found = torch.fft.rfft2(values).abs()[0, :, 1:8, 1:8]  # away from where a real image has no free phase
     ratio = found / magnitude[:, 1:8, 1:8]
     assert ratio.std() / ratio.mean() < 1e-3
@@ -71,7 +71,7 @@ def test_phases_keep_the_magnitudes_of_the_images():
 def test_the_colour_matrix_gives_independent_values_the_images_covariance():
     generator = torch.Generator().manual_seed(0)
     mixing = torch.tensor([[0.3, 0.1, 0.0], [0.3, 0.0, 0.05], [0.2, -0.1, 0.05]])
-    images = 0.5 + mixed(torch.randn(8, 3, 32, 32, generator=generator), mixing)
+    images = 0.5 + mix_channels(torch.randn(8, 3, 32, 32, generator=generator), mixing)
     matrix = colour_matrix(images)
     covariance = torch.cov(images.transpose(0, 1).flatten(1))
     scale = covariance.trace() / (matrix @ matrix.T).trace()

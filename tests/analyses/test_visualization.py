@@ -9,7 +9,7 @@ from torch import nn
 from vitrine.analyses.objectives import channel, deepdream, direction, diversity, logit, neuron
 from vitrine.analyses.parameterization import imagenet_colours, mean_magnitude
 from vitrine.analyses.transforms import Crops
-from vitrine.analyses.visualization import course, maco, reached, visualize
+from vitrine.analyses.visualization import maco, objective_values, visualize, visualize_at_steps
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_planted_unit_fills_a_moving_picture_with_its_texture(planted):
     # a 9-pixel detector is no sharper than a few bins, and the picture may turn the grating a little
     assert abs(row - expected[0]) <= 4 and abs(column - expected[1]) <= 4
     ideal = (0.5 + 0.5 * grating(64, 64)).expand(1, 3, -1, -1)
-    assert reached(planted, asked, picture) > 0.3 * reached(planted, asked, ideal)
+    assert objective_values(planted, asked, picture) > 0.3 * objective_values(planted, asked, ideal)
 
 
 def test_maco_shows_it_too_and_says_where(planted):
@@ -77,7 +77,7 @@ def test_maco_shows_it_too_and_says_where(planted):
     options = {"size": 48, "seed": 0, "magnitude": magnitude, "colours": colours, "crops": Crops(0.8, 1.0)}
     start, _ = maco(planted, asked, steps=0, **options)
     pictures, opacity = maco(planted, asked, steps=48, **options)
-    assert reached(planted, asked, pictures) > 1.3 * reached(planted, asked, start)
+    assert objective_values(planted, asked, pictures) > 1.3 * objective_values(planted, asked, start)
     assert opacity.shape == (1, 48, 48) and opacity.min() >= 0 and opacity.max() == 1
     with pytest.raises(ValueError, match=r"magnitude has shape \(3, 48, 25\), expected \(3, 32, 17\)"):
         maco(planted, asked, **{**options, "size": 32})
@@ -111,10 +111,10 @@ def test_equal_objectives_get_different_pictures_and_diversity_drives_them_apart
 def test_a_negative_objective_lowers_what_it_names(network):
     asked = [channel("3.0", 2), -channel("3.0", 2), channel("3.0", 2) - 3 * channel("3.0", 5)]
     pictures = visualize(network, asked, size=32, steps=48, seed=0)
-    high, low, mixed = reached(network, [channel("3.0", 2)] * 3, pictures)
-    grey = reached(network, [channel("3.0", 2)], torch.full((1, 3, 32, 32), 0.5))
+    high, low, mixed = objective_values(network, [channel("3.0", 2)] * 3, pictures)
+    grey = objective_values(network, [channel("3.0", 2)], torch.full((1, 3, 32, 32), 0.5))
     assert high > grey > low
-    other = reached(network, [channel("3.0", 5)] * 3, pictures)
+    other = objective_values(network, [channel("3.0", 5)] * 3, pictures)
     assert other[2] < other[0] and mixed > low
 
 
@@ -123,7 +123,7 @@ def test_a_direction_is_climbed(network):
     asked = [direction("0", vector)]
     picture = visualize(network, asked, size=32, steps=48, seed=0)
     noise = visualize(network, asked, size=32, steps=0, seed=0)
-    assert reached(network, asked, picture) > 5 * reached(network, asked, noise).abs()
+    assert objective_values(network, asked, picture) > 5 * objective_values(network, asked, noise).abs()
 
 
 def test_the_forward_pass_ends_at_the_layer_asked_for(network):
@@ -180,8 +180,8 @@ def test_a_dead_unit_is_brought_to_life():
     for network in (nn.Sequential(conv, nn.ReLU()), nn.Sequential(conv, nn.ReLU6(inplace=True))):
         asked = [neuron("1", 0)]
         noise = visualize(network, asked, size=32, steps=0, seed=0)
-        assert reached(network, asked, noise) == 0
-        assert reached(network, asked, visualize(network, asked, size=32, steps=64, seed=0)) > 1
+        assert objective_values(network, asked, noise) == 0
+        assert objective_values(network, asked, visualize(network, asked, size=32, steps=64, seed=0)) > 1
 
 
 def test_a_live_units_picture_is_not_changed_by_a_dead_neighbour():
@@ -196,11 +196,11 @@ def test_a_live_units_picture_is_not_changed_by_a_dead_neighbour():
 
 def test_the_course_begins_with_noise_and_ends_with_the_picture(network):
     asked = [channel("3", 3), channel("3", 4)]
-    way = course(network, asked, at=[0, 4, 16], size=32, seed=0)
+    way = visualize_at_steps(network, asked, at_steps=[0, 4, 16], size=32, seed=0)
     assert way.shape == (3, 2, 3, 32, 32)
     assert torch.equal(way[2], visualize(network, asked, size=32, steps=16, seed=0))
     assert torch.equal(way[0], visualize(network, asked, size=32, steps=0, seed=0))
-    values = torch.stack([reached(network, asked, pictures) for pictures in way])
+    values = torch.stack([objective_values(network, asked, pictures) for pictures in way])
     assert (values[2] > values[0]).all()
 
 

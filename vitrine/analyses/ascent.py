@@ -17,17 +17,17 @@ from vitrine.core.random_numbers import hash_seed
 RESCUED = 16  # steps during which a picture without any gradient is helped
 
 View = Callable[[Tensor, int], Tensor]
-"""(pictures [N, C, H, W], step) -> what the network is shown in their place, [V N, C, H, W]."""
+"""(pictures [N, C, H, W], step) -> the network's input, V views of each, [V N, C, H, W]."""
 
 
-def generators(objectives: Sequence[Objective], seed: int) -> list[torch.Generator]:
-    """A generator for each picture: its numbers depend on the seed, on its objective, and on how many
-    pictures of the same objective come before it; on nothing else in the call."""
-    made, met = [], Counter[str]()
+def picture_generators(objectives: Sequence[Objective], seed: int) -> list[torch.Generator]:
+    """A generator for each picture, seeded by the seed, its objective, and the number of earlier pictures of
+    the same objective; independent of all else in the call."""
+    generators, earlier = [], Counter[str]()
     for name in (objective.name for objective in objectives):
-        made.append(torch.Generator().manual_seed(hash_seed(f"{seed} {met[name]} {name}".encode())))
-        met[name] += 1
-    return made
+        generators.append(torch.Generator().manual_seed(hash_seed(f"{seed} {earlier[name]} {name}".encode())))
+        earlier[name] += 1
+    return generators
 
 
 def ascend(
@@ -37,52 +37,50 @@ def ascend(
     variables: Tensor,
     view: View,
     *,
-    at: Collection[int],
+    at_steps: Collection[int],
     optimizer: Callable[[list[Tensor]], torch.optim.Optimizer],
-    watch: Callable[[Tensor], None] | None = None,
+    on_gradient: Callable[[Tensor], None] | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
-    """The numbers of steps asked for, each with the pictures [N, C, size, size] after so many.
+    """Yields the requested numbers of steps, each with the pictures [N, C, size, size] after it.
 
-    Gradients are taken with respect to the variables only, and of the network only what the objectives need
-    is run.
+    Gradients are with respect to the variables only; the forward pass ends at the deepest layer needed.
 
     Args:
-        network: held still by the caller.
+        network: in eval mode, by the caller.
         objectives: one a picture.
         parameterization: turns variables into pictures.
-        variables: as the parameterization's `start` or `invert` gives them; not changed.
-        view: what the network is shown at a step: as many images as there are pictures, or a multiple of
-            that.
-        at: numbers of steps; 0 is before the first.
+        variables: from the parameterization's `initialize` or `invert`; not changed.
+        view: gives the network's input at a step: one image for each picture, or as many for each.
+        at_steps: numbers of steps; 0 is before the first.
         optimizer: makes one that maximises, from a list of parameters.
-        watch: called at each step with the gradient with respect to the pictures.
+        on_gradient: called at each step with the gradient with respect to the pictures.
     """
     batch = ObjectiveBatch(objectives)
     variables = variables.detach().clone().requires_grad_(True)
-    climber = optimizer([variables])
+    ascent = optimizer([variables])
     on_gpu = variables.device.type == "cuda"
 
     def gradients(step: int, rows: Tensor | None = None) -> tuple[Tensor, ...]:
         pictures = parameterization.pictures(variables)
-        # channels last is the faster order in memory, on CPU and GPU alike
-        shown = view(pictures, step).contiguous(memory_format=torch.channels_last)
-        parts = shown.split(len(pictures))
+        # channels last is faster, on CPU and GPU alike
+        views = view(pictures, step).contiguous(memory_format=torch.channels_last)
+        parts = views.split(len(pictures))
         with torch.autocast(variables.device.type, torch.bfloat16, enabled=on_gpu), FastFirstConvolution():
             if rows is None:
                 scores = [batch.scores(network, part) for part in parts]
             else:
                 subset = ObjectiveBatch([objectives[row] for row in rows.tolist()])
                 scores = [subset.scores(network, part[rows]) for part in parts]
-        wanted = [variables, pictures] if watch else [variables]
-        return torch.autograd.grad(torch.stack(scores).mean(0).sum(), wanted)
+        inputs = [variables, pictures] if on_gradient else [variables]
+        return torch.autograd.grad(torch.stack(scores).mean(0).sum(), inputs)
 
     rescue = True
-    for step in range(max(at) + 1):
-        if step in at:
+    for step in range(max(at_steps) + 1):
+        if step in at_steps:
             yield step, parameterization.pictures(variables.detach())
-            if step == max(at):
+            if step == max(at_steps):
                 return
-        gradient, *on_pictures = gradients(step)
+        gradient, *picture_gradient = gradients(step)
         if rescue and step < RESCUED:
             dead = (gradient.flatten(1).abs().amax(1) == 0).nonzero()[:, 0]
             if len(dead):
@@ -91,7 +89,7 @@ def ascend(
                         gradient[dead] = gradients(step, dead)[0][dead]
                 except NoRule:
                     rescue = False
-        if watch:
-            watch(*on_pictures)
+        if on_gradient:
+            on_gradient(*picture_gradient)
         variables.grad = gradient
-        climber.step()
+        ascent.step()

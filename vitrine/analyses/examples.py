@@ -22,7 +22,7 @@ from vitrine.core.settings import setting
 
 BINS = 32  # of the distribution of a unit's activations
 
-__all__ = ["Examples", "TopExamples", "merge", "top_examples", "top_examples_of"]
+__all__ = ["Examples", "TopExamples", "dataset_examples", "merge", "top_examples"]
 
 
 @in_eager_eval_mode
@@ -83,7 +83,7 @@ def top_examples(
     return {layer: replace(top, labels=label_of(top.indices)) for layer, top in found.items()}
 
 
-def top_examples_of(subject: Subject, k: int = 9) -> dict[str, TopExamples]:
+def dataset_examples(subject: Subject, k: int = 9) -> dict[str, TopExamples]:
     """The top examples of the subject's layers on its data set, found once and shared by all analyses."""
 
     def find() -> dict[str, TopExamples]:
@@ -129,7 +129,7 @@ class Examples(Analysis):
     tile: int = setting(64, "least side of an image on the sheet, in pixels", least=8)
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
-        found = top_examples_of(subject, self.k)
+        found = dataset_examples(subject, self.k)
         boxes = receptive_fields(subject.network, subject.layers, subject.probes.images.shape[-2:])
         before = {figure.key: figure for figure in subject.previous.get("examples", ())}
         for layer, units in subject.units.items():

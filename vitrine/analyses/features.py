@@ -1,7 +1,7 @@
-"""What units want to see, beside what they have seen: optimised pictures, and crops of the data set's best.
+"""Feature visualization of units and classes, beside the crops of the data set that excite a unit most.
 
-The functions for notebooks are here by name: `visualize`, its objectives (`channel`, `neuron`, `direction`,
-    `logit`, `deepdream`, `diversity`; they add, subtract and scale), `course`, `maco`, `reached`.
+For notebooks: `visualize`, its objectives (`channel`, `neuron`, `direction`, `logit`, `deepdream`,
+`diversity`; they add, subtract and scale), `visualize_at_steps`, `maco`, `objective_values`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from vitrine.analyses import paint
 from vitrine.analyses.activations import activations
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
-from vitrine.analyses.examples import top_examples_of
+from vitrine.analyses.examples import dataset_examples
 from vitrine.analyses.objectives import (
     Objective,
     channel,
@@ -31,7 +31,13 @@ from vitrine.analyses.parameterization import colour_matrix, imagenet_colours, m
 from vitrine.analyses.receptive_field import receptive_fields
 from vitrine.analyses.traits import Traits
 from vitrine.analyses.transforms import Crops, Transforms
-from vitrine.analyses.visualization import course, fitting, maco, reached, visualize
+from vitrine.analyses.visualization import (
+    default_batch_size,
+    maco,
+    objective_values,
+    visualize,
+    visualize_at_steps,
+)
 from vitrine.core.settings import setting
 
 __all__ = [
@@ -41,7 +47,6 @@ __all__ = [
     "Transforms",
     "channel",
     "colour_matrix",
-    "course",
     "deepdream",
     "direction",
     "diversity",
@@ -50,23 +55,23 @@ __all__ = [
     "maco",
     "mean_magnitude",
     "neuron",
-    "reached",
+    "objective_values",
     "visualize",
+    "visualize_at_steps",
 ]
 
-COLOUR_IMAGES = 256  # that the colours of pictures are fitted to
-SHOWN_SIDE = 96  # pixels: smaller pictures are enlarged, by a whole factor
+COLOUR_IMAGES = 256  # images from which the colour directions are computed
+MIN_SIDE = 96  # pixels: smaller pictures are enlarged by a whole factor
 
 
 @dataclass(frozen=True)
 class Features(Analysis):
-    """For each unit, the picture that excites it most beside the crops of the data set that do: baseball, or
-    stripes? For each class, the picture that its logit likes best.
+    """For each unit the picture that excites it most, beside the crops of the data set that do; for each
+    class the picture that maximises its logit.
 
-    Yields under "<layer>/unit-017" a row: the optimised picture, then the crops. `values`: the activation
-    that the picture reaches, the data set's maximum, and their ratio. On request under
-    "<layer>/unit-017/negative" what excites the unit least, under "/diverse" variants in a row. Under
-    "logits/<class>" a class.
+    Yields "<layer>/unit-017", a row of the optimised picture and the crops, with `values` of the activation
+    of the picture, the data set's maximum, and their ratio; on request "<layer>/unit-017/negative", the
+    picture that excites the unit least, and "/diverse", variants in a row; "logits/<class>" for a class.
     """
 
     sharded: ClassVar[bool] = True
@@ -106,107 +111,111 @@ class Features(Analysis):
         return self.warm_start
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
-        before = subject.previous.get("features", ()) if self.warm_start else ()
-        studio = _Studio(self, subject, {figure.key: figure for figure in before})
+        previous = subject.previous.get("features", ()) if self.warm_start else ()
+        visualizer = _Visualizer(self, subject, {figure.key: figure for figure in previous})
         count = len(subject.classes)
-        shown = min(self.classes, count)
-        labels = [i * count // shown for i in range(shown)]
+        label_count = min(self.classes, count)
+        labels = [i * count // label_count for i in range(label_count)]
         groups = {layer: list(units) for layer, units in subject.units.items()}
         for layer, figures in subject.map_sharded_groups(
-            {**groups, None: labels}, partial(self._figures, studio)
+            {**groups, None: labels}, partial(self._figures, visualizer)
         ):
             yield from figures
             multiples = [figure.values["multiple"] for figure in figures if "multiple" in figure.values]
             if multiples:
                 yield Scalar(f"multiple/{layer}", sum(multiples) / len(multiples), layer=layer)
 
-    def _figures(self, studio: _Studio, layer: str | None, things: Sequence[int]) -> Iterator[Figure]:
-        """Of units of a layer; without one, of classes."""
-        return self._classes(studio, things) if layer is None else self._units(studio, layer, things)
+    def _figures(
+        self, visualizer: _Visualizer, layer: str | None, indices: Sequence[int]
+    ) -> Iterator[Figure]:
+        """The figures of units of a layer; of classes where the layer is None."""
+        return (
+            self._classes(visualizer, indices) if layer is None else self._units(visualizer, layer, indices)
+        )
 
-    def _units(self, studio: _Studio, layer: str, units: Sequence[int]) -> Iterator[Figure]:
-        subject = studio.subject
+    def _units(self, visualizer: _Visualizer, layer: str, units: Sequence[int]) -> Iterator[Figure]:
+        subject = visualizer.subject
         keys = [f"{layer}/unit-{unit:03d}" for unit in units]
-        asked = [channel(layer, unit) for unit in units]
-        pictures, on_the_way = studio.pictures(asked, keys)
-        negatives = studio.pictures([-o for o in asked])[0] if self.negative else None
-        others = None
+        objectives = [channel(layer, unit) for unit in units]
+        pictures, intermediate = visualizer.pictures(objectives, keys)
+        negatives = visualizer.pictures([-o for o in objectives])[0] if self.negative else None
+        variant_pictures = None
         if self.variants:
-            apart = (self.diversity * reached(subject.network, asked, pictures).abs()).tolist()
-            varied = [
+            weights = (
+                self.diversity * objective_values(subject.network, objectives, pictures).abs()
+            ).tolist()
+            variants = [
                 o + weight * diversity(layer, key)
-                for o, weight, key in zip(asked, apart, keys)
+                for o, weight, key in zip(objectives, weights, keys)
                 for _ in range(self.variants)
             ]
-            others = studio.pictures(varied)[0].unflatten(0, (len(units), self.variants))
-        peaks = studio.peaks(pictures, layer)
-        lows = None if negatives is None else studio.peaks(negatives, layer)
-        best = studio.best[layer]
+            variant_pictures = visualizer.pictures(variants)[0].unflatten(0, (len(units), self.variants))
+        peaks = visualizer.peaks(pictures, layer)
+        lows = None if negatives is None else visualizer.peaks(negatives, layer)
+        best = visualizer.best[layer]
         for i, (unit, key) in enumerate(zip(units, keys)):
             peak, top = peaks[i, unit].item(), best.values[unit, 0].item()
             values = {"activation": peak, "dataset_maximum": top}
-            words = f"activation {peak:.3g}"
+            caption = f"activation {peak:.3g}"
             if top > 0:
                 values["multiple"] = peak / top
-                words += f", {peak / top:.2g} times the data set's maximum"
-            of = {"layer": layer, "unit": unit}
-            image = studio.row([paint.picture(pictures[i])], studio.crops(layer, unit, self.crops))
-            yield Figure(key, image, f"{layer}, unit {unit}: {words}", values=values, **of)
+                caption += f", {peak / top:.2g} times the data set's maximum"
+            figure_of = {"layer": layer, "unit": unit}
+            image = visualizer.row([paint.picture(pictures[i])], visualizer.crops(layer, unit, self.crops))
+            yield Figure(key, image, f"{layer}, unit {unit}: {caption}", values=values, **figure_of)
             if negatives is not None:
-                image, low = studio.row([paint.picture(negatives[i])]), lows[i, unit].item()
-                words = f"{layer}, unit {unit}: what excites it least, activation {low:.3g}"
-                yield Figure(f"{key}/negative", image, words, values={"activation": low}, **of)
-            if others is not None:
-                image = studio.row([paint.picture(other) for other in others[i]])
-                words = f"{layer}, unit {unit}: what else excites it, pictures pushed apart"
-                yield Figure(f"{key}/diverse", image, words, **of)
-            if on_the_way is not None:
-                strip = studio.row([paint.picture(picture) for picture in on_the_way[:, i]])
-                steps = ", ".join(map(str, studio.at))
-                yield Figure(
-                    f"{key}/course",
-                    strip,
-                    f"{layer}, unit {unit} after {steps} steps",
-                    layer=layer,
-                    unit=unit,
-                )
+                image, low = visualizer.row([paint.picture(negatives[i])]), lows[i, unit].item()
+                caption = f"{layer}, unit {unit}: what excites it least, activation {low:.3g}"
+                yield Figure(f"{key}/negative", image, caption, values={"activation": low}, **figure_of)
+            if variant_pictures is not None:
+                image = visualizer.row([paint.picture(picture) for picture in variant_pictures[i]])
+                caption = f"{layer}, unit {unit}: what else excites it, pictures pushed apart"
+                yield Figure(f"{key}/diverse", image, caption, **figure_of)
+            if intermediate is not None:
+                strip = visualizer.row([paint.picture(picture) for picture in intermediate[:, i]])
+                steps = ", ".join(map(str, visualizer.at_steps))
+                yield Figure(f"{key}/course", strip, f"{layer}, unit {unit} after {steps} steps", **figure_of)
 
-    def _classes(self, studio: _Studio, labels: Sequence[int]) -> Iterator[Figure]:
-        classes = studio.subject.classes
+    def _classes(self, visualizer: _Visualizer, labels: Sequence[int]) -> Iterator[Figure]:
+        classes = visualizer.subject.classes
         keys = [f"logits/{classes[label]}" for label in labels]
-        pictures, _ = studio.pictures([logit(label) for label in labels], keys)
+        pictures, _ = visualizer.pictures([logit(label) for label in labels], keys)
         with torch.no_grad():
-            logits = studio.subject.network(pictures).float()
+            logits = visualizer.subject.network(pictures).float()
         for i, (label, key) in enumerate(zip(labels, keys)):
             values = {"logit": logits[i, label].item(), "probability": logits[i].softmax(0)[label].item()}
             caption = (
                 f"{classes[label]}: logit {values['logit']:.3g}, probability {values['probability']:.2f}"
             )
-            yield Figure(key, studio.row([paint.picture(pictures[i])]), caption, label=label, values=values)
+            yield Figure(
+                key, visualizer.row([paint.picture(pictures[i])]), caption, label=label, values=values
+            )
 
 
-class _Studio:
-    """Where the pictures of one subject are made, all with the same means."""
+class _Visualizer:
+    """Makes the pictures of one subject, all with the same settings, colours and examples."""
 
-    def __init__(self, settings: Features, subject: Subject, before: Mapping[str, Figure]):
-        self.settings, self.subject, self.before = settings, subject, before
-        self.best = top_examples_of(subject)  # of all ranks: here, where all of them come by
+    def __init__(self, settings: Features, subject: Subject, previous: Mapping[str, Figure]):
+        self.settings, self.subject, self.previous = settings, subject, previous
+        self.best = dataset_examples(subject)  # here, because all ranks have to take part
         self.size = settings.size or subject.probes.images.shape[-1]
-        self.at = sorted({*(step for step in settings.course if step < settings.steps), settings.steps})
-        self.enlarged = -(-SHOWN_SIDE // self.size)  # the factor
+        self.at_steps = sorted({*(step for step in settings.course if step < settings.steps), settings.steps})
+        self.scale = -(-MIN_SIDE // self.size)
         shape = tuple(subject.probes.images.shape[-2:])
-        found = partial(receptive_fields, subject.network, subject.layers, shape)
-        self.boxes = subject.cached("receptive_fields", found) if settings.crops else {}
-        self.colours = None if settings.colours == "imagenet" else subject.cached("colours", self._fitted)
+        trace = partial(receptive_fields, subject.network, subject.layers, shape)
+        self.boxes = subject.cached("receptive_fields", trace) if settings.crops else {}
+        self.colours = (
+            None if settings.colours == "imagenet" else subject.cached("colours", self._fit_colours)
+        )
 
-    def _fitted(self) -> Tensor:
+    def _fit_colours(self) -> Tensor:
         total = len(self.subject.dataset)
-        wanted = min(COLOUR_IMAGES, total)
-        return colour_matrix(self.subject.images([i * total // wanted for i in range(wanted)])[0])
+        count = min(COLOUR_IMAGES, total)
+        return colour_matrix(self.subject.images([i * total // count for i in range(count)])[0])
 
     def pictures(self, objectives: list[Objective], keys: Sequence[str] = ()) -> tuple[Tensor, Tensor | None]:
-        """The objectives' pictures [N, C, size, size], and [steps, N, C, size, size] where the course is
-        wanted."""
+        """The objectives' pictures [N, C, size, size], and [steps, N, C, size, size] where the settings
+        name intermediate steps."""
         settings, subject = self.settings, self.subject
         options: dict[str, Any] = {
             "size": self.size,
@@ -216,19 +225,19 @@ class _Studio:
             "colours": self.colours,
             "transforms": settings.transforms,
             "progress": subject.progress,
-            "batch_size": min(subject.batch_size, fitting(self.size, subject.device)),
+            "batch_size": min(subject.batch_size, default_batch_size(self.size, subject.device)),
         }
-        if keys and all(key in self.before for key in keys):
-            options["warm_start"] = torch.stack([self._kept(self.before[key]) for key in keys])
+        if keys and all(key in self.previous for key in keys):
+            options["warm_start"] = torch.stack([self._previous_picture(self.previous[key]) for key in keys])
         if keys and settings.course:
-            on_the_way = course(subject.network, objectives, at=self.at, **options)
-            return on_the_way[-1], on_the_way
+            intermediate = visualize_at_steps(subject.network, objectives, at_steps=self.at_steps, **options)
+            return intermediate[-1], intermediate
         return visualize(subject.network, objectives, steps=settings.steps, **options), None
 
-    def _kept(self, figure: Figure) -> Tensor:
-        """The optimised picture in a figure of an earlier checkpoint, [C, size, size]."""
-        side = self.size * self.enlarged
-        picture = figure.image[: side : self.enlarged, : side : self.enlarged].permute(2, 0, 1)
+    def _previous_picture(self, figure: Figure) -> Tensor:
+        """The optimised picture of a figure of the previous checkpoint, [C, size, size]."""
+        side = self.size * self.scale
+        picture = figure.image[: side : self.scale, : side : self.scale].permute(2, 0, 1)
         return picture[: self.subject.probes.images.shape[1]].float().div(255)
 
     def peaks(self, pictures: Tensor, layer: str) -> Tensor:
@@ -237,7 +246,7 @@ class _Studio:
             return activations(self.subject.network, pictures, [layer])[layer].float().amax((2, 3))
 
     def crops(self, layer: str, unit: int, count: int) -> list[Tensor]:
-        """What the unit sees of the images that excite it most."""
+        """The unit's receptive fields on the images that excite it most."""
         best = self.best[layer]
         indices, positions = best.indices[unit, :count], best.positions[unit, :count]
         if not len(indices):
@@ -247,12 +256,12 @@ class _Studio:
         return [
             paint.picture(image[:, top:bottom, left:right])
             for image, (top, left, bottom, right) in zip(images, boxes.tolist())
-            if bottom > top and right > left  # a border of padding sees nothing
+            if bottom > top and right > left  # not a position that depends on padding only
         ]
 
     def row(self, pictures: list[Tensor], crops: Sequence[Tensor] = ()) -> Tensor:
         """Pictures and crops side by side at one size; the first picture starts in the corner."""
-        side = self.size * self.enlarged
+        side = self.size * self.scale
         return paint.row(
             [paint.resize(p, side) for p in pictures] + [paint.fit_square(c, side) for c in crops]
         )

@@ -1,8 +1,7 @@
-"""What is optimised in place of pixels: a picture's Fourier coefficients, its phases, in decorrelated
-colours.
+"""What is optimised for a picture: pixels, Fourier coefficients or phases, in decorrelated colours.
 
-A parameterization turns free variables into pictures in [0, 1]. Its `start` draws each picture's variables
-from that picture's own generator; `invert` finds variables that give a picture one has already.
+A parameterization turns free variables into pictures in [0, 1]. `initialize` draws each picture's variables
+from that picture's own generator; `invert` finds variables that give a given picture.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SPREAD = 0.01  # standard deviation that free variables start with
-CONTRAST = 4.0  # what a Fourier picture is divided by (Olah 2017)
+INITIAL_DEVIATION = 0.01  # standard deviation of initial variables
+CONTRAST = 4.0  # divisor of Fourier pictures (Olah 2017)
 
 
 def imagenet_colours() -> Tensor:
@@ -26,27 +25,26 @@ def imagenet_colours() -> Tensor:
 
 
 def colour_matrix(images: Tensor) -> Tensor:
-    """The principal colour directions of images [N, C, H, W], each as long as colours spread along it, as
-    [C, C].
+    """The principal colour directions of images [N, C, H, W], each as long as the colours'
+    standard deviation along it, as [C, C].
 
-    The longest has length 1; multiplying independent values by the matrix gives them the images'
-    correlations.
+    The longest has length 1; multiplied by the matrix, independent values get the images' correlations.
     """
     pixels = images.float().transpose(0, 1).flatten(1)
     channels = len(pixels)
     if channels == 1:
         return torch.ones(1, 1, device=images.device)
     variances, directions = torch.linalg.eigh(torch.cov(pixels.double()))
-    # a data set without colour still lets a picture have a little of it
-    spreads = variances.clamp_min(variances.max() * 1e-4 + 1e-12).sqrt()
-    matrix = (directions * spreads).flip(1)
+    # pictures keep a little colour even where the data set has none
+    deviations = variances.clamp_min(variances.max() * 1e-4 + 1e-12).sqrt()
+    matrix = (directions * deviations).flip(1)
     matrix = matrix * matrix[0].sign().where(
         matrix[0] != 0, torch.ones_like(matrix[0])
     )  # a direction has no sign
     return (matrix / matrix.norm(dim=0).max()).float()
 
 
-def mixed(values: Tensor, matrix: Tensor) -> Tensor:
+def mix_channels(values: Tensor, matrix: Tensor) -> Tensor:
     """The channels of values [N, C, H, W] multiplied by a matrix [C, C]."""
     return (matrix @ values.flatten(2)).unflatten(2, values.shape[2:])
 
@@ -55,16 +53,16 @@ def mean_magnitude(images: Tensor, size: int, colours: Tensor) -> Tensor:
     """The mean |rfft2| of images [N, C, H, W], in decorrelated colours and scaled to `size` pixels: [C,
     size, wf].
 
-    This is what MACO holds fixed (Fel 2023).
+    MACO keeps it fixed (Fel 2023).
     """
     images = F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
-    values = mixed(images - 0.5, torch.linalg.inv(colours))
+    values = mix_channels(images - 0.5, torch.linalg.inv(colours))
     return torch.fft.rfft2(values).abs().mean(0)
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Free variables [N, C, size, size]: pixels before their colours are mixed and squashed.
+    """Free variables [N, C, size, size]: pixels before the colour matrix and the sigmoid.
 
     Attributes:
         size: pixels on a side.
@@ -79,28 +77,27 @@ class Pixels:
         """The shape of one picture's variables."""
         return (len(self.colours), self.size, self.size)
 
-    def start(self, generators: Sequence[torch.Generator]) -> Tensor:
+    def initialize(self, generators: Sequence[torch.Generator]) -> Tensor:
         """Random variables, each picture's from its own (CPU) generator."""
-        drawn = torch.stack([torch.randn(self.shape, generator=g) for g in generators])
-        return drawn.to(self.colours.device) * SPREAD
+        variables = torch.stack([torch.randn(self.shape, generator=g) for g in generators])
+        return variables.to(self.colours.device) * INITIAL_DEVIATION
 
     def pictures(self, variables: Tensor) -> Tensor:
         """The pictures [N, C, size, size] in [0, 1]."""
-        return torch.sigmoid(mixed(variables, self.colours))
+        return torch.sigmoid(mix_channels(variables, self.colours))
 
     def invert(self, pictures: Tensor) -> Tensor:
-        """Variables whose pictures are these, but for what is too near black or white, or not of this
-        size."""
+        """Variables whose pictures are these, resized to this size and clamped away from black and white."""
         if pictures.shape[-1] != self.size or pictures.shape[-2] != self.size:
             pictures = F.interpolate(pictures, (self.size, self.size), mode="bilinear", align_corners=False)
         logits = torch.logit(pictures.to(self.colours), eps=0.01)
-        return mixed(logits, torch.linalg.inv(self.colours))
+        return mix_channels(logits, torch.linalg.inv(self.colours))
 
 
 @dataclass(frozen=True)
 class Fourier(Pixels):
     """Free variables [N, C, size, size // 2 + 1, 2]: Fourier coefficients, each scaled by the inverse of
-    its frequency so that all of them matter alike in a natural picture (Olah 2017)."""
+    its frequency, as in natural images (Olah 2017)."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -108,7 +105,7 @@ class Fourier(Pixels):
 
     @cached_property
     def scale(self) -> Tensor:
-        """What multiplies each coefficient, [size, size // 2 + 1]."""
+        """The factor of each coefficient, [size, size // 2 + 1]."""
         rows = torch.fft.fftfreq(self.size, device=self.colours.device)[:, None]
         columns = torch.fft.rfftfreq(self.size, device=self.colours.device)
         return self.size / torch.sqrt(rows**2 + columns**2).clamp_min(1 / self.size) / CONTRAST
@@ -136,9 +133,9 @@ class Phases(Pixels):
     def shape(self) -> tuple[int, ...]:
         return tuple(self.magnitude.shape)
 
-    def start(self, generators: Sequence[torch.Generator]) -> Tensor:
-        drawn = torch.stack([torch.rand(self.shape, generator=g) for g in generators])
-        return drawn.to(self.colours.device) * (2 * torch.pi) - torch.pi
+    def initialize(self, generators: Sequence[torch.Generator]) -> Tensor:
+        variables = torch.stack([torch.rand(self.shape, generator=g) for g in generators])
+        return variables.to(self.colours.device) * (2 * torch.pi) - torch.pi
 
     def pictures(self, variables: Tensor) -> Tensor:
         values = torch.fft.irfft2(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vitrine.analyses import paint
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
-from vitrine.analyses.examples import top_examples_of
+from vitrine.analyses.examples import dataset_examples
 from vitrine.analyses.receptive_field import receptive_field
 from vitrine.analyses.relu_rules import NoRule
 from vitrine.analyses.saliency import deconvnet, guided_backprop, input_gradient
@@ -42,7 +42,7 @@ class UnitSaliency(Analysis):
     side: int = setting(128, "about how many pixels a side a crop is shown with", least=8)
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
-        top = top_examples_of(subject, max(9, self.examples))  # nine are what others ask for: found once
+        top = dataset_examples(subject, max(9, self.examples))  # nine are what others ask for: found once
         for layer, units in subject.units.items():
             chosen = torch.tensor(list(units))
             found = (top[layer].values, top[layer].indices, top[layer].positions)

@@ -1,4 +1,4 @@
-"""Feature visualization (Erhan 2009, Olah 2017): what would excite a unit most, found by gradient ascent.
+"""Feature visualization (Erhan 2009, Olah 2017): pictures that excite a unit most, by gradient ascent.
 
 pictures = visualize(network, [channel("layer3", unit) for unit in range(16)], size=128, seed=0)
 """
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from vitrine.analyses.activations import activations
-from vitrine.analyses.ascent import View, ascend, generators
+from vitrine.analyses.ascent import View, ascend, picture_generators
 from vitrine.analyses.hooks import input_channels
 from vitrine.analyses.objectives import Objective, ObjectiveBatch, diversity_groups
 from vitrine.analyses.parameterization import Phases, Pixels, imagenet_colours
-from vitrine.analyses.transforms import Crops, Transforms, drawn, moved
+from vitrine.analyses.transforms import Crops, Transforms, sample_maps, warp
 from vitrine.core.network_scopes import in_eager_eval_mode
 from vitrine.core.registry import Registry
 
@@ -29,13 +29,13 @@ PARAMETERIZATIONS = Registry(
     },
 )
 
-TRANSFORMS, CROPS = Transforms(), Crops()  # as they are by default
+TRANSFORMS, CROPS = Transforms(), Crops()  # the defaults
 BATCH_PIXELS = {"cpu": 8 * 128**2, "cuda": 128 * 224**2}  # larger batches fall out of a CPU's cache
 Progress = Callable[..., Any]
 """Wraps an iterable with a bar: `progress(iterable, description, total)`."""
 
 
-def _silent(iterable: Any, *_: Any) -> Any:
+def _no_progress(iterable: Any, *_: Any) -> Any:
     return iterable
 
 
@@ -53,16 +53,16 @@ def visualize(
     transforms: Transforms | None = TRANSFORMS,
     warm_start: Tensor | None = None,
     batch_size: int | None = None,
-    progress: Progress = _silent,
+    progress: Progress = _no_progress,
 ) -> Tensor:
     """Pictures that excite: one for each objective, by Adam on what a parameterization turns into pictures.
 
-    A picture is the same whatever else is in the call: its random numbers come from the seed and its
-        objective. Only the order in which a convolution sums may change with the size of the batch; the
-        1e-7 by which that rounds differently grows with the number of steps.
+    A picture does not depend on what else is in the call: its random numbers come from the seed and its
+    objective. Only the rounding of convolutions may depend on the batch size; the difference of 1e-7 grows
+    with the number of steps.
 
     Args:
-        network: takes images in [0, 1]. It is looked at in eval mode and left as it was.
+        network: takes images in [0, 1]; used in eval mode and left unchanged.
         objectives: one a picture; the forward pass ends at the deepest layer they name.
         size: pixels on a side.
         steps: of Adam.
@@ -71,10 +71,9 @@ def visualize(
         parameterization: "fourier" or "pixels".
         colours: [C, C], the colour directions of natural images, as `colour_matrix(images)` gives them;
             ImageNet's (grey for one channel) unless given.
-        transforms: how pictures move while they are optimised; None for not at all.
-        warm_start: pictures [N, C, h, w] to begin from, instead of noise.
-        batch_size: pictures worked on together, by their size unless given; those that share a diversity
-            group always are.
+        transforms: random transformations while a picture is optimised; None for none.
+        warm_start: initial pictures [N, C, h, w], instead of noise.
+        batch_size: pictures optimised together, by their size unless given; at least a diversity group.
         progress: wraps an iterable with a bar, `progress(iterable, description, total)`.
 
     Returns:
@@ -83,12 +82,12 @@ def visualize(
     Raises:
         UnknownName: there is no such layer or parameterization.
         ValueError: a unit, label or position is out of range, a vector does not fit its layer, a layer has
-            no spatial reading, or the size is not one that the network takes.
+            no maps, or the network does not take images of that size.
     """
-    return course(
+    return visualize_at_steps(
         network,
         objectives,
-        at=[steps],
+        at_steps=[steps],
         size=size,
         seed=seed,
         lr=lr,
@@ -102,11 +101,11 @@ def visualize(
 
 
 @in_eager_eval_mode
-def course(
+def visualize_at_steps(
     network: nn.Module,
     objectives: Sequence[Objective],
     *,
-    at: Sequence[int],
+    at_steps: Sequence[int],
     size: int,
     seed: int,
     lr: float = 0.05,
@@ -115,27 +114,28 @@ def course(
     transforms: Transforms | None = TRANSFORMS,
     warm_start: Tensor | None = None,
     batch_size: int | None = None,
-    progress: Progress = _silent,
+    progress: Progress = _no_progress,
 ) -> Tensor:
-    """The pictures of `visualize` on their way, after each of the numbers of steps in `at` (0: before the
-    first).
+    """The pictures of `visualize` after several numbers of steps (0: before the first).
 
-    The course depends on how long it is: random numbers are drawn for `max(at)` steps.
+    They depend on the largest: random numbers are drawn for `max(at_steps)` steps.
 
     Returns:
-        Float32 in [0, 1], [len(at), len(objectives), C, size, size].
+        Float32 in [0, 1], [len(at_steps), len(objectives), C, size, size].
     """
-    network_colours = _colours(network, size, colours, warm_start)
-    kind = PARAMETERIZATIONS[parameterization](size, network_colours)
+    colours = _colours(network, size, colours, warm_start)
+    parameters = PARAMETERIZATIONS[parameterization](size, colours)
 
-    def view(dice: list[torch.Generator]) -> View:
+    def view(generators: list[torch.Generator]) -> View:
         if transforms is None:
             return lambda pictures, step: pictures
-        maps = drawn(transforms, dice, max(at), size).to(network_colours.device)
-        return lambda pictures, step: moved(pictures, maps[step])
+        maps = sample_maps(transforms, generators, max(at_steps), size).to(colours.device)
+        return lambda pictures, step: warp(pictures, maps[step])
 
     optimizer = partial(torch.optim.Adam, lr=lr, maximize=True, fused=True)
-    return _optimised(network, objectives, kind, view, at, seed, optimizer, warm_start, batch_size, progress)
+    return _optimise(
+        network, objectives, parameters, view, at_steps, seed, optimizer, warm_start, batch_size, progress
+    )
 
 
 @in_eager_eval_mode
@@ -154,7 +154,7 @@ def maco(
     noise: float = 0.08,
     warm_start: Tensor | None = None,
     batch_size: int | None = None,
-    progress: Progress = _silent,
+    progress: Progress = _no_progress,
 ) -> tuple[Tensor, Tensor]:
     """Feature visualization at the magnitudes of natural images: only phases are optimised (MACO, Fel 2023).
 
@@ -163,13 +163,13 @@ def maco(
         magnitude: [C, size, size // 2 + 1], as `mean_magnitude(images, size, colours)` gives it.
         colours: [C, C], those that the magnitudes were measured in.
         lr: of NAdam, in radians.
-        crops: the random parts of a picture that the network is shown.
-        views: how many of them a step.
-        noise: standard deviation of what is added to each.
+        crops: random parts of a picture that the network gets.
+        views: crops a step.
+        noise: standard deviation of the noise added to each.
 
     Returns:
-        The pictures [N, C, size, size] in [0, 1], and how much each place mattered on the way, [N, size,
-        size] in [0, 1]: opacities.
+        The pictures [N, C, size, size] in [0, 1], and the accumulated gradient magnitude of each
+        pixel, [N, size, size] in [0, 1], for use as opacity.
 
     Raises:
         ValueError: as `visualize`, or the magnitudes are not of this size.
@@ -180,81 +180,98 @@ def maco(
             f"magnitude has shape {tuple(magnitude.shape)}, expected {expected} for {size} pixels"
         )
     device = _device(network)
-    kind = Phases(size, _colours(network, size, colours, warm_start), magnitude.to(device))
-    mattered = torch.zeros(len(objectives), size, size, device=device)
+    parameters = Phases(size, _colours(network, size, colours, warm_start), magnitude.to(device))
+    magnitudes = torch.zeros(len(objectives), size, size, device=device)
 
-    def view(dice: list[torch.Generator]) -> View:
-        maps = torch.stack([drawn(crops, dice, steps, size) for _ in range(views)]).to(device)
+    def view(generators: list[torch.Generator]) -> View:
+        maps = torch.stack([sample_maps(crops, generators, steps, size) for _ in range(views)]).to(device)
 
-        def look(pictures: Tensor, step: int) -> Tensor:
-            shown = [moved(pictures, of_view[step]) for of_view in maps]
+        def crop_and_add_noise(pictures: Tensor, step: int) -> Tensor:
+            crops = [warp(pictures, view_maps[step]) for view_maps in maps]
             shape = (views, *pictures.shape[1:])
-            grain = torch.stack([torch.randn(shape, generator=g) for g in dice], 1).flatten(0, 1)
-            return torch.cat(shown) + noise * grain.to(device)
+            randn = torch.stack([torch.randn(shape, generator=g) for g in generators], 1).flatten(0, 1)
+            return torch.cat(crops) + noise * randn.to(device)
 
-        return look
+        return crop_and_add_noise
 
-    def watch(members: list[int], gradient: Tensor) -> None:
-        mattered[members] += gradient.abs().mean(1)
+    def accumulate(members: list[int], gradient: Tensor) -> None:
+        magnitudes[members] += gradient.abs().mean(1)
 
     optimizer = partial(torch.optim.NAdam, lr=lr, maximize=True)
-    pictures = _optimised(
-        network, objectives, kind, view, [steps], seed, optimizer, warm_start, batch_size, progress, watch
+    pictures = _optimise(
+        network,
+        objectives,
+        parameters,
+        view,
+        [steps],
+        seed,
+        optimizer,
+        warm_start,
+        batch_size,
+        progress,
+        accumulate,
     )[0]
-    ceiling = mattered.flatten(1).quantile(0.99, dim=1).clamp_min(1e-30)
-    return pictures, (mattered / ceiling[:, None, None]).clamp(0, 1)
+    ceiling = magnitudes.flatten(1).quantile(0.99, dim=1).clamp_min(1e-30)
+    return pictures, (magnitudes / ceiling[:, None, None]).clamp(0, 1)
 
 
 @in_eager_eval_mode
-def reached(network: nn.Module, objectives: Sequence[Objective], pictures: Tensor) -> Tensor:
-    """Each objective's value [N] on its picture of [N, C, H, W], as it is: not moved, in full precision."""
+def objective_values(network: nn.Module, objectives: Sequence[Objective], pictures: Tensor) -> Tensor:
+    """Each objective's value [N] on its picture of [N, C, H, W], untransformed, in full precision."""
     device = _device(network)
     with torch.no_grad():
         return ObjectiveBatch(objectives).scores(network, pictures.to(device))
 
 
-def _optimised(
+def _optimise(
     network: nn.Module,
     objectives: Sequence[Objective],
-    kind: Pixels,
+    parameters: Pixels,
     view: Callable[[list[torch.Generator]], View],
-    at: Sequence[int],
+    at_steps: Sequence[int],
     seed: int,
     optimizer: Callable[[list[Tensor]], torch.optim.Optimizer],
     warm_start: Tensor | None,
     batch_size: int | None,
     progress: Progress,
-    watch: Callable[[list[int], Tensor], None] | None = None,
+    on_gradient: Callable[[list[int], Tensor], None] | None = None,
 ) -> Tensor:
-    """Pictures [len(at), N, C, size, size], worked on batch by batch."""
+    """Pictures [len(at_steps), N, C, size, size], optimised batch by batch."""
     if warm_start is not None and len(warm_start) != len(objectives):
         raise ValueError(
             f"warm_start has {len(warm_start)} pictures, expected one for each of {len(objectives)}"
         )
-    dice = generators(objectives, seed)
+    generators = picture_generators(objectives, seed)
     result = torch.empty(
-        len(at), len(objectives), len(kind.colours), kind.size, kind.size, device=kind.colours.device
+        len(at_steps),
+        len(objectives),
+        len(parameters.colours),
+        parameters.size,
+        parameters.size,
+        device=parameters.colours.device,
     )
-    _check(network, objectives, kind)
-    batches = _batches(objectives, batch_size or fitting(kind.size, kind.colours.device))
+    _check(network, objectives, parameters)
+    batches = _batches(
+        objectives, batch_size or default_batch_size(parameters.size, parameters.colours.device)
+    )
     for members in progress(batches, "features", len(batches)):
-        own = [dice[i] for i in members]
+        own = [generators[i] for i in members]
         if warm_start is None:
-            variables = kind.start(own)
+            variables = parameters.initialize(own)
         else:
-            variables = kind.invert(warm_start[members])
+            variables = parameters.invert(warm_start[members])
         pictures = ascend(
             network,
             [objectives[i] for i in members],
-            kind,
+            parameters,
             variables,
             view(own),
-            at=at,
+            at_steps=at_steps,
             optimizer=optimizer,
-            watch=partial(watch, members) if watch else None,
+            on_gradient=partial(on_gradient, members) if on_gradient else None,
         )
         for step, picture in pictures:
-            for row in (row for row, wanted in enumerate(at) if wanted == step):
+            for row in (row for row, requested in enumerate(at_steps) if requested == step):
                 result[row, members] = picture
     return result
 
@@ -270,16 +287,18 @@ def _batches(objectives: Sequence[Objective], batch_size: int) -> list[list[int]
     return batches
 
 
-def fitting(size: int, device: torch.device) -> int:
-    """As many pictures, of so many pixels a side, as a device works on well."""
+def default_batch_size(size: int, device: torch.device) -> int:
+    """The number of pictures with `size` pixels a side that a device processes efficiently."""
     pixels = BATCH_PIXELS.get(device.type, BATCH_PIXELS["cpu"])
     return max(1, min(256, pixels // size**2))
 
 
-def _check(network: nn.Module, objectives: Sequence[Objective], kind: Pixels) -> None:
-    """One cheap forward pass, so that what is wrong with a call is said before the work begins."""
+def _check(network: nn.Module, objectives: Sequence[Objective], parameters: Pixels) -> None:
+    """Raise for what is wrong with a call before the work begins, by one forward pass."""
     layers = list(dict.fromkeys(layer for objective in objectives for layer in objective.layers))
-    grey = torch.full((1, len(kind.colours), kind.size, kind.size), 0.5, device=kind.colours.device)
+    grey = torch.full(
+        (1, len(parameters.colours), parameters.size, parameters.size), 0.5, device=parameters.colours.device
+    )
     with torch.no_grad():
         try:
             maps = activations(network, grey, layers)
@@ -288,11 +307,11 @@ def _check(network: nn.Module, objectives: Sequence[Objective], kind: Pixels) ->
                 raise
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ValueError(
-                f"size is {kind.size}, and the network does not take images of that size: {reason}"
+                f"size is {parameters.size}, and the network does not take images of that size: {reason}"
             ) from error
-        alone = [term for objective in objectives for _, term in objective.terms]
-        ObjectiveBatch([Objective(((1.0, term),)) for term in alone]).scores_from_maps(
-            {layer: m.expand(len(alone), -1, -1, -1) for layer, m in maps.items()}
+        terms = [term for objective in objectives for _, term in objective.terms]
+        ObjectiveBatch([Objective(((1.0, term),)) for term in terms]).scores_from_maps(
+            {layer: m.expand(len(terms), -1, -1, -1) for layer, m in maps.items()}
         )
 
 
@@ -303,7 +322,7 @@ def _device(network: nn.Module) -> torch.device:
 
 
 def _colours(network: nn.Module, size: int, colours: Tensor | None, warm_start: Tensor | None) -> Tensor:
-    """The colour directions asked for, or those of ImageNet or of grey images, by what the network takes."""
+    """The given colour directions, or those of ImageNet or of grey images, by the network's channels."""
     if colours is None:
         channels = input_channels(network, (size, size)) if warm_start is None else warm_start.shape[1]
         if channels not in (1, 3):

@@ -106,15 +106,15 @@ def test_the_shares_of_ranks_merge_into_the_whole_and_their_padding_is_dropped()
 @pytest.mark.parametrize("size", [8, 41])
 def test_the_largest_activation_on_every_image_is_kept_of_the_units_asked_for(size):
     network, (images, labels) = integer_network(), integer_images()
-    found = top_examples(network, batches(images, labels, size), ["1", "3"], spread={"3": [6, 0]})
+    found = top_examples(network, batches(images, labels, size), ["1", "3"], peaks_of={"3": [6, 0]})
     with torch.no_grad():
         expected = network[:4](images).amax((2, 3)).T[[6, 0]]
     assert torch.equal(found["3"].peaks, expected) and found["1"].peaks is None
     again = torch.cat([torch.arange(41), torch.arange(5)])  # a sampler's padding counts once
-    padded = top_examples(network, batches(images, labels, size, again), ["3"], spread={"3": [6, 0]})
+    padded = top_examples(network, batches(images, labels, size, again), ["3"], peaks_of={"3": [6, 0]})
     assert torch.equal(padded["3"].peaks, expected)
     first, rest = (
-        top_examples(network, batches(images, labels, size, part), ["3"], spread={"3": [6, 0]})["3"]
+        top_examples(network, batches(images, labels, size, part), ["3"], peaks_of={"3": [6, 0]})["3"]
         for part in (torch.arange(20), torch.arange(20, 41))
     )
     assert torch.equal(merge([first, rest]).peaks, expected)

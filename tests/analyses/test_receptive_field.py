@@ -5,7 +5,13 @@ from torch import nn
 from torchvision.models.vgg import cfgs, make_layers
 
 from vitrine.analyses.activations import activations
-from vitrine.analyses.receptive_field import effective_field, hull, receptive_field, receptive_fields
+from vitrine.analyses.receptive_field import (
+    effective_field,
+    equal_windows,
+    hull,
+    receptive_field,
+    receptive_fields,
+)
 from vitrine.core.registry import UnknownName
 
 NAN = float("nan")
@@ -302,3 +308,13 @@ def test_wrong_layers_positions_and_units_are_named():
         receptive_field(network, "layer1", (16, 0), 64)
     with pytest.raises(ValueError, match="unit 64 is not among the 64 channels"):
         receptive_field(network, "layer1", (0, 0), 64, unit=64)
+
+
+def test_windows_are_of_one_size_hold_their_boxes_and_stay_inside():
+    boxes = torch.tensor([[0, 0, 3, 5], [10, 20, 15, 25], [17, 27, 20, 30], [0, 0, 0, 0]])
+    windows = equal_windows(boxes, 20, 30)
+    assert windows[1].tolist() == [10, 20, 15, 25]
+    for box, window in zip(boxes, windows):
+        assert (window[2:] - window[:2]).tolist() == [5, 5]
+        assert (window[:2] <= box[:2]).all() and (window[2:] >= box[2:]).all()
+        assert (window[:2] >= 0).all() and (window[2:] <= torch.tensor([20, 30])).all()

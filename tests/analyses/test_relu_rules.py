@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from captum.attr import Deconvolution, GuidedBackprop
 from torch import nn
 
-from vitrine.analyses.relu_rules import NoRule, ReluRule, deconvnet, guided
+from vitrine.analyses.relu_rules import NoRule, ReluRule, deconvnet_relu, guided_relu
 from vitrine.analyses.saliency import deconvnet as deconvnet_map
 from vitrine.analyses.saliency import guided_backprop
 
@@ -110,7 +110,7 @@ def test_captum_agrees_where_relus_are_modules_used_once(ours, theirs):
 
 def test_forward_values_and_the_untouched_branch_of_a_skip_are_those_of_a_relu():
     x = torch.tensor([[-1.0, 2.0, 8.0]], requires_grad=True)
-    for rule, expected in ((guided, [0.0, 1.0, 0.0]), (deconvnet, [1.0, 1.0, 1.0])):
+    for rule, expected in ((guided_relu, [0.0, 1.0, 0.0]), (deconvnet_relu, [1.0, 1.0, 1.0])):
         y = rule(x, 6.0)
         assert y.tolist() == [[0.0, 2.0, 6.0]]
         assert torch.autograd.grad((y + 3 * x).sum(), x)[0].tolist() == [[e + 3 for e in expected]]
@@ -118,10 +118,10 @@ def test_forward_values_and_the_untouched_branch_of_a_skip_are_those_of_a_relu()
 
 def test_a_clipped_image_is_not_taken_for_a_relu():
     network = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
-    with ReluRule(guided) as relus:
+    with ReluRule(guided_relu) as relus:
         network(torch.rand(1, 3, 1, 1).clamp(0, 1))
         F.hardtanh(torch.rand(3))
-    assert relus.met == 0
+    assert relus.count == 0
 
 
 @pytest.mark.parametrize(

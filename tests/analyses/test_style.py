@@ -6,7 +6,7 @@ from torch import nn
 
 from vitrine.analyses.activations import activations
 from vitrine.analyses.base import Probes, Subject
-from vitrine.analyses.style import Style, gram, transfer, variation
+from vitrine.analyses.style import Style, gram, total_variation, transfer
 
 
 @pytest.fixture
@@ -66,8 +66,8 @@ def test_total_variation_smooths(network):
     content, style = stripes(False), stripes(True)
     layers = {"content_layers": ["4"], "style_layers": ["1"], "steps": 15}
     rough, smooth = (transfer(network, content, style, variation_weight=w, **layers) for w in (0.0, 100.0))
-    assert variation(smooth) < 0.5 * variation(rough)
-    assert variation(torch.full((1, 3, 8, 8), 0.3)) == 0
+    assert total_variation(smooth) < 0.5 * total_variation(rough)
+    assert total_variation(torch.full((1, 3, 8, 8), 0.3)) == 0
 
 
 def test_images_are_worked_on_one_by_one(network):

@@ -4,7 +4,7 @@ from torch import nn
 from vitrine.analyses import paint
 from vitrine.analyses.base import Probes, Subject
 from vitrine.analyses.saliency import deconvnet, guided_backprop
-from vitrine.analyses.unit_saliency import UnitSaliency, _windows
+from vitrine.analyses.unit_saliency import UnitSaliency
 from vitrine.core.image_dataset import ImageDataset
 
 CROSS = torch.tensor([[-1.0, 1, -1], [1, 1, 1], [-1, 1, -1]])
@@ -65,13 +65,3 @@ def test_without_relus_the_input_gradient_stands_in_and_the_caption_says_so():
 def test_a_small_data_set_gives_as_many_examples_as_it_has():
     (figure,) = UnitSaliency(examples=12, side=30)(subject())
     assert figure.image.shape[1] == 6 * 30 + 5 * paint.GAP
-
-
-def test_windows_are_of_one_size_hold_their_boxes_and_stay_inside():
-    boxes = torch.tensor([[0, 0, 3, 5], [10, 20, 15, 25], [17, 27, 20, 30], [0, 0, 0, 0]])
-    windows = _windows(boxes, 20, 30)
-    assert windows[1].tolist() == [10, 20, 15, 25]
-    for box, window in zip(boxes, windows):
-        assert (window[2:] - window[:2]).tolist() == [5, 5]
-        assert (window[:2] <= box[:2]).all() and (window[2:] >= box[2:]).all()
-        assert (window[:2] >= 0).all() and (window[2:] <= torch.tensor([20, 30])).all()

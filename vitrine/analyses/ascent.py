@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vitrine.analyses.first_convolution import FastFirstConvolution
 from vitrine.analyses.objectives import Objective, ObjectiveBatch
 from vitrine.analyses.parameterization import Pixels
-from vitrine.analyses.relu_rules import NoRule, ReluRule, redirected
+from vitrine.analyses.relu_rules import NoRule, ReluRule, redirected_relu
 from vitrine.core.random_numbers import hash_seed
 
 RESCUED = 16  # steps during which a picture without any gradient is helped
@@ -85,7 +85,7 @@ def ascend(
             dead = (gradient.flatten(1).abs().amax(1) == 0).nonzero()[:, 0]
             if len(dead):
                 try:
-                    with ReluRule(redirected):
+                    with ReluRule(redirected_relu):
                         gradient[dead] = gradients(step, dead)[0][dead]
                 except NoRule:
                     rescue = False

@@ -34,15 +34,15 @@ def dream(
     seed: int = 0,
     progress: Callable[..., Any] = lambda iterable, *_: iterable,
 ) -> Tensor:
-    """Images as a layer dreams them: gradient ascent, first on a small copy, then on larger and larger ones.
+    """Deep dreams: gradient ascent on an objective, first on a small copy of the images, then on larger ones.
 
-    Each image is worked on with random numbers of its own, from the seed and its content.
+    Each image has random numbers of its own, from the seed and its content.
 
     Args:
-        network: takes images in [0, 1]. It is looked at in eval mode and left as it was.
+        network: takes images in [0, 1]; used in eval mode and left unchanged.
         images: [N, C, H, W] in [0, 1], photographs or `noise`.
         objective: a layer's name, for the mean of its squared activations, or any objective.
-        octaves: how many sizes; the last is the images' own.
+        octaves: number of sizes; the last is the images' own.
         ratio: of a size to the one before.
         steps: at each size.
         step_size: mean change of a pixel a step.
@@ -63,16 +63,16 @@ def dream(
         )
     objective = deepdream(objective) if isinstance(objective, str) else objective
     batch = ObjectiveBatch([objective] * len(images))
-    dice = [torch.Generator().manual_seed(_seed(image, seed)) for image in images]
+    generators = [torch.Generator().manual_seed(_image_seed(image, seed)) for image in images]
     height, width = images.shape[-2:]
     sizes = [(round(height / ratio**i), round(width / ratio**i)) for i in reversed(range(octaves))]
     detail = torch.zeros_like(images[:, :, :1, :1])
     for size in progress(sizes, "dream", len(sizes)):
-        base = _resized(images, size)
-        dreamt = base + _resized(detail, size)
+        base = _resize(images, size)
+        dreams = base + _resize(detail, size)
         for _ in range(steps):
-            shifts = [torch.randint(-jitter, jitter + 1, (2,), generator=g).tolist() for g in dice]
-            rolled = _rolled(dreamt, shifts).requires_grad_(True)
+            shifts = [torch.randint(-jitter, jitter + 1, (2,), generator=g).tolist() for g in generators]
+            rolled = _roll(dreams, shifts).requires_grad_(True)
             try:
                 scores = batch.scores_from_maps(activations(network, rolled, batch.layers))
             except (RuntimeError, AssertionError) as error:
@@ -84,21 +84,21 @@ def dream(
                 ) from error
             (gradient,) = torch.autograd.grad(scores.sum(), rolled)
             gradient = gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-30)
-            back = [(-down, -right) for down, right in shifts]
-            dreamt = (dreamt + step_size * _rolled(gradient, back)).clamp(0, 1)
-        detail = dreamt - base
-    return dreamt
+            inverse_shifts = [(-down, -right) for down, right in shifts]
+            dreams = (dreams + step_size * _roll(gradient, inverse_shifts)).clamp(0, 1)
+        detail = dreams - base
+    return dreams
 
 
 def noise(count: int, size: int, channels: int = 3, seed: int = 0) -> Tensor:
-    """Grey images with a little noise, for dreaming from nothing: [count, channels, size, size] in [0, 1]."""
-    dice = torch.Generator().manual_seed(seed)
-    return (0.5 + 0.05 * torch.randn(count, channels, size, size, generator=dice)).clamp(0, 1)
+    """Grey images with a little noise, to start from: [count, channels, size, size] in [0, 1]."""
+    generator = torch.Generator().manual_seed(seed)
+    return (0.5 + 0.05 * torch.randn(count, channels, size, size, generator=generator)).clamp(0, 1)
 
 
 @dataclass(frozen=True)
 class Dream(Analysis):
-    """Probes as layers dream them: "<layer>/probe-004", the image beside the dream."""
+    """Deep dreams of layers on the probes: "<layer>/probe-004", the image beside the dream."""
 
     traits: ClassVar[Traits] = Traits(
         section="Features",
@@ -108,10 +108,10 @@ class Dream(Analysis):
     )
     enabled: bool = setting(False, "make these pictures at every checkpoint")
     layers: list[str] = setting([], "that dream; the deepest two that are looked at, unless named")
-    probes: int = setting(2, "how many of the probes are dreamt of", least=0)
+    probes: int = setting(2, "how many of the probes are dreams of", least=0)
     from_noise: bool = setting(False, "dream from noise as well")
     size: int | None = setting(None, "pixels on a side; the probes' own unless given", least=16)
-    octaves: int = setting(3, "sizes that are dreamt at, the last being the full one", least=1)
+    octaves: int = setting(3, "sizes that are dreams at, the last being the full one", least=1)
     ratio: float = setting(1.4, "of a size to the one before", above=1)
     steps: int = setting(10, "of gradient ascent at each size", least=1)
     step_size: float = setting(0.006, "mean change of a pixel a step, of 1", above=0)
@@ -120,13 +120,13 @@ class Dream(Analysis):
     def __call__(self, subject: Subject) -> Iterator[Figure]:
         images = subject.probes.images[: self.probes]
         if self.size is not None:
-            images = _resized(images, (self.size, self.size))
+            images = _resize(images, (self.size, self.size))
         if self.from_noise:
             _, channels, _, side = subject.probes.images.shape
             grey = noise(1, self.size or side, channels, subject.seed).to(images.device)
             images = torch.cat([images, grey])
         for layer in self.layers or subject.layers[-2:]:
-            dreamt = dream(
+            dreams = dream(
                 subject.network,
                 images,
                 layer,
@@ -138,22 +138,22 @@ class Dream(Analysis):
                 seed=subject.seed,
                 progress=subject.progress,
             )
-            for i, (image, result) in enumerate(zip(images, dreamt)):
+            for i, (image, result) in enumerate(zip(images, dreams)):
                 probe = i if i < min(self.probes, len(subject.probes)) else None
-                what = "noise" if probe is None else f"probe {probe}"
+                source = "noise" if probe is None else f"probe {probe}"
                 pair = paint.row([paint.picture(image), paint.picture(result)])
                 key = f"{layer}/noise" if probe is None else f"{layer}/probe-{probe:03d}"
-                yield Figure(key, pair, f"{what}, as {layer} dreams it", layer=layer, probe=probe)
+                yield Figure(key, pair, f"{source}, as {layer} dreams it", layer=layer, probe=probe)
 
 
-def _seed(image: Tensor, seed: int) -> int:
+def _image_seed(image: Tensor, seed: int) -> int:
     content = image.detach().float().cpu().contiguous().numpy().tobytes()
     return hash_seed(str(seed).encode() + content)
 
 
-def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
 
 
-def _rolled(images: Tensor, shifts: list[list[int]] | list[tuple[int, int]]) -> Tensor:
+def _roll(images: Tensor, shifts: list[list[int]] | list[tuple[int, int]]) -> Tensor:
     return torch.stack([image.roll(tuple(shift), (1, 2)) for image, shift in zip(images, shifts)])

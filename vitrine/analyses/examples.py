@@ -1,4 +1,4 @@
-"""Dataset examples: the images, and the parts of them, that excite a unit most (Zeiler & Fergus 2014)."""
+"""Dataset examples: the images, and the regions of them, that excite a unit most (Zeiler & Fergus 2014)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vitrine.analyses.traits import Summary, Traits
 from vitrine.core.network_scopes import in_eager_eval_mode
 from vitrine.core.settings import setting
 
-BINS = 32  # of the distribution of a unit's activations
+BINS = 32  # of a histogram
 
 __all__ = ["Examples", "TopExamples", "dataset_examples", "merge", "top_examples"]
 
@@ -31,7 +31,7 @@ def top_examples(
     loader: Iterable[Sequence],
     layers: Sequence[str],
     k: int = 9,
-    spread: Mapping[str, Sequence[int]] | None = None,
+    peaks_of: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, TopExamples]:
     """For every unit of the layers, the k images on which its largest activation over space is largest.
 
@@ -41,14 +41,14 @@ def top_examples(
 
     Args:
         loader: batches (images, labels), images uint8 or float in [0, 1], in the data set's order; or
-            (images, labels, indices, ...) in any order, an index that comes again (a sampler's padding)
-            being passed over.
+            (images, labels, indices, ...) in any order, where repeated indices (a sampler's padding) are
+            skipped.
         layers: dotted names of submodules.
         k: images a unit; all, where there are fewer.
-        spread: layer -> units whose largest activation on every image is kept: four bytes an image and unit.
+        peaks_of: layer -> units whose largest activation on every image is kept (four bytes each).
 
     Returns:
-        layer -> values, indices, positions, labels and, of the units in `spread`, peaks; on the CPU.
+        layer -> values, indices, positions, labels and, of the units in `peaks_of`, peaks; on the CPU.
 
     Raises:
         UnknownName: there is no such layer.
@@ -58,55 +58,56 @@ def top_examples(
         raise ValueError(f"k is {k}, expected at least 1")
     modules_at(network, layers)
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    spread = spread or {}
-    running = {layer: RunningTop(k, device.type != "cpu", spread.get(layer, ())) for layer in layers}
+    peaks_of = peaks_of or {}
+    running = {layer: RunningTop(k, device.type != "cpu", peaks_of.get(layer, ())) for layer in layers}
     order: list[Tensor] = []
     labels: list[Tensor] = []
-    met: set[int] = set()
-    came = 0
+    seen: set[int] = set()
+    count = 0
     with torch.no_grad():
         for batch in loader:
             images = as_float(batch[0].to(device))
-            indices = batch[2].cpu() if len(batch) > 2 else torch.arange(came, came + len(images))
-            came += len(images)
-            fresh = None
+            indices = batch[2].cpu() if len(batch) > 2 else torch.arange(count, count + len(images))
+            count += len(images)
+            is_new = None
             if len(batch) > 2:
-                new = [index not in met and not met.add(index) for index in indices.tolist()]
-                fresh = torch.tensor(new, device=device)
+                new = [index not in seen and not seen.add(index) for index in indices.tolist()]
+                is_new = torch.tensor(new, device=device)
             order.append(indices)
             labels.append(batch[1].cpu())
-            _take_in(network, images, running, indices.to(device), fresh)
-    if not came:
+            _update(network, images, running, indices.to(device), is_new)
+    if not count:
         raise ValueError("the loader gave no images")
     label_of = _Lookup(torch.cat(order), torch.cat(labels))
-    found = {layer: top.result() for layer, top in running.items()}
-    return {layer: replace(top, labels=label_of(top.indices)) for layer, top in found.items()}
+    results = {layer: top.result() for layer, top in running.items()}
+    return {layer: replace(top, labels=label_of(top.indices)) for layer, top in results.items()}
 
 
 def dataset_examples(subject: Subject, k: int = 9) -> dict[str, TopExamples]:
-    """The top examples of the subject's layers on its data set, found once and shared by all analyses."""
+    """The top examples of the subject's layers on its data set, computed once for all analyses."""
 
     def find() -> dict[str, TopExamples]:
-        part = subject.shard(len(subject.dataset))
-        batches = subject.batches("dataset examples", part)
-        own = top_examples(subject.network, batches, subject.layers, k, subject.units) if part else {}
-        own = {layer: replace(top, indices=top.indices + part.start) for layer, top in own.items()}
-        found = [of_one for of_one in subject.all_gather(own) if of_one]
-        merged = partial(reduce, lambda some, more: merge([some, more], k))
-        return {layer: merged([top[layer] for top in found]) for layer in subject.layers}
+        shard = subject.shard(len(subject.dataset))
+        batches = subject.batches("dataset examples", shard)
+        own = top_examples(subject.network, batches, subject.layers, k, subject.units) if shard else {}
+        own = {layer: replace(top, indices=top.indices + shard.start) for layer, top in own.items()}
+        parts = [part for part in subject.all_gather(own) if part]
+        merge_all = partial(reduce, lambda a, b: merge([a, b], k))
+        return {layer: merge_all([part[layer] for part in parts]) for layer in subject.layers}
 
     return subject.cached(("top_examples", k), find)
 
 
 @dataclass(frozen=True)
 class Examples(Analysis):
-    """For each unit the images that excite it most, whole with a box, and cut out: its receptive field.
+    """For each unit the images that excite it most, and its receptive fields on them, cropped and as boxes.
 
     A figure's `histogram` is of the unit's largest activation in each image of the data set; `indices`,
     `scores` (activations) and `class_shares` are of the images shown.
 
-    Curves: the share of dead units, the mean class entropy of the top images of the others, and how far the
-    top images of the units shown are those of the checkpoint before (Jaccard).
+    Scalars: "dead_units/<layer>", the share of dead units; "class_entropy/<layer>", the mean class entropy of
+    the top images of the others; "overlap/<layer>", the mean Jaccard index of the top images of the units
+    shown and those of the previous checkpoint.
     """
 
     sharded: ClassVar[bool] = True
@@ -129,17 +130,17 @@ class Examples(Analysis):
     tile: int = setting(64, "least side of an image on the sheet, in pixels", least=8)
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
-        found = dataset_examples(subject, self.k)
+        examples = dataset_examples(subject, self.k)
         boxes = receptive_fields(subject.network, subject.layers, subject.probes.images.shape[-2:])
-        before = {figure.key: figure for figure in subject.previous.get("examples", ())}
+        previous = {figure.key: figure for figure in subject.previous.get("examples", ())}
         for layer, units in subject.units.items():
-            top, overlaps = found[layer], []
+            top, overlaps = examples[layer], []
             rows = list(enumerate(units))
             for figure in subject.map_sharded(
                 rows, partial(self._figures, subject, layer, top, boxes[layer])
             ):
-                if figure.key in before:
-                    overlaps.append(jaccard(set(figure.indices), set(before[figure.key].indices)))
+                if figure.key in previous:
+                    overlaps.append(jaccard(set(figure.indices), set(previous[figure.key].indices)))
                 yield figure
             yield Scalar(f"dead_units/{layer}", top.dead.float().mean().item(), layer)
             if not top.dead.all():
@@ -157,20 +158,20 @@ class Examples(Analysis):
         self, subject: Subject, layer: str, unit: int, top: TopExamples, boxes: Tensor, peaks: Tensor
     ) -> Figure:
         images, _ = subject.images(top.indices[unit])
-        places = [boxes[row, column].tolist() for row, column in top.positions[unit].tolist()]
+        fields = [boxes[row, column].tolist() for row, column in top.positions[unit].tolist()]
         labels, values = top.labels[unit], top.values[unit]
-        kinds, counts = labels.unique(return_counts=True)
-        label, count = int(kinds[counts.argmax()]), int(counts.max())
+        classes, counts = labels.unique(return_counts=True)
+        label, count = int(classes[counts.argmax()]), int(counts.max())
         scores = values.tolist()
-        alike = f"{count} of {len(labels)} are {subject.classes[label]}"
+        class_summary = f"{count} of {len(labels)} are {subject.classes[label]}"
         if count == 1 < len(labels):
-            alike = "no two of one class"
+            class_summary = "no two of one class"
         return Figure(
             key=f"{layer}/unit-{unit:03d}",
-            image=_sheet(images.cpu(), places, self.tile),
+            image=_draw_sheet(images.cpu(), fields, self.tile),
             caption=f"{layer}, unit {unit}: what excites it most, cut out and in place; activation "
             f"{scores[0]:.3g} to {scores[-1]:.3g}; "
-            + alike
+            + class_summary
             + ("; a dead unit, never above 0" if top.dead[unit] else ""),
             layer=layer,
             unit=unit,
@@ -182,14 +183,14 @@ class Examples(Analysis):
             indices=top.indices[unit].tolist(),
             scores=scores,
             class_shares={
-                subject.classes[c]: n / len(labels) for c, n in zip(kinds.tolist(), counts.tolist())
+                subject.classes[c]: n / len(labels) for c, n in zip(classes.tolist(), counts.tolist())
             },
             histogram=histogram(peaks),
         )
 
 
 def histogram(values: Tensor) -> Histogram | None:
-    """Of the finite values of [N]; None where there are none."""
+    """The histogram of the finite values of [N]; None where there are none."""
     finite = values[values.isfinite()]
     if not len(finite):
         return None
@@ -200,23 +201,23 @@ def histogram(values: Tensor) -> Histogram | None:
 
 
 def jaccard(a: set[int], b: set[int]) -> float:
-    """The share of what is in either set that is in both."""
+    """The Jaccard index of two sets, which are not both empty."""
     return len(a & b) / len(a | b)
 
 
-def _take_in(
+def _update(
     network: nn.Module,
     images: Tensor,
     running: Mapping[str, RunningTop],
     indices: Tensor,
-    fresh: Tensor | None,
+    is_new: Tensor | None,
 ) -> None:
     layout = layouts(network, images, list(running))
 
-    def see(layer: str, output: Tensor) -> None:  # at once: an in-place ReLU may write into the output next
-        running[layer].update(layout[layer].maps(output), indices, fresh)
+    def update(layer: str, output: Tensor) -> None:  # at once: an in-place ReLU may overwrite the output
+        running[layer].update(layout[layer].maps(output), indices, is_new)
 
-    with output_hooks(network, list(running), see, stop=True):
+    with output_hooks(network, list(running), update, stop=True):
         network(images)
 
 
@@ -231,31 +232,31 @@ class _Lookup:
         return self.values[torch.searchsorted(self.indices, indices.contiguous())]
 
 
-def _sheet(images: Tensor, boxes: Sequence[Sequence[int]], tile: int) -> Tensor:
-    """Two blocks side by side, three images a row: the boxes cut out, and the images whole with their
-    boxes."""
+def _draw_sheet(images: Tensor, boxes: Sequence[Sequence[int]], tile: int) -> Tensor:
+    """Two blocks side by side, three images a row: the crops to the boxes, and the images with the boxes
+    drawn."""
     size = images.shape[-2:]
     side = max(size) * paint.magnification(size, tile) if max(size) <= 2 * tile else 2 * tile
-    crops, wholes = [], []
+    crops, pictures = [], []
     for image, (top, left, bottom, right) in zip(images, boxes):
-        whole = paint.resize(paint.picture(image), side)
+        picture = paint.resize(paint.picture(image), side)
         if bottom > top and right > left:
             crops.append(paint.fit_square(paint.picture(image[:, top:bottom, left:right]), side))
             scale = side / max(size)
             box = [edge * scale for edge in (top, left, bottom, right)]
-            whole = paint.draw_box(whole, _visible(box, whole.shape[:2]))
-        else:  # the unit sees nothing but padding there
+            picture = paint.draw_box(picture, _min_size(box, picture.shape[:2]))
+        else:  # the position depends on padding only
             crops.append(paint.fit_square(torch.full((1, 1, 3), paint.BACKGROUND, dtype=torch.uint8), side))
-        wholes.append(paint.fit_square(whole, side))
-    blocks = [paint.grid(block, columns=3) for block in (crops, wholes)]
+        pictures.append(paint.fit_square(picture, side))
+    blocks = [paint.grid(block, columns=3) for block in (crops, pictures)]
     return paint.row(blocks, gap=4 * paint.GAP)
 
 
-def _visible(box: Sequence[float], size: Sequence[int], least: int = 9) -> list[int]:
-    """A box in whole pixels of a picture of `size`, widened about its centre where it is too small to see."""
+def _min_size(box: Sequence[float], size: Sequence[int], min_side: int = 9) -> list[int]:
+    """A box in whole pixels of a picture of `size`, widened about its centre to `min_side` pixels."""
     edges = []
     for low, high, limit in zip(box[:2], box[2:], size):
-        length = min(max(least, round(high - low)), limit)
+        length = min(max(min_side, round(high - low)), limit)
         start = max(0, min(round((low + high - length) / 2), limit - length))
         edges.append((start, start + length))
     (top, bottom), (left, right) = edges

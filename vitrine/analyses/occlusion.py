@@ -1,4 +1,4 @@
-"""What a score loses when a part of the image is covered."""
+"""Occlusion: the fall of a score when a part of the image is covered (Zeiler & Fergus 2014)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def occlusion(
     batch_size: int = 64,
 ) -> Tensor:
     """How much the score falls when a square is covered (Zeiler & Fergus 2014), each pixel's mean over the
-    squares that cover it, [N, H, W]; positive where the image speaks for the class.
+    squares that cover it, [N, H, W]; positive where the image is evidence for the class.
 
     Args:
         network: images [N, C, H, W] -> logits [N, K].
@@ -31,7 +31,7 @@ def occlusion(
         of: "logit" or "log_prob".
         patch: side of the square, in pixels.
         stride: from one square to the next, in pixels, at most `patch`; the last one ends at the border.
-        baseline: the pixel value it is covered with.
+        baseline: the pixel value of the square.
         batch_size: images a pass (at least one copy of the batch).
 
     Raises:
@@ -44,7 +44,7 @@ def occlusion(
         1 <= stride <= patch, "stride", stride, f"1 to {patch} pixels (patch): every pixel is to be covered"
     )
     squares = _squares(height, width, patch, stride).to(images.device)
-    fall, times = images.new_zeros(len(images), height, width), images.new_zeros(height, width)
+    fall, counts = images.new_zeros(len(images), height, width), images.new_zeros(height, width)
     with torch.no_grad():
         whole = class_scores(network(images.clone()), targets, of)
         for chunk in copy_batches(len(squares), len(images), batch_size):
@@ -54,12 +54,12 @@ def occlusion(
             fall += torch.einsum(
                 "pn,phw->nhw", whole - scores.unflatten(0, (len(chunk), -1)), square.to(fall)
             )
-            times += square.sum(0)
-    return fall / times
+            counts += square.sum(0)
+    return fall / counts
 
 
 def _squares(height: int, width: int, patch: int, stride: int) -> Tensor:
-    """What each square covers, bool [P, H, W]."""
+    """The masks of the squares, bool [P, H, W]."""
 
     def starts(size: int) -> list[int]:
         return sorted({*range(0, size - patch + 1, stride), size - patch})

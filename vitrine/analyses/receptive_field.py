@@ -141,3 +141,12 @@ def hull(boxes: Tensor) -> Tensor:
     least = boxes[..., :2].masked_fill(empty, torch.iinfo(torch.int64).max).amin(0)
     most = boxes[..., 2:].masked_fill(empty, 0).amax(0)
     return torch.cat([least.masked_fill(empty.all(0), 0), most], -1)
+
+
+def equal_windows(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Windows of one size, int64 [P, 4], that contain the boxes [P, 4] and lie inside the image."""
+    size = (boxes[:, 2:] - boxes[:, :2]).amax(0).clamp(min=1)
+    room = torch.tensor([height, width]) - size
+    middle = (boxes[:, :2] + boxes[:, 2:] - size).div(2, rounding_mode="floor")
+    corner = torch.minimum(middle.clamp(min=0), room)
+    return torch.cat([corner, corner + size], 1)

@@ -1,7 +1,8 @@
-"""Other ways back through a ReLU: guided backpropagation and the deconvnet, on a network left as it is.
+"""Backward rules for ReLUs: guided backpropagation, the deconvnet and redirected ReLUs, without changing the
+network.
 
-A `TorchFunctionMode` sees every call of a torch function in its scope and swaps in another ReLU for each,
-however it is spelled: module, functional, method, in-place, used twice. Module hooks miss some.
+A `TorchFunctionMode` intercepts every call of a torch function in its scope and replaces each ReLU, whether
+module, function or method, in-place or not, called once or twice. Module hooks miss some.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 Rule = Callable[[Tensor, float | None, bool], Tensor]
-"""(input, ceiling or None, in place) -> ReLU of the input, with another way back."""
+"""(input, ceiling or None, in place) -> ReLU of the input, with another backward rule."""
 
 
-def guided(input: Tensor, ceiling: float | None = None, in_place: bool = False) -> Tensor:
-    """ReLU; back passes what is positive, where the input was (and under the ceiling) (Springenberg 2015)."""
-    if in_place and input._is_view():  # of which autograd would not show the ReLU's own node
-        return input.copy_(guided(input, ceiling))
+def guided_relu(input: Tensor, ceiling: float | None = None, in_place: bool = False) -> Tensor:
+    """ReLU whose backward passes positive gradients where the forward is linear (Springenberg 2015)."""
+    if in_place and input._is_view():  # of a view, grad_fn is not the ReLU's own node
+        return input.copy_(guided_relu(input, ceiling))
     if ceiling is None:
         output = input.relu_() if in_place else input.relu()
     else:
@@ -32,13 +33,13 @@ def guided(input: Tensor, ceiling: float | None = None, in_place: bool = False) 
 
 
 def _keep_positive(gradients: tuple[Tensor, ...], _signals: tuple[Tensor, ...]) -> None:
-    gradients[0].relu_()  # the ReLU's own slope is in it already, and nobody else holds it yet
+    gradients[0].relu_()  # in place: nothing else holds it yet
 
 
-def deconvnet(input: Tensor, ceiling: float | None = None, in_place: bool = False) -> Tensor:
-    """ReLU; back passes what is positive, whatever the input was (Zeiler & Fergus 2014)."""
+def deconvnet_relu(input: Tensor, ceiling: float | None = None, in_place: bool = False) -> Tensor:
+    """ReLU whose backward passes positive gradients, whatever the input (Zeiler & Fergus 2014)."""
     if in_place and input._is_view():
-        return input.copy_(deconvnet(input, ceiling))
+        return input.copy_(deconvnet_relu(input, ceiling))
     return _Deconvnet.apply(input, ceiling, in_place)
 
 
@@ -55,7 +56,7 @@ class _Deconvnet(torch.autograd.Function):
         return signal.relu(), None, None
 
 
-def redirected(input: Tensor, ceiling: float | None = None, in_place: bool = False) -> Tensor:
+def redirected_relu(input: Tensor, ceiling: float | None = None, in_place: bool = False) -> Tensor:
     """ReLU; back passes the gradient or, where that is zero for a whole image, all of the incoming signal
     that increases inputs: a way up for dead units (Olah 2017). For gradients of what is to be maximised."""
     output = _Redirected.apply(input, ceiling)
@@ -83,12 +84,12 @@ class NoRule(ValueError):
 class ReluRule(TorchFunctionMode):
     """Within the scope, gradients pass every ReLU and ReLU6 by `rule`; forward values are unchanged.
 
-    The rule goes with the graph: take the gradients inside or outside the scope. A ReLU is relu, relu6,
+    The rule is part of the graph: take the gradients inside or outside the scope. A ReLU is relu, relu6,
     hardtanh with floor 0, threshold at 0, or clamp at 0 (without ceiling, or with 6), as function, method or
-    module. What is scripted (`torch.jit`) or written as `x * (x > 0)` is not seen.
+    module. What is scripted (`torch.jit`) or written as `x * (x > 0)` is not replaced.
 
     Attributes:
-        met: the ReLUs met so far.
+        count: the number of ReLUs called so far.
 
     Raises:
         NoRule: an activation function is called that has no agreed rule (GELU, SiLU, leaky ReLU, ...).
@@ -96,54 +97,54 @@ class ReluRule(TorchFunctionMode):
 
     def __init__(self, rule: Rule):
         super().__init__()
-        self.rule, self.met = rule, 0
+        self.rule, self.count = rule, 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "").strip("_")  # relu_ is in place, F.threshold is named _threshold
-        if name in _SPELLINGS:
-            found = _SPELLINGS[name](*args, **kwargs)
-            if found is not None:
-                self.met += 1
-                input, ceiling, in_place = found
+        if name in _RELUS:
+            relu = _RELUS[name](*args, **kwargs)
+            if relu is not None:
+                self.count += 1
+                input, ceiling, in_place = relu
                 return self.rule(input, ceiling, in_place or func.__name__.endswith("_"))
-        elif name in _NO_RULE:
+        elif name in _UNSUPPORTED:
             raise NoRule(
-                f"guided backprop and deconvnet are for ReLUs, and the network uses {_NO_RULE[name]}: "
+                f"guided backprop and deconvnet are for ReLUs, and the network uses {_UNSUPPORTED[name]}: "
                 "use input_gradient, smooth_grad or integrated_gradients"
             )
         return func(*args, **kwargs)
 
-    def expect_some(self) -> None:
-        """Raise NoRule where no ReLU was met: the result would be the plain gradient under another name."""
-        if not self.met:
+    def require_relus(self) -> None:
+        """Raise NoRule if no ReLU was called: the result would be the plain gradient under another name."""
+        if not self.count:
             raise NoRule(
                 "guided backprop and deconvnet are for ReLUs, and none was met on the way from the images: "
                 "use input_gradient, smooth_grad or integrated_gradients"
             )
 
 
-# Each spelling of a ReLU, with its own signature -> (input, ceiling, in place), or None where it is no ReLU.
-_Found = tuple[Tensor, float | None, bool] | None
+# Each function's arguments -> (input, ceiling, in place), or None where it is no ReLU.
+_Relu = tuple[Tensor, float | None, bool] | None
 
 
-def _relu(input: Tensor, inplace: bool = False) -> _Found:
+def _relu(input: Tensor, inplace: bool = False) -> _Relu:
     return input, None, inplace
 
 
-def _relu6(input: Tensor, inplace: bool = False) -> _Found:
+def _relu6(input: Tensor, inplace: bool = False) -> _Relu:
     return input, 6.0, inplace
 
 
-def _hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> _Found:
+def _hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> _Relu:
     return (input, float(max_val), inplace) if min_val == 0 else None
 
 
-def _threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> _Found:
+def _threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> _Relu:
     return (input, None, inplace) if threshold == 0 and value == 0 else None
 
 
-def _clamp(input: Tensor, min: Any = None, max: Any = None, **_rest: Any) -> _Found:
+def _clamp(input: Tensor, min: Any = None, max: Any = None, **_rest: Any) -> _Relu:
     floor, ceiling = (bound.item() if _is_number(bound) else bound for bound in (min, max))
     if not isinstance(floor, (int, float)) or floor != 0 or _rest.get("out") is not None:
         return None
@@ -156,7 +157,7 @@ def _is_number(bound: Any) -> bool:
     return isinstance(bound, Tensor) and bound.ndim == 0 and bound.device.type == "cpu"
 
 
-_SPELLINGS: dict[str, Callable[..., _Found]] = {
+_RELUS: dict[str, Callable[..., _Relu]] = {
     "relu": _relu,
     "relu6": _relu6,
     "hardtanh": _hardtanh,
@@ -166,7 +167,7 @@ _SPELLINGS: dict[str, Callable[..., _Found]] = {
     "clamp_min": _clamp,
 }
 
-_NO_RULE = {
+_UNSUPPORTED = {
     "gelu": "GELU",
     "silu": "SiLU",
     "hardswish": "Hardswish",

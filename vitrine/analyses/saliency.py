@@ -1,9 +1,9 @@
-"""What in an image speaks for a class, or excites a unit: gradients of several kinds (and occlusion).
+"""Attribution to pixels of a class's score or a unit's activation: gradients of several kinds, and occlusion.
 
-All functions take float images in [0, 1], [N, C, H, W], and leave the network as it is: no hook, gradient or
-mode stays behind. The network is evaluated in eval mode, whatever mode it is in, and in the precision of its
+All functions take float images in [0, 1], [N, C, H, W], and leave the network unchanged: no hook, gradient or
+mode remains. The network is evaluated in eval mode, whatever mode it is in, and in the precision of its
 weights, whatever autocast says. Gradients are of a *sum* over the batch: an image's map does not depend on
-its batch. `targets` are class indices, int64 [N]; `of` says of what the map is: "logit" or "log_prob".
+its batch. `targets` are class indices, int64 [N]; `of` is the score: "logit" or "log_prob".
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from torch import Tensor, nn
 from vitrine.analyses.cam import grad_cam
 from vitrine.analyses.occlusion import occlusion
 from vitrine.analyses.paint import upsample
-from vitrine.analyses.relu_rules import ReluRule, Rule
-from vitrine.analyses.relu_rules import deconvnet as deconvnet_rule
-from vitrine.analyses.relu_rules import guided as guided_rule
+from vitrine.analyses.relu_rules import ReluRule, Rule, deconvnet_relu, guided_relu
 from vitrine.analyses.target_scores import (
     class_scores,
     copy_batches,
@@ -92,7 +90,7 @@ def guided_backprop(
     Raises:
         NoRule (a ValueError): the network has no ReLU, or GELU, SiLU and the like.
     """
-    return _by_rule(guided_rule, network, images, targets, of, layer, unit, position)
+    return _with_relu_rule(guided_relu, network, images, targets, of, layer, unit, position)
 
 
 @in_eager_eval_mode
@@ -113,7 +111,7 @@ def deconvnet(
     Raises:
         NoRule (a ValueError): the network has no ReLU, or GELU, SiLU and the like.
     """
-    return _by_rule(deconvnet_rule, network, images, targets, of, layer, unit, position)
+    return _with_relu_rule(deconvnet_relu, network, images, targets, of, layer, unit, position)
 
 
 @in_eager_eval_mode
@@ -131,9 +129,9 @@ def smooth_grad(
     """The mean input gradient over noisy copies of the image (Smilkov 2017), [N, C, H, W].
 
     Args:
-        n: copies; each has its own noise, the same for all images.
+        n: number of copies; each has its own noise, the same for all images.
         sigma: the noise's standard deviation, in pixel values.
-        seed: the noise is drawn from it.
+        seed: of the noise.
         batch_size: images a pass (at least one copy of the batch).
     """
     expect(n >= 1, "n", n, "at least 1 copy")
@@ -143,7 +141,7 @@ def smooth_grad(
     for copies in copy_batches(n, len(images), batch_size):
         noise = torch.stack([torch.randn(images.shape[1:], generator=generator) for _ in copies]).to(images)
         for gradient in _gradients_of_copies(network, images + sigma * noise[:, None], targets, of):
-            total += gradient  # one by one: the sum does not depend on how many make a pass
+            total += gradient  # one by one: the sum does not depend on the batch size
     return total / n
 
 
@@ -158,25 +156,25 @@ def integrated_gradients(
     steps: int = 50,
     batch_size: int = 64,
 ) -> Tensor:
-    """The image minus the baseline, times the mean gradient on the straight way between them (Sundararajan
+    """The image minus the baseline, times the mean gradient on the straight path between them (Sundararajan
     2017), by Gauss-Legendre quadrature; it sums to score(image) - score(baseline). [N, C, H, W].
 
     Args:
         baseline: a pixel value (mid-grey unless given; 0 is black), or images that broadcast to `images`.
-        steps: points on the way.
+        steps: points of the path.
         batch_size: images a pass (at least one copy of the batch).
     """
     expect(steps >= 1, "steps", steps, "at least 1 point")
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     share = torch.from_numpy((nodes + 1) / 2).to(images)[:, None, None, None, None]
     weight = torch.from_numpy(weights / 2).to(images)[:, None, None, None, None]
-    way = images - baseline
+    difference = images - baseline
     total = torch.zeros_like(images)
     for points in copy_batches(steps, len(images), batch_size):
-        between = images - (1 - share[points]) * way
+        between = images - (1 - share[points]) * difference
         for point, gradient in zip(points, _gradients_of_copies(network, between, targets, of)):
             total += weight[point] * gradient  # one by one, as above
-    return way * total
+    return difference * total
 
 
 @in_eager_eval_mode
@@ -195,7 +193,7 @@ def _gradients_of_copies(network: nn.Module, copies: Tensor, targets: Tensor, of
     return gradients.unflatten(0, copies.shape[:2])
 
 
-def _by_rule(
+def _with_relu_rule(
     rule: Rule,
     network: nn.Module,
     images: Tensor,
@@ -208,9 +206,9 @@ def _by_rule(
     pixels = _leaf(images)
     with ReluRule(rule) as relus:
         score = _score(network, pixels, targets, of, layer, unit, position)
-        if layer is not None and not relus.met:  # below the first ReLU; is there one?
+        if layer is not None and not relus.count:  # below the first ReLU; is there one?
             network(images[:1].clone())
-    relus.expect_some()
+    relus.require_relus()
     return torch.autograd.grad(score, pixels)[0]
 
 
@@ -228,7 +226,7 @@ def _score(
     unit: int | Tensor | None,
     position: tuple[int, int] | Tensor | None,
 ) -> Tensor:
-    """The sum over the images of what is asked for."""
+    """The sum over the images of the class scores or unit activations."""
     pixels = pixels.clone()  # a network may write into its input, which autograd forbids for a leaf
     if layer is None:
         if targets is None or unit is not None or position is not None:

@@ -1,4 +1,4 @@
-"""Style transfer (Gatys 2016): the content of one image in the style of another, as a network sees both."""
+"""Style transfer (Gatys 2016): the content of one image in the style of another."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def transfer(
 ) -> Tensor:
     """Images with the activations of the content and the Gram matrices of the style.
 
-    Each layer's squared difference is divided by the squared size of what it is to equal, so that weights
-    mean the same on every network and layer. The loss is their weighted mean over layers, plus total
+    Each layer's squared difference is divided by the squared norm of its target, so that weights are
+    comparable between networks and layers. The loss is their weighted mean over layers, plus total
     variation.
 
     Args:
-        network: takes images in [0, 1]. It is looked at in eval mode and left as it was.
+        network: takes images in [0, 1]; used in eval mode and left unchanged.
         content: [N, C, H, W] in [0, 1].
         style: [1 or N, C, h, w] in [0, 1], of any size that the network takes.
         content_layers: dotted names, whose activations are kept.
@@ -78,68 +78,74 @@ def transfer(
     layers = list(dict.fromkeys([*content_layers, *style_layers]))
     results = []
     with torch.no_grad():
-        seen = [activations(network, image[None], layers) for image in content]
+        content_maps = [activations(network, image[None], layers) for image in content]
         grams = [
             {name: gram(activations(network, s[None], layers)[name]) for name in style_layers} for s in style
         ]
     grams = grams * len(content) if len(grams) == 1 else grams
-    looks = len(content) * (steps * 5 // 4 if optimizer == "lbfgs" else steps)  # L-BFGS: at most
-    ticks = iter(progress(range(looks), "style", looks))
+    evaluations = len(content) * (steps * 5 // 4 if optimizer == "lbfgs" else steps)  # L-BFGS: at most
+    ticks = iter(progress(range(evaluations), "style", evaluations))
     for i in range(len(content)):
         image = content[i : i + 1]
         if start == "noise":
-            dice = torch.Generator().manual_seed(seed)
-            image = (0.5 + 0.1 * torch.randn(image.shape, generator=dice)).to(image)
+            generator = torch.Generator().manual_seed(seed)
+            image = (0.5 + 0.1 * torch.randn(image.shape, generator=generator)).to(image)
 
         def loss(
-            pictures: Tensor, kept: dict[str, Tensor] = seen[i], wanted: dict[str, Tensor] = grams[i]
+            pictures: Tensor,
+            target_maps: dict[str, Tensor] = content_maps[i],
+            target_grams: dict[str, Tensor] = grams[i],
         ) -> Tensor:
             next(ticks, None)
             maps = activations(network, pictures, layers)
-            total = variation_weight * variation(pictures)
+            total = variation_weight * total_variation(pictures)
             for name in content_layers:
-                total = total + content_weight / len(content_layers) * _relative(maps[name], kept[name])
+                total = total + content_weight / len(content_layers) * _relative_error(
+                    maps[name], target_maps[name]
+                )
             for name in style_layers:
-                total = total + style_weight / len(style_layers) * _relative(gram(maps[name]), wanted[name])
+                total = total + style_weight / len(style_layers) * _relative_error(
+                    gram(maps[name]), target_grams[name]
+                )
             return total
 
-        results.append(_minimised(loss, image, optimizer, steps, lr))
+        results.append(_minimise(loss, image, optimizer, steps, lr))
     return torch.cat(results)
 
 
 def gram(maps: Tensor) -> Tensor:
-    """The Gram matrices [B, C, C] of maps [B, C, h, w], the mean over positions: which channels go
-    together."""
+    """The Gram matrices [B, C, C] of maps [B, C, h, w], averaged over positions: correlations of
+    channels."""
     flat = maps.flatten(2)
     return flat @ flat.transpose(1, 2) / flat.shape[2]
 
 
-def variation(images: Tensor) -> Tensor:
+def total_variation(images: Tensor) -> Tensor:
     """The mean squared difference of neighbouring pixels."""
     down = images.diff(dim=2).square().mean()
     return down + images.diff(dim=3).square().mean()
 
 
-def _relative(values: Tensor, wanted: Tensor) -> Tensor:
-    return F.mse_loss(values, wanted, reduction="sum") / wanted.square().sum().clamp_min(1e-30)
+def _relative_error(values: Tensor, target: Tensor) -> Tensor:
+    return F.mse_loss(values, target, reduction="sum") / target.square().sum().clamp_min(1e-30)
 
 
-def _minimised(
+def _minimise(
     loss: Callable[[Tensor], Tensor], image: Tensor, optimizer: str, steps: int, lr: float | None
 ) -> Tensor:
-    """The image [1, C, H, W] that lowers the loss, in (0, 1) by a sigmoid."""
-    free = torch.logit(image, eps=0.01).detach().requires_grad_(True)
+    """The image [1, C, H, W] of least loss, parameterized by a sigmoid, from the image given."""
+    logits = torch.logit(image, eps=0.01).detach().requires_grad_(True)
 
     def closure() -> Tensor:
-        value = loss(torch.sigmoid(free))
-        (free.grad,) = torch.autograd.grad(
-            value, free
-        )  # not backward(): the parameters' are none of our business
+        value = loss(torch.sigmoid(logits))
+        (logits.grad,) = torch.autograd.grad(
+            value, logits
+        )  # not backward(), which would fill the parameters' .grad
         return value.detach()
 
     if optimizer == "lbfgs":
         torch.optim.LBFGS(
-            [free],
+            [logits],
             lr or 1.0,
             max_iter=steps,
             tolerance_grad=0,
@@ -147,10 +153,10 @@ def _minimised(
             line_search_fn="strong_wolfe",
         ).step(closure)
     else:
-        adam = torch.optim.Adam([free], lr or 0.05)
+        adam = torch.optim.Adam([logits], lr or 0.05)
         for _ in range(steps):
             adam.step(closure)
-    return torch.sigmoid(free.detach())
+    return torch.sigmoid(logits.detach())
 
 
 @dataclass(frozen=True)
@@ -177,9 +183,9 @@ class Style(Analysis):
 
     def __call__(self, subject: Subject) -> Iterator[Figure]:
         images = subject.probes.images
-        wrong = [i for i in (*self.contents, self.style) if not 0 <= i < len(images)]
-        if wrong:
-            raise ValueError(f"probe {wrong[0]} is asked for, and there are {len(images)}, from 0")
+        invalid = [i for i in (*self.contents, self.style) if not 0 <= i < len(images)]
+        if invalid:
+            raise ValueError(f"probe {invalid[0]} is asked for, and there are {len(images)}, from 0")
         shallow = subject.layers[:-1] or subject.layers
         content, style = images[self.contents], images[self.style][None]
         results = transfer(

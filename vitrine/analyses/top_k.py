@@ -1,8 +1,8 @@
-"""The k images that excite each unit most, kept while a data set streams by.
+"""The k images that excite each unit most, from a stream of batches.
 
-A value and its image are one int64 key: the value's bits, put in order, above the image's index, counted
-down. So `topk` on keys is exact, breaks ties by the lower index, and gives the same answer in whatever order
-images come.
+A value and its image are one int64 key: the value's bits in sortable order, above the complement of the
+image's index. So `topk` on keys is exact, breaks ties by the lower index, and does not depend on the order of
+the images.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-NONE = torch.iinfo(torch.int64).min  # the key of no image: below that of -inf
+EMPTY_KEY = torch.iinfo(torch.int64).min  # of no image: below the key of -inf
 _LOW = 0xFFFFFFFF
 
 
@@ -25,9 +25,9 @@ class TopExamples:
         values: float32 [units, k], descending.
         indices: int64 [units, k], into the data set; the lower one first where values are equal.
         positions: int64 [units, k, 2], row and column of the activation in the layer's map.
-        labels: int64 [units, k], of the images; None where they are not known.
-        peaks: float32 [units asked for, images], their largest activations on every image; None unless asked
-            for.
+        labels: int64 [units, k], of the images; None where unknown.
+        peaks: float32 [requested units, images], their largest activations on every image; None unless
+            requested.
     """
 
     values: Tensor
@@ -43,10 +43,10 @@ class TopExamples:
 
     @property
     def class_entropy(self) -> Tensor:
-        """Entropy of the classes of each unit's images, in bits: float32 [units]; 0 where they are all of
-        one."""
+        """Entropy of the classes of each unit's images, in bits: float32 [units]; 0 where all are of one
+        class."""
         if self.labels is None:
-            raise ValueError("labels are not known: the loader that the examples came from gave none")
+            raise ValueError("labels are unknown: the loader of these examples gave none")
         share = (self.labels[:, :, None] == self.labels[:, None, :]).float().mean(2)  # of each image's class
         return -share.log2().mean(1) + 0.0
 
@@ -56,106 +56,109 @@ class RunningTop:
 
     Args:
         k: images a unit.
-        dense: work on every unit's list for every batch. On a GPU, finding out which lists change means
-            waiting for it, and costs more than it spares; on a CPU it spares most of the work.
-        spread: units of which the largest activation on every image is kept, too.
+        dense: update every unit's list for every batch. On a GPU, finding the lists that change needs a
+            synchronization that costs more than it saves; on a CPU it saves most of the work.
+        peaks_of: units whose largest activation on every image is kept, too.
     """
 
-    def __init__(self, k: int, dense: bool, spread: Sequence[int] = ()):
-        self.k, self.dense, self.spread = k, dense, torch.tensor(list(spread), dtype=torch.int64)
-        self.peaks: list[Tensor] = []  # [B, spread] of each batch
+    def __init__(self, k: int, dense: bool, peaks_of: Sequence[int] = ()):
+        self.k, self.dense = k, dense
+        self.peaks_of = torch.tensor(list(peaks_of), dtype=torch.int64)
+        self.peaks: list[Tensor] = []  # [B, len(peaks_of)] of each batch
         self.keys: Tensor | None = None  # [units, k] descending
-        self.places: Tensor | None = None  # [units, k], row * 2^16 + column
+        self.positions: Tensor | None = None  # [units, k], row * 2^16 + column
 
-    def update(self, maps: Tensor, indices: Tensor, fresh: Tensor | None = None) -> None:
-        """Take in maps [B, units, h, w] of the images at indices [B].
+    def update(self, maps: Tensor, indices: Tensor, is_new: Tensor | None = None) -> None:
+        """Update the lists with maps [B, units, h, w] of the images at indices [B].
 
-        Without `fresh` the indices are higher than any before; with it they are in any order, and images that
-        are not fresh (bool [B]) are passed over.
+        Without `is_new` (bool [B]) the indices are higher than any before; with it they are in any order, and
+        images that are not new are skipped.
         """
         best = maps.amax((2, 3))
-        if len(self.spread):
-            self.spread = self.spread.to(maps.device)
-            self.peaks.append((best if fresh is None else best[fresh])[:, self.spread].float())
+        if len(self.peaks_of):
+            self.peaks_of = self.peaks_of.to(maps.device)
+            self.peaks.append((best if is_new is None else best[is_new])[:, self.peaks_of].float())
         if self.keys is None:
-            self.keys = torch.full((best.shape[1], self.k), NONE, device=maps.device)
-            self.places = torch.zeros_like(self.keys)
-        units = self._open_to(best, fresh is None)
+            self.keys = torch.full((best.shape[1], self.k), EMPTY_KEY, device=maps.device)
+            self.positions = torch.zeros_like(self.keys)
+        units = self._units_to_update(best, is_new is None)
         if not len(units):
             return
-        keys = keys_of(best[:, units], indices[:, None])
-        if fresh is not None:
-            keys = keys.masked_fill(~fresh[:, None], NONE)
-        self.keys[units], chosen = torch.cat([self.keys[units], keys.T], 1).topk(self.k, 1)
-        places = self.places[units].gather(1, chosen.clamp(max=self.k - 1))
-        entered, images = chosen >= self.k, (chosen - self.k).clamp(min=0)
+        keys = encode_keys(best[:, units], indices[:, None])
+        if is_new is not None:
+            keys = keys.masked_fill(~is_new[:, None], EMPTY_KEY)
+        self.keys[units], selected = torch.cat([self.keys[units], keys.T], 1).topk(self.k, 1)
+        positions = self.positions[units].gather(1, selected.clamp(max=self.k - 1))
+        is_inserted, images = selected >= self.k, (selected - self.k).clamp(min=0)
         if self.dense:
-            places = torch.where(entered, _places(maps[images, units[:, None]]), places)
-        else:  # only what enters a list is searched for its position
-            rows, slots = entered.nonzero(as_tuple=True)
-            places[rows, slots] = _places(maps[images[rows, slots], units[rows]])
-        self.places[units] = places
+            positions = torch.where(is_inserted, _peak_positions(maps[images, units[:, None]]), positions)
+        else:  # find the positions of inserted images only
+            rows, slots = is_inserted.nonzero(as_tuple=True)
+            positions[rows, slots] = _peak_positions(maps[images[rows, slots], units[rows]])
+        self.positions[units] = positions
 
-    def _open_to(self, best: Tensor, in_order: bool) -> Tensor:
-        """The units whose lists may change by values [B, units]: few, once many images have come by."""
+    def _units_to_update(self, best: Tensor, in_order: bool) -> Tensor:
+        """The units whose lists may change by values [B, units]: few, after many images."""
         if self.dense:
             return torch.arange(best.shape[1], device=best.device)
-        last, _ = read_keys(self.keys[:, -1])  # NaN, and so not above anything, where a list is not full
+        last, _ = decode_keys(self.keys[:, -1])  # NaN, and so not above anything, where a list is not full
         below = best <= last if in_order else best < last  # an equal value counts if its index may be lower
         return (~below).any(0).nonzero().squeeze(1)
 
     def result(self) -> TopExamples:
-        """What has been found, on the CPU; fewer than k columns where fewer images have come by."""
-        count = int((self.keys > NONE).sum(1).min())
-        keys, places = self.keys[:, :count].cpu(), self.places[:, :count].cpu()
-        peaks = torch.cat(self.peaks).T.contiguous().cpu() if len(self.spread) else None
+        """The lists so far, on the CPU; fewer than k columns after fewer than k images."""
+        count = int((self.keys > EMPTY_KEY).sum(1).min())
+        keys, positions = self.keys[:, :count].cpu(), self.positions[:, :count].cpu()
+        peaks = torch.cat(self.peaks).T.contiguous().cpu() if len(self.peaks_of) else None
         return TopExamples(
-            *read_keys(keys), torch.stack([places >> 16, places & 0xFFFF], 2), labels=None, peaks=peaks
+            *decode_keys(keys),
+            torch.stack([positions >> 16, positions & 0xFFFF], 2),
+            labels=None,
+            peaks=peaks,
         )
 
 
-def _places(maps: Tensor) -> Tensor:
-    """Where each of maps [..., h, w] is largest, the first place of several: row * 2^16 + column."""
+def _peak_positions(maps: Tensor) -> Tensor:
+    """The position of the maximum of maps [..., h, w], the first of several: row * 2^16 + column."""
     first, width = maps.flatten(-2).argmax(-1), maps.shape[-1]
     return (first // width << 16) + first % width
 
 
 def merge(parts: Sequence[TopExamples], k: int = 9) -> TopExamples:
-    """One top k from those of several shares of a data set (of ranks, say); an image in several counts
-    once, but for `peaks`, which are strung together."""
+    """The top k of a data set from those of its parts (of ranks, say); an image in several parts counts once,
+    except in `peaks`, which are concatenated."""
     values, indices, positions = (
         torch.cat([getattr(p, n) for p in parts], 1) for n in ("values", "indices", "positions")
     )
-    keys, order = keys_of(values, indices).sort(1, descending=True)
+    keys, order = encode_keys(values, indices).sort(1, descending=True)
     indices = indices.gather(1, order)
-    again = (indices[:, :, None] == indices[:, None, :]).tril(-1).any(2)  # the same image, better before
-    keys, best = keys.masked_fill(again, NONE).topk(min(k, keys.shape[1]), 1)
-    best = order.gather(1, best[:, : int((keys > NONE).sum(1).min())])
-    known = all(p.labels is not None for p in parts)
-    spread = all(p.peaks is not None for p in parts)
+    repeated = (indices[:, :, None] == indices[:, None, :]).tril(-1).any(2)  # the same image again
+    keys, best = keys.masked_fill(repeated, EMPTY_KEY).topk(min(k, keys.shape[1]), 1)
+    best = order.gather(1, best[:, : int((keys > EMPTY_KEY).sum(1).min())])
+    labelled = all(p.labels is not None for p in parts)
+    with_peaks = all(p.peaks is not None for p in parts)
     return TopExamples(
         values.gather(1, best),
         torch.cat([p.indices for p in parts], 1).gather(1, best),
         positions.gather(1, best[:, :, None].expand(-1, -1, 2)),
-        torch.cat([p.labels for p in parts], 1).gather(1, best) if known else None,
-        torch.cat([p.peaks for p in parts], 1) if spread else None,
+        torch.cat([p.labels for p in parts], 1).gather(1, best) if labelled else None,
+        torch.cat([p.peaks for p in parts], 1) if with_peaks else None,
     )
 
 
-def keys_of(values: Tensor, indices: Tensor) -> Tensor:
+def encode_keys(values: Tensor, indices: Tensor) -> Tensor:
     """Values (NaN counts as -inf, -0 as 0) and indices (below 2^32) as int64 keys that sort by value,
     then index."""
     values = values.float().nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf) + 0.0
     bits = values.view(torch.int32).long()
-    return (_ordered(bits) << 32) | (_LOW - indices)
+    return (_sortable(bits) << 32) | (_LOW - indices)
 
 
-def read_keys(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """The values (float32) and indices that keys were made of."""
-    return _ordered(keys >> 32).int().view(torch.float32), _LOW - (keys & _LOW)
+def decode_keys(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """The values (float32) and indices of keys."""
+    return _sortable(keys >> 32).int().view(torch.float32), _LOW - (keys & _LOW)
 
 
-def _ordered(bits: Tensor) -> Tensor:
-    """A float's 32 bits as a number that grows with it, and back: negative floats count their bits
-    downwards."""
+def _sortable(bits: Tensor) -> Tensor:
+    """A float's 32 bits as an integer of the same order, and back."""
     return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)

@@ -16,23 +16,20 @@ from vitrine.core.settings import setting
 
 
 def first_layer(network: nn.Module) -> Tensor:
-    """The weights of the layer that sees the pixels: [units, C, h, w].
+    """The weights of the layer that takes the pixels: [units, C, h, w].
 
     Of a convolution (a vision transformer's patch embedding is one) the filters; of a dense layer the rows,
-    each folded back into an image. In a network of a single dense layer they are what each class looks for.
+    each folded back into an image. In a linear classifier they are the classes' templates.
 
     Raises:
         ValueError: the network has neither, or its dense layer's inputs are no image.
     """
-    return _first(network)[2]
+    return _find_first_layer(network)[2]
 
 
 @dataclass(frozen=True)
 class Weights(Analysis):
-    """The first layer's filters, each alone and all on one sheet.
-
-    The order on the sheet is the layer's own, so that a filter keeps its place from checkpoint to checkpoint.
-    """
+    """The first layer's filters, each alone and all in one picture, in the layer's own order."""
 
     sharded: ClassVar[bool] = True  # every rank computes all: gathering shards costs more
     traits: ClassVar[Traits] = Traits(
@@ -46,37 +43,37 @@ class Weights(Analysis):
     side: int = setting(64, "least side of a filter's picture, in pixels", least=1)
 
     def __call__(self, subject: Subject) -> Iterator[Figure]:
-        layer, module, weights = _first(subject.network)
+        layer, module, weights = _find_first_layer(subject.network)
         weights = weights.detach().float().cpu()
         scale = weights.abs().max().item()
-        images, colours = _visible(weights)
+        images, note = _displayable(weights)
         pictures = [paint.signed_picture(image, scale) for image in images]
-        of_classes = isinstance(module, nn.Linear) and len(weights) == len(subject.classes)
+        is_classifier = isinstance(module, nn.Linear) and len(weights) == len(subject.classes)
         kind = "weight row" if isinstance(module, nn.Linear) else "filter"
-        legend = f"mid-grey is 0, full brightness {scale:.3g} in the whole layer{colours}"
+        legend = f"mid-grey is 0, full brightness {scale:.3g} in the whole layer{note}"
         height, width = images.shape[-2:]
         yield Figure(
             key=f"{layer}/all",
-            image=_sheet(pictures, self.side),
+            image=_draw_sheet(pictures, self.side),
             caption=f"{layer}: all {len(images)} {kind}s, {height} x {width}; {legend}",
             layer=layer,
             values={"scale": scale},
         )
-        shown = min(self.most, len(pictures))
-        for unit in (i * len(pictures) // shown for i in range(shown)):
-            name = subject.classes[unit] if of_classes else f"unit-{unit:03d}"
+        count = min(self.most, len(pictures))
+        for unit in (i * len(pictures) // count for i in range(count)):
+            name = subject.classes[unit] if is_classifier else f"unit-{unit:03d}"
             yield Figure(
                 key=f"{layer}/{name}",
                 image=paint.magnify(pictures[unit], self.side),
-                caption=f"{layer}, {name if of_classes else f'{kind} {unit}'}; {legend}",
+                caption=f"{layer}, {name if is_classifier else f'{kind} {unit}'}; {legend}",
                 layer=layer,
                 unit=unit,
-                label=unit if of_classes else None,
+                label=unit if is_classifier else None,
                 values={"scale": scale, "largest": weights[unit].abs().max().item()},
             )
 
 
-def _first(network: nn.Module) -> tuple[str, nn.Module, Tensor]:
+def _find_first_layer(network: nn.Module) -> tuple[str, nn.Module, Tensor]:
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
             return name, module, module.weight
@@ -88,7 +85,7 @@ def _first(network: nn.Module) -> tuple[str, nn.Module, Tensor]:
 
 
 def _image_shape(network: nn.Module, inputs: int) -> Sequence[int]:
-    """[C, H, W] of the images that a dense layer sees: as the network says, or square in 3 colours or 1."""
+    """[C, H, W] of a dense layer's images: the network's `image_shape`, or square with 3 channels or 1."""
     shape = getattr(network, "image_shape", None)
     if shape is not None and math.prod(shape) == inputs:
         return tuple(shape)
@@ -99,16 +96,16 @@ def _image_shape(network: nn.Module, inputs: int) -> Sequence[int]:
     raise ValueError(f"a first dense layer of {inputs} inputs sees no square image of 1 or 3 channels")
 
 
-def _visible(weights: Tensor) -> tuple[Tensor, str]:
-    """Weights [units, C, h, w] in 1 or 3 channels, and what to say about it."""
+def _displayable(weights: Tensor) -> tuple[Tensor, str]:
+    """Weights [units, C, h, w] with 1 or 3 channels, and a note for the caption."""
     channels = weights.shape[1]
     if channels in (1, 3):
         return weights, ""
     return weights.mean(1, keepdim=True), f"; the mean over its {channels} input channels"
 
 
-def _sheet(pictures: Sequence[Tensor], side: int) -> Tensor:
-    """All pictures, a little wider than high, enlarged by whole pixels while the sheet stays readable."""
+def _draw_sheet(pictures: Sequence[Tensor], side: int) -> Tensor:
+    """All pictures in a grid a little wider than high, enlarged by whole pixels."""
     columns = math.ceil(math.sqrt(len(pictures) * 4 / 3))
-    least = min(side, max(1, 1200 // columns))  # of hundreds of filters, each need not be large
-    return paint.grid([paint.magnify(picture, least) for picture in pictures], columns)
+    min_side = min(side, max(1, 1200 // columns))  # hundreds of filters are shown smaller
+    return paint.grid([paint.magnify(picture, min_side) for picture in pictures], columns)

@@ -1,4 +1,4 @@
-"""Where a network looks for a class: class activation maps (Zhou 2016), Grad-CAM (Selvaraju 2017) and kin."""
+"""Class activation maps (Zhou 2016), Grad-CAM (Selvaraju 2017) and variants."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def cam(network: nn.Module, images: Tensor, targets: Tensor | int | None = None)
     head = pooled_head(network, images)
     if targets is None:
         return torch.einsum("kc,nchw->nkhw", head.weight, head.maps)
-    weight = head.weight[_checked(targets, head.logits)]
+    weight = head.weight[_expect_targets(targets, head.logits)]
     return torch.einsum("nc,nchw->nhw", weight, head.maps)
 
 
@@ -50,7 +50,7 @@ def grad_cam(network: nn.Module, images: Tensor, targets: Tensor | int, layer: s
     Args:
         images: [N, C, H, W] in [0, 1].
         targets: class indices [N], or one for all images.
-        layer: dotted name; maps, channels-last maps and token grids will do.
+        layer: dotted name; of a layer with maps, channels-last maps or a token grid.
 
     Returns:
         [N, h, w], not rescaled.
@@ -69,13 +69,13 @@ def grad_cam_pp(network: nn.Module, images: Tensor, targets: Tensor | int, layer
     Arguments and result are those of `grad_cam`.
     """
     maps, g, _ = class_gradients(network, images, targets, layer)
-    below = 2 * g**2 + maps.sum((2, 3), keepdim=True) * g**3
-    share = torch.where(below != 0, g**2 / below, 0)
-    return torch.einsum("nchw,nc->nhw", maps, (share * g.relu()).sum((2, 3))).relu()
+    denominator = 2 * g**2 + maps.sum((2, 3), keepdim=True) * g**3
+    alpha = torch.where(denominator != 0, g**2 / denominator, 0)
+    return torch.einsum("nchw,nc->nhw", maps, (alpha * g.relu()).sum((2, 3))).relu()
 
 
 def hires_cam(network: nn.Module, images: Tensor, targets: Tensor | int, layer: str) -> Tensor:
-    """HiRes-CAM: ReLU(sum_k of gradient x activation), place by place (Draelos & Carin 2020).
+    """HiRes-CAM: ReLU(sum_k of gradient x activation), elementwise (Draelos & Carin 2020).
 
     Arguments and result are those of `grad_cam`.
     """
@@ -84,7 +84,7 @@ def hires_cam(network: nn.Module, images: Tensor, targets: Tensor | int, layer: 
 
 
 def layer_cam(network: nn.Module, images: Tensor, targets: Tensor | int, layer: str) -> Tensor:
-    """Layer-CAM: ReLU(sum_k of positive gradient x activation), place by place (Jiang 2021).
+    """Layer-CAM: ReLU(sum_k of positive gradient x activation), elementwise (Jiang 2021).
 
     Arguments and result are those of `grad_cam`.
     """
@@ -103,16 +103,16 @@ def class_gradients(
     layout = layouts(network, images, [layer])[layer]
     leaf: Tensor
 
-    def cut(_layer: str, output: Tensor) -> Tensor:
+    def replace_by_leaf(_layer: str, output: Tensor) -> Tensor:
         nonlocal leaf
         leaf = output.detach().requires_grad_()
         torch.set_grad_enabled(True)  # until the no_grad around the forward pass ends
         return leaf.clone()  # an in-place ReLU that follows must not write into the leaf
 
     with torch.no_grad():
-        with output_hooks(network, [layer], cut):
+        with output_hooks(network, [layer], replace_by_leaf):
             logits = network(images.detach())
-        targets = _checked(targets, logits)
+        targets = _expect_targets(targets, logits)
         gradient = None
         if logits.requires_grad:
             score = logits.gather(1, targets[:, None]).sum()
@@ -123,7 +123,7 @@ def class_gradients(
 
 
 class NoSpatialLayer(ValueError):
-    """A network whose logits depend on no layer that has maps larger than 1 x 1: it looks nowhere."""
+    """The network's logits depend on no layer with maps larger than 1 x 1."""
 
 
 @in_eager_eval_mode
@@ -171,7 +171,7 @@ def _feeds_logits(network: nn.Module, images: Tensor, layer: str) -> bool:
     return not torch.equal(logits(0), logits(1))
 
 
-def _checked(targets: Tensor | int, logits: Tensor) -> Tensor:
+def _expect_targets(targets: Tensor | int, logits: Tensor) -> Tensor:
     """Targets as int64 [N] on the logits' device."""
     n, classes = logits.shape
     targets = torch.as_tensor(targets, device=logits.device)

@@ -1,4 +1,4 @@
-"""Which layers and units to look at, found without knowing the architecture."""
+"""The choice of layers and units to analyse, for any architecture."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from vitrine.core.network_scopes import in_eager_eval_mode
 
 @dataclass(eq=False)
 class _Call:
-    """A module's first turn in a forward pass."""
+    """A module's first call in a forward pass."""
 
     name: str
     module: nn.Module
     parent: _Call | None
-    size: tuple[int, int] | None = None  # of the map it gives; None for anything else
-    tokens: bool = False  # whether that is a token grid
+    size: tuple[int, int] | None = None  # of its output map; None for other outputs
+    tokens: bool = False  # whether the output is a token grid
     inside: list[_Call] = field(default_factory=list)  # called by it, in order of completion
 
     @property
-    def mixed(self) -> bool:
-        """Whether it is a chain through several resolutions, passed through and not looked at."""
+    def is_multi_resolution(self) -> bool:
+        """Whether it is a sequence of several resolutions, and so not a layer of one."""
         return isinstance(self.module, nn.Sequential) and len({c.size for c in self.inside if c.size}) > 1
 
     def callers(self, trunk: _Call) -> list[_Call]:
-        """What stands between it and the trunk."""
+        """The calls between it and the trunk."""
         callers, call = [], self.parent
         while call is not trunk:
             callers.append(call)
@@ -45,8 +45,8 @@ def auto_layers(network: nn.Module, images: Tensor) -> list[str]:
 
     Stages and blocks are preferred to what they are made of ("layer3", not "layer3.1.relu") and to a layer
     that prepares the next resolution (a norm, an expansion inside the next block). 1 x 1 maps, adaptive pools
-    and the head are no layers to look at. Token grids count as [B, C, h, w] maps; of a transformer's encoder,
-    all of one resolution, the last block is taken. A network without maps is looked at in its last layer.
+    and the head are left out. Token grids count as [B, C, h, w] maps; of a transformer's encoder,
+    all of one resolution, the last block is taken. A network without maps gets its last layer.
 
     Args:
         images: [B, C, H, W], a probe; one image is enough.
@@ -57,7 +57,7 @@ def auto_layers(network: nn.Module, images: Tensor) -> list[str]:
     for order, call in enumerate(calls):
         if (
             call.size is None
-            or call.mixed
+            or call.is_multi_resolution
             or isinstance(call.module, _AdaptiveAvgPoolNd | _AdaptiveMaxPoolNd)
         ):
             continue
@@ -77,7 +77,7 @@ def auto_layers(network: nn.Module, images: Tensor) -> list[str]:
 def choose_units(
     network: nn.Module, images: Tensor, layers: str | Sequence[str] = "auto", units: int | Sequence[int] = 8
 ) -> dict[str, tuple[int, ...]]:
-    """The layers to look at, shallow to deep, each with the channels to show.
+    """The layers to analyse, shallow to deep, each with the channels to show.
 
     Args:
         images: [B, C, H, W], a probe; one image is enough.
@@ -85,7 +85,7 @@ def choose_units(
         units: how many evenly spaced channels a layer, or which.
 
     Raises:
-        UnknownName: there is no such layer; says the nearest right ones.
+        UnknownName: there is no such layer; with the nearest names.
         ValueError: a layer takes no part in the forward pass or gives no maps, or has no such unit.
     """
     if isinstance(layers, str):
@@ -94,33 +94,33 @@ def choose_units(
     if isinstance(units, int) and units < 1:
         raise ValueError(f"units is {units}, expected at least 1 a layer, or a list of channels")
     layout = layouts(network, images, layers)
-    widths: dict[str, int] = {}  # in the order in which the layers are reached
+    widths: dict[str, int] = {}  # in the order of the forward pass
 
-    def see(layer: str, output: Tensor) -> None:
+    def record_width(layer: str, output: Tensor) -> None:
         widths[layer] = layout[layer].maps(output).shape[1]
 
-    with torch.no_grad(), output_hooks(network, layers, see, stop=True):
+    with torch.no_grad(), output_hooks(network, layers, record_width, stop=True):
         network(images[:1].clone())
     chosen = {}
     for layer, channels in widths.items():
         if isinstance(units, int):
-            shown = min(units, channels)
-            chosen[layer] = tuple(i * channels // shown for i in range(shown))
+            count = min(units, channels)
+            chosen[layer] = tuple(i * channels // count for i in range(count))
         else:
-            wrong = [u for u in units if not 0 <= u < channels]
-            if wrong:
+            invalid = [u for u in units if not 0 <= u < channels]
+            if invalid:
                 raise ValueError(
-                    f"unit {wrong[0]} is asked for, but layer {layer!r} has channels 0 to {channels - 1}"
+                    f"unit {invalid[0]} is asked for, but layer {layer!r} has channels 0 to {channels - 1}"
                 )
             chosen[layer] = tuple(dict.fromkeys(int(u) for u in units))
     return chosen
 
 
 def _calls(network: nn.Module, images: Tensor) -> _Call:
-    """What a forward pass calls, as a tree; a module that is called again is not noted twice."""
+    """The calls of a forward pass as a tree, each module's first call only."""
     root = _Call("", network, None)
-    stack, noted = [root], {network}
-    learned = False  # whether a layer with parameters has run: before it, all is normalisation
+    stack, recorded = [root], {network}
+    past_normalisation = False  # whether a layer with parameters has run
 
     def enter(name: str):
         def on_enter(module: nn.Module, _inputs: object) -> None:
@@ -129,14 +129,14 @@ def _calls(network: nn.Module, images: Tensor) -> _Call:
         return on_enter
 
     def leave(module: nn.Module, _inputs: object, output: object) -> None:
-        nonlocal learned
+        nonlocal past_normalisation
         call = stack.pop()
-        learned = learned or any(True for _ in module.parameters(recurse=False))
-        if module in noted:
+        past_normalisation = past_normalisation or any(True for _ in module.parameters(recurse=False))
+        if module in recorded:
             return
-        noted.add(module)
+        recorded.add(module)
         call.parent.inside.append(call)
-        if learned and isinstance(output, Tensor) and output.ndim in (3, 4):
+        if past_normalisation and isinstance(output, Tensor) and output.ndim in (3, 4):
             layout = layout_of(network, module, images, output)
             if layout is not None:
                 height, width = layout.maps(output).shape[-2:]
@@ -156,7 +156,7 @@ def _calls(network: nn.Module, images: Tensor) -> _Call:
 
 
 def _trunk(root: _Call) -> tuple[_Call, list[_Call]]:
-    """What calls the stages, and all calls inside it in order of completion, the head's left out."""
+    """The call that contains the stages, and all calls inside it in order of completion but the head's."""
     while True:
         branches = [call for call in root.inside if _any_map(call)]
         if len(branches) != 1 or not branches[0].inside:
@@ -175,7 +175,7 @@ def _any_map(call: _Call) -> bool:
 
 
 def _last_block(call: _Call) -> _Call:
-    """Of a transformer's encoder, the last of its stack of like blocks; any other module itself."""
+    """The last of the blocks of a transformer's encoder; any other module itself."""
     for stack in [call, *call.inside] if call.tokens else []:
         like = isinstance(stack.module, nn.Sequential) and len({type(c.module) for c in stack.inside}) == 1
         if like and stack.inside[-1].tokens:

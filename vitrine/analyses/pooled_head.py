@@ -1,5 +1,4 @@
-"""Networks that end in global average pooling and one linear layer: what class activation maps are made
-of."""
+"""Networks that end in global average pooling and one linear layer, as class activation maps need them."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from vitrine.core.network_scopes import in_eager_eval_mode
 
 
 class NoPooledHead(ValueError):
-    """A network that class activation maps cannot be made of; says why."""
+    """The network does not end in global average pooling and one linear layer; says why."""
 
     def __init__(self, reason: str):
         super().__init__(
@@ -29,7 +28,7 @@ class PooledHead:
     """logits = mean over space of `maps` @ weight.T + bias.
 
     Attributes:
-        maps: [N, C, h, w], what is averaged, on the images given.
+        maps: [N, C, h, w], the maps that are averaged.
         weight: [K, C].
         logits: [N, K].
     """
@@ -44,35 +43,34 @@ def pooled_head(network: nn.Module, images: Tensor) -> PooledHead:
     """The head of a network that ends in global average pooling and a linear (or 1 x 1 convolutional)
     layer.
 
-    Found by watching one forward pass, so that it does not matter whether the pooling is a module, a
-    function or a plain mean, nor which of the two comes first; and checked against the logits on these very
-    images.
+    Found by observing one forward pass, whether the pooling is a module, a function or a mean, before or
+    after the linear layer; and checked against the logits on these images.
 
     Raises:
-        NoPooledHead: the logits are no such function of any maps; says why.
+        NoPooledHead: the logits are no such function of any maps.
     """
-    watch = _Averages()
+    averages = _SpatialAverages()
     heads: list[tuple[nn.Module, Tensor]] = []
 
-    def see(module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+    def record(module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
         heads[:] = [(module, inputs[0])]
 
-    handles = [module.register_forward_hook(see) for module in network.modules() if _is_linear(module)]
+    handles = [module.register_forward_hook(record) for module in network.modules() if _is_linear(module)]
     try:
-        with torch.no_grad(), watch:
+        with torch.no_grad(), averages:
             logits = network(images.clone())
     finally:
         for handle in handles:
             handle.remove()
     if not heads:
         raise NoPooledHead("it has no linear layer")
-    module, seen = heads[0]
+    module, head_input = heads[0]
     weight, bias = module.weight.detach().flatten(1), module.bias
     if weight.shape[0] != logits.shape[1]:
         raise NoPooledHead(
             f"its last linear layer has {weight.shape[0]} outputs for {logits.shape[1]} classes"
         )
-    maps = seen if seen.ndim == 4 and seen.shape[-2:].numel() > 1 else watch.averaged
+    maps = head_input if head_input.ndim == 4 and head_input.shape[-2:].numel() > 1 else averages.averaged
     if maps is None:
         raise NoPooledHead("nothing in it is averaged over space")
     if maps.ndim == 3:
@@ -81,9 +79,9 @@ def pooled_head(network: nn.Module, images: Tensor) -> PooledHead:
         raise NoPooledHead(
             f"{maps.shape[1]} channels are averaged, but the linear layer takes {weight.shape[1]} inputs"
         )
-    pooled = maps.mean((2, 3)) @ weight.T + (0 if bias is None else bias.detach())
+    expected = maps.mean((2, 3)) @ weight.T + (0 if bias is None else bias.detach())
     tolerance = 1e-4 if logits.dtype in (torch.float32, torch.float64) else 2e-2
-    if (pooled - logits).abs().max() > tolerance * logits.abs().max():
+    if (expected - logits).abs().max() > tolerance * logits.abs().max():
         raise NoPooledHead("something nonlinear stands between the average over space and the logits")
     return PooledHead(maps, weight, logits)
 
@@ -94,16 +92,16 @@ def _is_linear(module: nn.Module) -> bool:
 
 def _token_maps(network: nn.Module, images: Tensor, tokens: Tensor) -> Tensor:
     """Averaged tokens [N, C, T] as maps [N, C, h, w]."""
-    with _Averages() as watch:
+    with _SpatialAverages() as averages:
         probe(network, images)
-    layout = infer_layout(watch.averaged)
+    layout = infer_layout(averages.averaged)
     if layout is None or layout.axes != "NCT" or layout.grid[0] * layout.grid[1] != tokens.shape[2]:
         raise NoPooledHead("what is averaged is more than a grid of tokens")  # a class token, too
     return layout.maps(tokens)
 
 
-class _Averages(TorchDispatchMode):
-    """Within the scope, remembers what was last averaged over all of space."""
+class _SpatialAverages(TorchDispatchMode):
+    """Within the scope, records the last tensor that is averaged over all positions."""
 
     averaged: Tensor | None = None  # maps [N, C, h, w], or tokens [N, C, T]
 

@@ -125,3 +125,20 @@ def test_it_leaves_alone_what_is_random(subject):
 @pytest.mark.parametrize("name", ["features", "dream", "style"])
 def test_the_registry_knows_it(name):
     assert dataclasses.is_dataclass(ANALYSES[name])
+
+
+def test_dead_units_and_classes_are_called_dead_and_shown_grey(subject):
+    with torch.no_grad():
+        subject.network[1][0].bias[1] = -100.0
+        subject.network[4].weight[2] = 0.0
+    settings = Features(steps=24, crops=0, negative=True, variants=2, course=[2])
+    figures = {figure.key: figure for figure in settings(subject) if hasattr(figure, "image")}
+    dead = {key for key, figure in figures.items() if figure.values.get("dead")}
+    assert {"1/unit-001", "1/unit-001/negative", "logits/blue"} <= dead
+    assert not {"1/unit-003", "0/unit-002", "logits/red"} & dead
+    for key in (*dead, "1/unit-001/diverse", "1/unit-001/course"):
+        tile = figures[key].image[:96, :96]
+        assert (tile == tile[0, 0]).all() and tile[0, 0, 0] in (127, 128)
+    for key in dead:
+        assert "dead" in figures[key].caption
+    assert figures["1/unit-001"].values["activation"] == 0

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from vitrine.analyses.activations import activations
 from vitrine.analyses.objectives import channel, deepdream, direction, diversity, logit, neuron
 from vitrine.analyses.parameterization import imagenet_colours, mean_magnitude
 from vitrine.analyses.transforms import Crops
@@ -182,6 +183,62 @@ def test_a_dead_unit_is_brought_to_life():
         noise = visualize(network, asked, size=32, steps=0, seed=0)
         assert objective_values(network, asked, noise) == 0
         assert objective_values(network, asked, visualize(network, asked, size=32, steps=64, seed=0)) > 1
+
+
+TAILS = {
+    "ReLU": [nn.ReLU()],
+    "in-place ReLU6": [nn.ReLU6(inplace=True)],
+    "after max pooling": [nn.ReLU(), nn.MaxPool2d(2)],
+    "after average pooling": [nn.ReLU(), nn.AvgPool2d(2)],
+    "after dropout and a 1 x 1 map": [nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Dropout()],
+    "before a ReLU": [nn.Identity(), nn.ReLU()],
+}
+
+
+@pytest.mark.parametrize(
+    ("tail", "first"),
+    [*((tail, nn.ReLU) for tail in TAILS), ("ReLU", nn.Hardswish)],  # for which guided backprop has no rule
+)
+def test_a_dead_unit_lives_where_its_pre_activation_can_be_raised_above_zero(tail, first):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        *(nn.Conv2d(3, 12, 5, 2), first(), nn.Conv2d(12, 12, 3), nn.ReLU(), nn.Conv2d(12, 12, 3)),
+        *TAILS[tail],
+    )
+    with torch.no_grad():
+        for module in network:
+            if isinstance(module, nn.Conv2d):
+                module.weight *= 4
+        network[4].bias -= 1
+    target = "5" if tail == "before a ReLU" else str(len(network) - 1)
+    objectives = [channel(target, unit) for unit in range(12)]
+    before = [channel("4", unit) for unit in range(12)]
+    options = {"size": 24, "steps": 96, "seed": 0}
+    start, pictures, raised = (
+        visualize(network, some, **options | more)
+        for some, more in ((objectives, {"steps": 0}), (objectives, {}), (before, {}))
+    )
+    start, end, raised = (
+        activations(network, images, ["4"])["4"].diagonal().flatten(0, 1)  # [positions, units]
+        for images in (start, pictures, raised)
+    )
+    dead = start.amax(0) <= 0
+    assert dead.sum() >= 4
+    lives = end.amax(0) > 0
+    assert lives[raised.amax(0) > 0.6].all()
+    assert (lives | (end.mean(0) > start.mean(0)))[dead].all()
+
+
+def test_a_dead_neighbour_does_not_change_a_picture_by_maco():
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 2, 5)
+    with torch.no_grad():
+        conv.bias.copy_(torch.tensor([-100.0, 0.5]))
+    network, magnitude = nn.Sequential(conv, nn.ReLU()), torch.ones(3, 16, 9)
+    options = {"size": 16, "steps": 4, "seed": 0, "magnitude": magnitude}
+    both, _ = maco(network, [channel("1", 0), channel("1", 1)], **options)
+    alone, _ = maco(network, [channel("1", 1)], **options)
+    assert (alone[0] - both[1]).abs().max() < 1e-4
 
 
 def test_a_live_units_picture_is_not_changed_by_a_dead_neighbour():

@@ -11,10 +11,8 @@ from torch import Tensor, nn
 from vitrine.analyses.first_convolution import FastFirstConvolution
 from vitrine.analyses.objectives import Objective, ObjectiveBatch
 from vitrine.analyses.parameterization import Pixels
-from vitrine.analyses.relu_rules import NoRule, ReluRule, redirected_relu
+from vitrine.analyses.relu_rules import ReluRule, redirected_relu
 from vitrine.core.random_numbers import hash_seed
-
-RESCUED = 16  # steps during which a picture without any gradient is helped
 
 View = Callable[[Tensor, int], Tensor]
 """(pictures [N, C, H, W], step) -> the network's input, V views of each, [V N, C, H, W]."""
@@ -55,41 +53,44 @@ def ascend(
         optimizer: makes one that maximises, from a list of parameters.
         on_gradient: called at each step with the gradient with respect to the pictures.
     """
-    batch = ObjectiveBatch(objectives)
     variables = variables.detach().clone().requires_grad_(True)
     ascent = optimizer([variables])
-    on_gpu = variables.device.type == "cuda"
-
-    def gradients(step: int, rows: Tensor | None = None) -> tuple[Tensor, ...]:
-        pictures = parameterization.pictures(variables)
-        # channels last is faster, on CPU and GPU alike
-        views = view(pictures, step).contiguous(memory_format=torch.channels_last)
-        parts = views.split(len(pictures))
-        with torch.autocast(variables.device.type, torch.bfloat16, enabled=on_gpu), FastFirstConvolution():
-            if rows is None:
-                scores = [batch.scores(network, part) for part in parts]
-            else:
-                subset = ObjectiveBatch([objectives[row] for row in rows.tolist()])
-                scores = [subset.scores(network, part[rows]) for part in parts]
-        inputs = [variables, pictures] if on_gradient else [variables]
-        return torch.autograd.grad(torch.stack(scores).mean(0).sum(), inputs)
-
-    rescue = True
     for step in range(max(at_steps) + 1):
         if step in at_steps:
             yield step, parameterization.pictures(variables.detach())
             if step == max(at_steps):
                 return
-        gradient, *picture_gradient = gradients(step)
-        if rescue and step < RESCUED:
-            dead = (gradient.flatten(1).abs().amax(1) == 0).nonzero()[:, 0]
-            if len(dead):
-                try:
-                    with ReluRule(redirected_relu):
-                        gradient[dead] = gradients(step, dead)[0][dead]
-                except NoRule:
-                    rescue = False
+        pictures = parameterization.pictures(variables)
+        views = view(pictures, step)
+        gradient = redirected_gradients(
+            network, objectives, views.detach().unflatten(0, (-1, len(objectives)))
+        )
+        inputs = [variables, pictures] if on_gradient else [variables]
+        variables.grad, *picture_gradient = torch.autograd.grad(views, inputs, gradient.flatten(0, 1))
         if on_gradient:
             on_gradient(*picture_gradient)
-        variables.grad = gradient
         ascent.step()
+
+
+def redirected_gradients(network: nn.Module, objectives: Sequence[Objective], views: Tensor) -> Tensor:
+    """`plain_gradients`, but of an objective without any, because ReLUs block it (a dead unit), those
+    through redirected ReLUs (Olah 2017)."""
+    gradients = plain_gradients(network, objectives, views)
+    dead = (gradients.transpose(0, 1).flatten(1) == 0).all(1).nonzero()[:, 0]
+    if len(dead):
+        with ReluRule(redirected_relu, unsupported={}):
+            revived = plain_gradients(network, [objectives[i] for i in dead.tolist()], views[:, dead])
+        gradients[:, dead] = revived
+    return gradients
+
+
+def plain_gradients(network: nn.Module, objectives: Sequence[Objective], views: Tensor) -> Tensor:
+    """The gradients of the objectives' means over views by the views [V, N, C, H, W]."""
+    batch, device = ObjectiveBatch(objectives), views.device.type
+    # channels last is faster, on CPU and GPU alike
+    leaf = views.flatten(0, 1).contiguous(memory_format=torch.channels_last).requires_grad_()
+    inputs = leaf.clone().split(len(objectives))  # clones: a network may write into its input
+    with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"), FastFirstConvolution():
+        scores = torch.stack([batch.scores(network, images) for images in inputs])
+    (gradients,) = torch.autograd.grad(scores.mean(0).sum(), leaf)
+    return gradients.view_as(views)

@@ -33,6 +33,7 @@ from vitrine.analyses.traits import Traits
 from vitrine.analyses.transforms import Crops, Transforms
 from vitrine.analyses.visualization import (
     default_batch_size,
+    has_no_gradient,
     maco,
     objective_values,
     visualize,
@@ -61,6 +62,7 @@ __all__ = [
 ]
 
 COLOUR_IMAGES = 256  # images from which the colour directions are computed
+DEAD = "; dead: the gradient is zero, and no picture was found"
 MIN_SIDE = 96  # pixels: smaller pictures are enlarged by a whole factor
 
 
@@ -138,7 +140,12 @@ class Features(Analysis):
         keys = [f"{layer}/unit-{unit:03d}" for unit in units]
         objectives = [channel(layer, unit) for unit in units]
         pictures, intermediate = visualizer.pictures(objectives, keys)
-        negatives = visualizer.pictures([-o for o in objectives])[0] if self.negative else None
+        dead = has_no_gradient(subject.network, objectives, pictures).tolist()
+        negatives = None
+        if self.negative:
+            opposite = [-o for o in objectives]
+            negatives, _ = visualizer.pictures(opposite)
+            constant = (negatives == visualizer.pictures(opposite, steps=0)[0]).flatten(1).all(1).tolist()
         variant_pictures = None
         if self.variants:
             weights = (
@@ -160,26 +167,34 @@ class Features(Analysis):
             if top > 0:
                 values["multiple"] = peak / top
                 caption += f", {peak / top:.2g} times the data set's maximum"
+            if dead[i]:
+                values["dead"] = 1.0
+                caption += DEAD
             figure_of = {"layer": layer, "unit": unit}
-            image = visualizer.row([paint.picture(pictures[i])], visualizer.crops(layer, unit, self.crops))
+            picture = visualizer.picture(pictures[i], dead[i])
+            image = visualizer.row([picture], visualizer.crops(layer, unit, self.crops))
             yield Figure(key, image, f"{layer}, unit {unit}: {caption}", values=values, **figure_of)
             if negatives is not None:
-                image, low = visualizer.row([paint.picture(negatives[i])]), lows[i, unit].item()
-                caption = f"{layer}, unit {unit}: what excites it least, activation {low:.3g}"
-                yield Figure(f"{key}/negative", image, caption, values={"activation": low}, **figure_of)
+                image = visualizer.row([visualizer.picture(negatives[i], constant[i])])
+                low = {"activation": lows[i, unit].item()} | ({"dead": 1.0} if constant[i] else {})
+                caption = f"{layer}, unit {unit}: what excites it least, activation {low['activation']:.3g}"
+                caption += DEAD if constant[i] else ""
+                yield Figure(f"{key}/negative", image, caption, values=low, **figure_of)
             if variant_pictures is not None:
-                image = visualizer.row([paint.picture(picture) for picture in variant_pictures[i]])
+                image = visualizer.row([visualizer.picture(p, dead[i]) for p in variant_pictures[i]])
                 caption = f"{layer}, unit {unit}: what else excites it, pictures pushed apart"
                 yield Figure(f"{key}/diverse", image, caption, **figure_of)
             if intermediate is not None:
-                strip = visualizer.row([paint.picture(picture) for picture in intermediate[:, i]])
+                strip = visualizer.row([visualizer.picture(p, dead[i]) for p in intermediate[:, i]])
                 steps = ", ".join(map(str, visualizer.at_steps))
                 yield Figure(f"{key}/course", strip, f"{layer}, unit {unit} after {steps} steps", **figure_of)
 
     def _classes(self, visualizer: _Visualizer, labels: Sequence[int]) -> Iterator[Figure]:
         classes = visualizer.subject.classes
         keys = [f"logits/{classes[label]}" for label in labels]
-        pictures, _ = visualizer.pictures([logit(label) for label in labels], keys)
+        objectives = [logit(label) for label in labels]
+        pictures, _ = visualizer.pictures(objectives, keys)
+        dead = has_no_gradient(visualizer.subject.network, objectives, pictures).tolist()
         with torch.no_grad():
             logits = visualizer.subject.network(pictures).float()
         for i, (label, key) in enumerate(zip(labels, keys)):
@@ -187,9 +202,11 @@ class Features(Analysis):
             caption = (
                 f"{classes[label]}: logit {values['logit']:.3g}, probability {values['probability']:.2f}"
             )
-            yield Figure(
-                key, visualizer.row([paint.picture(pictures[i])]), caption, label=label, values=values
-            )
+            if dead[i]:
+                values["dead"] = 1.0
+                caption += DEAD
+            image = visualizer.row([visualizer.picture(pictures[i], dead[i])])
+            yield Figure(key, image, caption, label=label, values=values)
 
 
 class _Visualizer:
@@ -213,7 +230,9 @@ class _Visualizer:
         count = min(COLOUR_IMAGES, total)
         return colour_matrix(self.subject.images([i * total // count for i in range(count)])[0])
 
-    def pictures(self, objectives: list[Objective], keys: Sequence[str] = ()) -> tuple[Tensor, Tensor | None]:
+    def pictures(
+        self, objectives: list[Objective], keys: Sequence[str] = (), steps: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """The objectives' pictures [N, C, size, size], and [steps, N, C, size, size] where the settings
         name intermediate steps."""
         settings, subject = self.settings, self.subject
@@ -232,13 +251,18 @@ class _Visualizer:
         if keys and settings.course:
             intermediate = visualize_at_steps(subject.network, objectives, at_steps=self.at_steps, **options)
             return intermediate[-1], intermediate
-        return visualize(subject.network, objectives, steps=settings.steps, **options), None
+        steps = settings.steps if steps is None else steps
+        return visualize(subject.network, objectives, steps=steps, **options), None
 
     def _previous_picture(self, figure: Figure) -> Tensor:
         """The optimised picture of a figure of the previous checkpoint, [C, size, size]."""
         side = self.size * self.scale
         picture = figure.image[: side : self.scale, : side : self.scale].permute(2, 0, 1)
         return picture[: self.subject.probes.images.shape[1]].float().div(255)
+
+    def picture(self, picture: Tensor, is_noise: bool) -> Tensor:
+        """An optimised picture, uint8 [size, size, 3]; grey instead of noise."""
+        return paint.picture(torch.full_like(picture, 0.5) if is_noise else picture)
 
     def peaks(self, pictures: Tensor, layer: str) -> Tensor:
         """The largest activation of every unit of a layer in each picture, [N, units]."""

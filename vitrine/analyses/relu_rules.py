@@ -7,7 +7,7 @@ module, function or method, in-place or not, called once or twice. Module hooks 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -88,16 +88,22 @@ class ReluRule(TorchFunctionMode):
     hardtanh with floor 0, threshold at 0, or clamp at 0 (without ceiling, or with 6), as function, method or
     module. What is scripted (`torch.jit`) or written as `x * (x > 0)` is not replaced.
 
+    Args:
+        rule: the backward rule.
+        unsupported: functions that raise NoRule, by name, with what the message calls them; those without an
+            agreed rule unless given.
+
     Attributes:
         count: the number of ReLUs called so far.
 
     Raises:
-        NoRule: an activation function is called that has no agreed rule (GELU, SiLU, leaky ReLU, ...).
+        NoRule: an unsupported function is called (GELU, SiLU, leaky ReLU, ...).
     """
 
-    def __init__(self, rule: Rule):
+    def __init__(self, rule: Rule, unsupported: Mapping[str, str] | None = None):
         super().__init__()
         self.rule, self.count = rule, 0
+        self.unsupported = _UNSUPPORTED if unsupported is None else unsupported
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -108,10 +114,10 @@ class ReluRule(TorchFunctionMode):
                 self.count += 1
                 input, ceiling, in_place = relu
                 return self.rule(input, ceiling, in_place or func.__name__.endswith("_"))
-        elif name in _UNSUPPORTED:
+        elif name in self.unsupported:
             raise NoRule(
-                f"guided backprop and deconvnet are for ReLUs, and the network uses {_UNSUPPORTED[name]}: "
-                "use input_gradient, smooth_grad or integrated_gradients"
+                f"guided backprop and deconvnet are for ReLUs, and the network uses "
+                f"{self.unsupported[name]}: use input_gradient, smooth_grad or integrated_gradients"
             )
         return func(*args, **kwargs)
 

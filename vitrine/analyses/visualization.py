@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrine.analyses.activations import activations
-from vitrine.analyses.ascent import View, ascend, picture_generators
+from vitrine.analyses.ascent import View, ascend, picture_generators, plain_gradients
 from vitrine.analyses.hooks import input_channels
 from vitrine.analyses.objectives import Objective, ObjectiveBatch, diversity_groups
 from vitrine.analyses.parameterization import Phases, Pixels, imagenet_colours
@@ -221,6 +221,15 @@ def objective_values(network: nn.Module, objectives: Sequence[Objective], pictur
     device = _device(network)
     with torch.no_grad():
         return ObjectiveBatch(objectives).scores(network, pictures.to(device))
+
+
+@in_eager_eval_mode
+def has_no_gradient(network: nn.Module, objectives: Sequence[Objective], pictures: Tensor) -> Tensor:
+    """Whether each objective is constant around its picture of [N, C, H, W], as for a dead unit: bool [N]."""
+    if not objectives:
+        return torch.zeros(0, dtype=torch.bool)
+    gradients = plain_gradients(network, objectives, pictures.to(_device(network))[None])[0]
+    return (gradients == 0).flatten(1).all(1)
 
 
 def _optimise(

@@ -1,4 +1,4 @@
-"""What a network computes on the way: the outputs of named layers, as maps [B, C, h, w]."""
+"""The outputs of a network's named layers, as maps [B, C, h, w]."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vitrine.analyses.hooks import output_hooks
 from vitrine.analyses.layout import Layout, layouts
 
-LOGITS = ""  # stands where a layer's name stands, for the network's output
+LOGITS = ""  # in place of a layer's name: the network's output
 
 
 def activations(network: nn.Module, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
@@ -28,7 +28,7 @@ def activations(network: nn.Module, images: Tensor, layers: Sequence[str]) -> di
 
     def keep(layer: str, output: Tensor) -> Tensor:
         outputs[layer] = output
-        return output.clone()  # an in-place ReLU that follows must not write into what is kept
+        return output.clone()  # a following in-place ReLU must not overwrite the output
 
     with output_hooks(network, named, keep, stop=LOGITS not in layers):
         outputs[LOGITS] = network(images)

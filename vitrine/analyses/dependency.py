@@ -3,7 +3,7 @@
 Give every pixel a number (its row, say), and let every operation return, in place of its result, the minimum
 of what each element of the result depends on: a convolution the minimum over its window, a sum the minimum of
 its terms. What only rearranges elements (slices, concatenations, channel shuffles, shifted windows) runs as
-it is. An operation without a rule is taken to mix all that it is given, so that no number is ever too large.
+it is. An operation without a rule counts as mixing all its arguments, so that no number is ever too large.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ class Examples(Analysis):
         budget_priority=110,
     )
     k: int = setting(9, "images a unit", least=1)
-    tile: int = setting(64, "least side of an image on the sheet, in pixels", least=8)
+    tile: int = setting(64, "minimum side of an image in the picture, in pixels", least=8)
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         examples = dataset_examples(subject, self.k)

@@ -94,19 +94,21 @@ class Features(Analysis):
     )
     lr: float = setting(0.05, "of Adam", above=0)
     parameterization: str = setting("fourier", "what is optimised", choices=("fourier", "pixels"))
-    colours: str = setting("dataset", "whose colours pictures are made of", choices=("dataset", "imagenet"))
-    transforms: Transforms = setting(Transforms(), "how pictures move while they are optimised")
+    colours: str = setting(
+        "dataset", "whose colour directions pictures have", choices=("dataset", "imagenet")
+    )
+    transforms: Transforms = setting(Transforms(), "random transformations while a picture is optimised")
     crops: int = setting(4, "crops of the data set's best images beside each picture", least=0)
-    classes: int = setting(10, "classes that get a picture of their logit", least=0)
-    variants: int = setting(0, "further pictures of a unit, pushed apart", least=0)
+    classes: int = setting(10, "number of classes whose logit is visualized", least=0)
+    variants: int = setting(0, "further pictures of a unit, made different by a diversity term", least=0)
     diversity: float = setting(
-        1.0, "how strongly they are, in parts of the activation reached without", least=0
+        1.0, "weight of the diversity term, relative to the activation without it", least=0
     )
-    negative: bool = setting(False, "also show what a unit is excited by least")
+    negative: bool = setting(False, "also show the picture that excites a unit least")
     course: list[int] = setting(
-        [], "numbers of steps after which the picture is shown on its way, as a strip"
+        [], "numbers of steps after which intermediate pictures are shown, as a strip"
     )
-    warm_start: bool = setting(False, "begin from the pictures of the checkpoint before")
+    warm_start: bool = setting(False, "start from the pictures of the previous checkpoint")
 
     @property
     def needs_previous(self) -> bool:

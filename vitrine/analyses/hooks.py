@@ -14,7 +14,7 @@ from vitrine.core.registry import UnknownName
 
 
 class _AllReached(Exception):
-    """Every layer asked for has been computed: what lies deeper need not be."""
+    """All requested layers have been computed."""
 
 
 def module_at(network: nn.Module, layer: str) -> nn.Module:

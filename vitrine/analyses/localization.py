@@ -1,4 +1,4 @@
-"""Do the maps point at the thing? Against masks where the data set has them, and against the network."""
+"""Localization by attribution maps: against masks, where the data set has them, and by deleting pixels."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Localization(Analysis):
     curve_steps: int = setting(16, "steps of insertion and deletion (the paper's: 224)", least=1)
     shown: int = setting(6, "images in the picture of the maps; 0: no picture", least=0)
     copies: int = setting(8, "SmoothGrad: noisy copies", least=1)
-    steps: int = setting(8, "integrated gradients: points on the way", least=1)
+    steps: int = setting(8, "integrated gradients: points of the path", least=1)
     baseline: float = setting(0.5, "the pixel value of nothing", least=0, most=1)
 
     def __post_init__(self) -> None:

@@ -59,7 +59,7 @@ class Saliency(Analysis):
     )
     copies: int = setting(16, "SmoothGrad: noisy copies (the paper's: 50)", least=1)
     sigma: float = setting(0.15, "SmoothGrad: standard deviation of the noise, in pixel values", least=0)
-    steps: int = setting(16, "integrated gradients: points on the way (the paper's: 50)", least=1)
+    steps: int = setting(16, "integrated gradients: points of the path (the paper's: 50)", least=1)
     baseline: float = setting(
         0.5, "integrated gradients, occlusion: the pixel value of nothing", least=0, most=1
     )

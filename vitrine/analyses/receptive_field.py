@@ -36,11 +36,11 @@ def receptive_field(
         layer: dotted name of a submodule.
         positions: [..., 2], row and column in the layer's map.
         image_size: side, or height and width, in pixels.
-        unit: a channel, where branches of a concatenation see unequally far; their hull unless given.
+        unit: a channel, where branches of a concatenation have different fields; their hull unless given.
         channels: of the image; the first layer's unless given.
 
     Returns:
-        int64 [..., 4]: top, left, bottom, right; half-open. Zeros where nothing but padding is seen.
+        int64 [..., 4]: top, left, bottom, right; half-open. Zeros where it depends on padding only.
 
     Raises:
         UnknownName: there is no such layer.

@@ -58,7 +58,7 @@ class _Deconvnet(torch.autograd.Function):
 
 def redirected_relu(input: Tensor, ceiling: float | None = None, in_place: bool = False) -> Tensor:
     """ReLU; back passes the gradient or, where that is zero for a whole image, all of the incoming signal
-    that increases inputs: a way up for dead units (Olah 2017). For gradients of what is to be maximised."""
+    that increases inputs, for dead units (Olah 2017). For gradients of what is maximised."""
     output = _Redirected.apply(input, ceiling)
     return input.copy_(output) if in_place else output
 

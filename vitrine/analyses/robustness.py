@@ -22,10 +22,10 @@ from vitrine.core.settings import SettingError, setting
 
 @dataclass(frozen=True)
 class Robustness(Analysis):
-    """What a reviewer would ask of a robust network, on a seeded draw of the data set.
+    """Robust accuracy on a seeded sample of the data set: AutoAttack, PGD over eps, and a health report.
 
-    A run that is cut off goes on where it was: AutoAttack's fallen images, the curve and the health report
-    are kept as they come.
+    An interrupted run continues where it was: AutoAttack's state is saved after each batch, the curve and the
+    health report when they are complete.
 
     Scalars: `accuracy/clean`, "accuracy/<part of AutoAttack>" (after it and those before it),
     `accuracy/robust`, "accuracy/pgd_at_<share>_eps", and `healthy` (1, or 0 where the health report has

@@ -172,13 +172,13 @@ class Style(Analysis):
     enabled: bool = setting(False, "make these pictures at every checkpoint")
     contents: list[int] = setting([0], "probes that give the content")
     style: int = setting(1, "the probe that gives the style", least=0)
-    content_layers: list[str] = setting([], "the last layer but one that is looked at, unless named")
-    style_layers: list[str] = setting([], "all layers that are looked at but the last, unless named")
+    content_layers: list[str] = setting([], "the last but one of the analysed layers, unless named")
+    style_layers: list[str] = setting([], "all analysed layers but the last, unless named")
     content_weight: float = setting(1.0, "of the content's activations", least=0)
     style_weight: float = setting(10.0, "of the style's Gram matrices", least=0)
     variation_weight: float = setting(1.0, "of the mean squared difference of neighbouring pixels", least=0)
-    start: str = setting("content", "what is optimised at first", choices=("content", "noise"))
-    optimizer: str = setting("lbfgs", "what it is optimised by", choices=("lbfgs", "adam"))
+    start: str = setting("content", "the initial image", choices=("content", "noise"))
+    optimizer: str = setting("lbfgs", "the optimizer", choices=("lbfgs", "adam"))
     steps: int = setting(100, "of the optimizer", least=1)
 
     def __call__(self, subject: Subject) -> Iterator[Figure]:

@@ -27,10 +27,10 @@ class Transforms:
     """Jitter, scale, rotate, jitter again (Olah 2017), the picture padded with grey; its size stays the same,
     for networks that take one size only."""
 
-    jitter: float = setting(16, "pixels: width of the range a picture is shifted in at first", least=0)
-    scales: list[float] = setting([0.95, 0.975, 1.0, 1.025, 1.05], "one of these factors is drawn a step")
-    degrees: float = setting(5, "a picture is turned by up to so many degrees either way", least=0, most=180)
-    jitter_after: float = setting(8, "pixels: width of the range it is shifted in at last", least=0)
+    jitter: float = setting(16, "pixels: width of the range of the first shift", least=0)
+    scales: list[float] = setting([0.95, 0.975, 1.0, 1.025, 1.05], "factors, one drawn at each step")
+    degrees: float = setting(5, "rotation by up to so many degrees either way", least=0, most=180)
+    jitter_after: float = setting(8, "pixels: width of the range of the last shift", least=0)
 
     RANDOM_NUMBERS: ClassVar[int] = 6  # for a picture and step
 

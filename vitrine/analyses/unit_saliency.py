@@ -39,7 +39,7 @@ class UnitSaliency(Analysis):
         reducible=("units",),
     )
     examples: int = setting(6, "dataset examples of each unit", least=1)
-    side: int = setting(128, "about how many pixels a side a crop is shown with", least=8)
+    side: int = setting(128, "approximate side of a crop's picture, in pixels", least=8)
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         height, width = subject.probes.images.shape[-2:]

@@ -39,7 +39,7 @@ class Weights(Analysis):
         at_input=True,
         budget_priority=130,
     )
-    most: int = setting(64, "filters shown alone, evenly spaced where the layer has more", least=1)
+    most: int = setting(64, "filters shown alone, evenly spaced if the layer has more", least=1)
     side: int = setting(64, "least side of a filter's picture, in pixels", least=1)
 
     def __call__(self, subject: Subject) -> Iterator[Figure]:

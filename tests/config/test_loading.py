@@ -201,3 +201,12 @@ def test_a_strategy_that_leaves_no_rank_a_whole_network_is_refused(strategy):
     ):
         config.load([f"trainer.strategy={strategy}"])
     assert config.load(["trainer.strategy=ddp"]).trainer["strategy"] == "ddp"
+
+
+@pytest.mark.parametrize("end", ["", "data: *a11", "model: {options: {x: *a11}}", "run: {name: *a11}"])
+def test_a_recipe_that_repeats_itself_beyond_all_bounds_is_refused(tmp_path, end):
+    laughs = "a0: &a0 [x]\n" + "".join(
+        f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
+    )
+    (tmp_path / "laughs.yaml").write_text(laughs + end)
+    assert "repeats itself too often" in refusal(f"{tmp_path}/laughs.yaml")

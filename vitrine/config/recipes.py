@@ -17,6 +17,7 @@ from vitrine.core.settings import SettingError
 
 KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*")
 MAX_DEPTH = 32  # of nested settings; those of ours are 4 deep
+MAX_VALUES = 100_000  # of a recipe, aliases counted as often as they occur
 
 
 def merge_arguments(arguments: Sequence[str], base: Sequence[Path] = ()) -> dict[str, Any]:
@@ -73,8 +74,8 @@ def _read_recipe(path: Path) -> dict[str, Any]:
         raise SettingError(str(path), f"cannot be read: {error}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SettingError(str(path), f"is not YAML: {' '.join(str(error).split())}") from None
-    if _is_too_deep(loaded):
-        raise SettingError(str(path), f"is nested more than {MAX_DEPTH} deep, which no setting is")
+    if _is_excessive(loaded):
+        raise SettingError(str(path), f"is nested more than {MAX_DEPTH} deep or repeats itself too often")
     if loaded is not None and not isinstance(loaded, dict):
         raise SettingError(str(path), f"holds a {type(loaded).__name__}, expected sections such as `data:`")
     return loaded or {}
@@ -88,17 +89,23 @@ def _parse_override(argument: str) -> dict[str, Any]:
     value = yaml_text.load_argument(text)
     for part in reversed(key.split(".")):
         value = {part: value}
-    if _is_too_deep(value):
-        raise SettingError(argument, f"is nested more than {MAX_DEPTH} deep, which no setting is")
+    if _is_excessive(value):
+        raise SettingError(argument, f"is nested more than {MAX_DEPTH} deep or repeats itself too often")
     return value
 
 
-def _is_too_deep(tree: Any) -> bool:
-    """Whether mappings and lists are nested deeper than MAX_DEPTH, which could exhaust python's stack."""
-    level = [tree]
+def _is_excessive(tree: Any) -> bool:
+    """Whether a tree is nested too deeply, or repeated by too many aliases (`[*a, *a]`), to be handled."""
+    level, total = [(tree, 1)], 0
     for _ in range(MAX_DEPTH + 1):
-        inner = [value for node in level for value in _children(node)]
-        level = list({id(value): value for value in inner}.values())  # aliases once: `[*a, *a, *a]`
+        inner: dict[int, tuple[Any, int]] = {}  # each object once, with the number of times it occurs
+        for node, times in level:
+            for child in _children(node):
+                inner[id(child)] = child, inner.get(id(child), (child, 0))[1] + times
+        level = list(inner.values())
+        total += sum(times for _, times in level)
+        if total > MAX_VALUES:
+            return True
     return bool(level)
 
 

@@ -28,21 +28,21 @@ OTHER_MEANINGS = {
 FILES = sorted(file for file in PACKAGE.rglob("*") if file.suffix in (".py", ".js"))
 
 
-def words(file: Path) -> set[str]:
+def literals(file: Path) -> set[str]:
     """What stands in a file as a string literal, or as an attribute of the analyses' settings."""
     text = file.read_text(encoding="utf-8")
     if file.suffix == ".js":
         return {match[2] for match in re.finditer(r"""(["'`])((?:(?!\1).)*)\1""", text)}
     nodes = list(ast.walk(ast.parse(text)))
-    literals = {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    constants = {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
     settings = {
         n.attr for n in nodes if isinstance(n, ast.Attribute) and ast.unparse(n.value).endswith("analysis")
     }
-    return literals | settings
+    return constants | settings
 
 
 def test_no_second_place_knows_a_technique_by_name():
-    found = {file.relative_to(PACKAGE).as_posix(): words(file) & set(ANALYSES) for file in FILES}
+    found = {file.relative_to(PACKAGE).as_posix(): literals(file) & set(ANALYSES) for file in FILES}
     known = {file: names - OTHER_MEANINGS.get(file, set()) for file, names in found.items()}
     assert {file: names for file, names in known.items() if names and file.split("/")[0] != "analyses"} == {}
 

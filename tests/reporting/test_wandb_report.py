@@ -25,7 +25,7 @@ METRICS = {
 
 
 @pytest.fixture
-def made(tmp_path, report):
+def make_run(tmp_path, report):
     """Makes a run with what training and analyses leave behind, and logs it offline."""
 
     def make(name, objective):
@@ -66,9 +66,9 @@ def keys_of(panels):
 
 
 @pytest.mark.slow
-def test_a_workspace_tells_the_story_with_keys_that_the_run_has_logged(tmp_path, made, history):
+def test_a_workspace_tells_the_story_with_keys_that_the_run_has_logged(tmp_path, make_run, history):
     pytest.importorskip("wandb_workspaces")
-    run_dir = made("plain", "standard")
+    run_dir = make_run("plain", "standard")
     spec = spec_of(tmp_path, run_dir, "kind=workspace")["workspace"]["section"]
     sections = {s["name"]: panels(s) for s in spec["panelBankConfig"]["sections"]}
     wanted = ["Training", "Robustness", "Examples", "Class maps", "Features", "Classes", "Time"]
@@ -94,9 +94,9 @@ def test_a_workspace_tells_the_story_with_keys_that_the_run_has_logged(tmp_path,
 
 
 @pytest.mark.slow
-def test_a_report_sets_plain_runs_beside_robust_ones(tmp_path, made):
+def test_a_report_sets_plain_runs_beside_robust_ones(tmp_path, make_run):
     pytest.importorskip("wandb_workspaces")
-    folders = [made("plain", "standard"), made("robust", "pgd")]
+    folders = [make_run("plain", "standard"), make_run("robust", "pgd")]
     spec = spec_of(tmp_path, *folders, "kind=report", "entity=team", "project=p")["report"]
     grids = [block for block in spec["blocks"] if block["type"] == "panel-grid"]
     chapters = [
@@ -112,15 +112,15 @@ def test_a_report_sets_plain_runs_beside_robust_ones(tmp_path, made):
             assert all(identity not in told for name, told in sets.items() if name != folder.name)
 
 
-def test_all_runs_of_the_project_are_shown_where_asked_for(tmp_path, made):
+def test_all_runs_of_the_project_are_shown_where_asked_for(tmp_path, make_run):
     pytest.importorskip("wandb_workspaces")
-    run_dir = made("plain", "standard")
+    run_dir = make_run("plain", "standard")
     spec = spec_of(tmp_path, run_dir, "everything=true")
     assert (run_dir / "wandb-id").read_text().strip() not in json.dumps(spec)
 
 
-def test_a_curve_of_several_layers_is_one_panel(made):
-    found = logged_keys([made("plain", "standard")])
+def test_a_curve_of_several_layers_is_one_panel(make_run):
+    found = logged_keys([make_run("plain", "standard")])
     assert found.curves["Examples"] == {
         "dead_units": ["Examples/dead_units/layer1"],
         "entropy": ["Examples/entropy"],
@@ -130,26 +130,26 @@ def test_a_curve_of_several_layers_is_one_panel(made):
     assert found.columns()[-2:] == ["summary:last/dead_units", "summary:seconds/analyses"]
 
 
-def test_without_a_login_it_says_what_to_do(made):
+def test_without_a_login_it_says_what_to_do(make_run):
     pytest.importorskip("wandb_workspaces")
     with pytest.raises(SettingError, match="wandb login"):
-        analyze.main(["report", str(made("plain", "standard"))])
+        analyze.main(["report", str(make_run("plain", "standard"))])
 
 
-def test_without_the_package_it_says_what_to_install(made, monkeypatch):
-    run_dir = made("plain", "standard")
+def test_without_the_package_it_says_what_to_install(make_run, monkeypatch):
+    run_dir = make_run("plain", "standard")
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     with pytest.raises(SettingError, match=r"\[report\]"):
         analyze.main(["report", str(run_dir)])
 
 
-def test_a_run_that_was_never_on_wandb_is_refused(made):
+def test_a_run_that_was_never_on_wandb_is_refused(make_run):
     pytest.importorskip("wandb_workspaces")
-    run_dir = made("plain", "standard")
+    run_dir = make_run("plain", "standard")
     (run_dir / "wandb-id").unlink()
     with pytest.raises(SettingError, match="never logged"):
         analyze.main(["report", str(run_dir), "spec=spec.json"])
-    with pytest.raises(SettingError, match="no run came"):
+    with pytest.raises(SettingError, match="0 runs came, expected at least 1"):
         analyze.main(["report"])
 
 

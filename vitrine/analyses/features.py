@@ -28,11 +28,11 @@ from vitrine.analyses.objectives import (
     neuron,
 )
 from vitrine.analyses.parameterization import colour_matrix, imagenet_colours, mean_magnitude
+from vitrine.analyses.picture_optimization import default_batch_size
 from vitrine.analyses.receptive_field import receptive_fields
 from vitrine.analyses.traits import Traits
 from vitrine.analyses.transforms import Crops, Transforms
 from vitrine.analyses.visualization import (
-    default_batch_size,
     has_no_gradient,
     maco,
     objective_values,

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitrine import config
-from vitrine.cli.arguments import split_arguments
+from vitrine.cli.arguments import find_runs, split_arguments
 from vitrine.cli.help import print_command_help_if_asked
 from vitrine.config.errors import as_setting_error
 from vitrine.core.settings import SettingError, setting
 from vitrine.reporting.page import compare
-from vitrine.runs import run_folders
 from vitrine.runs.filenames import safe_name
 
 
@@ -30,11 +29,7 @@ def main(arguments: list[str]) -> None:
         return
     words, model, own = split_arguments(arguments)
     settings = config.parse_settings(Settings, [*own, *model])
-    folders = list(dict.fromkeys(run_folders.find_run(word) for word in words))
-    if len(folders) < 2:
-        known = run_folders.describe_runs(str(folders[0].parent) if folders else "runs")
-        came = f"{len(folders)} run{'' if folders else 's'} came"
-        raise SettingError("compare", f"{came}, expected at least 2; {known}")
+    folders = find_runs("compare", words, least=2)
     names = "-".join(folder.name for folder in folders)
     default = folders[0].parent / safe_name(f"compare-{names}")
     out = Path(settings.out) if settings.out is not None else default

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from vitrine import config
-from vitrine.cli.arguments import split_arguments
+from vitrine.cli.arguments import find_runs, split_arguments
 from vitrine.cli.help import print_command_help_if_asked
 from vitrine.core import atomic
 from vitrine.core.settings import SettingError, setting
-from vitrine.runs import run_folders
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,7 @@ def main(arguments: list[str]) -> None:
         return
     words, model, own = split_arguments(arguments)
     settings = config.parse_settings(Settings, [*own, *model])
-    folders = list(dict.fromkeys(run_folders.find_run(word) for word in words))
-    if not folders:
-        known = run_folders.describe_runs("runs")
-        raise SettingError("report", f"no run came, expected at least one; {known}")
+    folders = find_runs("report", words)
     views = _build(settings, folders)
     if settings.spec is not None:
         from vitrine.reporting.wandb_internals import view_spec

@@ -13,10 +13,9 @@ import sys
 from dataclasses import dataclass
 
 from vitrine import config
-from vitrine.cli.arguments import split_arguments
+from vitrine.cli.arguments import find_runs, split_arguments
 from vitrine.cli.help import print_command_help_if_asked
 from vitrine.core.settings import SettingError, setting
-from vitrine.runs import run_folders
 
 
 @dataclass(frozen=True)
@@ -29,9 +28,7 @@ def main(arguments: list[str]) -> None:
         return
     words, model, own = split_arguments(arguments)
     settings = config.parse_settings(Settings, [*own, *model])
-    folders = list(dict.fromkeys(run_folders.find_run(word) for word in words))
-    if not folders:
-        raise SettingError("sync", f"no run came, expected at least one; {run_folders.describe_runs('runs')}")
+    folders = find_runs("sync", words)
     from vitrine.reporting import wandb_internals, wandb_offline
 
     logs = {folder: wandb_offline.log_files(folder) for folder in folders}

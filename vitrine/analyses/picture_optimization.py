@@ -1,0 +1,134 @@
+"""Pictures optimised for objectives in batches: what all kinds of feature visualization share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitrine.analyses.activations import activations
+from vitrine.analyses.ascent import View, ascend, picture_generators
+from vitrine.analyses.hooks import input_channels
+from vitrine.analyses.objectives import Objective, ObjectiveBatch, diversity_groups
+from vitrine.analyses.parameterization import Pixels, imagenet_colours
+
+BATCH_PIXELS = {"cpu": 8 * 128**2, "cuda": 128 * 224**2}  # larger batches fall out of a CPU's cache
+Progress = Callable[..., Any]
+"""Wraps an iterable with a bar: `progress(iterable, description, total)`."""
+
+
+def no_progress(iterable: Any, *_: Any) -> Any:
+    return iterable
+
+
+def optimize_pictures(
+    network: nn.Module,
+    objectives: Sequence[Objective],
+    parameters: Pixels,
+    view: Callable[[list[torch.Generator]], View],
+    at_steps: Sequence[int],
+    seed: int,
+    optimizer: Callable[[list[Tensor]], torch.optim.Optimizer],
+    warm_start: Tensor | None,
+    batch_size: int | None,
+    progress: Progress,
+    on_gradient: Callable[[list[int], Tensor], None] | None = None,
+) -> Tensor:
+    """Pictures [len(at_steps), N, C, size, size], optimised batch by batch."""
+    if warm_start is not None and len(warm_start) != len(objectives):
+        raise ValueError(
+            f"warm_start has {len(warm_start)} pictures, expected one for each of {len(objectives)}"
+        )
+    generators = picture_generators(objectives, seed)
+    result = torch.empty(
+        len(at_steps),
+        len(objectives),
+        len(parameters.colours),
+        parameters.size,
+        parameters.size,
+        device=parameters.colours.device,
+    )
+    _check(network, objectives, parameters)
+    batches = _batches(
+        objectives, batch_size or default_batch_size(parameters.size, parameters.colours.device)
+    )
+    for members in progress(batches, "features", len(batches)):
+        own = [generators[i] for i in members]
+        if warm_start is None:
+            variables = parameters.initialize(own)
+        else:
+            variables = parameters.invert(warm_start[members])
+        pictures = ascend(
+            network,
+            [objectives[i] for i in members],
+            parameters,
+            variables,
+            view(own),
+            at_steps=at_steps,
+            optimizer=optimizer,
+            on_gradient=partial(on_gradient, members) if on_gradient else None,
+        )
+        for step, picture in pictures:
+            for row in (row for row, requested in enumerate(at_steps) if requested == step):
+                result[row, members] = picture
+    return result
+
+
+def _batches(objectives: Sequence[Objective], batch_size: int) -> list[list[int]]:
+    """The objectives' numbers in batches of at most batch_size, unless a diversity group alone is larger."""
+    batches: list[list[int]] = []
+    for group in diversity_groups(objectives):
+        if batches and len(batches[-1]) + len(group) <= batch_size:
+            batches[-1] += group
+        else:
+            batches.append(group)
+    return batches
+
+
+def default_batch_size(size: int, device: torch.device) -> int:
+    """The number of pictures with `size` pixels a side that a device processes efficiently."""
+    pixels = BATCH_PIXELS.get(device.type, BATCH_PIXELS["cpu"])
+    return max(1, min(256, pixels // size**2))
+
+
+def _check(network: nn.Module, objectives: Sequence[Objective], parameters: Pixels) -> None:
+    """Raise for what is wrong with a call before the work begins, by one forward pass."""
+    layers = list(dict.fromkeys(layer for objective in objectives for layer in objective.layers))
+    grey = torch.full(
+        (1, len(parameters.colours), parameters.size, parameters.size), 0.5, device=parameters.colours.device
+    )
+    with torch.no_grad():
+        try:
+            maps = activations(network, grey, layers)
+        except (RuntimeError, AssertionError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ValueError(
+                f"size is {parameters.size}, and the network does not take images of that size: {reason}"
+            ) from error
+        terms = [term for objective in objectives for _, term in objective.terms]
+        ObjectiveBatch([Objective(((1.0, term),)) for term in terms]).scores_from_maps(
+            {layer: m.expand(len(terms), -1, -1, -1) for layer, m in maps.items()}
+        )
+
+
+def device_of(network: nn.Module) -> torch.device:
+    return next(
+        (tensor.device for tensor in (*network.parameters(), *network.buffers())), torch.device("cpu")
+    )
+
+
+def colours_for(network: nn.Module, size: int, colours: Tensor | None, warm_start: Tensor | None) -> Tensor:
+    """The given colour directions, or those of ImageNet or of grey images, by the network's channels."""
+    if colours is None:
+        channels = input_channels(network, (size, size)) if warm_start is None else warm_start.shape[1]
+        if channels not in (1, 3):
+            raise ValueError(
+                f"colours are needed: the network takes {channels} channels, which are not grey or RGB"
+            )
+        colours = imagenet_colours() if channels == 3 else torch.ones(1, 1)
+    return colours.to(device_of(network), torch.float32)

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,43 +21,12 @@ from omegaconf.errors import OmegaConfBaseException
 from vitrine.config import trainer_arguments
 from vitrine.config.assignment import assign, writable_tree
 from vitrine.config.recipes import merge_arguments
+from vitrine.config.schema import RunSettings, sections
 from vitrine.config.yaml_text import Scalar, UnreadableText, convert
 from vitrine.core import atomic
 from vitrine.core.registry import UnknownName, nearest
-from vitrine.core.settings import SettingError, check, setting
+from vitrine.core.settings import SettingError, check
 from vitrine.runs import run_folders
-
-
-@dataclass
-class RunSettings:
-    name: str | None = setting(None, "folder of the run below run.root; data-model-time unless given")
-    root: str = setting("runs", "where runs are kept")
-    seed: int = setting(0, "everything random comes from it", least=0, most=2**31 - 1)
-    resume: bool = setting(False, "go on with the run of this name from its last good checkpoint")
-    requeue: str = setting(
-        "auto",
-        "auto: a SLURM job that is preempted (SIGTERM, SIGUSR1) is put back into the queue",
-        choices=("auto", "never"),
-    )
-
-
-@dataclass
-class ModelSettings:
-    weights: str | None = setting(None, "a file (.pt, .safetensors, .ckpt) or a torchvision weights name")
-    stem: str = setting(
-        "standard", "small: stride 1 and no max-pool first, for small images", choices=("standard", "small")
-    )
-    head: str = setting(
-        "weights",
-        "new: start the last layer afresh (weights of other classes)",
-        choices=("weights", "new"),
-    )
-    mean: list[float] | None = setting(
-        None, "normalisation, per channel of [0, 1] pixels; the weights' own, or the data's, unless given"
-    )
-    std: list[float] | None = setting(None, "goes with mean")
-    compile: bool = setting(False, "torch.compile the network in place")
-    options: dict[str, Any] = setting({}, "handed to the network's builder, e.g. {width: 32}")
 
 
 @dataclass(frozen=True)
@@ -97,63 +65,6 @@ class Settings:
     def save(self) -> None:
         """Write config.yaml into the run's directory."""
         atomic.write_text(self.folder / "config.yaml", self.to_yaml())
-
-
-def _section_by_name(kind: Callable[[str], type], names: Iterable[str], default: str, meaning: str) -> Any:
-    """A section whose settings depend on its `name`: the class that `kind(name)` gives, with `name` added."""
-
-    @functools.cache
-    def schema(name: str) -> type:
-        base = kind(name)
-        field = ("name", str, setting(default, meaning))
-        frozen = base.__dataclass_params__.frozen
-        return dataclasses.make_dataclass(base.__name__, [field], bases=(base,), frozen=frozen)
-
-    schema.names, schema.default = names, default
-    return schema
-
-
-def sections() -> dict[str, Any]:
-    """Section -> its dataclass, or a function from the section's `name` to it."""
-    from vitrine.analyses import ANALYSES
-
-    return _sections(tuple((name, ANALYSES[name]) for name in ANALYSES))  # more may be registered at any time
-
-
-@functools.cache
-def _sections(analyses: tuple[tuple[str, type], ...]) -> dict[str, Any]:
-    from vitrine.callbacks.checkpoints import CheckpointSettings
-    from vitrine.callbacks.robust_validation import ValidationSettings
-    from vitrine.datamodules import DATA
-    from vitrine.examination.settings import AnalysisSettings
-    from vitrine.modules import NETWORKS, OBJECTIVES
-    from vitrine.modules.optimizers import OptimizerSettings
-    from vitrine.reporting.wandb_run import WandbSettings
-
-    def network(name: str) -> type:
-        NETWORKS.check(name)
-        return ModelSettings
-
-    techniques = [(name, kind, dataclasses.field(default_factory=kind)) for name, kind in analyses]
-    return {
-        "run": RunSettings,
-        "data": _section_by_name(lambda n: DATA[n].Settings, DATA, "signs", "where images come from"),
-        "model": _section_by_name(
-            network, NETWORKS, "convnet", "the network; any torchvision classifier too"
-        ),
-        "objective": _section_by_name(lambda n: OBJECTIVES[n], OBJECTIVES, "standard", "what is minimised"),
-        "optimizer": OptimizerSettings,
-        "checkpoint": CheckpointSettings,
-        "validation": ValidationSettings,
-        "analysis": dataclasses.make_dataclass("Analyses", techniques, bases=(AnalysisSettings,)),
-        "logging": dataclasses.make_dataclass(
-            "LoggingSettings",
-            [
-                ("wandb", WandbSettings, dataclasses.field(default_factory=WandbSettings)),
-                ("tensorboard", bool, setting(False, "log to TensorBoard too, into the run's folder")),
-            ],
-        ),
-    }
 
 
 def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:

@@ -19,7 +19,7 @@ OTHER_MEANINGS = {
     "cli/__init__.py": {"dream", "style"},  # commands
     "cli/dream.py": {"dream"},  # that command's folder
     "cli/style.py": {"style"},  # that command's folder and argument
-    "config/loading.py": {"weights"},  # a choice of model.head
+    "config/schema.py": {"weights"},  # a choice of model.head
     "modules/loading.py": {"weights"},
     "modules/networks.py": {"weights"},  # an argument of torchvision's builders
     "reporting/page_data.py": {"weights"},  # of the model

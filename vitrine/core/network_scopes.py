@@ -56,7 +56,7 @@ def eager_eval_mode(network: nn.Module) -> Iterator[nn.Module]:
     Raises:
         ValueError: from a call of the network, where it returns no logits.
     """
-    network = getattr(network, "_orig_mod", network)
+    network = uncompiled(network)
     with ExitStack() as scope:
         scope.enter_context(torch.inference_mode(False))
         scope.enter_context(torch.enable_grad())
@@ -83,6 +83,11 @@ def in_eager_eval_mode(
             return function(network, *args, **kwargs)
 
     return run
+
+
+def uncompiled(network: nn.Module) -> nn.Module:
+    """The network itself, out of the wrapper of `torch.compile`, whose names and calls are others."""
+    return getattr(network, "_orig_mod", network)
 
 
 def outside_inference_mode(value: Any) -> Any:
@@ -137,8 +142,8 @@ def full_isolation(*modules: nn.Module) -> Iterator[None]:
     """Code inside runs under fixed conditions, and leaves no trace when it ends, raises or is interrupted.
 
     Inside, whatever the caller is in: autograd records, autocast is off, float32 is float32 (no TF32), cuDNN
-    is deterministic, and compiled modules run eagerly. So the same weights give the same pictures in training
-    and out of it.
+    is deterministic, compiled modules run eagerly, and the modules given return logits (`network_output`). So
+    the same weights give the same pictures in training and out of it.
 
     Afterwards, as before:
     - of each module and every submodule: its mode, its attributes (a replaced `forward` too), its submodules,
@@ -167,6 +172,8 @@ def full_isolation(*modules: nn.Module) -> Iterator[None]:
         for module in unique.values():  # restored first: then each tensor is back in its place
             scope.callback(restoration.capture_namespace(vars(module)))
         restoration.fix_numerics()
+        for module in modules:
+            module.register_forward_hook(_return_logits)  # removed as all hooks are
         yield
 
 

@@ -40,7 +40,7 @@ def integer_network(inplace=False):
 
 
 def integer_images(n=41):
-    images = torch.randint(0, 2, (n, 3, 10, 12), generator=torch.Generator().manual_seed(1)).float()
+    images = torch.randint(0, 2, (n, 3, 8, 12), generator=torch.Generator().manual_seed(1)).float()
     return images, torch.arange(n) % 4
 
 
@@ -263,7 +263,7 @@ def test_the_crop_is_the_receptive_field_of_the_maximum():
     given = subject(network)
     figure = next(f for f in Examples(k=1, tile=12)(given) if isinstance(f, Figure) and f.layer == "3")
     best = dataset_examples(given, 1)["3"]
-    top, left, bottom, right = receptive_field(network, "3", best.positions[6, 0], (10, 12)).tolist()
+    top, left, bottom, right = receptive_field(network, "3", best.positions[6, 0], (8, 12)).tolist()
     assert 0 < bottom - top <= 8 and 0 < right - left <= 8
     crop = given.dataset[best.indices[6, 0].item()][0][:, top:bottom, left:right].float()
     shown = figure.image[:12, :12].permute(2, 0, 1).float()

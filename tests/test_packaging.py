@@ -61,6 +61,7 @@ def test_documents_name_files_that_are_there():
         assert not [name for name in named if "NAME" not in name and not (ROOT / name).exists()], document
 
 
+@pytest.mark.slow
 def test_nothing_imports_through_the_links():
     for file in [
         *ROOT.glob("*.py"),

@@ -68,7 +68,14 @@ def test_a_run_that_cannot_go_well_is_refused_by_name(words, key, problem):
     assert caught.value.key == key
 
 
-@pytest.mark.parametrize("model", ["resnet18", "mobilenet_v3_small", "efficientnet_b0"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        "mobilenet_v3_small",
+        pytest.param("resnet18", marks=pytest.mark.slow),
+        pytest.param("efficientnet_b0", marks=pytest.mark.slow),
+    ],
+)
 def test_batches_of_one_image_are_refused_where_batch_normalisation_needs_two(model):
     with pytest.raises(SettingError, match="batches of one image, expected at least 2") as caught:
         check_run(*build("data.batch_size=1", f"model.name={model}", base=OTHER_MODEL))

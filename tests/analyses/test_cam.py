@@ -157,6 +157,7 @@ def test_token_grids_are_maps_and_the_default_layer_is_one_that_matters():
     assert last_spatial_layer(build("resnet18"), images()) == "layer4"
 
 
+@pytest.mark.slow
 def test_grad_cam_of_channels_last_maps_of_an_oblong_image():
     network, x = build("swin_t"), torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
     tail = nn.Sequential(network.norm, network.permute, network.avgpool, network.flatten, network.head)
@@ -219,7 +220,11 @@ def test_a_logit_that_is_zero_on_every_probe_does_not_hide_the_last_layer():
 
 @pytest.mark.parametrize(
     ("name", "layer"),
-    [("vit", "encoder.layers.encoder_layer_1"), ("resnet18", "layer4"), ("convnet", "features")],
+    [
+        ("vit", "encoder.layers.encoder_layer_1"),
+        pytest.param("resnet18", "layer4", marks=pytest.mark.slow),
+        ("convnet", "features"),
+    ],
 )
 @pytest.mark.parametrize("value", [0.0, float("nan")])
 def test_a_head_without_values_does_not_hide_the_last_layer(name, layer, value):

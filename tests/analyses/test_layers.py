@@ -29,14 +29,21 @@ def build(name):
         ("googlenet", 64, "conv1 conv3 inception3b inception4e inception5b"),
         ("mobilenet_v2", 64, "features.1 features.3 features.6 features.13 features.18"),
         ("shufflenet_v2_x0_5", 64, "conv1 maxpool stage2 stage3 conv5"),
-        ("efficientnet_b0", 64, "features.1 features.2 features.3 features.5 features.8"),
+        pytest.param(
+            "efficientnet_b0",
+            64,
+            "features.1 features.2 features.3 features.5 features.8",
+            marks=pytest.mark.slow,
+        ),
         (
             "regnet_x_400mf",
             64,
             "stem trunk_output.block1 trunk_output.block2 trunk_output.block3 trunk_output.block4",
         ),
-        ("convnext_tiny", 64, "features.1 features.3 features.5 features.7"),
-        ("swin_t", 112, "features.1 features.3 features.5 features.7"),
+        pytest.param(
+            "convnext_tiny", 64, "features.1 features.3 features.5 features.7", marks=pytest.mark.slow
+        ),
+        pytest.param("swin_t", 112, "features.1 features.3 features.5 features.7", marks=pytest.mark.slow),
     ],
 )
 def test_the_last_block_at_each_resolution_is_found_whatever_the_architecture(name, size, layers):

@@ -130,6 +130,7 @@ def test_channels_last_maps_of_oblong_images_are_turned(name, size, layer):
     assert grad_cam(network, x, 1, layer).shape == raw.shape[:3]
 
 
+@pytest.mark.slow
 def test_a_convnext_map_as_high_as_it_has_channels_is_not_turned():
     network, x = torchvision.models.convnext_tiny().eval(), images(384, 256, count=1)
     raw = raw_output(network, x, "features.1")

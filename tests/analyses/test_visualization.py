@@ -197,7 +197,12 @@ TAILS = {
 
 @pytest.mark.parametrize(
     ("tail", "first"),
-    [*((tail, nn.ReLU) for tail in TAILS), ("ReLU", nn.Hardswish)],  # for which guided backprop has no rule
+    [
+        ("ReLU", nn.ReLU),
+        ("before a ReLU", nn.ReLU),
+        *(pytest.param(tail, nn.ReLU, marks=pytest.mark.slow) for tail in [*TAILS][1:-1]),
+        pytest.param("ReLU", nn.Hardswish, marks=pytest.mark.slow),  # for which guided backprop has no rule
+    ],
 )
 def test_a_dead_unit_lives_where_its_pre_activation_can_be_raised_above_zero(tail, first):
     torch.manual_seed(0)

@@ -58,6 +58,7 @@ def within_chance(ours: Tensor, theirs: Tensor) -> bool:
     return abs(ours.float().mean() - theirs.float().mean()) < 3 * error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("early_stop", [True, False])
 def test_pgd_succeeds_as_often_as_torchattacks(network, batch, early_stop):
     torchattacks = pytest.importorskip("torchattacks")

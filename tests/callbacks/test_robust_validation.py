@@ -233,10 +233,10 @@ class StopAt(Callback):
     ("name", "options"),
     [
         ("pgd", {"steps": 2, "attack_mode": "train", "eps_warmup": 9}),
-        ("fast", {"guard_every": 2, "guard_drop": 0.01}),
-        ("free", {"replays": 2, "awp": 0.01}),
-        ("trades", {"steps": 2, "awp": 0.01}),
-        ("mart", {"steps": 2}),
+        pytest.param("fast", {"guard_every": 2, "guard_drop": 0.01}, marks=pytest.mark.slow),
+        pytest.param("free", {"replays": 2, "awp": 0.01}, marks=pytest.mark.slow),
+        pytest.param("trades", {"steps": 2, "awp": 0.01}, marks=pytest.mark.slow),
+        pytest.param("mart", {"steps": 2}, marks=pytest.mark.slow),
     ],
 )
 def test_an_adversarial_run_cut_off_at_any_step_ends_in_the_same_weights(tmp_path, name, options):

@@ -203,6 +203,7 @@ def test_a_training_that_ends_between_two_looks_is_no_surprise(run, monkeypatch)
     assert Store(run).steps() == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("newest", "order"), [("false", [1, 2, 3]), ("true", [3, 2, 1])])
 def test_the_order_is_that_of_training_or_the_newest_first(run, capsys, newest, order):
     for step in (1, 2, 3):

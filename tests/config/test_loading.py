@@ -181,7 +181,7 @@ def test_every_recipe_in_the_tree_loads():
         config.load([str(recipe), *(["data.root=."] if "data.root=" in head else [])])
 
 
-@pytest.mark.parametrize("depth", [40, 153, 3000])
+@pytest.mark.parametrize("depth", [40, 153, pytest.param(3000, marks=pytest.mark.slow)])
 def test_what_is_nested_deeper_than_any_setting_is_refused(tmp_path, depth):
     key = ".".join(["trainer"] * depth)
     with pytest.raises(SettingError, match=r"nested more than 32 deep|cannot be read"):

@@ -127,6 +127,7 @@ def test_about_a_third_are_partly_hidden_but_most_of_a_sign_is_always_seen(scene
     assert 0.2 < (seen < 0.99).float().mean() < 0.45
 
 
+@pytest.mark.slow
 def test_stickers_are_in_the_share_asked_for_of_training_images_and_in_no_validation_image():
     data = Signs(SignsSettings(train_size=400, val_size=100, shortcut=0.3))
     data.setup()

@@ -112,6 +112,7 @@ def dies() -> str:
     return "went on"
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_killed_is_not_waited_for():
     first, second = launch.run_ranks(dies, seconds=60)
     assert second == 7

@@ -57,6 +57,7 @@ def test_the_batch_is_halved_until_there_is_room_and_that_is_recorded(tmp_path, 
     assert examiner.missing(network, 5) == []  # another try would end the same way
 
 
+@pytest.mark.slow
 def test_without_room_for_one_image_it_is_reported_and_the_next_one_runs(tmp_path, network):
     analyses = {"hungry": Hungry(room=0), "plain": tiny.Plain()}
     report = tiny.examiner(tmp_path, analyses, batch_size=32).examine(network, 5)

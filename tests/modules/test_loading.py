@@ -36,7 +36,12 @@ def as_pixels(image):
     return TF.to_dtype(TF.pil_to_tensor(image), torch.float32, scale=True)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+LARGE = ("densenet121", "efficientnet_v2_s", "maxvit_t", "mnasnet0_5")  # seconds each
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in FAMILIES]
+)
 def test_every_family_of_torchvision_is_built_for_the_classes_asked_for(name):
     with torch.device("meta"):
         network = load_network(name, classes=7).eval()

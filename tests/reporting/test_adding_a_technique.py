@@ -47,6 +47,7 @@ def test_its_own_test_passes(registered):
     scope["test_mirroring_changes_only_what_depends_on_left_and_right"]()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("registered", "offline_home")
 def test_it_is_shown_in_its_own_section_on_the_page_and_on_wandb(tmp_path, history):
     off = [f"analysis.{name}.enabled=false" for name in ANALYSES if name != "mirror"]

@@ -41,6 +41,7 @@ def test_a_login_is_found_where_wandb_looks_for_it(monkeypatch, offline_home, ca
     assert wandb_internals.service_process() is None and capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_the_records_of_a_log_are_those_that_wandbs_command_prints(tmp_path):
     run = wandb.init(mode="offline", dir=tmp_path, settings=wandb.Settings(silent=True))
     run.log({"a/b.c": 1, "text": "line\u2028end"})

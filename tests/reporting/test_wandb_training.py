@@ -96,6 +96,7 @@ def test_a_run_that_is_opened_again_keeps_its_id_and_is_appended_to(tmp_path, re
     ]
 
 
+@pytest.mark.slow
 def test_a_log_that_was_cut_off_is_read_up_to_there(tmp_path, history):
     logger, _ = wandb_logger(tmp_path / "run", WandbSettings())
     for step in range(40):  # more than a block of the log

@@ -27,7 +27,7 @@ from torch import nn
 
 from benchmarks.ratio import Timing, hardware, table
 from vitrine.datamodules.base import Batch
-from vitrine.modules import Classifier, OptimizerSettings, load_network
+from vitrine.modules import Classifier, OptimizerSettings, load_network, record_of
 from vitrine.modules.objectives.standard import Standard
 from vitrine.modules.optimizers import build_optimizer
 
@@ -113,7 +113,7 @@ def main() -> None:
     network = load_network(arguments.network, classes=arguments.classes, **options).to(device)
     batches = random_batches(arguments, device)
     rounds = arguments.rounds + 1  # the first warms up
-    classifier = Classifier(copy.deepcopy(network), Standard(), SETTINGS, network.classes)
+    classifier = Classifier(copy.deepcopy(network), Standard(), SETTINGS, record_of(network).classes)
     referee = Referee(
         batches, rounds, plain(network, batches, rounds * len(batches), precision=arguments.precision)
     )

@@ -24,7 +24,7 @@ from vitrine.callbacks.robust_validation import (
     random_subset,
 )
 from vitrine.core.settings import SettingError
-from vitrine.modules import OBJECTIVES, Classifier, OptimizerSettings, load_network
+from vitrine.modules import OBJECTIVES, Classifier, OptimizerSettings, load_network, record_of
 from vitrine.runs.checkpoint_files import last_good_checkpoint
 from vitrine.runs.checkpoint_io import AtomicCheckpointIO
 
@@ -46,7 +46,7 @@ def fit(
     seed_everything(3, verbose=False)
     objective = objective or OBJECTIVES["standard"]()
     network = load_network("convnet", classes=["dark", "bright"], widths=[4, 8])
-    module = Classifier(network, objective, OptimizerSettings("sgd", lr=0.05), network.classes)
+    module = Classifier(network, objective, OptimizerSettings("sgd", lr=0.05), record_of(network).classes)
     robust = RobustValidation(validation, 1, objective)
     trainer = Trainer(
         max_epochs=epochs,

@@ -7,7 +7,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from torch.utils.data import DataLoader, TensorDataset
 
-from vitrine.modules import Classifier, OptimizerSettings, load_checkpoint, load_network
+from vitrine.modules import Classifier, OptimizerSettings, load_checkpoint, load_network, record_of
 from vitrine.modules.objectives.standard import Standard
 from vitrine.modules.weights import WeightsError
 
@@ -28,7 +28,7 @@ def trained(folder, name="convnet", callbacks=(), steps=3, **options):
     torch.manual_seed(0)
     network = load_network(name, classes=["a", "b/c", "d"], channels=1, **STATISTICS, **options)
     classifier = Classifier(
-        network, Standard(), OptimizerSettings(lr=0.01, schedule="constant"), network.classes
+        network, Standard(), OptimizerSettings(lr=0.01, schedule="constant"), record_of(network).classes
     )
     trainer = quiet(folder, max_steps=steps, callbacks=list(callbacks))
     loader = DataLoader(TensorDataset(IMAGES, LABELS, torch.arange(12)), 4)
@@ -52,10 +52,10 @@ def test_a_checkpoint_alone_gives_the_network_back(tmp_path, name, options):
     state = torch.get_rng_state()
     network = load_checkpoint(file)
     assert torch.equal(torch.get_rng_state(), state)
-    assert not network.training and network.classes == ["a", "b/c", "d"]
+    assert not network.training and record_of(network).classes == ["a", "b/c", "d"]
     assert torch.equal(network(IMAGES), classifier.network.eval()(IMAGES))
     assert network.normalize.mean.item() == pytest.approx(0.4)
-    assert network.spec == classifier.network.spec
+    assert record_of(network).spec == record_of(classifier.network).spec
 
 
 def test_a_checkpoint_says_which_network_and_step_it_holds(tmp_path):
@@ -114,7 +114,7 @@ def test_a_checkpoint_serves_as_weights(tmp_path):
     classifier, file = trained(tmp_path, "perceptron", image_size=16)
     network = load_network("perceptron", classes=3, channels=1, weights=file).eval()
     assert torch.equal(network(IMAGES), classifier.network.eval()(IMAGES))
-    assert network.classes == ["a", "b/c", "d"]
+    assert record_of(network).classes == ["a", "b/c", "d"]
     with pytest.raises(WeightsError, match="is a checkpoint of perceptron, not of convnet"):
         load_network("convnet", classes=3, channels=1, weights=file)
 

@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader, Dataset
 
 from vitrine.core.settings import SettingError
-from vitrine.modules import Classifier, OptimizerSettings, load_network
+from vitrine.modules import Classifier, OptimizerSettings, load_network, record_of
 from vitrine.modules.finite import NonFiniteLoss
 from vitrine.modules.objectives.standard import Standard
 
@@ -40,7 +40,7 @@ def loader(dataset, batch_size=8):
 def small(classes=NAMES, objective=None, optimizer=SETTINGS, **options):
     torch.manual_seed(0)
     network = load_network("convnet", classes=classes, widths=[4, 8])
-    return Classifier(network, objective or Standard(), optimizer, network.classes, **options)
+    return Classifier(network, objective or Standard(), optimizer, record_of(network).classes, **options)
 
 
 def trainer(tmp_path, **options):

@@ -16,6 +16,7 @@ from vitrine.core.registry import UnknownName
 from vitrine.core.settings import SettingError
 from vitrine.modules import load_checkpoint, load_network
 from vitrine.modules.loading import infer_classes
+from vitrine.modules.network_record import record_of
 from vitrine.modules.weights import WeightsError
 from vitrine.runs import run_folders
 from vitrine.runs.checkpoint_files import last_good_checkpoint
@@ -34,7 +35,7 @@ class NamedNetwork:
     @property
     def channels(self) -> int:
         """The channels of its input."""
-        return self.network.spec["channels"]
+        return record_of(self.network).spec["channels"]
 
     @property
     def device(self) -> torch.device:

@@ -23,12 +23,21 @@ OBJECTIVES = Registry(
 _LAZY = {
     "NETWORKS": "vitrine.modules.networks",
     "load_network": "vitrine.modules.loading",
+    "record_of": "vitrine.modules.network_record",
     "load_checkpoint": "vitrine.modules.checkpoint",
     "Classifier": "vitrine.modules.classifier",
     "OptimizerSettings": "vitrine.modules.optimizers",
 }
 
-__all__ = ["NETWORKS", "OBJECTIVES", "Classifier", "OptimizerSettings", "load_checkpoint", "load_network"]
+__all__ = [
+    "NETWORKS",
+    "OBJECTIVES",
+    "Classifier",
+    "OptimizerSettings",
+    "load_checkpoint",
+    "load_network",
+    "record_of",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from vitrine.modules.network_record import attach_record
 from vitrine.modules.networks import build_network
 from vitrine.modules.normalize import attach
 from vitrine.modules.weights import Weights, WeightsError, load_into, parse_checkpoint, read_file
@@ -34,5 +35,5 @@ def load_checkpoint(file: str | Path) -> nn.Module:
     channels = int(spec["channels"])
     attach(network, [0.0] * channels, [1.0] * channels)
     load_into(network, Weights(str(file), state))
-    network.spec, network.classes = spec, classes
+    attach_record(network, spec=spec, classes=classes)
     return network.eval()

@@ -17,6 +17,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from vitrine.core.settings import check
 from vitrine.modules.calibration import CalibrationError
 from vitrine.modules.finite import FiniteLossCheck, NonFiniteWeights, nonfinite_names, world_size
+from vitrine.modules.network_record import record_of
 from vitrine.modules.objectives.base import Objective
 from vitrine.modules.optimizers import OptimizerSettings, build_optimizer
 
@@ -54,9 +55,10 @@ class Classifier(LightningModule):
         compile: bool = False,
     ):
         super().__init__()
-        spec = getattr(network, "spec", None)
-        if spec is not None and spec["classes"] != len(classes):
-            raise ValueError(f"classes: {len(classes)} came, the network has {spec['classes']}")
+        record = record_of(network)
+        self._spec = None if record is None else record.spec
+        if self._spec is not None and self._spec["classes"] != len(classes):
+            raise ValueError(f"classes: {len(classes)} came, the network has {self._spec['classes']}")
         check(optimizer, "optimizer")
         self.network, self.objective, self.optimizer = network, objective, optimizer
         self.classes = [str(name) for name in classes]
@@ -194,7 +196,7 @@ class Classifier(LightningModule):
             indices = [] if self._last_indices is None else self._last_indices.tolist()
             raise NonFiniteWeights(int(checkpoint.get("global_step", 0)), names, indices)
         checkpoint["vitrine"] = {
-            "spec": getattr(self.network, "spec", None),
+            "spec": self._spec,
             "classes": list(self.classes),
             "step": int(checkpoint.get("global_step", 0)),
             "objective": self.objective.state_dict(),

@@ -11,6 +11,7 @@ from torch import nn
 
 from vitrine.core.registry import UnknownName
 from vitrine.modules import normalize, surgery
+from vitrine.modules.network_record import attach_record
 from vitrine.modules.networks import NETWORKS, build_network, default_options, takes_image_size
 from vitrine.modules.weights import Weights, WeightsError, load_into, read_weights, strip_prefixes
 
@@ -36,9 +37,9 @@ def load_network(
 ) -> nn.Module:
     """A network that takes float images in [0, 1], [N, channels, H, W], and returns logits [N, classes].
 
-    It normalises its input itself (`network.normalize`); `network.spec` (plain containers) and the state_dict
-    suffice to rebuild it; `network.classes` are the class names. It is in training mode, as torch builds
-    networks.
+    It normalises its input itself (`network.normalize`). `record_of(network)` has its class names, and the
+    spec (plain containers) that, with the state_dict, suffices to rebuild it. It is in training mode, as
+    torch builds networks.
 
     Args:
         name: one of `NETWORKS`.
@@ -80,7 +81,7 @@ def load_network(
             names = list(loaded.classes)
     if mean is None or std is None:
         mean, std = _statistics(name, channels, loaded)
-    network.spec, network.classes = spec, names
+    attach_record(network, spec=spec, classes=names)
     return normalize.attach(network, mean, std)
 
 

@@ -39,17 +39,14 @@ def ascend(
     optimizer: Callable[[list[Tensor]], torch.optim.Optimizer],
     on_gradient: Callable[[Tensor], None] | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Yields the requested numbers of steps, each with the pictures [N, C, size, size] after it.
+    """Yields the requested numbers of steps (0: before the first), each with the pictures [N, C, size, size].
 
     Gradients are with respect to the variables only; the forward pass ends at the deepest layer needed.
 
     Args:
         network: in eval mode, by the caller.
-        objectives: one a picture.
-        parameterization: turns variables into pictures.
         variables: from the parameterization's `initialize` or `invert`; not changed.
         view: gives the network's input at a step: one image for each picture, or as many for each.
-        at_steps: numbers of steps; 0 is before the first.
         optimizer: makes one that maximises, from a list of parameters.
         on_gradient: called at each step with the gradient with respect to the pictures.
     """
@@ -62,9 +59,8 @@ def ascend(
                 return
         pictures = parameterization.pictures(variables)
         views = view(pictures, step)
-        gradient = redirected_gradients(
-            network, objectives, views.detach().unflatten(0, (-1, len(objectives)))
-        )
+        views_of = views.detach().unflatten(0, (-1, len(objectives)))
+        gradient = redirected_gradients(network, objectives, views_of)
         inputs = [variables, pictures] if on_gradient else [variables]
         variables.grad, *picture_gradient = torch.autograd.grad(views, inputs, gradient.flatten(0, 1))
         if on_gradient:

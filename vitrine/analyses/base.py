@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,22 +14,22 @@ from vitrine.analyses.traits import Traits
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import setting
 
+Progress = Callable[..., Any]
+"""Wraps an iterable with a bar: `progress(iterable, description, total)`."""
+
+
+def no_progress(iterable: Any, *_: Any) -> Any:
+    return iterable
+
 
 @dataclass(frozen=True)
 class Probes:
-    """A fixed small batch of images, the same at every checkpoint.
+    """A fixed small batch of images, the same at every checkpoint."""
 
-    Attributes:
-        images: float in [0, 1], [N, C, H, W].
-        labels: int64, [N].
-        indices: where each is in the data set, int64, [N].
-        masks: where things are, by name, bool [N, H, W] each; None where the data set does not know.
-    """
-
-    images: Tensor
-    labels: Tensor
-    indices: Tensor
-    masks: Mapping[str, Tensor] | None = None
+    images: Tensor  # float in [0, 1], [N, C, H, W]
+    labels: Tensor  # int64, [N]
+    indices: Tensor  # where each is in the data set, int64, [N]
+    masks: Mapping[str, Tensor] | None = None  # where things are, bool [N, H, W] by name; None: unknown
 
     def __len__(self) -> int:
         return len(self.images)
@@ -46,32 +46,20 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Figure:
-    """One picture.
+    """One picture, and what it is of: layer, unit, probe and label are None where they do not apply."""
 
-    Attributes:
-        key: path-like, and the same at every checkpoint: "layer3/unit-017", "probe-004/cat".
-        image: uint8, [H, W, 3].
-        caption: one line a person can read.
-        layer, unit, probe, label: what it is of; None where they do not apply. `label` is a class index.
-        values: what the picture cannot say (activation, confidence, ...).
-        indices: the data set indices of the images that the picture is made of, best first.
-        scores: of these images (activations, ...), in the same order.
-        class_shares: the share of each class among them, by class name.
-        histogram: of the scores of all images of the data set.
-    """
-
-    key: str
-    image: Tensor
-    caption: str
+    key: str  # path-like, and the same at every checkpoint: "layer3/unit-017", "probe-004/cat"
+    image: Tensor  # uint8, [H, W, 3]
+    caption: str  # one line a person can read
     layer: str | None = None
     unit: int | None = None
     probe: int | None = None
-    label: int | None = None
-    values: Mapping[str, float] = field(default_factory=dict)
-    indices: Sequence[int] = ()
-    scores: Sequence[float] = ()
-    class_shares: Mapping[str, float] = field(default_factory=dict)
-    histogram: Histogram | None = None
+    label: int | None = None  # a class index
+    values: Mapping[str, float] = field(default_factory=dict)  # what the picture cannot say: activation, ...
+    indices: Sequence[int] = ()  # into the data set, of the images that the picture is made of, best first
+    scores: Sequence[float] = ()  # of these images (activations, ...), in the same order
+    class_shares: Mapping[str, float] = field(default_factory=dict)  # of each class among them, by name
+    histogram: Histogram | None = None  # of the scores of all images of the data set
 
 
 @dataclass(frozen=True)
@@ -83,68 +71,40 @@ class Scalar:
     layer: str | None = None
 
 
-class Scratch(Protocol):
-    """Where a long analysis saves its progress; deleted once the analysis is complete."""
+class Scratch:
+    """Where a long analysis saves its progress, until it is complete; this one keeps nothing."""
 
     def load(self, key: str) -> dict[str, Any] | None:
         """What an interrupted run of this analysis on the same weights saved under a key, or None."""
-        ...
-
-    def save(self, key: str, state: Mapping[str, Any]) -> None:
-        """Save tensors and plain containers under a key, replacing what was there."""
-        ...
-
-
-class NoScratch:
-    """A `Scratch` that keeps nothing."""
-
-    def load(self, key: str) -> None:
         return None
 
     def save(self, key: str, state: Mapping[str, Any]) -> None:
-        pass
+        """Save tensors and plain containers under a key, replacing what was there."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A network at a step, with everything that an analysis may ask for.
+    """A network at a step, with everything that an analysis may ask for."""
 
-    Attributes:
-        network: in eval mode, parameters frozen; [N, C, H, W] in [0, 1] in, logits [N, K] out.
-        probes: a fixed small batch.
-        dataset: the split that dataset examples are picked from.
-        classes: class names.
-        units: the layers to look at, shallow to deep, each with the channels to show.
-        step: optimizer steps taken.
-        seed: everything random in an analysis comes from it.
-        device: where network and probes are.
-        batch_size: images a batch, for passes over the data set.
-        previous: what each analysis yielded at the checkpoint before, by name; empty where there is none.
-        progress: wraps an iterable with a bar, `progress(iterable, description, total)`.
-        scratch: where an interrupted analysis finds its saved progress.
-        rank, world_size: of the processes that run an analysis together, see `map_sharded`.
-        all_gather: hands a value (plain containers, tensors, Figures; anything picklable) to all ranks and
-            returns every rank's value, by rank, tensors on the CPU. A collective: all ranks call it equally
-            often.
-        cache: what `cached` has computed.
-    """
-
-    network: nn.Module
+    network: nn.Module  # in eval mode, parameters frozen; [N, C, H, W] in [0, 1] in, logits [N, K] out
     probes: Probes
-    dataset: ImageDataset
-    classes: Sequence[str]
-    units: Mapping[str, Sequence[int]]
-    step: int = 0
-    seed: int = 0
-    device: torch.device = torch.device("cpu")  # noqa: RUF009 (immutable)
-    batch_size: int = 256
+    dataset: ImageDataset  # the split that dataset examples are picked from
+    classes: Sequence[str]  # class names
+    units: Mapping[str, Sequence[int]]  # the layers to look at, shallow to deep, and the channels to show
+    step: int = 0  # optimizer steps taken
+    seed: int = 0  # everything random in an analysis comes from it
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 (immutable); where network and probes are
+    batch_size: int = 256  # images a batch, for passes over the data set
+    # what each analysis yielded at the checkpoint before, by name; empty where there is none
     previous: Mapping[str, Sequence[Figure]] = field(default_factory=dict)
-    progress: Callable[..., Any] = lambda iterable, *_, **__: iterable
-    scratch: Scratch = NoScratch()  # noqa: RUF009 (immutable)
-    rank: int = 0
+    progress: Progress = no_progress
+    scratch: Scratch = Scratch()  # noqa: RUF009 (immutable); where an interrupted analysis goes on from
+    rank: int = 0  # of the `world_size` processes that run an analysis together, see `map_sharded`
     world_size: int = 1
+    # hands a value (anything picklable: plain containers, tensors, Figures) to all ranks and returns every
+    # rank's value, by rank, tensors on the CPU; a collective: all ranks call it equally often
     all_gather: Callable[[Any], list[Any]] = lambda value: [value]
-    cache: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+    cache: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)  # what `cached` computed
 
     @property
     def layers(self) -> list[str]:
@@ -198,9 +158,7 @@ class Subject:
         return [result for shard in self.all_gather(results) for result in shard]
 
     def map_sharded_groups(
-        self,
-        groups: Mapping[Any, Sequence[Any]],
-        compute: Callable[[Any, Sequence[Any]], Iterable[Any]],
+        self, groups: Mapping[Any, Sequence[Any]], compute: Callable[[Any, Sequence[Any]], Iterable[Any]]
     ) -> Iterator[tuple[Any, list[Any]]]:
         """`compute(key, items)` of each group, by all ranks together: each key with its results, in order.
 
@@ -224,24 +182,19 @@ class Subject:
 
     def with_network(self, network: nn.Module) -> Subject:
         """The same subject with another network, an empty cache and no scratch."""
-        return dataclasses.replace(self, network=network, scratch=NoScratch(), cache={})
+        return dataclasses.replace(self, network=network, scratch=Scratch(), cache={})
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """A technique with its settings. Calling it on a Subject yields Figures and Scalars as it goes.
+    """A technique with its settings. Calling it on a Subject yields Figures and Scalars as it goes."""
 
-    Attributes:
-        traits: how it is shown, what of it ranks runs, and what a budget may do to it.
-        sharded: where several processes train together, all of them run it at once and share the work by
-            `Subject.map_sharded`, `shard` and `all_gather`; what rank 0 yields is kept. False: one of them
-            runs it alone, without collectives.
-        batch_size: of a technique that has such a setting, images at once; halved when memory runs out.
-    """
-
-    traits: ClassVar[Traits] = Traits()
+    traits: ClassVar[Traits] = Traits()  # how it is shown, how it ranks runs, what a budget may do to it
+    # Where several processes train together, all of them run it at once and share the work by
+    # `Subject.map_sharded`, `shard` and `all_gather`; what rank 0 yields is kept. False: one of them runs it
+    # alone, without collectives.
     sharded: ClassVar[bool] = False
-    batch_size = 1  # not annotated: a field of those techniques that have the setting
+    batch_size = 1  # images at once, halved when memory runs out; a field of techniques that have the setting
     enabled: bool = setting(True, "make these pictures at every checkpoint")
 
     @property

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vitrine.analyses import paint
 from vitrine.analyses.activations import activations
-from vitrine.analyses.base import Analysis, Figure, Subject
+from vitrine.analyses.base import Analysis, Figure, Progress, Subject, no_progress
 from vitrine.analyses.objectives import Objective, ObjectiveBatch, deepdream
 from vitrine.analyses.traits import Traits
 from vitrine.core.network_scopes import in_eager_eval_mode
@@ -32,7 +32,7 @@ def dream(
     step_size: float = 0.006,
     jitter: int = 32,
     seed: int = 0,
-    progress: Callable[..., Any] = lambda iterable, *_: iterable,
+    progress: Progress = no_progress,
 ) -> Tensor:
     """Deep dreams: gradient ascent on an objective, first on a small copy of the images, then on larger ones.
 
@@ -101,10 +101,7 @@ class Dream(Analysis):
     """Deep dreams of layers on the probes: "<layer>/probe-004", the image beside the dream."""
 
     traits: ClassVar[Traits] = Traits(
-        section="Features",
-        title="Deep dreams",
-        page_order=100,
-        budget_priority=40,
+        section="Features", title="Deep dreams", page_order=100, budget_priority=40
     )
     enabled: bool = setting(False, "make these pictures at every checkpoint")
     layers: list[str] = setting([], "layers to maximise; the deepest two of the analysed ones, unless named")
@@ -125,19 +122,11 @@ class Dream(Analysis):
             _, channels, _, side = subject.probes.images.shape
             grey = noise(1, self.size or side, channels, subject.seed).to(images.device)
             images = torch.cat([images, grey])
+        names = ("octaves", "ratio", "steps", "step_size", "jitter")
+        options = {name: getattr(self, name) for name in names}
+        options |= {"seed": subject.seed, "progress": subject.progress}
         for layer in self.layers or subject.layers[-2:]:
-            dreams = dream(
-                subject.network,
-                images,
-                layer,
-                octaves=self.octaves,
-                ratio=self.ratio,
-                steps=self.steps,
-                step_size=self.step_size,
-                jitter=self.jitter,
-                seed=subject.seed,
-                progress=subject.progress,
-            )
+            dreams = dream(subject.network, images, layer, **options)
             for i, (image, result) in enumerate(zip(images, dreams)):
                 probe = i if i < min(self.probes, len(subject.probes)) else None
                 source = "noise" if probe is None else f"probe {probe}"

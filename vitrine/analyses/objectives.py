@@ -1,8 +1,7 @@
-"""Objectives of feature visualization: declared without a network, added, subtracted and scaled like numbers.
+"""Objectives of feature visualization, declared without a network: weighted sums of terms, which are added,
+subtracted and scaled like numbers.
 
     channel("layer3", 17) - 0.5 * neuron("layer2", 4)
-
-An objective is a weighted sum of terms.
 """
 
 from __future__ import annotations
@@ -21,11 +20,7 @@ from vitrine.analyses.activations import LOGITS, activations
 
 @dataclass(frozen=True)
 class Objective:
-    """A weighted sum of terms: what `visualize` maximises, one for each picture.
-
-    Attributes:
-        terms: pairs of weight and term.
-    """
+    """A weighted sum of terms, as pairs (weight, term): what `visualize` maximises, one for each picture."""
 
     terms: tuple[tuple[float, Term], ...]
 
@@ -132,10 +127,7 @@ class Direction(Term):
         cosine = dot / (maps.norm(dim=1) * vectors.norm(dim=1)).clamp_min(1e-12)
         values = dot * cosine.clamp_min(0.1) ** powers
         return torch.stack(
-            [
-                v.mean() if t.position is None else v[_position(t, maps)]
-                for v, t in zip(values.unbind(), terms)
-            ]
+            [v.mean() if t.position is None else v[_position(t, maps)] for v, t in zip(values, terms)]
         )
 
 
@@ -163,8 +155,7 @@ class Diversity(Term):
 
 
 class ObjectiveBatch:
-    """Objectives evaluated together, one for each image of a batch: terms of one kind on one layer cost one
-    operation, however many objectives have them."""
+    """Objectives evaluated at once, one an image: terms of one kind on one layer cost one operation."""
 
     def __init__(self, objectives: Sequence[Objective]):
         self.count = len(objectives)
@@ -175,8 +166,7 @@ class ObjectiveBatch:
                 self._terms.setdefault((type(term), term.layer), []).append((row, weight, term))
 
     def scores(self, network: nn.Module, images: Tensor) -> Tensor:
-        """Each objective's value ([B], float32) on its image of [B, C, H, W]; layers deeper than needed do
-        not run."""
+        """Each objective's value ([B], float32) on its image of [B, C, H, W]; no deeper layer runs."""
         return self.scores_from_maps(activations(network, images, self.layers))
 
     def scores_from_maps(self, maps: Mapping[str, Tensor]) -> Tensor:
@@ -195,8 +185,7 @@ class ObjectiveBatch:
 def channel(layer: str, unit: int) -> Objective:
     """The mean over space of a channel; on a layer without spatial extent, the unit itself.
 
-    On a layer that ends in a ReLU the mean cannot fall below 0: for a negative name the layer before the
-        ReLU.
+    It cannot fall below 0 on a layer that ends in a ReLU: for a negative, name the layer before the ReLU.
     """
     return Objective(((1.0, Channel(layer, unit)),))
 
@@ -218,9 +207,8 @@ def direction(
         position: (row, column) of the layer's map; None for the mean over space.
     """
     entries = tuple(float(v) for v in torch.as_tensor(vector).flatten())
-    return Objective(
-        ((1.0, Direction(layer, entries, power, None if position is None else tuple(position))),)
-    )
+    position = None if position is None else tuple(position)
+    return Objective(((1.0, Direction(layer, entries, power, position)),))
 
 
 def logit(label: int) -> Objective:

@@ -38,10 +38,8 @@ def colour_matrix(images: Tensor) -> Tensor:
     # pictures keep a little colour even where the data set has none
     deviations = variances.clamp_min(variances.max() * 1e-4 + 1e-12).sqrt()
     matrix = (directions * deviations).flip(1)
-    matrix = matrix * matrix[0].sign().where(
-        matrix[0] != 0, torch.ones_like(matrix[0])
-    )  # a direction has no sign
-    return (matrix / matrix.norm(dim=0).max()).float()
+    sign = matrix[0].sign().where(matrix[0] != 0, torch.ones_like(matrix[0]))  # a direction has none
+    return (matrix * sign / matrix.norm(dim=0).max()).float()
 
 
 def mix_channels(values: Tensor, matrix: Tensor) -> Tensor:
@@ -50,11 +48,8 @@ def mix_channels(values: Tensor, matrix: Tensor) -> Tensor:
 
 
 def mean_magnitude(images: Tensor, size: int, colours: Tensor) -> Tensor:
-    """The mean |rfft2| of images [N, C, H, W], in decorrelated colours and scaled to `size` pixels: [C,
-    size, wf].
-
-    MACO keeps it fixed (Fel 2023).
-    """
+    """The mean |rfft2| of images [N, C, H, W], in decorrelated colours and scaled to `size` pixels:
+    [C, size, size // 2 + 1]; MACO keeps it fixed (Fel 2023)."""
     images = F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
     values = mix_channels(images - 0.5, torch.linalg.inv(colours))
     return torch.fft.rfft2(values).abs().mean(0)
@@ -62,15 +57,10 @@ def mean_magnitude(images: Tensor, size: int, colours: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Pixels:
-    """Free variables [N, C, size, size]: pixels before the colour matrix and the sigmoid.
+    """Free variables [N, C, size, size]: pixels before the colour matrix and the sigmoid."""
 
-    Attributes:
-        size: pixels on a side.
-        colours: [C, C], as `colour_matrix` gives them.
-    """
-
-    size: int
-    colours: Tensor
+    size: int  # pixels on a side
+    colours: Tensor  # [C, C], as `colour_matrix` gives them
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -121,13 +111,9 @@ class Fourier(Pixels):
 @dataclass(frozen=True)
 class Phases(Pixels):
     """Free variables [N, C, size, size // 2 + 1]: phases alone, at the magnitudes of natural images (MACO,
-    Fel 2023).
+    Fel 2023)."""
 
-    Attributes:
-        magnitude: [C, size, size // 2 + 1], as `mean_magnitude` gives them.
-    """
-
-    magnitude: Tensor
+    magnitude: Tensor  # [C, size, size // 2 + 1], as `mean_magnitude` gives them
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -138,9 +124,8 @@ class Phases(Pixels):
         return variables.to(self.colours.device) * (2 * torch.pi) - torch.pi
 
     def pictures(self, variables: Tensor) -> Tensor:
-        values = torch.fft.irfft2(
-            torch.polar(self.magnitude.expand_as(variables), variables), s=(self.size, self.size)
-        )
+        spectrum = torch.polar(self.magnitude.expand_as(variables), variables)
+        values = torch.fft.irfft2(spectrum, s=(self.size, self.size))
         centred = values - values.mean((2, 3), keepdim=True)
         return super().pictures(centred / centred.std((1, 2, 3), keepdim=True))
 

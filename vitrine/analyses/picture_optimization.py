@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vitrine.analyses.activations import activations
 from vitrine.analyses.ascent import View, ascend, picture_generators
+from vitrine.analyses.base import Progress
 from vitrine.analyses.hooks import input_channels
 from vitrine.analyses.objectives import Objective, ObjectiveBatch, diversity_groups
 from vitrine.analyses.parameterization import Pixels, imagenet_colours
 
 BATCH_PIXELS = {"cpu": 8 * 128**2, "cuda": 128 * 224**2}  # larger batches fall out of a CPU's cache
-Progress = Callable[..., Any]
-"""Wraps an iterable with a bar: `progress(iterable, description, total)`."""
-
-
-def no_progress(iterable: Any, *_: Any) -> Any:
-    return iterable
 
 
 def optimize_pictures(
@@ -42,19 +36,11 @@ def optimize_pictures(
         raise ValueError(
             f"warm_start has {len(warm_start)} pictures, expected one for each of {len(objectives)}"
         )
-    generators = picture_generators(objectives, seed)
-    result = torch.empty(
-        len(at_steps),
-        len(objectives),
-        len(parameters.colours),
-        parameters.size,
-        parameters.size,
-        device=parameters.colours.device,
-    )
     _check(network, objectives, parameters)
-    batches = _batches(
-        objectives, batch_size or default_batch_size(parameters.size, parameters.colours.device)
-    )
+    generators = picture_generators(objectives, seed)
+    colours, size = parameters.colours, parameters.size
+    result = torch.empty(len(at_steps), len(objectives), len(colours), size, size, device=colours.device)
+    batches = _batches(objectives, batch_size or default_batch_size(size, colours.device))
     for members in progress(batches, "features", len(batches)):
         own = [generators[i] for i in members]
         if warm_start is None:
@@ -96,30 +82,25 @@ def default_batch_size(size: int, device: torch.device) -> int:
 
 def _check(network: nn.Module, objectives: Sequence[Objective], parameters: Pixels) -> None:
     """Raise for what is wrong with a call before the work begins, by one forward pass."""
-    layers = list(dict.fromkeys(layer for objective in objectives for layer in objective.layers))
-    grey = torch.full(
-        (1, len(parameters.colours), parameters.size, parameters.size), 0.5, device=parameters.colours.device
-    )
+    terms = [Objective(((1.0, term),)) for objective in objectives for _, term in objective.terms]
+    batch, size, colours = ObjectiveBatch(terms), parameters.size, parameters.colours
+    grey = torch.full((1, len(colours), size, size), 0.5, device=colours.device)
     with torch.no_grad():
         try:
-            maps = activations(network, grey, layers)
+            maps = activations(network, grey, batch.layers)
         except (RuntimeError, AssertionError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ValueError(
-                f"size is {parameters.size}, and the network does not take images of that size: {reason}"
+                f"size is {size}, and the network does not take images of that size: {reason}"
             ) from error
-        terms = [term for objective in objectives for _, term in objective.terms]
-        ObjectiveBatch([Objective(((1.0, term),)) for term in terms]).scores_from_maps(
-            {layer: m.expand(len(terms), -1, -1, -1) for layer, m in maps.items()}
-        )
+        batch.scores_from_maps({layer: m.expand(len(terms), -1, -1, -1) for layer, m in maps.items()})
 
 
 def device_of(network: nn.Module) -> torch.device:
-    return next(
-        (tensor.device for tensor in (*network.parameters(), *network.buffers())), torch.device("cpu")
-    )
+    tensors = (*network.parameters(), *network.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 def colours_for(network: nn.Module, size: int, colours: Tensor | None, warm_start: Tensor | None) -> Tensor:

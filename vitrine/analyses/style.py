@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vitrine.analyses import paint
 from vitrine.analyses.activations import activations
-from vitrine.analyses.base import Analysis, Figure, Subject
+from vitrine.analyses.base import Analysis, Figure, Progress, Subject, no_progress
 from vitrine.analyses.traits import Traits
 from vitrine.core.network_scopes import in_eager_eval_mode
 from vitrine.core.settings import setting
@@ -34,7 +34,7 @@ def transfer(
     steps: int = 200,
     lr: float | None = None,
     seed: int = 0,
-    progress: Callable[..., Any] = lambda iterable, *_: iterable,
+    progress: Progress = no_progress,
 ) -> Tensor:
     """Images with the activations of the content and the Gram matrices of the style.
 
@@ -55,7 +55,6 @@ def transfer(
         steps: of either.
         lr: 1 for L-BFGS (with a line search) and 0.05 for Adam unless given.
         seed: of the noise, the same for each image.
-        progress: wraps an iterable with a bar, `progress(iterable, description, total)`.
 
     Returns:
         [N, C, H, W] in [0, 1].
@@ -100,13 +99,11 @@ def transfer(
             maps = activations(network, pictures, layers)
             total = variation_weight * total_variation(pictures)
             for name in content_layers:
-                total = total + content_weight / len(content_layers) * _relative_error(
-                    maps[name], target_maps[name]
-                )
+                error = _relative_error(maps[name], target_maps[name])
+                total = total + content_weight / len(content_layers) * error
             for name in style_layers:
-                total = total + style_weight / len(style_layers) * _relative_error(
-                    gram(maps[name]), target_grams[name]
-                )
+                error = _relative_error(gram(maps[name]), target_grams[name])
+                total = total + style_weight / len(style_layers) * error
             return total
 
         results.append(_minimise(loss, image, optimizer, steps, lr))
@@ -114,8 +111,7 @@ def transfer(
 
 
 def gram(maps: Tensor) -> Tensor:
-    """The Gram matrices [B, C, C] of maps [B, C, h, w], averaged over positions: correlations of
-    channels."""
+    """The Gram matrices [B, C, C] of maps [B, C, h, w]: correlations of channels, averaged over positions."""
     flat = maps.flatten(2)
     return flat @ flat.transpose(1, 2) / flat.shape[2]
 
@@ -138,9 +134,7 @@ def _minimise(
 
     def closure() -> Tensor:
         value = loss(torch.sigmoid(logits))
-        (logits.grad,) = torch.autograd.grad(
-            value, logits
-        )  # not backward(), which would fill the parameters' .grad
+        (logits.grad,) = torch.autograd.grad(value, logits)  # backward() would fill the parameters' .grad
         return value.detach()
 
     if optimizer == "lbfgs":
@@ -164,10 +158,7 @@ class Style(Analysis):
     """Some probes in the style of another: "probe-004/in-the-style-of-001", content, style and result."""
 
     traits: ClassVar[Traits] = Traits(
-        section="Features",
-        title="Style transfer",
-        page_order=110,
-        budget_priority=30,
+        section="Features", title="Style transfer", page_order=110, budget_priority=30
     )
     enabled: bool = setting(False, "make these pictures at every checkpoint")
     contents: list[int] = setting([0], "probes that give the content")
@@ -188,18 +179,14 @@ class Style(Analysis):
             raise ValueError(f"probe {invalid[0]} is asked for, and there are {len(images)}, from 0")
         shallow = subject.layers[:-1] or subject.layers
         content, style = images[self.contents], images[self.style][None]
+        names = ("content_weight", "style_weight", "variation_weight", "start", "optimizer", "steps")
         results = transfer(
             subject.network,
             content,
             style,
             content_layers=self.content_layers or shallow[-1:],
             style_layers=self.style_layers or shallow,
-            content_weight=self.content_weight,
-            style_weight=self.style_weight,
-            variation_weight=self.variation_weight,
-            start=self.start,
-            optimizer=self.optimizer,
-            steps=self.steps,
+            **{name: getattr(self, name) for name in names},
             seed=subject.seed,
             progress=subject.progress,
         )

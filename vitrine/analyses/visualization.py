@@ -7,36 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vitrine.analyses.ascent import View, plain_gradients
+from vitrine.analyses.base import Progress, no_progress
 from vitrine.analyses.objectives import Objective, ObjectiveBatch
-from vitrine.analyses.parameterization import Phases
-from vitrine.analyses.picture_optimization import (
-    Progress,
-    colours_for,
-    device_of,
-    no_progress,
-    optimize_pictures,
-)
+from vitrine.analyses.parameterization import Fourier, Phases, Pixels
+from vitrine.analyses.picture_optimization import colours_for, device_of, optimize_pictures
 from vitrine.analyses.transforms import Crops, Transforms, sample_maps, warp
 from vitrine.core.network_scopes import in_eager_eval_mode
 from vitrine.core.registry import Registry
 
-PARAMETERIZATIONS = Registry(
-    "parameterization",
-    {
-        "fourier": "vitrine.analyses.parameterization:Fourier",
-        "pixels": "vitrine.analyses.parameterization:Pixels",
-    },
-)
+PARAMETERIZATIONS = Registry("parameterization", {"fourier": Fourier, "pixels": Pixels})
 
 TRANSFORMS, CROPS = Transforms(), Crops()  # the defaults
 
 
-@in_eager_eval_mode
 def visualize(
     network: nn.Module,
     objectives: Sequence[Objective],
@@ -44,57 +33,13 @@ def visualize(
     size: int,
     steps: int = 512,
     seed: int,
-    lr: float = 0.05,
-    parameterization: str = "fourier",
-    colours: Tensor | None = None,
-    transforms: Transforms | None = TRANSFORMS,
-    warm_start: Tensor | None = None,
-    batch_size: int | None = None,
-    progress: Progress = no_progress,
+    **options: Any,
 ) -> Tensor:
-    """Pictures that excite: one for each objective, by Adam on what a parameterization turns into pictures.
+    """Pictures that excite: float32 in [0, 1], [len(objectives), C, size, size].
 
-    A picture does not depend on what else is in the call: its random numbers come from the seed and its
-    objective. Only the rounding of convolutions may depend on the batch size; the difference of 1e-7 grows
-    with the number of steps.
-
-    Args:
-        network: takes images in [0, 1]; used in eval mode and left unchanged.
-        objectives: one a picture; the forward pass ends at the deepest layer they name.
-        size: pixels on a side.
-        steps: of Adam.
-        seed: of everything random.
-        lr: of Adam.
-        parameterization: "fourier" or "pixels".
-        colours: [C, C], the colour directions of natural images, as `colour_matrix(images)` gives them;
-            ImageNet's (grey for one channel) unless given.
-        transforms: random transformations while a picture is optimised; None for none.
-        warm_start: initial pictures [N, C, h, w], instead of noise.
-        batch_size: pictures optimised together, by their size unless given; at least a diversity group.
-        progress: wraps an iterable with a bar, `progress(iterable, description, total)`.
-
-    Returns:
-        Float32 in [0, 1], [len(objectives), C, size, size].
-
-    Raises:
-        UnknownName: there is no such layer or parameterization.
-        ValueError: a unit, label or position is out of range, a vector does not fit its layer, a layer has
-            no maps, or the network does not take images of that size.
+    `steps` of Adam; the other arguments, and what is raised, are those of `visualize_at_steps`.
     """
-    return visualize_at_steps(
-        network,
-        objectives,
-        at_steps=[steps],
-        size=size,
-        seed=seed,
-        lr=lr,
-        parameterization=parameterization,
-        colours=colours,
-        transforms=transforms,
-        warm_start=warm_start,
-        batch_size=batch_size,
-        progress=progress,
-    )[0]
+    return visualize_at_steps(network, objectives, at_steps=[steps], size=size, seed=seed, **options)[0]
 
 
 @in_eager_eval_mode
@@ -113,12 +58,34 @@ def visualize_at_steps(
     batch_size: int | None = None,
     progress: Progress = no_progress,
 ) -> Tensor:
-    """The pictures of `visualize` after several numbers of steps (0: before the first).
+    """Pictures that excite after several numbers of steps (0: before the first), one for each objective, by
+    Adam on what a parameterization turns into pictures.
 
-    They depend on the largest: random numbers are drawn for `max(at_steps)` steps.
+    A picture does not depend on what else is in the call: its random numbers come from the seed and its
+    objective. Only the rounding of convolutions may depend on the batch size; the difference of 1e-7 grows
+    with the number of steps.
+
+    Args:
+        network: takes images in [0, 1]; used in eval mode and left unchanged.
+        objectives: one a picture; the forward pass ends at the deepest layer they name.
+        at_steps: numbers of steps; random numbers, and so pictures, depend on the largest.
+        size: pixels on a side.
+        seed: of everything random.
+        lr: of Adam.
+        parameterization: "fourier" or "pixels".
+        colours: [C, C], the colour directions of natural images, as `colour_matrix(images)` gives them;
+            ImageNet's (grey for one channel) unless given.
+        transforms: random transformations while a picture is optimised; None for none.
+        warm_start: initial pictures [N, C, h, w], instead of noise.
+        batch_size: pictures optimised together, by their size unless given; at least a diversity group.
 
     Returns:
         Float32 in [0, 1], [len(at_steps), len(objectives), C, size, size].
+
+    Raises:
+        UnknownName: there is no such layer or parameterization.
+        ValueError: a unit, label or position is out of range, a vector does not fit its layer, a layer has
+            no maps, or the network does not take images of that size.
     """
     colours = colours_for(network, size, colours, warm_start)
     parameters = PARAMETERIZATIONS[parameterization](size, colours)
@@ -156,7 +123,6 @@ def maco(
     """Feature visualization at the magnitudes of natural images: only phases are optimised (MACO, Fel 2023).
 
     Args:
-        network, objectives, size, steps, seed, warm_start, batch_size, progress: as in `visualize`.
         magnitude: [C, size, size // 2 + 1], as `mean_magnitude(images, size, colours)` gives it.
         colours: [C, C], those that the magnitudes were measured in.
         lr: of NAdam, in radians.
@@ -164,20 +130,20 @@ def maco(
         views: crops a step.
         noise: standard deviation of the noise added to each.
 
+    The other arguments are those of `visualize_at_steps`.
+
     Returns:
         The pictures [N, C, size, size] in [0, 1], and the accumulated gradient magnitude of each
         pixel, [N, size, size] in [0, 1], for use as opacity.
 
     Raises:
-        ValueError: as `visualize`, or the magnitudes are not of this size.
+        ValueError: as `visualize_at_steps`, or the magnitudes are not of this size.
     """
-    expected = (len(colours_for(network, size, colours, warm_start)), size, size // 2 + 1)
-    if tuple(magnitude.shape) != expected:
-        raise ValueError(
-            f"magnitude has shape {tuple(magnitude.shape)}, expected {expected} for {size} pixels"
-        )
     device = device_of(network)
     parameters = Phases(size, colours_for(network, size, colours, warm_start), magnitude.to(device))
+    expected = (len(parameters.colours), size, size // 2 + 1)
+    if parameters.shape != expected:
+        raise ValueError(f"magnitude has shape {parameters.shape}, expected {expected} for {size} pixels")
     magnitudes = torch.zeros(len(objectives), size, size, device=device)
 
     def view(generators: list[torch.Generator]) -> View:
@@ -215,9 +181,8 @@ def maco(
 @in_eager_eval_mode
 def objective_values(network: nn.Module, objectives: Sequence[Objective], pictures: Tensor) -> Tensor:
     """Each objective's value [N] on its picture of [N, C, H, W], untransformed, in full precision."""
-    device = device_of(network)
     with torch.no_grad():
-        return ObjectiveBatch(objectives).scores(network, pictures.to(device))
+        return ObjectiveBatch(objectives).scores(network, pictures.to(device_of(network)))
 
 
 @in_eager_eval_mode

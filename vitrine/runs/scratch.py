@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 
+from vitrine.analyses.base import Scratch
 from vitrine.core import atomic
 
 log = logging.getLogger(__name__)
 
 
-class FileScratch:
-    """An `analyses.base.Scratch` in a folder that the first `save` creates."""
+class FileScratch(Scratch):
+    """A scratch in a folder that the first `save` creates."""
 
     def __init__(self, folder: Path):
         self.folder = folder

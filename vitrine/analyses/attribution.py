@@ -14,7 +14,7 @@ from vitrine.analyses.base import Subject
 from vitrine.analyses.cam import NoSpatialLayer, grad_cam, last_spatial_layer
 from vitrine.analyses.paint import upsample
 from vitrine.analyses.relu_rules import NoRule
-from vitrine.core.registry import UnknownName
+from vitrine.core.registry import Registry
 
 log = logging.getLogger(__name__)
 
@@ -23,21 +23,14 @@ BATCH_SIZE = 32  # images of a forward pass
 
 @dataclass(frozen=True)
 class Effort:
-    """Settings of the maps that take many passes.
+    """Settings of the maps that take many passes."""
 
-    Attributes:
-        copies, sigma: of SmoothGrad: noisy copies, and their noise's standard deviation in pixel values.
-        steps, baseline: of integrated gradients: points of the path, and the pixel value of the baseline.
-        patch: of occlusion: the square's side as a share of the image's; it moves by half of itself.
-        seed: of SmoothGrad's noise.
-    """
-
-    copies: int = 50
-    sigma: float = 0.15
-    steps: int = 50
-    baseline: float = 0.5
-    patch: float = 0.25
-    seed: int = 0
+    copies: int = 50  # SmoothGrad: noisy copies
+    sigma: float = 0.15  # SmoothGrad: standard deviation of the noise, in pixel values
+    steps: int = 50  # integrated gradients: points of the path
+    baseline: float = 0.5  # integrated gradients, occlusion: the pixel value of nothing
+    patch: float = 0.25  # occlusion: the square's side as a share of the image's; it moves by half of itself
+    seed: int = 0  # of SmoothGrad's noise
 
 
 Technique = Callable[[nn.Module, Tensor, Tensor, str | None, Effort], Tensor]
@@ -59,7 +52,7 @@ def _expect_layer(layer: str | None) -> str:
     return layer
 
 
-TECHNIQUES: Mapping[str, Technique] = {
+_TECHNIQUES: Mapping[str, Technique] = {
     "gradient": lambda network, x, y, layer, effort: saliency.input_gradient(network, x, y),
     "guided_backprop": lambda network, x, y, layer, effort: saliency.guided_backprop(network, x, y),
     "deconvnet": lambda network, x, y, layer, effort: saliency.deconvnet(network, x, y),
@@ -77,13 +70,7 @@ TECHNIQUES: Mapping[str, Technique] = {
     ),
     "occlusion": _occlusion,
 }
-
-
-def technique(name: str) -> Technique:
-    """The technique of that name; UnknownName with the nearest names where there is none."""
-    if name not in TECHNIQUES:
-        raise UnknownName("map", name, TECHNIQUES)
-    return TECHNIQUES[name]
+TECHNIQUES = Registry("map", _TECHNIQUES)
 
 
 def attributions(
@@ -94,14 +81,11 @@ def attributions(
     layer: str | None,
     effort: Effort,
 ) -> dict[str, Tensor]:
-    """The named maps of images [N, C, H, W] for classes [N].
-
-    A map that the network does not allow (guided backprop without ReLUs, Grad-CAM without a spatial layer) is
-    left out, and logged.
-    """
+    """The named maps of images [N, C, H, W] for classes [N]; those that the network does not allow (guided
+    backprop without ReLUs, Grad-CAM without a spatial layer) are left out, and logged."""
     maps = {}
     for name in names:
-        attribute = technique(name)
+        attribute = TECHNIQUES[name]
         try:
             batches = zip(images.split(BATCH_SIZE), targets.split(BATCH_SIZE))
             parts = [attribute(network, *batch, layer, effort) for batch in batches]

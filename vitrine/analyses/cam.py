@@ -16,11 +16,8 @@ from vitrine.core.network_scopes import in_eager_eval_mode
 
 @in_eager_eval_mode
 def cam(network: nn.Module, images: Tensor, targets: Tensor | int | None = None) -> Tensor:
-    """Class activation maps: the last maps weighted as the linear layer weights their averages (Zhou
-    2016).
-
-    M_c = sum_k w_k^c A_k, the bias left out: the mean of M_c is the logit of c less its bias. No backward
-    pass.
+    """Class activation maps (Zhou 2016): the last maps weighted as the linear layer weights their averages.
+    M_c = sum_k w_k^c A_k, the bias left out: the mean of M_c is the logit of c less its bias. No backward pass.
 
     Args:
         images: [N, C, H, W] in [0, 1].
@@ -41,8 +38,7 @@ def cam(network: nn.Module, images: Tensor, targets: Tensor | int | None = None)
 
 
 def grad_cam(network: nn.Module, images: Tensor, targets: Tensor | int, layer: str) -> Tensor:
-    """Grad-CAM: a layer's channels weighted by their mean gradients, negative sums cut off (Selvaraju
-    2017).
+    """Grad-CAM (Selvaraju 2017): a layer's channels weighted by their mean gradients, negative sums cut off.
 
     alpha_k = mean over space of d z_c / d A_k (before softmax); L = ReLU(sum_k alpha_k A_k). Nothing below
     the layer is computed backwards, and no parameter's gradient.
@@ -181,7 +177,7 @@ def _expect_targets(targets: Tensor | int, logits: Tensor) -> Tensor:
             f"targets are {targets.dtype} of shape {tuple(targets.shape)}, "
             f"expected a class index for each of {n} images"
         )
-    if ((targets < 0) | (targets >= classes)).any():
-        wrong = targets[(targets < 0) | (targets >= classes)][0].item()
-        raise ValueError(f"targets hold {wrong}, expected classes 0 to {classes - 1}")
+    wrong = targets[(targets < 0) | (targets >= classes)]
+    if len(wrong):
+        raise ValueError(f"targets hold {wrong[0].item()}, expected classes 0 to {classes - 1}")
     return targets.long()

@@ -78,9 +78,14 @@ def top_examples(
             _update(network, images, running, indices.to(device), is_new)
     if not count:
         raise ValueError("the loader gave no images")
-    label_of = _Lookup(torch.cat(order), torch.cat(labels))
-    results = {layer: top.result() for layer, top in running.items()}
-    return {layer: replace(top, labels=label_of(top.indices)) for layer, top in results.items()}
+    known, places = torch.cat(order).sort()
+    known_labels = torch.cat(labels)[places]
+    results = {}
+    for layer, top in running.items():
+        found = top.result()
+        rows = torch.searchsorted(known, found.indices.contiguous())
+        results[layer] = replace(found, labels=known_labels[rows])
+    return results
 
 
 def dataset_examples(subject: Subject, k: int = 9) -> dict[str, TopExamples]:
@@ -136,11 +141,11 @@ class Examples(Analysis):
         for layer, units in subject.units.items():
             top, overlaps = examples[layer], []
             rows = list(enumerate(units))
-            for figure in subject.map_sharded(
-                rows, partial(self._figures, subject, layer, top, boxes[layer])
-            ):
+            compute = partial(self._figures, subject, layer, top, boxes[layer])
+            for figure in subject.map_sharded(rows, compute):
                 if figure.key in previous:
-                    overlaps.append(jaccard(set(figure.indices), set(previous[figure.key].indices)))
+                    now, before = set(figure.indices), set(previous[figure.key].indices)
+                    overlaps.append(len(now & before) / len(now | before))
                 yield figure
             yield Scalar(f"dead_units/{layer}", top.dead.float().mean().item(), layer)
             if not top.dead.all():
@@ -152,41 +157,33 @@ class Examples(Analysis):
         self, subject: Subject, layer: str, top: TopExamples, boxes: Tensor, units: Sequence[tuple[int, int]]
     ) -> Iterator[Figure]:
         for row, unit in units:
-            yield self._figure(subject, layer, unit, top, boxes[unit], top.peaks[row])
-
-    def _figure(
-        self, subject: Subject, layer: str, unit: int, top: TopExamples, boxes: Tensor, peaks: Tensor
-    ) -> Figure:
-        images, _ = subject.images(top.indices[unit])
-        fields = [boxes[row, column].tolist() for row, column in top.positions[unit].tolist()]
-        labels, values = top.labels[unit], top.values[unit]
-        classes, counts = labels.unique(return_counts=True)
-        label, count = int(classes[counts.argmax()]), int(counts.max())
-        scores = values.tolist()
-        class_summary = f"{count} of {len(labels)} are {subject.classes[label]}"
-        if count == 1 < len(labels):
-            class_summary = "no two of one class"
-        return Figure(
-            key=f"{layer}/unit-{unit:03d}",
-            image=_draw_sheet(images.cpu(), fields, self.tile),
-            caption=f"{layer}, unit {unit}: what excites it most, cut out and in place; activation "
-            f"{scores[0]:.3g} to {scores[-1]:.3g}; "
-            + class_summary
-            + ("; a dead unit, never above 0" if top.dead[unit] else ""),
-            layer=layer,
-            unit=unit,
-            values={
-                "activation": scores[0],
-                "class_entropy": top.class_entropy[unit].item(),
-                "top_class_share": count / len(labels),
-            },
-            indices=top.indices[unit].tolist(),
-            scores=scores,
-            class_shares={
-                subject.classes[c]: n / len(labels) for c, n in zip(classes.tolist(), counts.tolist())
-            },
-            histogram=histogram(peaks),
-        )
+            images, _ = subject.images(top.indices[unit])
+            fields = [boxes[unit][y, x].tolist() for y, x in top.positions[unit].tolist()]
+            scores, dead = top.values[unit].tolist(), "; a dead unit, never above 0"
+            classes, counts = top.labels[unit].unique(return_counts=True)
+            count, shown = int(counts.max()), len(scores)
+            class_summary = f"{count} of {shown} are {subject.classes[int(classes[counts.argmax()])]}"
+            if count == 1 < shown:
+                class_summary = "no two of one class"
+            yield Figure(
+                key=f"{layer}/unit-{unit:03d}",
+                image=_draw_sheet(images.cpu(), fields, self.tile),
+                caption=f"{layer}, unit {unit}: what excites it most, cut out and in place; activation "
+                f"{scores[0]:.3g} to {scores[-1]:.3g}; {class_summary}{dead if top.dead[unit] else ''}",
+                layer=layer,
+                unit=unit,
+                values={
+                    "activation": scores[0],
+                    "class_entropy": top.class_entropy[unit].item(),
+                    "top_class_share": count / shown,
+                },
+                indices=top.indices[unit].tolist(),
+                scores=scores,
+                class_shares={
+                    subject.classes[c]: n / shown for c, n in zip(classes.tolist(), counts.tolist())
+                },
+                histogram=histogram(top.peaks[row]),
+            )
 
 
 def histogram(values: Tensor) -> Histogram | None:
@@ -198,11 +195,6 @@ def histogram(values: Tensor) -> Histogram | None:
     bins = ((finite - low) / (high - low).clamp(min=1e-30) * BINS).long().clamp(max=BINS - 1)
     shares = bins.bincount(minlength=BINS).double() / len(finite)
     return Histogram(low.item(), high.item(), [round(share, 6) for share in shares.tolist()])
-
-
-def jaccard(a: set[int], b: set[int]) -> float:
-    """The Jaccard index of two sets, which are not both empty."""
-    return len(a & b) / len(a | b)
 
 
 def _update(
@@ -221,20 +213,8 @@ def _update(
         network(images)
 
 
-class _Lookup:
-    """Values by index."""
-
-    def __init__(self, indices: Tensor, values: Tensor):
-        self.indices, order = indices.sort()
-        self.values = values[order]
-
-    def __call__(self, indices: Tensor) -> Tensor:
-        return self.values[torch.searchsorted(self.indices, indices.contiguous())]
-
-
 def _draw_sheet(images: Tensor, boxes: Sequence[Sequence[int]], tile: int) -> Tensor:
-    """Two blocks side by side, three images a row: the crops to the boxes, and the images with the boxes
-    drawn."""
+    """Two blocks side by side, three images a row: the crops to the boxes, and the images with the boxes."""
     size = images.shape[-2:]
     side = max(size) * paint.magnification(size, tile) if max(size) <= 2 * tile else 2 * tile
     crops, pictures = [], []

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitrine.analyses import paint
-from vitrine.analyses.attribution import TECHNIQUES, Effort, attributions, cam_layer, importance, technique
+from vitrine.analyses.attribution import TECHNIQUES, Effort, attributions, cam_layer, importance
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.pointing import best_iou, deletion, energy_inside, insertion, pointing_game
 from vitrine.analyses.traits import Summary, Traits
@@ -67,7 +67,7 @@ class Localization(Analysis):
 
     def __post_init__(self) -> None:
         for name in self.maps:
-            technique(name)
+            TECHNIQUES.check(name)
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         count = min(self.images, len(subject.dataset))
@@ -101,14 +101,11 @@ class Localization(Analysis):
     ) -> Iterator[_AttributedImage]:
         images, _ = subject.images(indices[list(rows)])
         with torch.no_grad():
-            targets = torch.cat(
-                [subject.network(part).argmax(1) for part in images.split(subject.batch_size)]
-            )
+            logits = [subject.network(part) for part in images.split(subject.batch_size)]
+        targets = torch.cat(logits).argmax(1)
         effort = Effort(self.copies, steps=self.steps, baseline=self.baseline, seed=subject.seed)
-        attribution_maps = attributions(
-            subject.network, self.maps, images, targets, cam_layer(subject), effort
-        )
-        maps = {name: importance(name, values) for name, values in attribution_maps.items()}
+        found = attributions(subject.network, self.maps, images, targets, cam_layer(subject), effort)
+        maps = {name: importance(name, values) for name, values in found.items()}
         scores = {
             (measure, mask, name): score(values, regions[list(rows)]).tolist()
             for mask, regions in masks.items()
@@ -118,9 +115,8 @@ class Localization(Analysis):
         kept = max(self.curve_images, self.shown, 1)  # images whose maps are needed later
         for i, row in enumerate(rows):
             kept_maps = {name: values[i].cpu() for name, values in maps.items()} if row < kept else {}
-            yield _AttributedImage(
-                int(targets[i]), {key: values[i] for key, values in scores.items()}, kept_maps
-            )
+            own_scores = {key: values[i] for key, values in scores.items()}
+            yield _AttributedImage(int(targets[i]), own_scores, kept_maps)
 
     def _areas(
         self, subject: Subject, indices: Tensor, attributed: Sequence[_AttributedImage], rows: Sequence[int]
@@ -154,10 +150,8 @@ class Localization(Analysis):
                     yield Scalar(f"{measure}/{mask}/{name}", scores[key])
         if self.shown:
             images, _ = subject.images(indices[: self.shown])
-            maps = {
-                name: torch.stack([image.maps[name] for image in attributed[: self.shown]])
-                for name in attributed[0].maps
-            }
+            first = attributed[: self.shown]
+            maps = {name: torch.stack([image.maps[name] for image in first]) for name in first[0].maps}
             yield self._figure(images, maps, masks, scores)
 
     def _figure(
@@ -196,17 +190,11 @@ class Localization(Analysis):
 
 @dataclass(frozen=True)
 class _AttributedImage:
-    """An image's attribution maps for the predicted class.
+    """An image's attribution maps for the predicted class."""
 
-    Attributes:
-        target: the predicted class.
-        scores: by measure, mask and map.
-        maps: the importance of pixels, [H, W] by technique; empty for all but the first images.
-    """
-
-    target: int
-    scores: dict[tuple[str, str, str], float]
-    maps: dict[str, Tensor]
+    target: int  # the predicted class
+    scores: dict[tuple[str, str, str], float]  # by measure, mask and map
+    maps: dict[str, Tensor]  # the importance of pixels, [H, W] by technique; of the first images only
 
 
 def _mean(values: Iterable[float]) -> float:

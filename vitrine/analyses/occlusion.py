@@ -25,10 +25,7 @@ def occlusion(
     squares that cover it, [N, H, W]; positive where the image is evidence for the class.
 
     Args:
-        network: images [N, C, H, W] -> logits [N, K].
-        images: float in [0, 1], [N, C, H, W].
-        targets: class indices, int64 [N].
-        of: "logit" or "log_prob".
+        network, images, targets, of: as in `saliency`.
         patch: side of the square, in pixels.
         stride: from one square to the next, in pixels, at most `patch`; the last one ends at the border.
         baseline: the pixel value of the square.
@@ -40,9 +37,7 @@ def occlusion(
     expect_images(images)
     height, width = images.shape[-2:]
     expect(1 <= patch <= min(height, width), "patch", patch, f"1 to {min(height, width)} pixels")
-    expect(
-        1 <= stride <= patch, "stride", stride, f"1 to {patch} pixels (patch): every pixel is to be covered"
-    )
+    expect(1 <= stride <= patch, "stride", stride, f"1 to {patch} pixels (patch): every pixel is covered")
     squares = _squares(height, width, patch, stride).to(images.device)
     fall, counts = images.new_zeros(len(images), height, width), images.new_zeros(height, width)
     with torch.no_grad():
@@ -51,9 +46,8 @@ def occlusion(
             square = squares[chunk]
             covered = torch.where(square[:, None, None], baseline, images)
             scores = class_scores(network(covered.flatten(0, 1)), targets.repeat(len(chunk)), of)
-            fall += torch.einsum(
-                "pn,phw->nhw", whole - scores.unflatten(0, (len(chunk), -1)), square.to(fall)
-            )
+            falls = whole - scores.unflatten(0, (len(chunk), -1))
+            fall += torch.einsum("pn,phw->nhw", falls, square.to(fall))
             counts += square.sum(0)
     return fall / counts
 

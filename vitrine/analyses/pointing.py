@@ -6,14 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrine.analyses.target_scores import copy_batches
+from vitrine.analyses.target_scores import copy_batches, expect
 from vitrine.core.network_scopes import in_eager_eval_mode
 
 
 def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
-    """Whether each map's maximum lies in its mask (Zhang 2016): float 0 or 1, [N].
-
-    A map without positive values is a miss.
+    """Whether each map's maximum lies in its mask (Zhang 2016): float 0 or 1, [N]; 0 without positive values.
 
     Args:
         maps: >= 0, [N, H, W].
@@ -54,17 +52,14 @@ def deletion(
     """The class's probability as pixels are deleted, in the order of the map's values (Petsiuk 2018).
 
     Args:
-        network: images [N, C, H, W] -> logits [N, K].
-        images: float in [0, 1], [N, C, H, W].
-        targets: class indices, int64 [N].
+        network, images, targets: as in `saliency`.
         maps: [N, H, W].
         steps: deletions of equally many pixels.
         baseline: the value of a deleted pixel.
         batch_size: images a pass (at least one copy of the batch).
 
     Returns:
-        The area under the curve, [N] (low: the map ranks the pixels well), and the curve, [N, steps +
-        1].
+        The area under the curve, [N] (low: the map ranks the pixels well), and the curve, [N, steps + 1].
     """
     return _curve(network, images, torch.full_like(images, baseline), targets, maps, steps, batch_size)
 
@@ -108,8 +103,7 @@ def _curve(
 ) -> tuple[Tensor, Tensor]:
     if maps.shape != (len(before), *before.shape[-2:]):
         raise ValueError(f"maps: are {list(maps.shape)}, expected {[len(before), *before.shape[-2:]]}")
-    if steps < 1:
-        raise ValueError(f"steps: is {steps}, expected at least 1")
+    expect(steps >= 1, "steps", steps, "at least 1")
     order = maps.flatten(1).argsort(dim=1, descending=True, stable=True)
     rank = order.argsort(dim=1).view_as(maps)
     pixels = rank[0].numel()

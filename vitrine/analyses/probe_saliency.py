@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vitrine.analyses import paint
-from vitrine.analyses.attribution import Effort, attributions, cam_layer, importance, technique
+from vitrine.analyses.attribution import TECHNIQUES, Effort, attributions, cam_layer, importance
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.picture_table import picture_table
 from vitrine.analyses.traits import Traits
@@ -39,10 +39,7 @@ class Saliency(Analysis):
 
     sharded: ClassVar[bool] = True
     traits: ClassVar[Traits] = Traits(
-        section="Class maps",
-        page_order=60,
-        confidences={"probability": ""},
-        budget_priority=100,
+        section="Class maps", page_order=60, confidences={"probability": ""}, budget_priority=100
     )
     probes: int = setting(8, "probes shown, the first ones", least=1)
     maps: list[str] = setting(
@@ -67,7 +64,7 @@ class Saliency(Analysis):
 
     def __post_init__(self) -> None:
         for name in self.maps:
-            technique(name)  # raises for an unknown name now, not at the first checkpoint
+            TECHNIQUES.check(name)  # raises for an unknown name now, not at the first checkpoint
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         probes = range(min(self.probes, len(subject.probes)))

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrine.analyses import paint
-from vitrine.analyses.attribution import TECHNIQUES, Effort, attributions, cam_layer, importance, technique
+from vitrine.analyses.attribution import TECHNIQUES, Effort, attributions, cam_layer, importance
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.hooks import module_at
 from vitrine.analyses.traits import Traits
@@ -43,17 +43,15 @@ class Randomization(Analysis):
 
     def __post_init__(self) -> None:
         for name in self.maps:
-            technique(name)
+            TECHNIQUES.check(name)
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         probes = range(min(self.probes, len(subject.probes)))
         results = subject.map_sharded(probes, partial(self._randomize_probes, subject))
         for name, stage in results[0][0]:
-            correlation = (
-                torch.tensor([correlations[name, stage] for correlations, _ in results]).mean().item()
-            )
+            correlations = torch.tensor([own[name, stage] for own, _ in results])
             layer = stage if stage in subject.units else None
-            yield Scalar(f"rank_correlation/{name}/{stage}", correlation, layer)
+            yield Scalar(f"rank_correlation/{name}/{stage}", correlations.mean().item(), layer)
         yield from (figure for _, figure in results if figure is not None)
 
     def _randomize_probes(
@@ -98,9 +96,8 @@ class Randomization(Analysis):
             tiles.append(paint.resize(paint.picture(image), side))
             for maps in stages.values():
                 values = maps[name][row]
-                tiles.append(
-                    paint.resize(paint.colorize(values / paint.percentile_scale(values), "gray"), side)
-                )
+                tile = paint.colorize(values / paint.percentile_scale(values), "gray")
+                tiles.append(paint.resize(tile, side))
         return Figure(
             key=f"probe-{probe:03d}/{subject.classes[target]}",
             image=paint.grid(tiles, 1 + len(stages)),

@@ -1,5 +1,4 @@
-"""Backward rules for ReLUs: guided backpropagation, the deconvnet and redirected ReLUs, without changing the
-network.
+"""Backward rules for ReLUs, the network unchanged: guided backpropagation, deconvnet, redirected ReLUs.
 
 A `TorchFunctionMode` intercepts every call of a torch function in its scope and replaces each ReLU, whether
 module, function or method, in-place or not, called once or twice. Module hooks miss some.
@@ -90,14 +89,11 @@ class ReluRule(TorchFunctionMode):
 
     Args:
         rule: the backward rule.
-        unsupported: functions that raise NoRule, by name, with what the message calls them; those without an
-            agreed rule unless given.
+        unsupported: functions that raise NoRule when they are called, by name, with what the message calls
+            them; those without an agreed rule (GELU, SiLU, leaky ReLU, ...) unless given.
 
     Attributes:
         count: the number of ReLUs called so far.
-
-    Raises:
-        NoRule: an unsupported function is called (GELU, SiLU, leaky ReLU, ...).
     """
 
     def __init__(self, rule: Rule, unsupported: Mapping[str, str] | None = None):
@@ -134,14 +130,6 @@ class ReluRule(TorchFunctionMode):
 _Relu = tuple[Tensor, float | None, bool] | None
 
 
-def _relu(input: Tensor, inplace: bool = False) -> _Relu:
-    return input, None, inplace
-
-
-def _relu6(input: Tensor, inplace: bool = False) -> _Relu:
-    return input, 6.0, inplace
-
-
 def _hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> _Relu:
     return (input, float(max_val), inplace) if min_val == 0 else None
 
@@ -151,7 +139,10 @@ def _threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fa
 
 
 def _clamp(input: Tensor, min: Any = None, max: Any = None, **_rest: Any) -> _Relu:
-    floor, ceiling = (bound.item() if _is_number(bound) else bound for bound in (min, max))
+    floor, ceiling = (
+        b.item() if isinstance(b, Tensor) and b.ndim == 0 and b.device.type == "cpu" else b
+        for b in (min, max)
+    )
     if not isinstance(floor, (int, float)) or floor != 0 or _rest.get("out") is not None:
         return None
     if ceiling is None:
@@ -159,13 +150,9 @@ def _clamp(input: Tensor, min: Any = None, max: Any = None, **_rest: Any) -> _Re
     return (input, 6.0, False) if isinstance(ceiling, (int, float)) and ceiling == 6 else None
 
 
-def _is_number(bound: Any) -> bool:
-    return isinstance(bound, Tensor) and bound.ndim == 0 and bound.device.type == "cpu"
-
-
 _RELUS: dict[str, Callable[..., _Relu]] = {
-    "relu": _relu,
-    "relu6": _relu6,
+    "relu": lambda input, inplace=False: (input, None, inplace),
+    "relu6": lambda input, inplace=False: (input, 6.0, inplace),
     "hardtanh": _hardtanh,
     "threshold": _threshold,
     "clamp": _clamp,

@@ -8,6 +8,8 @@ its batch. `targets` are class indices, int64 [N]; `of` is the score: "logit" or
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from vitrine.analyses.occlusion import occlusion
 from vitrine.analyses.paint import upsample
 from vitrine.analyses.relu_rules import ReluRule, Rule, deconvnet_relu, guided_relu
 from vitrine.analyses.target_scores import (
+    UnitTarget,
     class_scores,
     copy_batches,
     expect,
@@ -43,22 +46,12 @@ def input_gradient(
     images: Tensor,
     targets: Tensor | None = None,
     of: str = "log_prob",
-    *,
-    layer: str | None = None,
-    unit: int | Tensor | None = None,
-    position: tuple[int, int] | Tensor | None = None,
+    **unit: Unpack[UnitTarget],
 ) -> Tensor:
     """The gradient of a class's score, or of a unit's activation, by the image (Simonyan 2014).
 
     Args:
-        network: images [N, C, H, W] -> logits [N, K].
-        images: float in [0, 1], [N, C, H, W].
-        targets: class indices, int64 [N].
-        of: "log_prob" or "logit".
-        layer: dotted name of a module; with `unit`, in place of `targets`. Nothing deeper is computed.
-        unit: a channel of the layer, or one for each image, int64 [N].
-        position: (row, column) in the layer's map, or one for each image, int64 [N, 2]; None: where the unit
-            is largest, image by image.
+        unit: `layer`, `unit` and `position` in place of `targets`, see `UnitTarget`.
 
     Returns:
         [N, C, H, W], per unit of pixel value.
@@ -67,8 +60,7 @@ def input_gradient(
         ValueError: an argument is not as above; UnknownName: there is no such layer.
     """
     pixels = _leaf(images)
-    score = _score(network, pixels, targets, of, layer, unit, position)
-    return torch.autograd.grad(score, pixels)[0]
+    return torch.autograd.grad(_score(network, pixels, targets, of, **unit), pixels)[0]
 
 
 @in_eager_eval_mode
@@ -77,10 +69,7 @@ def guided_backprop(
     images: Tensor,
     targets: Tensor | None = None,
     of: str = "logit",
-    *,
-    layer: str | None = None,
-    unit: int | Tensor | None = None,
-    position: tuple[int, int] | Tensor | None = None,
+    **unit: Unpack[UnitTarget],
 ) -> Tensor:
     """The input gradient, but at each ReLU only positive signals pass, and only where its input was positive
     (Springenberg 2015). It barely depends on the higher layers (Adebayo 2018).
@@ -90,7 +79,7 @@ def guided_backprop(
     Raises:
         NoRule (a ValueError): the network has no ReLU, or GELU, SiLU and the like.
     """
-    return _with_relu_rule(guided_relu, network, images, targets, of, layer, unit, position)
+    return _with_relu_rule(guided_relu, network, images, targets, of, unit)
 
 
 @in_eager_eval_mode
@@ -99,19 +88,13 @@ def deconvnet(
     images: Tensor,
     targets: Tensor | None = None,
     of: str = "logit",
-    *,
-    layer: str | None = None,
-    unit: int | Tensor | None = None,
-    position: tuple[int, int] | Tensor | None = None,
+    **unit: Unpack[UnitTarget],
 ) -> Tensor:
     """The input gradient, but at each ReLU positive signals pass, whatever its input (Zeiler & Fergus 2014).
 
-    Arguments and result are those of `input_gradient`.
-
-    Raises:
-        NoRule (a ValueError): the network has no ReLU, or GELU, SiLU and the like.
+    Arguments, result and what is raised are those of `guided_backprop`.
     """
-    return _with_relu_rule(deconvnet_relu, network, images, targets, of, layer, unit, position)
+    return _with_relu_rule(deconvnet_relu, network, images, targets, of, unit)
 
 
 @in_eager_eval_mode
@@ -166,8 +149,10 @@ def integrated_gradients(
     """
     expect(steps >= 1, "steps", steps, "at least 1 point")
     nodes, weights = np.polynomial.legendre.leggauss(steps)
-    share = torch.from_numpy((nodes + 1) / 2).to(images)[:, None, None, None, None]
-    weight = torch.from_numpy(weights / 2).to(images)[:, None, None, None, None]
+    share, weight = (
+        torch.from_numpy(values).to(images)[:, None, None, None, None]
+        for values in ((nodes + 1) / 2, weights / 2)
+    )
     difference = images - baseline
     total = torch.zeros_like(images)
     for points in copy_batches(steps, len(images), batch_size):
@@ -194,19 +179,12 @@ def _gradients_of_copies(network: nn.Module, copies: Tensor, targets: Tensor, of
 
 
 def _with_relu_rule(
-    rule: Rule,
-    network: nn.Module,
-    images: Tensor,
-    targets: Tensor | None,
-    of: str,
-    layer: str | None,
-    unit: int | Tensor | None,
-    position: tuple[int, int] | Tensor | None,
+    rule: Rule, network: nn.Module, images: Tensor, targets: Tensor | None, of: str, unit: UnitTarget
 ) -> Tensor:
     pixels = _leaf(images)
     with ReluRule(rule) as relus:
-        score = _score(network, pixels, targets, of, layer, unit, position)
-        if layer is not None and not relus.count:  # below the first ReLU; is there one?
+        score = _score(network, pixels, targets, of, **unit)
+        if targets is None and not relus.count:  # below the first ReLU; is there one?
             network(images[:1].clone())
     relus.require_relus()
     return torch.autograd.grad(score, pixels)[0]
@@ -222,9 +200,9 @@ def _score(
     pixels: Tensor,
     targets: Tensor | None,
     of: str,
-    layer: str | None,
-    unit: int | Tensor | None,
-    position: tuple[int, int] | Tensor | None,
+    layer: str | None = None,
+    unit: int | Tensor | None = None,
+    position: tuple[int, int] | Tensor | None = None,
 ) -> Tensor:
     """The sum over the images of the class scores or unit activations."""
     pixels = pixels.clone()  # a network may write into its input, which autograd forbids for a leaf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,15 @@ from torch import Tensor, nn
 from vitrine.analyses.activations import activations
 
 OF = ("log_prob", "logit")
+
+
+class UnitTarget(TypedDict, total=False):
+    """A unit of a layer."""
+
+    layer: str  # dotted name of a module; nothing deeper is computed
+    unit: int | Tensor  # a channel of the layer, or one for each image, int64 [N]
+    # (row, column) in the layer's map, or one for each image, int64 [N, 2]; None: where the unit is largest
+    position: tuple[int, int] | Tensor | None
 
 
 def class_scores(logits: Tensor, targets: Tensor, of: str) -> Tensor:
@@ -35,16 +45,10 @@ def unit_activations(
     unit: int | Tensor,
     position: tuple[int, int] | Tensor | None = None,
 ) -> Tensor:
-    """The activations [N] of a unit of a layer; nothing deeper than the layer is computed.
-
-    Args:
-        layer: dotted name of a module.
-        unit: a channel of the layer, or one for each image, int64 [N].
-        position: (row, column) in the layer's map, or one for each image, int64 [N, 2]; None: where the unit
-            is largest, image by image.
+    """The activations [N] of a `UnitTarget`; nothing deeper than the layer is computed.
 
     Raises:
-        ValueError: an argument is not as above; UnknownName: there is no such layer.
+        ValueError: an argument is not as described there; UnknownName: there is no such layer.
     """
     maps = activations(network, images, [layer])[layer]
     count, channels, height, width = maps.shape
@@ -76,9 +80,7 @@ def expect_indices(indices: Tensor, name: str, count: int, limit: int | None = N
 def expect_images(images: Tensor) -> None:
     """Raise ValueError unless `images` are float [N, C, H, W]."""
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
-        actual = (
-            f"{images.dtype} {list(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
-        )
+        actual = f"{images.dtype} {list(images.shape)}" if isinstance(images, Tensor) else type(images)
         raise ValueError(f"images: are {actual}, expected float in [0, 1], [N, C, H, W]")
 
 
@@ -91,6 +93,5 @@ def expect(holds: bool, name: str, actual: object, expected: str) -> None:
 def copy_batches(copies: int, images: int, batch_size: int) -> Iterator[list[int]]:
     """The numbers of altered copies of a batch of images, 0 to copies - 1, split so that a forward pass has
     at most `batch_size` images, or one copy."""
-    size = max(1, batch_size // max(1, images))
-    for start in range(0, copies, size):
-        yield list(range(start, min(start + size, copies)))
+    numbers = torch.arange(copies).split(max(1, batch_size // max(1, images)))
+    return (chunk.tolist() for chunk in numbers)

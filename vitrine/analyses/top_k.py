@@ -19,22 +19,13 @@ _LOW = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class TopExamples:
-    """For each unit of a layer the images on which its largest activation over space is largest, best first.
+    """For each unit of a layer the images on which its largest activation over space is largest, best first."""
 
-    Attributes:
-        values: float32 [units, k], descending.
-        indices: int64 [units, k], into the data set; the lower one first where values are equal.
-        positions: int64 [units, k, 2], row and column of the activation in the layer's map.
-        labels: int64 [units, k], of the images; None where unknown.
-        peaks: float32 [requested units, images], their largest activations on every image; None unless
-            requested.
-    """
-
-    values: Tensor
-    indices: Tensor
-    positions: Tensor
-    labels: Tensor | None = None
-    peaks: Tensor | None = None
+    values: Tensor  # float32 [units, k], descending
+    indices: Tensor  # int64 [units, k], into the data set; the lower one first where values are equal
+    positions: Tensor  # int64 [units, k, 2], row and column of the activation in the layer's map
+    labels: Tensor | None = None  # int64 [units, k], of the images; None where unknown
+    peaks: Tensor | None = None  # float32 [units, images], of requested units on every image
 
     @property
     def dead(self) -> Tensor:
@@ -43,8 +34,7 @@ class TopExamples:
 
     @property
     def class_entropy(self) -> Tensor:
-        """Entropy of the classes of each unit's images, in bits: float32 [units]; 0 where all are of one
-        class."""
+        """Entropy of the classes of each unit's images, in bits, float32 [units]; 0 where all are alike."""
         if self.labels is None:
             raise ValueError("labels are unknown: the loader of these examples gave none")
         share = (self.labels[:, :, None] == self.labels[:, None, :]).float().mean(2)  # of each image's class
@@ -111,10 +101,7 @@ class RunningTop:
         keys, positions = self.keys[:, :count].cpu(), self.positions[:, :count].cpu()
         peaks = torch.cat(self.peaks).T.contiguous().cpu() if len(self.peaks_of) else None
         return TopExamples(
-            *decode_keys(keys),
-            torch.stack([positions >> 16, positions & 0xFFFF], 2),
-            labels=None,
-            peaks=peaks,
+            *decode_keys(keys), torch.stack([positions >> 16, positions & 0xFFFF], 2), peaks=peaks
         )
 
 
@@ -127,9 +114,8 @@ def _peak_positions(maps: Tensor) -> Tensor:
 def merge(parts: Sequence[TopExamples], k: int = 9) -> TopExamples:
     """The top k of a data set from those of its parts (of ranks, say); an image in several parts counts once,
     except in `peaks`, which are concatenated."""
-    values, indices, positions = (
-        torch.cat([getattr(p, n) for p in parts], 1) for n in ("values", "indices", "positions")
-    )
+    names = ("values", "indices", "positions")
+    values, indices, positions = (torch.cat([getattr(p, name) for p in parts], 1) for name in names)
     keys, order = encode_keys(values, indices).sort(1, descending=True)
     indices = indices.gather(1, order)
     repeated = (indices[:, :, None] == indices[:, None, :]).tril(-1).any(2)  # the same image again

@@ -57,7 +57,9 @@ class Adversarial(Analysis):
         probes = [i for i, label in enumerate(labels) if target is None or label != target]
         results = subject.map_sharded(probes, partial(self._attack_probes, subject, target))
         yield from (figure for figure, _ in results)
-        yield from _mean_scalars([scalars for _, scalars in results])
+        scalars = [own for _, own in results]
+        for name in dict.fromkeys(name for own in scalars for name in own):
+            yield Scalar(name, torch.tensor([own[name] for own in scalars if name in own]).mean().item())
 
     def _attack_probes(
         self, subject: Subject, target: int | None, probes: Sequence[int]
@@ -75,23 +77,18 @@ class Adversarial(Analysis):
             early_stop=False,
         )
         attack_labels = labels if target is None else torch.full_like(labels, target)
-        comparison = _Comparison(
-            subject, images, attack(subject.network, images, attack_labels), labels, target
-        )
+        adversarial = attack(subject.network, images, attack_labels)
+        comparison = _Comparison(subject, images, adversarial, labels, target)
         masks = {name: mask[list(probes)].cpu() for name, mask in (subject.probes.masks or {}).items()}
         inside = {
-            name: {
-                side: energy_inside(comparison.importance[side].cpu(), mask) for side in comparison.importance
-            }
+            name: {side: energy_inside(maps.cpu(), mask) for side, maps in comparison.importance.items()}
             for name, mask in masks.items()
             if subject.probes.masks[name].any()
         }
         for i, probe in enumerate(probes):
             present = [name for name in inside if masks[name][i].any()]
-            yield (
-                self._figure(subject, comparison, i, probe, inside),
-                comparison.scalars(i, target, inside, present),
-            )
+            figure = self._figure(subject, comparison, i, probe, inside)
+            yield figure, comparison.scalars(i, target, inside, present)
 
     def _figure(
         self,
@@ -110,19 +107,16 @@ class Adversarial(Analysis):
             predicted = int(comparison.predicted[side][i])
             probabilities = comparison.probabilities[side][i]
             predictions[side] = f"{subject.classes[predicted]} {probabilities[predicted]:.0%}"
+            on_masks = {mask: shares[side][i].item() for mask, shares in inside.items()}
             tile_captions[0] = predictions[side]
-            tile_captions[2] = ", ".join(
-                f"{shares[side][i]:.0%} on the {mask}" for mask, shares in inside.items()
-            )
+            tile_captions[2] = ", ".join(f"{share:.0%} on the {mask}" for mask, share in on_masks.items())
             rows.append([paint.resize(tile, paint.tile_side(images.shape[-2:])) for tile in tiles])
             captions.append(tile_captions)
             highlighted.append([predicted != label] + [False] * (len(tiles) - 1))
             values |= {
                 f"{side}/true": probabilities[label].item(),
                 f"{side}/other": probabilities[versus].item(),
-            }
-            values |= {
-                f"{side}/gradient_on_{mask}": shares[side][i].item() for mask, shares in inside.items()
+                **{f"{side}/gradient_on_{mask}": share for mask, share in on_masks.items()},
             }
         columns = columns[: len(rows[0])]
         attack = f"PGD-{self.steps}{'' if self.target is None else f' towards {other}'}"
@@ -140,12 +134,8 @@ class Adversarial(Analysis):
 
 
 class _Comparison:
-    """Images and their adversarial examples: predictions and attribution maps by side, "clean" or
-    "adversarial".
-
-    Attributes:
-        versus: the target class; else the most probable wrong class of the adversarial image.
-    """
+    """Images and their adversarial examples: predictions and attribution maps of both sides, "clean" and
+    "adversarial"."""
 
     def __init__(
         self, subject: Subject, images: Tensor, adversarial: Tensor, labels: Tensor, target: int | None
@@ -155,16 +145,14 @@ class _Comparison:
             self.probabilities = {k: subject.network(v).float().softmax(1) for k, v in self.images.items()}
         self.predicted = {side: probabilities.argmax(1) for side, probabilities in self.probabilities.items()}
         others = self.probabilities["adversarial"].scatter(1, labels[:, None], -1)
+        # the class that the true one is shown beside: the target, or the most probable wrong one
         self.versus = others.argmax(1) if target is None else torch.full_like(labels, target)
         images_twice = torch.cat([*self.images.values()] * 2)
         classes = torch.cat([labels, labels, self.versus, self.versus])
-        count, effort, layer = len(images), Effort(), cam_layer(subject)
-        gradient = attributions(
-            subject.network, ["gradient"], images_twice[: 2 * count], classes[: 2 * count], layer, effort
-        )["gradient"]
-        cams = attributions(
-            subject.network, ["grad_cam"] if layer else [], images_twice, classes, layer, effort
-        )
+        count, layer = len(images), cam_layer(subject)
+        attribute = partial(attributions, subject.network, layer=layer, effort=Effort())
+        gradient = attribute(["gradient"], images_twice[: 2 * count], classes[: 2 * count])["gradient"]
+        cams = attribute(["grad_cam"] if layer else [], images_twice, classes)
         self.gradient = dict(zip(self.images, gradient.split(count)))
         self.importance = {side: importance("gradient", maps) for side, maps in self.gradient.items()}
         parts = cams["grad_cam"].split(count) if cams else ()
@@ -198,9 +186,3 @@ class _Comparison:
             *(paint.overlay_heatmap(cam[i], image) for cam in self.cams[side]),
         ]
         return tiles, ["", f"× {factor}", "", *(f"maximum {cam[i].max():.2g}" for cam in self.cams[side])]
-
-
-def _mean_scalars(scalars: Sequence[dict[str, float]]) -> Iterator[Scalar]:
-    """The mean of every scalar over the probes that have it."""
-    for name in dict.fromkeys(name for one in scalars for name in one):
-        yield Scalar(name, torch.tensor([one[name] for one in scalars if name in one]).mean().item())

@@ -17,7 +17,8 @@ from vitrine.core.network_scopes import in_eager_eval_mode
 @in_eager_eval_mode
 def cam(network: nn.Module, images: Tensor, targets: Tensor | int | None = None) -> Tensor:
     """Class activation maps (Zhou 2016): the last maps weighted as the linear layer weights their averages.
-    M_c = sum_k w_k^c A_k, the bias left out: the mean of M_c is the logit of c less its bias. No backward pass.
+
+    M_c = sum_k w_k^c A_k, the bias left out: its mean is the logit of c less the bias. No backward pass.
 
     Args:
         images: [N, C, H, W] in [0, 1].

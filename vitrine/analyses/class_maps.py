@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from vitrine.analyses import paint
+from vitrine.analyses.attribution import cam_layer
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
-from vitrine.analyses.cam import NoSpatialLayer, cam, grad_cam, last_spatial_layer
+from vitrine.analyses.cam import cam, grad_cam
 from vitrine.analyses.pooled_head import NoPooledHead
 from vitrine.analyses.traits import Traits
 from vitrine.core.settings import setting
@@ -40,11 +41,8 @@ class ClassMaps(Analysis):
     side: int = setting(128, "least side of a picture, in pixels", least=8)
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
-        try:
-            layer = self.layer
-            if layer == "auto":
-                layer = last_spatial_layer(subject.network, subject.probes.images)
-        except NoSpatialLayer:
+        layer = cam_layer(subject) if self.layer == "auto" else self.layer
+        if layer is None:
             return
         shares_inside: dict[str, list[float]] = {}
         for figure in subject.map_sharded(range(len(subject.probes)), partial(self._figures, subject, layer)):
@@ -83,11 +81,7 @@ def share_inside(values: Tensor, mask: Tensor) -> float:
 
 @dataclass(frozen=True)
 class _MapsOfClass:
-    """The maps of one class on one probe.
-
-    Attributes:
-        versus: the Grad-CAM of the true class, where this is another; else None.
-    """
+    """The maps of one class on one probe."""
 
     probe: int
     label: int
@@ -95,7 +89,7 @@ class _MapsOfClass:
     confidence: float
     grad_cam: Tensor
     cam: Tensor | None
-    versus: Tensor | None
+    versus: Tensor | None  # the Grad-CAM of the true class, where this is another
 
 
 def _class_maps(subject: Subject, layer: str, probes: Sequence[int]) -> Iterator[_MapsOfClass]:
@@ -114,18 +108,12 @@ def _class_maps(subject: Subject, layer: str, probes: Sequence[int]) -> Iterator
     count, labels = len(images), targets.tolist()
     for i, probe in enumerate(probes):
         for row in (i, count + i):
-            wrong = row >= count
-            if wrong and labels[row] == labels[i]:
+            wrong, label, truth = row >= count, labels[row], labels[i]
+            if wrong and label == truth:
                 continue
-            yield _MapsOfClass(
-                probe,
-                labels[row],
-                labels[count + i],
-                confidence[i, labels[row]].item(),
-                grad_cams[row],
-                None if cams is None else cams[row],
-                grad_cams[i] if wrong else None,
-            )
+            own_cam, versus = None if cams is None else cams[row], grad_cams[i] if wrong else None
+            share = confidence[i, label].item()
+            yield _MapsOfClass(probe, label, labels[count + i], share, grad_cams[row], own_cam, versus)
 
 
 def _shares_inside(maps: _MapsOfClass, subject: Subject) -> dict[str, float]:

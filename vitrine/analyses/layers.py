@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -122,11 +123,8 @@ def _calls(network: nn.Module, images: Tensor) -> _Call:
     stack, recorded = [root], {network}
     past_normalisation = False  # whether a layer with parameters has run
 
-    def enter(name: str):
-        def on_enter(module: nn.Module, _inputs: object) -> None:
-            stack.append(_Call(name, module, stack[-1]))
-
-        return on_enter
+    def enter(name: str, module: nn.Module, _inputs: object) -> None:
+        stack.append(_Call(name, module, stack[-1]))
 
     def leave(module: nn.Module, _inputs: object, output: object) -> None:
         nonlocal past_normalisation
@@ -145,7 +143,7 @@ def _calls(network: nn.Module, images: Tensor) -> _Call:
     handles = []
     for name, module in network.named_modules():
         if module is not network:
-            handles.append(module.register_forward_pre_hook(enter(name), prepend=True))
+            handles.append(module.register_forward_pre_hook(partial(enter, name), prepend=True))
             handles.append(module.register_forward_hook(leave))
     try:
         probe(network, images)
@@ -158,7 +156,7 @@ def _calls(network: nn.Module, images: Tensor) -> _Call:
 def _trunk(root: _Call) -> tuple[_Call, list[_Call]]:
     """The call that contains the stages, and all calls inside it in order of completion but the head's."""
     while True:
-        branches = [call for call in root.inside if _any_map(call)]
+        branches = [child for child in root.inside if any(call.size for call in _flat(child))]
         if len(branches) != 1 or not branches[0].inside:
             break
         root = branches[0]  # a wrapper
@@ -168,10 +166,6 @@ def _trunk(root: _Call) -> tuple[_Call, list[_Call]]:
 
 def _flat(call: _Call) -> list[_Call]:
     return [c for child in call.inside for c in _flat(child)] + [call]
-
-
-def _any_map(call: _Call) -> bool:
-    return any(c.size is not None for c in _flat(call))
 
 
 def _last_block(call: _Call) -> _Call:

@@ -31,17 +31,11 @@ PREFIX = 16  # how many tokens before a grid's first may see something
 
 @dataclass(frozen=True)
 class Layout:
-    """How an output holds its maps.
+    """How an output holds its maps."""
 
-    Attributes:
-        axes: "NCHW", "NHWC", "NTC" or "NCT" (tokens, a grid's row by row), or "NC" (1 x 1 maps).
-        grid: height and width of a grid of tokens; None of other outputs.
-        prefix: how many tokens stand before a grid's first (class, distillation, register tokens).
-    """
-
-    axes: str
-    grid: tuple[int, int] | None = None
-    prefix: int = 0
+    axes: str  # "NCHW", "NHWC", "NTC" or "NCT" (tokens, a grid's row by row), or "NC" (1 x 1 maps)
+    grid: tuple[int, int] | None = None  # height and width of a grid of tokens
+    prefix: int = 0  # how many tokens stand before a grid's first (class, distillation, register tokens)
 
     def maps(self, output: Tensor) -> Tensor:
         """The output as [B, C, h, w], without copying; tokens outside the grid are left out."""
@@ -160,8 +154,7 @@ def _candidates(response: Tensor) -> Iterator[tuple[Layout, np.ndarray, float]]:
 
 def _places(response: Tensor, channel_axis: int) -> np.ndarray:
     """Where in the image each position of an output looks: [*positions, 2], vertical and horizontal in
-    [-1, 1]; NaN where it sees nothing of it, about 0 where it sees all alike.
-    """
+    [-1, 1]; NaN where it sees nothing of it, about 0 where it sees all alike."""
     base, *noisy = response.detach().unflatten(0, (4, -1))
     even, down, right = (output - base for output in noisy)
     unit = even / even.abs().max().square().clamp_min(1e-30)
@@ -172,8 +165,7 @@ def _places(response: Tensor, channel_axis: int) -> np.ndarray:
 
 def _agreement(places: np.ndarray) -> float:
     """How well measured places [h, w, 2] agree with those of a grid over the whole image: 1 where they differ
-    by an offset alone, 0 where they are all one. A single place is taken for one unless others are sure.
-    """
+    by an offset alone, 0 where they are all one. A single place is taken for one unless others are sure."""
     height, width, _ = places.shape
     if height * width == 1:
         return SURE

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -69,10 +69,12 @@ class Physical(Analysis):
         own = ([], {}, {})
         if shard:
             own = self._attack_probes(subject, rows[shard.start : shard.stop].tolist(), targets)
-        parts = subject.all_gather(own)
-        figures = [figure for own_figures, _, _ in parts for figure in own_figures]
+        figures, successes, destroyed = [], Counter(), Counter()
+        for own_figures, own_successes, own_destroyed in subject.all_gather(own):
+            figures += own_figures
+            successes.update(own_successes)
+            destroyed.update(own_destroyed)
         yield from figures[: self.shown]
-        successes, destroyed = (_sum(part[i] for part in parts) for i in (1, 2))
         rates = {
             name: {
                 side: destroyed[name, side] / (self.draws_each * count) if count else math.nan
@@ -84,9 +86,8 @@ class Physical(Analysis):
             for side, rate in sides.items():
                 if not math.isnan(rate):
                     yield Scalar(f"destruction/{side}/{name}", rate)
-        yield self._rates_figure(
-            rates, {side: count / len(rows) for side, count in successes.items()}, len(rows)
-        )
+        success_rates = {side: count / len(rows) for side, count in successes.items()}
+        yield self._rates_figure(rates, success_rates, len(rows))
 
     def _attack_probes(
         self, subject: Subject, probes: list[int], targets: Tensor
@@ -138,7 +139,8 @@ class Physical(Analysis):
     def _figure(
         self, subject: Subject, probe: int, sides: dict[str, Tensor], label: int, target: int
     ) -> Figure:
-        names, side_length = subject.classes, _tile_side(sides["image"].shape[-2:])
+        names, longest = subject.classes, max(sides["image"].shape[-2:])
+        side_length = min(longest * max(1, round(96 / longest)), 128)
         tiles, captions, highlighted, values, summaries = [], [], [], {}, []
         keys = fold_in(content_keys(sides["image"]), subject.seed + 1)
         for side, image in sides.items():
@@ -154,10 +156,8 @@ class Physical(Analysis):
                 values[f"{side}/{name}"] = probability[target].item()
             survived = [TITLES[name] for name, c in zip(TITLES, predicted[1:]) if c == target]
             if side != "image":
-                summaries.append(
-                    f"{side}: {captions[-1][0]}, is taken for {names[target]} after "
-                    f"{len(survived)} of {len(TITLES)}"
-                )
+                taken = f"is taken for {names[target]} after {len(survived)} of {len(TITLES)}"
+                summaries.append(f"{side}: {captions[-1][0]}, {taken}")
         return Figure(
             key=f"probe-{probe:03d}/as {names[target]}",
             image=picture_table(tiles, ["as it is", *TITLES.values()], list(sides), captions, highlighted),
@@ -193,13 +193,6 @@ class Physical(Analysis):
         )
 
 
-def _sum(counts: Iterable[Mapping[Any, int]]) -> dict[Any, int]:
-    total: Counter[Any] = Counter()
-    for part in counts:
-        total.update(part)
-    return dict(total)
-
-
 def random_transformation(images: Tensor, keys: Tensor) -> Tensor:
     """Images [N, C, H, W], each under a transformation drawn from its key [N]: half of them under all
     transformations at once, the others under a single one or none."""
@@ -214,9 +207,3 @@ def random_transformation(images: Tensor, keys: Tensor) -> Tensor:
         if len(own)
     ]
     return torch.cat(transformed)[torch.cat(rows).argsort()]
-
-
-def _tile_side(size: tuple[int, ...]) -> int:
-    """The longer side of a tile: the images', or a multiple of about 96, at most 128."""
-    side = max(size)
-    return min(side * max(1, round(96 / side)), 128)

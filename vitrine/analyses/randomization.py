@@ -79,19 +79,14 @@ class Randomization(Analysis):
         for i, probe in enumerate(probes):
             figure = None
             if probe < self.shown:
-                figure = self._figure(subject, i, probe, images[i], int(targets[i]), stages)
+                figure = self._figure(subject, i, probe, int(targets[i]), stages)
             yield {key: values[i] for key, values in correlations.items()}, figure
 
     def _figure(
-        self,
-        subject: Subject,
-        row: int,
-        probe: int,
-        image: Tensor,
-        target: int,
-        stages: dict[str, dict[str, Tensor]],
+        self, subject: Subject, row: int, probe: int, target: int, stages: dict[str, dict[str, Tensor]]
     ) -> Figure:
-        side, tiles = paint.tile_side(image.shape[-2:]), []
+        image, tiles = subject.probes.images[probe], []
+        side = paint.tile_side(image.shape[-2:])
         for name in stages["original"]:
             tiles.append(paint.resize(paint.picture(image), side))
             for maps in stages.values():

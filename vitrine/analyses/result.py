@@ -12,26 +12,18 @@ from vitrine.analyses.base import Figure, Scalar
 
 @dataclass
 class AnalysisResult:
-    """One analysis at one checkpoint, in memory or as recorded by `runs.store`.
+    """One analysis at one checkpoint, in memory or as recorded by `runs.store`."""
 
-    Attributes:
-        figures, scalars: what it yielded, up to where it failed if it did; recorded ones are read from disk
-            when asked for.
-        seconds: of wall-clock time.
-        error: the exception that stopped it, in one line; None where it succeeded.
-        traceback: that exception with its traceback.
-        reduced: what was less than asked for, as [made, asked]: {"units": [4, 16]}; {"analysis": [0, 1]}
-            where it was left out. See `examination.budget` and `examination.batch_halving`.
-        settings: of the analysis, as plain containers; None where they are unknown.
-    """
-
+    # what it yielded, up to where it failed if it did; recorded ones are read from disk when asked for
     figures: Sequence[Figure] = field(default_factory=list)
     scalars: Sequence[Scalar] = field(default_factory=list)
-    seconds: float = 0.0
-    error: str | None = None
-    traceback: str | None = None
+    seconds: float = 0.0  # of wall-clock time
+    error: str | None = None  # the exception that stopped it, in one line
+    traceback: str | None = None  # that exception with its traceback
+    # what was less than asked for, as [made, asked]: {"units": [4, 16]}; {"analysis": [0, 1]} where it was
+    # left out. See `examination.budget` and `examination.batch_halving`.
     reduced: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    settings: Mapping[str, Any] | None = None
+    settings: Mapping[str, Any] | None = None  # of the analysis, as plain containers; None: unknown
 
     @property
     def left_out(self) -> bool:
@@ -56,16 +48,11 @@ class AnalysisResult:
 
 @dataclass
 class CheckpointReport:
-    """All analyses at one checkpoint.
+    """All analyses at one checkpoint."""
 
-    Attributes:
-        step: optimizer steps taken.
-        results: by analysis.
-        failures: what else failed, one line each: by "checkpoint", "store" or the sink's class.
-    """
-
-    step: int
-    results: dict[str, AnalysisResult] = field(default_factory=dict)
+    step: int  # optimizer steps taken
+    results: dict[str, AnalysisResult] = field(default_factory=dict)  # by analysis
+    # what else failed, one line each: by "checkpoint", "store" or the sink's class
     failures: dict[str, str] = field(default_factory=dict)
 
     @property

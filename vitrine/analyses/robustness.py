@@ -63,11 +63,9 @@ class Robustness(Analysis):
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         sample = permutation(len(subject.dataset), subject.seed)[: self.images]
         shard = subject.shard(len(sample))
-        evaluation, robust, report, labels = _merge(
-            subject.all_gather(
-                self._evaluate(subject, sample.sort().values[shard.start : shard.stop]) if shard else None
-            )
-        )
+        own = sample.sort().values[shard.start : shard.stop]
+        parts = subject.all_gather(self._evaluate(subject, own) if shard else None)
+        evaluation, robust, report, labels = _merge([part for part in parts if part is not None])
         for part, accuracy in evaluation.report().items():
             yield Scalar(f"accuracy/{part}", accuracy)
         yield Scalar("accuracy/robust", evaluation.accuracy)
@@ -86,13 +84,11 @@ class Robustness(Analysis):
         yield class_figure(subject.classes, labels, evaluation, **budget)
         yield health_figure(report, evaluation, self.health_queries)
 
-    def _evaluate(self, subject: Subject, indices: Tensor) -> tuple[Evaluation, Tensor, HealthReport, Tensor]:
-        """AutoAttack on these images (without them), which are robust at each eps, health and labels."""
+    def _evaluate(self, subject: Subject, indices: Tensor) -> _Outcome:
         images, labels = subject.images(indices)
         evaluation = self._run_autoattack(subject, images, labels)
-        outcome = dataclasses.replace(
-            evaluation, adversarial=images[:0], broken_by=evaluation.broken_by.cpu()
-        )
+        broken_by = evaluation.broken_by.cpu()
+        outcome = dataclasses.replace(evaluation, adversarial=images[:0], broken_by=broken_by)
         robust = self._curve(subject, images, labels)
         return outcome, robust, self._health(subject, images, labels), labels.cpu()
 
@@ -124,31 +120,21 @@ class Robustness(Analysis):
         attack = PGD(norm=self.norm, eps=self.eps, steps=self.curve_steps, seed=subject.seed)
 
         def compute() -> dict[str, Any]:
-            parts = [
-                torch.stack(
-                    [b.robust for b in robustness_curve(attack, subject.network, *batch, self._budgets)]
-                )
-                for batch in self._batches(subject, "accuracy against eps", images, labels)
-            ]
+            parts = []
+            for batch in self._batches(subject, "accuracy against eps", images, labels):
+                curve = robustness_curve(attack, subject.network, *batch, self._budgets)
+                parts.append(torch.stack([point.robust for point in curve]))
             return {"standing": torch.cat(parts, 1).cpu()}
 
-        return _cached(subject, f"{fingerprint(images, labels)} {attack} {self._budgets}", compute)[
-            "standing"
-        ]
+        key = f"{fingerprint(images, labels)} {attack} {self._budgets}"
+        return _cached(subject, key, compute)["standing"]
 
     def _health(self, subject: Subject, images: Tensor, labels: Tensor) -> HealthReport:
-        budget = {
-            "norm": self.norm,
-            "eps": self.eps,
-            "queries": self.health_queries,
-            "seed": subject.seed,
-        }
+        budget = {"norm": self.norm, "eps": self.eps, "queries": self.health_queries, "seed": subject.seed}
 
         def compute() -> dict[str, Any]:
-            parts = [
-                check_health(subject.network, *batch, **budget)
-                for batch in self._batches(subject, "health", images, labels)
-            ]
+            batches = self._batches(subject, "health", images, labels)
+            parts = [check_health(subject.network, *batch, **budget) for batch in batches]
             return dataclasses.asdict(mean_report(parts))
 
         return HealthReport(**_cached(subject, f"{fingerprint(images, labels)} health {budget}", compute))
@@ -160,11 +146,13 @@ class Robustness(Analysis):
         return subject.progress(pairs, description, len(pairs))
 
 
-def _merge(
-    parts: Sequence[tuple[Evaluation, Tensor, HealthReport, Tensor] | None],
-) -> tuple[Evaluation, Tensor, HealthReport, Tensor]:
-    """The results on all images from those of the shards (None: no image)."""
-    evaluations, robust, reports, labels = zip(*(part for part in parts if part is not None))
+_Outcome = tuple[Evaluation, Tensor, HealthReport, Tensor]
+"""AutoAttack on some images (without them), which are robust at each eps, health, and labels."""
+
+
+def _merge(parts: Sequence[_Outcome]) -> _Outcome:
+    """The outcome on all images from those of the shards."""
+    evaluations, robust, reports, labels = zip(*parts)
     broken_by = torch.cat([evaluation.broken_by for evaluation in evaluations])
     evaluation = dataclasses.replace(evaluations[0], broken_by=broken_by)
     return evaluation, torch.cat(robust, 1), mean_report(reports), torch.cat(labels)
@@ -179,9 +167,8 @@ def mean_report(parts: Sequence[HealthReport]) -> HealthReport:
 
     names = [f.name for f in dataclasses.fields(HealthReport) if f.name not in ("images", "losses")]
     shares = {name: mean([getattr(part, name) for part in parts]) for name in names}
-    return HealthReport(
-        count, losses=[mean(losses) for losses in zip(*(part.losses for part in parts))], **shares
-    )
+    losses = [mean(at_step) for at_step in zip(*(part.losses for part in parts))]
+    return HealthReport(count, losses=losses, **shares)
 
 
 def _cached(subject: Subject, key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -29,10 +29,9 @@ def eps_figure(
     """PGD's accuracy over eps with its 95 % interval, AutoAttack's at its eps, and chance.
 
     Args:
-        robust: by eps, rising from 0: which images are robust to PGD, bool [N].
+        robust: by eps, rising from 0: which images are robust to PGD of so many `steps`, bool [N].
         evaluation, norm, eps: AutoAttack's.
         report: its verdict goes into the caption.
-        steps: of PGD.
         classes: their number.
     """
     count = len(evaluation.broken_by)
@@ -65,9 +64,8 @@ def eps_figure(
         axes.set_xlim(0, budgets[-1])
         axes.set_xticks(budgets, [f"{budget:.3g}" for budget in budgets])
         axes.set_ylim(0, 100)
-        axes.set_xlabel(
-            "eps (Linf, 1/255 of the pixel range)" if unit == 255 else "eps (L2, pixels in [0, 1])"
-        )
+        unit_name = "Linf, 1/255 of the pixel range" if unit == 255 else "L2, pixels in [0, 1]"
+        axes.set_xlabel(f"eps ({unit_name})")
         axes.set_ylabel(f"accuracy (% of {count} images)")
         axes.legend(loc="upper right")
 
@@ -95,13 +93,12 @@ def class_figure(
     shares = {}
     for index in labels.unique().tolist():
         outcomes = broken_by[labels == index]
-        clean, robust = ((outcomes != 0).float().mean().item(), (outcomes < 0).float().mean().item())
+        clean, robust = (outcomes != 0).float().mean().item(), (outcomes < 0).float().mean().item()
         shares[index] = {"clean": clean, "robust": robust, "images": len(outcomes)}
     weakest = sorted(shares, key=lambda index: (shares[index]["robust"], shares[index]["clean"]))
     shown = sorted(weakest[:MAX_CLASSES])
-    which = (
-        f"the {MAX_CLASSES} weakest of {len(shares)} classes" if len(shares) > MAX_CLASSES else "each class"
-    )
+    cut = f"the {MAX_CLASSES} weakest of {len(shares)} classes"
+    which = cut if len(shares) > MAX_CLASSES else "each class"
     names = {"as they are": "clean", "under AutoAttack": "robust"}
     return Figure(
         key="accuracy by class",

@@ -19,7 +19,7 @@ _LOW = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class TopExamples:
-    """For each unit of a layer the images on which its largest activation over space is largest, best first."""
+    """For each unit of a layer the images whose largest activation over space is largest, best first."""
 
     values: Tensor  # float32 [units, k], descending
     indices: Tensor  # int64 [units, k], into the data set; the lower one first where values are equal

@@ -18,15 +18,7 @@ from vitrine.analyses import paint
 from vitrine.analyses.activations import activations
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.examples import dataset_examples
-from vitrine.analyses.objectives import (
-    Objective,
-    channel,
-    deepdream,
-    direction,
-    diversity,
-    logit,
-    neuron,
-)
+from vitrine.analyses.objectives import Objective, channel, deepdream, direction, diversity, logit, neuron
 from vitrine.analyses.parameterization import colour_matrix, imagenet_colours, mean_magnitude
 from vitrine.analyses.picture_optimization import default_batch_size
 from vitrine.analyses.receptive_field import receptive_fields
@@ -133,9 +125,9 @@ class Features(Analysis):
         self, visualizer: _Visualizer, layer: str | None, indices: Sequence[int]
     ) -> Iterator[Figure]:
         """The figures of units of a layer; of classes where the layer is None."""
-        return (
-            self._classes(visualizer, indices) if layer is None else self._units(visualizer, layer, indices)
-        )
+        if layer is None:
+            return self._classes(visualizer, indices)
+        return self._units(visualizer, layer, indices)
 
     def _units(self, visualizer: _Visualizer, layer: str, units: Sequence[int]) -> Iterator[Figure]:
         subject = visualizer.subject
@@ -150,9 +142,8 @@ class Features(Analysis):
             constant = (negatives == visualizer.pictures(opposite, steps=0)[0]).flatten(1).all(1).tolist()
         variant_pictures = None
         if self.variants:
-            weights = (
-                self.diversity * objective_values(subject.network, objectives, pictures).abs()
-            ).tolist()
+            reached = objective_values(subject.network, objectives, pictures).abs()
+            weights = (self.diversity * reached).tolist()
             variants = [
                 o + weight * diversity(layer, key)
                 for o, weight, key in zip(objectives, weights, keys)
@@ -223,9 +214,8 @@ class _Visualizer:
         shape = tuple(subject.probes.images.shape[-2:])
         trace = partial(receptive_fields, subject.network, subject.layers, shape)
         self.boxes = subject.cached("receptive_fields", trace) if settings.crops else {}
-        self.colours = (
-            None if settings.colours == "imagenet" else subject.cached("colours", self._fit_colours)
-        )
+        of_dataset = settings.colours == "dataset"
+        self.colours = subject.cached("colours", self._fit_colours) if of_dataset else None
 
     def _fit_colours(self) -> Tensor:
         total = len(self.subject.dataset)
@@ -288,6 +278,5 @@ class _Visualizer:
     def row(self, pictures: list[Tensor], crops: Sequence[Tensor] = ()) -> Tensor:
         """Pictures and crops side by side at one size; the first picture starts in the corner."""
         side = self.size * self.scale
-        return paint.row(
-            [paint.resize(p, side) for p in pictures] + [paint.fit_square(c, side) for c in crops]
-        )
+        resized = [paint.resize(picture, side) for picture in pictures]
+        return paint.row(resized + [paint.fit_square(crop, side) for crop in crops])

@@ -21,10 +21,7 @@ LANES = 8  # output channels are padded to a multiple of what a vector register 
 
 class FastFirstConvolution(TorchFunctionMode):
     """Within the scope, strided convolutions of images on a CPU compute input gradients by
-    `convolution_input_gradient`.
-
-    Their values are unchanged; their weights and biases get no gradients.
-    """
+    `convolution_input_gradient`; values are unchanged, and weights and biases get no gradients."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.conv2d and not kwargs and len(args) == 7 and _is_supported(*args):
@@ -60,13 +57,8 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
-        return (
-            convolution_input_gradient(gradient, weight, ctx.size, ctx.stride, ctx.padding),
-            None,
-            None,
-            None,
-            None,
-        )
+        gradient = convolution_input_gradient(gradient, weight, ctx.size, ctx.stride, ctx.padding)
+        return gradient, None, None, None, None
 
 
 def convolution_input_gradient(
@@ -85,9 +77,8 @@ def convolution_input_gradient(
     phases = weight.view(units, channels, rows, stride, columns, stride).permute(1, 3, 5, 0, 2, 4)
     phases = phases.reshape(-1, units, rows, columns).flip(2, 3)
     count = len(phases)
-    phases = F.pad(phases, (0, 0, 0, 0, 0, 0, 0, -count % LANES)).contiguous(
-        memory_format=torch.channels_last
-    )
+    phases = F.pad(phases, (0, 0, 0, 0, 0, 0, 0, -count % LANES))
+    phases = phases.contiguous(memory_format=torch.channels_last)
     shuffled = F.conv2d(gradient, phases, padding=(rows - 1, columns - 1))[:, :count]
     padded = F.pixel_shuffle(shuffled, stride)
     (top, left), (height, width) = padding, size

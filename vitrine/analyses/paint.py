@@ -27,12 +27,8 @@ def picture(image: Tensor) -> Tensor:
 
 
 def signed_picture(values: Tensor, scale: float | None = None) -> Tensor:
-    """Signed values as a picture in which zero is mid-grey: [1 or 3, H, W] in its own colours, symmetric.
-
-    Args:
-        values: [C, H, W] with C = 1 or 3.
-        scale: what becomes full brightness; the largest magnitude unless given.
-    """
+    """Signed values [1 or 3, H, W] as a picture in their own colours, in which zero is mid-grey and `scale`
+    (the largest magnitude unless given) full brightness."""
     scale = values.abs().max().item() if scale is None else scale
     return picture(values.detach() / (2 * scale if scale > 0 else 1) + 0.5)
 
@@ -61,8 +57,7 @@ def overlay_heatmap(values: Tensor, image: Tensor, opacity: float = 0.6, colorma
 
 
 def overlay_signed(values: Tensor, image: Tensor, opacity: float = 0.6) -> Tensor:
-    """A signed map [h, w] over an image [C, H, W] in grey levels: red above 0, blue below, on a symmetric
-    scale."""
+    """A signed map [h, w] over an image [C, H, W] in grey levels: red above 0, blue as far below."""
     values = values.detach().float().cpu()
     peak = values.abs().max().item()
     return _overlay(values / (2 * peak if peak > 0 else 1) + 0.5, image, opacity, "RdBu_r")
@@ -77,9 +72,8 @@ def _overlay(values: Tensor, image: Tensor, opacity: float, colormap: str) -> Te
 def upsample(values: Tensor, size: Sequence[int]) -> Tensor:
     """Maps [..., h, w] upsampled bilinearly to [..., H, W]."""
     flat = values.reshape(-1, 1, *values.shape[-2:])  # as channels, their number would choose how it rounds
-    return F.interpolate(flat, tuple(size), mode="bilinear", align_corners=False).reshape(
-        *values.shape[:-2], *size
-    )
+    scaled = F.interpolate(flat, tuple(size), mode="bilinear", align_corners=False)
+    return scaled.reshape(*values.shape[:-2], *size)
 
 
 def resize(image: Tensor, side: int) -> Tensor:
@@ -89,11 +83,8 @@ def resize(image: Tensor, side: int) -> Tensor:
     scale = side / max(height, width)
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     exact = size[0] % height == 0 and size[1] % width == 0
-    flat = image.permute(2, 0, 1)[None].float()
-    if exact:
-        scaled = F.interpolate(flat, size, mode="nearest")
-    else:
-        scaled = F.interpolate(flat, size, mode="bilinear", antialias=True, align_corners=False)
+    mode = {"mode": "nearest"} if exact else {"mode": "bilinear", "antialias": True, "align_corners": False}
+    scaled = F.interpolate(image.permute(2, 0, 1)[None].float(), size, **mode)
     return scaled[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -113,8 +104,7 @@ def tile_side(size: Sequence[int]) -> int:
 
 
 def draw_box(image: Tensor, box: Sequence[int], colour: Sequence[int] = (255, 45, 85)) -> Tensor:
-    """A copy of a picture [H, W, 3] with a one-pixel frame just inside a box: top, left, bottom, right;
-    half-open."""
+    """A copy of a picture [H, W, 3] with a one-pixel frame just inside a box (top, left, bottom, right)."""
     image, pixel = image.clone(), torch.tensor(colour, dtype=torch.uint8)
     top, left, bottom, right = (int(b) for b in box)
     image[top, left:right] = image[bottom - 1, left:right] = pixel
@@ -136,9 +126,8 @@ def grid(images: Sequence[Tensor], columns: int, gap: int = GAP) -> Tensor:
     height, width = images[0].shape[:2]
     rows = -(-len(images) // columns)
     columns = min(columns, len(images))
-    sheet = torch.full(
-        (rows * (height + gap) - gap, columns * (width + gap) - gap, 3), BACKGROUND, dtype=torch.uint8
-    )
+    size = (rows * (height + gap) - gap, columns * (width + gap) - gap, 3)
+    sheet = torch.full(size, BACKGROUND, dtype=torch.uint8)
     for i, image in enumerate(images):
         top, left = i // columns * (height + gap), i % columns * (width + gap)
         sheet[top : top + height, left : left + width] = image

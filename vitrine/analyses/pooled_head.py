@@ -25,23 +25,16 @@ class NoPooledHead(ValueError):
 
 @dataclass(frozen=True)
 class PooledHead:
-    """logits = mean over space of `maps` @ weight.T + bias.
+    """logits = mean over space of `maps` @ weight.T + bias."""
 
-    Attributes:
-        maps: [N, C, h, w], the maps that are averaged.
-        weight: [K, C].
-        logits: [N, K].
-    """
-
-    maps: Tensor
-    weight: Tensor
-    logits: Tensor
+    maps: Tensor  # [N, C, h, w], the maps that are averaged
+    weight: Tensor  # [K, C]
+    logits: Tensor  # [N, K]
 
 
 @in_eager_eval_mode
 def pooled_head(network: nn.Module, images: Tensor) -> PooledHead:
-    """The head of a network that ends in global average pooling and a linear (or 1 x 1 convolutional)
-    layer.
+    """The head of a network that ends in global average pooling and a linear or 1 x 1 convolutional layer.
 
     Found by observing one forward pass, whether the pooling is a module, a function or a mean, before or
     after the linear layer; and checked against the logits on these images.

@@ -33,11 +33,7 @@ class Weights(Analysis):
 
     sharded: ClassVar[bool] = True  # every rank computes all: gathering shards costs more
     traits: ClassVar[Traits] = Traits(
-        section="Features",
-        title="First-layer weights",
-        page_order=10,
-        at_input=True,
-        budget_priority=130,
+        section="Features", title="First-layer weights", page_order=10, at_input=True, budget_priority=130
     )
     most: int = setting(64, "filters shown alone, evenly spaced if the layer has more", least=1)
     side: int = setting(64, "least side of a filter's picture, in pixels", least=1)
@@ -46,7 +42,9 @@ class Weights(Analysis):
         layer, module, weights = _find_first_layer(subject.network)
         weights = weights.detach().float().cpu()
         scale = weights.abs().max().item()
-        images, note = _displayable(weights)
+        images, note, channels = weights, "", weights.shape[1]
+        if channels not in (1, 3):
+            images, note = weights.mean(1, keepdim=True), f"; the mean over its {channels} input channels"
         pictures = [paint.signed_picture(image, scale) for image in images]
         is_classifier = isinstance(module, nn.Linear) and len(weights) == len(subject.classes)
         kind = "weight row" if isinstance(module, nn.Linear) else "filter"
@@ -94,14 +92,6 @@ def _image_shape(network: nn.Module, inputs: int) -> Sequence[int]:
         if channels * side * side == inputs:
             return (channels, side, side)
     raise ValueError(f"a first dense layer of {inputs} inputs sees no square image of 1 or 3 channels")
-
-
-def _displayable(weights: Tensor) -> tuple[Tensor, str]:
-    """Weights [units, C, h, w] with 1 or 3 channels, and a note for the caption."""
-    channels = weights.shape[1]
-    if channels in (1, 3):
-        return weights, ""
-    return weights.mean(1, keepdim=True), f"; the mean over its {channels} input channels"
 
 
 def _draw_sheet(pictures: Sequence[Tensor], side: int) -> Tensor:

@@ -98,21 +98,16 @@ def capture_switches() -> Callable[[], None]:
     """What the process as a whole computes with: cuDNN, determinism, precision, dtype, threads, anomalies."""
     cudnn = torch.backends.cudnn
     flags = cudnn.enabled, cudnn.benchmark, cudnn.deterministic
-    algorithms = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     precisions = [backend.fp32_precision for backend in _PRECISIONS]
-    matmul, dtype, threads = (
-        torch.get_float32_matmul_precision(),
-        torch.get_default_dtype(),
-        torch.get_num_threads(),
-    )
+    matmul, dtype = torch.get_float32_matmul_precision(), torch.get_default_dtype()
+    threads = torch.get_num_threads()
     anomaly = torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
 
     def restore() -> None:
         cudnn.enabled, cudnn.benchmark, cudnn.deterministic = flags
-        torch.use_deterministic_algorithms(algorithms[0], warn_only=algorithms[1])
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         torch.set_float32_matmul_precision(matmul)
         for backend, precision in zip(_PRECISIONS, precisions):
             backend.fp32_precision = precision

@@ -18,13 +18,9 @@ log = logging.getLogger(__name__)
 def run_with_halved_batches(
     name: str, analysis: Analysis, subject: Subject, attempt: Callable[[Analysis, Subject], None]
 ) -> int:
-    """Run `attempt(analysis, subject)`; as long as memory runs out, again with batches of half the size.
+    """Run `attempt(analysis, subject)`; as long as memory runs out, again from scratch with half the batch.
 
     `subject.batch_size` is halved, and the analysis' own `batch_size` where it has one, until both are 1.
-
-    Args:
-        name: of the analysis, for the log.
-        attempt: starts from scratch each time that it is called.
 
     Returns:
         The `subject.batch_size` that succeeded.

@@ -33,17 +33,11 @@ Reductions = dict[str, list[int]]  # setting -> [reduced, full]
 
 @dataclass(frozen=True)
 class Choice:
-    """How much of an analysis is run.
+    """How much of an analysis is run."""
 
-    Attributes:
-        every: the stride among each layer's units.
-        steps: in place of the analysis' own; None: its own.
-        left_out: not run at all.
-    """
-
-    every: int = 1
-    steps: int | None = None
-    left_out: bool = False
+    every: int = 1  # the stride among each layer's units
+    steps: int | None = None  # in place of the analysis' own
+    left_out: bool = False  # not run at all
 
     def apply(self, analysis: Analysis, subject: Subject) -> tuple[Analysis, Subject]:
         """The analysis and the subject that it is called on."""
@@ -104,13 +98,11 @@ def plan(
     past: Mapping[str, AnalysisResult],
     allowed: float | None,
 ) -> dict[str, Choice]:
-    """How much of each analysis is run, so that together they stay under a number of seconds.
+    """How much of each analysis is run, so that together they stay under the seconds `allowed` (None: any).
 
     Args:
-        analyses: the ones to run, by name.
         units: by layer.
         past: how each went when it last ran, see `last_results`.
-        allowed: seconds; None: no limit.
     """
     if allowed is None:
         return {name: Choice() for name in analyses}
@@ -137,7 +129,13 @@ def _reduce(
     most = max((len(some) for some in units.values()), default=1)
 
     def seconds(name: str) -> float:
-        return _predicted_seconds(choices[name], analyses[name], past[name], units)
+        """The measured seconds, scaled from how much was run then to how much is to be run now."""
+        predicted, then = past[name].seconds, past[name].reduced
+        now = choices[name].reductions(analyses[name], units)
+        for what in ("units", "steps"):
+            (kept_now, full_now), (kept_then, full_then) = now.get(what, (1, 1)), then.get(what, (1, 1))
+            predicted *= kept_now / full_now * full_then / kept_then
+        return predicted
 
     def steps(name: str) -> int:
         return choices[name].steps or analyses[name].steps
@@ -178,15 +176,3 @@ def _least(analysis: Analysis, most: int) -> Choice:
     reducible = analysis.traits.reducible
     steps = min(LEAST_STEPS, analysis.steps) if "steps" in reducible else None
     return Choice(most if "units" in reducible else 1, steps)
-
-
-def _predicted_seconds(
-    choice: Choice, analysis: Analysis, past: AnalysisResult, units: Mapping[str, Sequence[int]]
-) -> float:
-    """The measured seconds, scaled from how much was run then to how much is to be run now."""
-    seconds = past.seconds
-    now, then = choice.reductions(analysis, units), past.reduced
-    for what in ("units", "steps"):
-        (kept_now, full_now), (kept_then, full_then) = now.get(what, (1, 1)), then.get(what, (1, 1))
-        seconds *= kept_now / full_now * full_then / kept_then
-    return seconds

@@ -9,6 +9,7 @@ import json
 import logging
 import traceback
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,12 @@ from vitrine.core.network_scopes import full_isolation, uncompiled
 from vitrine.distributed import interruption
 from vitrine.distributed.ranks import SINGLE_PROCESS, Ranks
 from vitrine.examination.budget import last_results, plan
-from vitrine.examination.runner import AnalysisRunner
+from vitrine.examination.runner import AllGather, AnalysisRunner
 from vitrine.examination.settings import AnalysisSettings
 from vitrine.examination.subject import make_subject
 from vitrine.runs.store import Store, Writer
 
 log = logging.getLogger(__name__)
-
-AllGather = Callable[[Any], list[Any]]
 
 
 class Examiner:
@@ -81,11 +80,7 @@ class Examiner:
         return self._missing(weights_hash(network), step)
 
     def examine_file(
-        self,
-        file: Path,
-        step: int,
-        load: Callable[[Path], nn.Module],
-        seconds_allowed: float | None = None,
+        self, file: Path, step: int, load: Callable[[Path], nn.Module], seconds_allowed: float | None = None
     ) -> CheckpointReport:
         """`examine` the network of a checkpoint file; if that is impossible, report it (`strict`: raise)."""
         try:
@@ -96,9 +91,8 @@ class Examiner:
             if self.strict:
                 raise
             log.exception("the checkpoint of step %d could not be examined", step)
-            return self._add(
-                CheckpointReport(step, failures={"checkpoint": f"{type(error).__name__}: {error}"})
-            )
+            failures = {"checkpoint": f"{type(error).__name__}: {error}"}
+            return self._add(CheckpointReport(step, failures=failures))
 
     def examine(
         self, network: nn.Module, step: int, seconds_allowed: float | None = None
@@ -107,7 +101,6 @@ class Examiner:
 
         Args:
             network: in eval mode; its parameters are frozen and it is moved to the device: pass a copy.
-            step: optimizer steps taken.
             seconds_allowed: that the analyses may take, see `examination.budget`; None: no limit.
 
         Returns:
@@ -124,16 +117,18 @@ class Examiner:
             if any(other != weights for other, _ in answers):
                 raise ValueError(f"the ranks hold different weights at step {step}")
             names = answers[0][1]
-            return weights, names, self._subject(network, step) if names else None
+            if not names:
+                return weights, names, None
+            more = {"previous": self.store.previous(step), "device": self.device}
+            return weights, names, make_subject(network, self.data, self.settings, step, **more)
 
         report = CheckpointReport(step)
         with full_isolation():
             weights, names, subject = self.ranks.run_collective(prepare)
             if subject is None:
                 return report
-            runner = AnalysisRunner(
-                self.analyses, subject, lambda name: self.store.scratch(step, name, weights), self.ranks
-            )
+            scratch = partial(self.store.scratch, step, weights=weights)
+            runner = AnalysisRunner(self.analyses, subject, scratch, self.ranks)
             if not self.ranks.is_global_zero:
                 runner.run_as_worker()
                 return report
@@ -153,10 +148,6 @@ class Examiner:
             return not had[name].error and had[name].settings == settings and whole
 
         return [name for name, analysis in self.analyses.items() if not done(name, analysis)]
-
-    def _subject(self, network: nn.Module, step: int) -> Subject:
-        previous = self.store.previous(step)
-        return make_subject(network, self.data, self.settings, step, previous=previous, device=self.device)
 
     def _run(
         self,
@@ -243,10 +234,7 @@ def _write(name: str, result: AnalysisResult, analysis: Analysis, writer: Writer
     result.settings = dataclasses.asdict(analysis)
     try:
         writer.write(name, result)
-    except (
-        ValueError,
-        TypeError,
-    ) as error:  # figures that cannot be stored are the analysis' failure as well
+    except (ValueError, TypeError) as error:  # figures that cannot be stored are the analysis' failure, too
         result.fail(error)
         result.figures, result.scalars, result.settings = [], [], None
         writer.write(name, result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,18 +24,12 @@ AllGather = Callable[[Any], list[Any]]
 
 @dataclass(frozen=True)
 class AnalysisRunner:
-    """The analyses of one checkpoint and the ranks that run them.
+    """The analyses of one checkpoint and the ranks that run them: rank 0 calls `run`, within
+    `ranks.broadcasting`, and the others `run_as_worker`."""
 
-    Args:
-        analyses: by name.
-        subject: of this process.
-        scratch: by an analysis' name, where it saves its progress.
-        ranks: rank 0 calls `run`, within `ranks.broadcasting`, and the others `run_as_worker`.
-    """
-
-    analyses: Mapping[str, Analysis]
-    subject: Subject
-    scratch: Callable[[str], Scratch]
+    analyses: Mapping[str, Analysis]  # by name
+    subject: Subject  # of this process
+    scratch: Callable[[str], Scratch]  # by an analysis' name, where it saves its progress
     ranks: Ranks = SINGLE_PROCESS
 
     def run(
@@ -58,12 +53,10 @@ class AnalysisRunner:
                 yield name, self._run_on_all_ranks(name, choices[name])
         if on_one_rank:
             expected = {name: seconds.get(name, DEFAULT_SECONDS) for name in on_one_rank}
-            order = (
-                {name: choices[name] for name in on_one_rank},
-                assign_ranks(expected, self.ranks.world_size),
-            )
-            self._broadcast(*order)
-            results = self._run_on_own_ranks(*order)
+            owners = assign_ranks(expected, self.ranks.world_size)
+            divided = {name: choices[name] for name in on_one_rank}
+            self._broadcast(divided, owners)
+            results = self._run_on_own_ranks(divided, owners)
             yield from ((name, results[name]) for name in on_one_rank)
 
     def run_as_worker(self) -> None:
@@ -91,22 +84,15 @@ class AnalysisRunner:
         self, choices: Mapping[str, Choice], owners: Mapping[str, int]
     ) -> dict[str, AnalysisResult]:
         """The results of all ranks, each having run the analyses that it owns."""
-        own = [name for name in choices if owners[name] == self.ranks.rank]
 
         def work(all_gather: AllGather) -> list[dict[str, AnalysisResult]]:
-            return all_gather(
-                {
-                    name: run_analysis(name, self.analyses[name], self._subject_for(name), choices[name])
-                    for name in own
-                }
-            )
+            own = {}
+            for name in (name for name in choices if owners[name] == self.ranks.rank):
+                own[name] = run_analysis(name, self.analyses[name], self._subject_for(name), choices[name])
+            return all_gather(own)
 
         try:
-            return {
-                name: result
-                for of_rank in self.ranks.run_collective(work)
-                for name, result in of_rank.items()
-            }
+            return dict(ChainMap(*self.ranks.run_collective(work)))
         except Exception as error:  # a result that cannot be pickled
             failed = AnalysisResult()
             failed.fail(error)

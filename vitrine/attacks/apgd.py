@@ -55,20 +55,19 @@ class APGD(Attack):
         logits = model.logits(images, labels)
         losses.check_class_count(logits, self.loss)
         ranked = wrong_classes(logits, labels, self.targets) if self.loss == "dlr-targeted" else None
-        early_stop = self.stops_early(model)
 
         def run(number: int, rows: Tensor) -> Tensor:
             targets = None if ranked is None else ranked[rows, number % len(ranked.T)]
             state = RunState(ball[rows], labels[rows], fold_in(keys[rows], number), targets)
-            return self._ascend(model, state, early_stop)
+            return self._ascend(model, state)
 
         runs = self.restarts * (1 if ranked is None else len(ranked.T))
-        return worst_of(runs, run, model, images, labels, early_stop)
+        return worst_of(runs, run, model, images, labels, self.stops_early(model))
 
-    def _ascend(self, model: Model, s: RunState, early_stop: bool) -> Tensor:
+    def _ascend(self, model: Model, s: RunState) -> Tensor:
         """Each image as it became adversarial (without early stopping: as it last was), the others at their
         highest loss."""
-        results = s.ball.images.clone()
+        results, early_stop = s.ball.images.clone(), self.stops_early(model)
         s.points = s.ball.random_point(s.keys)
         s.rows = torch.arange(len(results), device=results.device)
         s.success = torch.zeros_like(s.rows, dtype=torch.bool)
@@ -128,11 +127,8 @@ class APGD(Attack):
     def _step(self, s: RunState, first: bool) -> None:
         proposed = s.ball.step(s.points, s.gradient, s.step_size)
         if not first:
-            proposed = s.ball.project(
-                s.points
-                + self.momentum * (proposed - s.points)
-                + (1 - self.momentum) * (s.points - s.previous)
-            )
+            step, last_step = proposed - s.points, s.points - s.previous
+            proposed = s.ball.project(s.points + self.momentum * step + (1 - self.momentum) * last_step)
         s.previous, s.points = s.points, proposed
 
 

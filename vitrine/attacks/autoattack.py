@@ -87,7 +87,6 @@ class AutoAttack(Attack):
         """The evaluation so far, after each batch of each attack; the last is the whole one.
 
         Args:
-            network, images, labels, keys: as of `Attack`.
             state: an earlier evaluation's `state_dict()`, to go on from; the outcome is that of a run that
                 was not interrupted.
 
@@ -131,11 +130,8 @@ class AutoAttack(Attack):
         with frozen_weights(network, images.device):
             classes = Model(network).logits(images[:1], labels).shape[1]
         parts = self.parts()
-        skipped = [
-            name
-            for name, part in parts.items()
-            if isinstance(part, APGD) and classes < MIN_CLASSES[part.loss]
-        ]
+        needed = {name: MIN_CLASSES[part.loss] for name, part in parts.items() if isinstance(part, APGD)}
+        skipped = [name for name, least in needed.items() if classes < least]
         if skipped:
             warnings.warn(f"the network has {classes} classes: {', '.join(skipped)} fall away", stacklevel=3)
         return {name: part for name, part in parts.items() if name not in skipped}, skipped

@@ -73,8 +73,7 @@ class Attack:
             network: takes [0, 1] pixels and returns logits [N, K], or an output with `logits`.
             images: float32 or float64 in [0, 1], [N, C, H, W].
             labels: int64 [N]; the true classes, or the targets if targeted.
-            keys: int64 [N], one for each image's random numbers (say, its index in the data set, or fresh
-                numbers at each step of training); by default a hash of its pixels.
+            keys: int64 [N], one for each image's random numbers (say, its index in the data set).
             check: false within training: arguments and results are not validated (which would wait for the
                 device), so no image leaves the batch early.
             on_step: called with losses [N] and gradient [N, C, H, W] at every step.
@@ -93,10 +92,7 @@ class Attack:
         with frozen_weights(network, device, self.mode, self.seed), full:
             images, labels = map(outside_inference_mode, (images.detach(), labels))
             keys = fold_in(content_keys(images) if keys is None else keys, self.seed)
-            bf16 = self.precision == "bf16-mixed"
-            model = Model(
-                network, targeted=self.targeted, bf16=bf16, check=check, on_step=on_step, views=views
-            )
+            model = Model(network, self.targeted, self.precision == "bf16-mixed", check, on_step, views)
             adversarial = self.search(model, images, labels, keys, **options)
         if check:
             model.raise_if_nan()

@@ -39,21 +39,13 @@ class EOT:
             raise SettingError("attack", f"is {type(self.attack).__name__}, expected FGSM, BIM, PGD or APGD")
         get_transformation(self.transformation)
 
-    def __call__(
-        self,
-        network: nn.Module,
-        images: Tensor,
-        labels: Tensor,
-        *,
-        keys: Tensor | None = None,
-        **options: Any,
-    ) -> Tensor:
-        """Adversarial images, [N, C, H, W]; arguments and errors as of `Attack`."""
+    def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, **options: Any) -> Tensor:
+        """Adversarial images, [N, C, H, W]; arguments (options: `keys`, ...) and errors as of `Attack`."""
         views = Views(get_transformation(self.transformation), self.draws, self.at_once)
         attack = self.attack
         if attack.early_stop:  # one view that is adversarial does not make the image survive the others
             attack = dataclasses.replace(attack, early_stop=False)
-        return attack(network, images, labels, keys=keys, views=views, **options)
+        return attack(network, images, labels, views=views, **options)
 
 
 def get_transformation(transformation: str | Transform) -> Transform:

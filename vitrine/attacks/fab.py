@@ -43,12 +43,12 @@ class FAB(Attack):
         nearest, distances = images.clone(), images.new_full((len(images),), torch.inf)
         distances[model.is_adversarial(images, logits, labels)] = 0
         rows = (distances > 0).nonzero()[:, 0]
-        early_stop = self.eps is not None and self.stops_early(model)
+        early_stop = self.stops_early(model)
         for rank in range(ranked.shape[1]):
             if not len(rows):
                 break
             found, distance = self._approach_boundary(
-                model, images[rows], labels[rows], ranked[rows, rank], keys[rows], distances[rows], early_stop
+                model, images[rows], labels[rows], ranked[rows, rank], keys[rows], distances[rows]
             )
             nearer = distance < distances[rows]
             nearest[rows[nearer]], distances[rows[nearer]] = found[nearer], distance[nearer]
@@ -57,15 +57,11 @@ class FAB(Attack):
         bound = torch.inf if self.eps is None else self.eps
         return torch.where(per_image(distances <= bound, images), nearest, images)
 
+    def stops_early(self, model: Model) -> bool:
+        return self.eps is not None and super().stops_early(model)
+
     def _approach_boundary(
-        self,
-        model: Model,
-        images: Tensor,
-        labels: Tensor,
-        targets: Tensor,
-        keys: Tensor,
-        distances: Tensor,
-        early_stop: bool,
+        self, model: Model, images: Tensor, labels: Tensor, targets: Tensor, keys: Tensor, distances: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The nearest adversarial images found on the way to one target each, and their distances [N]."""
         norm, shape = NORMS[self.norm].norm, images.shape[1:]
@@ -80,9 +76,8 @@ class FAB(Attack):
             both = torch.cat([points, images]).flatten(1)
             change = project_onto_hyperplane(both, w.repeat(2, 1), offsets.repeat(2), self.norm)
             from_point, from_image = change.view(2, len(points), *shape)
-            point_size, image_size = (
-                per_image(norm(d).clamp(min=1e-8), images) for d in (from_point, from_image)
-            )
+            sizes = (per_image(norm(d).clamp(min=1e-8), images) for d in (from_point, from_image))
+            point_size, image_size = sizes
             alpha = (point_size / (point_size + image_size)).clamp(max=self.alpha_max)
             points = (points + self.eta * from_point) * (1 - alpha) + (images + self.eta * from_image) * alpha
             points = points.clamp(0, 1)
@@ -93,7 +88,7 @@ class FAB(Attack):
             nearer = success & (distance < best[rows])
             nearest[rows[nearer]], best[rows[nearer]] = points[nearer], distance[nearer]
             points = torch.where(per_image(success, images), images + self.beta * (points - images), points)
-            if early_stop:
+            if self.stops_early(model):
                 remaining = (best[rows] > self.eps).nonzero()[:, 0]
                 if not len(remaining):
                     break

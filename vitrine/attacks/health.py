@@ -74,13 +74,7 @@ def check_health(
 ) -> HealthReport:
     """Compare attacks that should grow stronger, at this budget, on a few hundred images.
 
-    Args:
-        network, images, labels: as of `Attack`.
-        queries: of Square.
-        seed: of the attacks.
-
-    Raises:
-        ValueError: as `Attack`.
+    `queries` are Square's; the other arguments, and what is raised, are those of `Attack`.
     """
     budget = {"norm": norm, "eps": eps, "seed": seed}
     zero_shares, losses = [], []
@@ -94,10 +88,9 @@ def check_health(
     clean = ~is_adversarial(network, images, labels)
     short = PGD(**budget, steps=10, early_stop=False)(network, images, labels, on_step=record_zeros)
     long = PGD(**budget, steps=50, early_stop=False)(network, images, labels, on_step=record_losses)
-    pgd10, pgd50 = (clean & ~is_adversarial(network, found, labels) for found in (short, long))
-    square = clean & ~is_adversarial(
-        network, Square(**budget, queries=queries)(network, images, labels), labels
-    )
+    by_square = Square(**budget, queries=queries)(network, images, labels)
+    found = (short, long, by_square)
+    pgd10, pgd50, square = (clean & ~is_adversarial(network, adversarial, labels) for adversarial in found)
     whole_range = 1.0 if norm == "linf" else math.sqrt(images[0].numel())
     unbounded = clean.clone()
     rows = clean.nonzero()[:, 0]

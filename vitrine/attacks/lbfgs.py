@@ -48,9 +48,8 @@ class LBFGS(Attack):
         for _ in range(self.searches):
 
             def objective(points: Tensor, rows: Tensor, c: Tensor = c) -> tuple[Tensor, Tensor]:
-                logits, loss, gradient = model.gradient(
-                    points, targets[rows], losses.cross_entropy, keys[rows]
-                )
+                goals, row_keys = targets[rows], keys[rows]
+                logits, loss, gradient = model.gradient(points, goals, losses.cross_entropy, row_keys)
                 change = points - images[rows]
                 distance = L2.norm(change)
                 success = model.is_adversarial(points, logits, labels[rows])

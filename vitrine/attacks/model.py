@@ -17,6 +17,7 @@ from vitrine.core.random_numbers import fold_in
 
 StepCallback = Callable[[Tensor, Tensor], None]  # losses [N] and gradient [N, C, H, W]
 Transform = Callable[[Tensor, Tensor], Tensor]  # images [N, C, H, W] and keys [N] to images
+Gradient = tuple[Tensor, Tensor, Tensor]  # logits [N, K], losses [N] and gradient [N, C, H, W]
 
 
 @dataclass(frozen=True)
@@ -28,32 +29,18 @@ class Views:
     batch_size: int = 256  # views through the network in one pass
 
 
+@dataclass(eq=False)
 class Model:
-    """A network within `frozen_weights`, and an attack's goal.
+    """A network within `frozen_weights`, and an attack's goal."""
 
-    Args:
-        network: in the mode that it is to be attacked in.
-        targeted: labels are targets: an image is adversarial when it is classified as its label.
-        bf16: search under bfloat16 autocast; successes are confirmed without.
-        check: validate what the network returns. Without, nothing ever waits for the device.
-        on_step: called with the losses [N] and the gradient [N, C, H, W] of every step.
-        views: gradients are of the mean loss over views; success is judged on the images themselves.
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        *,
-        targeted: bool = False,
-        bf16: bool = False,
-        check: bool = True,
-        on_step: StepCallback | None = None,
-        views: Views | None = None,
-    ):
-        self.network, self.targeted, self.bf16 = network, targeted, bf16
-        self.check, self.on_step, self.views = check, on_step, views
-        self.steps = 0
-        self.nan: Tensor | None = None  # whether any logits since the first were NaN; read once, at the end
+    network: nn.Module  # in the mode that it is to be attacked in
+    targeted: bool = False  # labels are targets: an image is adversarial when it is classified as its label
+    bf16: bool = False  # search under bfloat16 autocast; successes are confirmed without
+    check: bool = True  # validate what the network returns; without, nothing ever waits for the device
+    on_step: StepCallback | None = None  # called at every step
+    views: Views | None = None  # gradients are of the mean loss over these; success is the images' own
+    steps: int = 0  # so far
+    nan: Tensor | None = None  # whether any logits since the first were NaN; read once, at the end
 
     def logits(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """[N, K] in the precision of the search; labels given are checked against K."""
@@ -68,8 +55,8 @@ class Model:
 
     def gradient(
         self, images: Tensor, labels: Tensor, loss: Loss, keys: Tensor, samples: int = 1
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits [N, K], losses [N] and the gradient of each image's loss by its pixels, [N, C, H, W].
+    ) -> Gradient:
+        """The gradient of each image's loss by its pixels, with logits and losses.
 
         Args:
             keys: int64 [N], for the random numbers of each image's views.
@@ -78,9 +65,8 @@ class Model:
         self.steps += 1
         once = self._gradient if self.views is None else self._expected_gradient
         results = [once(images, labels, loss, keys) for _ in range(samples)]
-        if samples == 1:
-            result = results[0]
-        else:
+        result = results[0]
+        if samples > 1:
             result = tuple(torch.stack(parts).mean(0) for parts in zip(*results))
         if self.on_step is not None:
             self.on_step(result[1], result[2])
@@ -109,9 +95,7 @@ class Model:
         if self.nan is not None and self.nan:
             raise ValueError("network returned NaN for allowed images, expected finite logits")
 
-    def _gradient(
-        self, images: Tensor, labels: Tensor, loss: Loss, keys: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _gradient(self, images: Tensor, labels: Tensor, loss: Loss, keys: Tensor) -> Gradient:
         with torch.enable_grad():
             pixels = images.detach().requires_grad_()
             with self._autocast(images):
@@ -126,9 +110,7 @@ class Model:
             (gradient,) = torch.autograd.grad(losses.sum(), pixels)
         return logits.detach(), losses.detach(), gradient
 
-    def _expected_gradient(
-        self, images: Tensor, labels: Tensor, loss: Loss, keys: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _expected_gradient(self, images: Tensor, labels: Tensor, loss: Loss, keys: Tensor) -> Gradient:
         """The same in expectation over views (Athalye 2018); as logits the log of the mean probabilities."""
         views, keys = self.views, fold_in(keys, self.steps)
         probabilities = losses = gradient = 0

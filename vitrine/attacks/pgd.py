@@ -52,7 +52,6 @@ class PGD(Attack):
         """
         ball = norm_ball(images, self.norm, self.eps)
         loss = loss or losses.get_loss(self.loss, self.targeted)
-        early_stop = self.stops_early(model)
 
         def run(number: int, rows: Tensor) -> Tensor:
             everything = len(rows) == len(images)
@@ -60,20 +59,14 @@ class PGD(Attack):
             row_ball, row_labels, row_keys = *batch[:2], fold_in(batch[2], number)
             random = self.random_start or number > 0
             begin = _starting_points(row_ball, row_keys, None if number else start, random)
-            return self._ascend(model, row_ball, begin, row_labels, row_keys, loss, early_stop)
+            return self._ascend(model, row_ball, begin, row_labels, row_keys, loss)
 
-        return worst_of(self.restarts, run, model, images, labels, early_stop)
+        return worst_of(self.restarts, run, model, images, labels, self.stops_early(model))
 
     def _ascend(
-        self,
-        model: Model,
-        ball: NormBall,
-        points: Tensor,
-        labels: Tensor,
-        keys: Tensor,
-        loss: losses.Loss,
-        early_stop: bool,
+        self, model: Model, ball: NormBall, points: Tensor, labels: Tensor, keys: Tensor, loss: losses.Loss
     ) -> Tensor:
+        early_stop = self.stops_early(model)
         step_size = self.step or (self.eps / 4 if self.norm == "linf" else 2.5 * self.eps / self.steps)
         velocity = torch.zeros_like(points) if self.momentum else None
         results, rows = points, None

@@ -21,7 +21,6 @@ def minimize(objective: Objective, start: Tensor, steps: int, memory: int) -> Te
 
     Args:
         objective: points [n, C, H, W] and which problems they are of (int64 [n]) -> values [n] and gradients.
-        start: in [0, 1].
         steps: at most so many steps; a problem whose line search fails, or that is solved, stays.
         memory: pairs of steps and gradient changes kept.
     """

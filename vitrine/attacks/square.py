@@ -31,17 +31,14 @@ class Square(Attack):
 
     def search(self, model: Model, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
         ball = norm_ball(images, self.norm, self.eps)
-        early_stop = self.stops_early(model)
 
         def run(number: int, rows: Tensor) -> Tensor:
-            row_keys = fold_in(keys[rows], number)
-            return self._random_search(model, ball[rows], labels[rows], row_keys, early_stop)
+            return self._random_search(model, ball[rows], labels[rows], fold_in(keys[rows], number))
 
-        return worst_of(self.restarts, run, model, images, labels, early_stop)
+        return worst_of(self.restarts, run, model, images, labels, self.stops_early(model))
 
-    def _random_search(
-        self, model: Model, ball: NormBall, labels: Tensor, keys: Tensor, early_stop: bool
-    ) -> Tensor:
+    def _random_search(self, model: Model, ball: NormBall, labels: Tensor, keys: Tensor) -> Tensor:
+        early_stop = self.stops_early(model)
         begin, propose = square_proposals.OF_NORM[self.norm]
         count = square_proposals.numbers_per_query(ball.images.shape[1])
         results, rows = ball.images.clone(), torch.arange(len(labels), device=labels.device)

@@ -20,6 +20,8 @@ from vitrine.analyses.traits import Summary, Traits
 from vitrine.attacks import PGD
 from vitrine.core.settings import setting
 
+Inside = dict[str, dict[str, Tensor]]  # by mask and side: the gradient's share in the mask, [N]
+
 AMPLIFICATION = 10  # of the perturbation in one of its two pictures
 
 
@@ -44,9 +46,7 @@ class Adversarial(Analysis):
         budget_priority=80,
     )
     probes: int = setting(8, "probes attacked, the first ones", least=1)
-    target: str | None = setting(
-        None, "class that probes are to be taken for (name or index); null: any wrong one"
-    )
+    target: str | None = setting(None, "class (name or index) to be taken for; null: any wrong one")
     norm: str = setting("linf", "norm of the perturbation", choices=("linf", "l2"))
     eps: float = setting(8 / 255, "largest perturbation, of [0, 1] pixels", above=0)
     steps: int = setting(20, "of PGD", least=1)
@@ -91,12 +91,7 @@ class Adversarial(Analysis):
             yield figure, comparison.scalars(i, target, inside, present)
 
     def _figure(
-        self,
-        subject: Subject,
-        comparison: _Comparison,
-        i: int,
-        probe: int,
-        inside: dict[str, dict[str, Tensor]],
+        self, subject: Subject, comparison: _Comparison, i: int, probe: int, inside: Inside
     ) -> Figure:
         label, versus = int(comparison.labels[i]), int(comparison.versus[i])
         name, other = subject.classes[label], subject.classes[versus]
@@ -158,9 +153,7 @@ class _Comparison:
         parts = cams["grad_cam"].split(count) if cams else ()
         self.cams = {"clean": parts[0::2], "adversarial": parts[1::2]}
 
-    def scalars(
-        self, i: int, target: int | None, inside: dict[str, dict[str, Tensor]], present: Sequence[str]
-    ) -> dict[str, float]:
+    def scalars(self, i: int, target: int | None, inside: Inside, present: Sequence[str]) -> dict[str, float]:
         """The scalars of image i; `present`: the masks that are not empty on it."""
         label, attacked = int(self.labels[i]), int(self.predicted["adversarial"][i])
         scalars = {}

@@ -61,10 +61,8 @@ def grad_cam(network: nn.Module, images: Tensor, targets: Tensor | int, layer: s
 
 
 def grad_cam_pp(network: nn.Module, images: Tensor, targets: Tensor | int, layer: str) -> Tensor:
-    """Grad-CAM++: positive gradients, each weighted by g^2 / (2 g^2 + (sum A) g^3) (Chattopadhyay 2018).
-
-    Arguments and result are those of `grad_cam`.
-    """
+    """Grad-CAM++ (Chattopadhyay 2018), as `grad_cam`: of positive gradients, each weighted by
+    g^2 / (2 g^2 + (sum A) g^3)."""
     maps, g, _ = class_gradients(network, images, targets, layer)
     denominator = 2 * g**2 + maps.sum((2, 3), keepdim=True) * g**3
     alpha = torch.where(denominator != 0, g**2 / denominator, 0)
@@ -72,19 +70,13 @@ def grad_cam_pp(network: nn.Module, images: Tensor, targets: Tensor | int, layer
 
 
 def hires_cam(network: nn.Module, images: Tensor, targets: Tensor | int, layer: str) -> Tensor:
-    """HiRes-CAM: ReLU(sum_k of gradient x activation), elementwise (Draelos & Carin 2020).
-
-    Arguments and result are those of `grad_cam`.
-    """
+    """HiRes-CAM (Draelos & Carin 2020), as `grad_cam`: ReLU(sum_k of gradient x activation), elementwise."""
     maps, gradients, _ = class_gradients(network, images, targets, layer)
     return (gradients * maps).sum(1).relu()
 
 
 def layer_cam(network: nn.Module, images: Tensor, targets: Tensor | int, layer: str) -> Tensor:
-    """Layer-CAM: ReLU(sum_k of positive gradient x activation), elementwise (Jiang 2021).
-
-    Arguments and result are those of `grad_cam`.
-    """
+    """Layer-CAM (Jiang 2021), as `grad_cam`: ReLU(sum_k of positive gradient x activation), elementwise."""
     maps, gradients, _ = class_gradients(network, images, targets, layer)
     return (gradients.relu() * maps).sum(1).relu()
 

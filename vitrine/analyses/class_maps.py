@@ -118,11 +118,8 @@ def _class_maps(subject: Subject, layer: str, probes: Sequence[int]) -> Iterator
 
 def _shares_inside(maps: _MapsOfClass, subject: Subject) -> dict[str, float]:
     masks = {name: mask[maps.probe].cpu() for name, mask in (subject.probes.masks or {}).items()}
-    return {
-        name: share_inside(maps.grad_cam, mask)
-        for name, mask in masks.items()
-        if mask.any() and maps.grad_cam.any()
-    }
+    present = {name: mask for name, mask in masks.items() if mask.any() and maps.grad_cam.any()}
+    return {name: share_inside(maps.grad_cam, mask) for name, mask in present.items()}
 
 
 def _caption(maps: _MapsOfClass, subject: Subject, layer: str) -> str:

@@ -81,25 +81,17 @@ class Features(Analysis):
         reducible=("units", "steps"),
     )
     steps: int = setting(64, "steps of Adam a picture", least=1)
-    size: int | None = setting(
-        None, "pixels on a side; the size of the data set's images unless given", least=8
-    )
+    size: int | None = setting(None, "pixels on a side; that of the data set's images unless given", least=8)
     lr: float = setting(0.05, "of Adam", above=0)
     parameterization: str = setting("fourier", "what is optimised", choices=("fourier", "pixels"))
-    colours: str = setting(
-        "dataset", "whose colour directions pictures have", choices=("dataset", "imagenet")
-    )
+    colours: str = setting("dataset", "whose colour directions are used", choices=("dataset", "imagenet"))
     transforms: Transforms = setting(Transforms(), "random transformations while a picture is optimised")
     crops: int = setting(4, "crops of the data set's best images beside each picture", least=0)
     classes: int = setting(10, "number of classes whose logit is visualized", least=0)
     variants: int = setting(0, "further pictures of a unit, made different by a diversity term", least=0)
-    diversity: float = setting(
-        1.0, "weight of the diversity term, relative to the activation without it", least=0
-    )
+    diversity: float = setting(1.0, "weight of the diversity term, of the activation without it", least=0)
     negative: bool = setting(False, "also show the picture that excites a unit least")
-    course: list[int] = setting(
-        [], "numbers of steps after which intermediate pictures are shown, as a strip"
-    )
+    course: list[int] = setting([], "numbers of steps after which a strip of intermediate pictures is shown")
     warm_start: bool = setting(False, "start from the pictures of the previous checkpoint")
 
     @property
@@ -191,10 +183,9 @@ class Features(Analysis):
         with torch.no_grad():
             logits = visualizer.subject.network(pictures).float()
         for i, (label, key) in enumerate(zip(labels, keys)):
-            values = {"logit": logits[i, label].item(), "probability": logits[i].softmax(0)[label].item()}
-            caption = (
-                f"{classes[label]}: logit {values['logit']:.3g}, probability {values['probability']:.2f}"
-            )
+            reached, probability = logits[i, label].item(), logits[i].softmax(0)[label].item()
+            values = {"logit": reached, "probability": probability}
+            caption = f"{classes[label]}: logit {reached:.3g}, probability {probability:.2f}"
             if dead[i]:
                 values["dead"] = 1.0
                 caption += DEAD

@@ -24,6 +24,8 @@ from vitrine.core.settings import setting
 
 log = logging.getLogger(__name__)
 
+Maps = dict[str, Tensor]  # attribution maps by technique, or masks by name
+
 OUTLINES = {"white": (255, 255, 255), "cyan": (0, 220, 255), "magenta": (255, 0, 220), "lime": (120, 255, 0)}
 MEASURES = {"pointing_game": pointing_game, "energy_inside": energy_inside, "best_iou": best_iou}
 
@@ -50,9 +52,7 @@ class Localization(Analysis):
         ),
         budget_priority=70,
     )
-    images: int = setting(
-        48, "images of the data set that are measured, the same at every checkpoint", least=1
-    )
+    images: int = setting(48, "images of the data set measured, the same at every checkpoint", least=1)
     maps: list[str] = setting(
         ["gradient", "guided_backprop", "integrated_gradients", "grad_cam"],
         f"maps measured, of {', '.join(TECHNIQUES)}",
@@ -91,13 +91,11 @@ class Localization(Analysis):
             attributed = self._attribute_all(subject, indices, sticker)
             yield from self._measure(subject, indices, attributed, sticker)
 
-    def _attribute_all(
-        self, subject: Subject, indices: Tensor, masks: dict[str, Tensor]
-    ) -> list[_AttributedImage]:
+    def _attribute_all(self, subject: Subject, indices: Tensor, masks: Maps) -> list[_AttributedImage]:
         return subject.map_sharded(range(len(indices)), partial(self._attribute, subject, indices, masks))
 
     def _attribute(
-        self, subject: Subject, indices: Tensor, masks: dict[str, Tensor], rows: Sequence[int]
+        self, subject: Subject, indices: Tensor, masks: Maps, rows: Sequence[int]
     ) -> Iterator[_AttributedImage]:
         images, _ = subject.images(indices[list(rows)])
         with torch.no_grad():
@@ -133,11 +131,7 @@ class Localization(Analysis):
         return [{key: area[i].item() for key, area in areas.items()} for i in range(len(rows))]
 
     def _measure(
-        self,
-        subject: Subject,
-        indices: Tensor,
-        attributed: Sequence[_AttributedImage],
-        masks: dict[str, Tensor],
+        self, subject: Subject, indices: Tensor, attributed: Sequence[_AttributedImage], masks: Maps
     ) -> Iterator[Figure | Scalar]:
         scores = {}
         for mask, regions in masks.items():
@@ -155,11 +149,7 @@ class Localization(Analysis):
             yield self._figure(images, maps, masks, scores)
 
     def _figure(
-        self,
-        images: Tensor,
-        maps: dict[str, Tensor],
-        masks: dict[str, Tensor],
-        scores: dict[tuple[str, str, str], float],
+        self, images: Tensor, maps: Maps, masks: Maps, scores: dict[tuple[str, str, str], float]
     ) -> Figure:
         side, tiles = paint.tile_side(images.shape[-2:]), []
         for i in range(min(self.shown, len(images))):
@@ -194,14 +184,14 @@ class _AttributedImage:
 
     target: int  # the predicted class
     scores: dict[tuple[str, str, str], float]  # by measure, mask and map
-    maps: dict[str, Tensor]  # the importance of pixels, [H, W] by technique; of the first images only
+    maps: Maps  # the importance of pixels, [H, W] by technique; of the first images only
 
 
 def _mean(values: Iterable[float]) -> float:
     return torch.tensor(list(values)).mean().item()
 
 
-def _masks(dataset: ImageDataset, indices: Tensor, device: torch.device) -> dict[str, Tensor]:
+def _masks(dataset: ImageDataset, indices: Tensor, device: torch.device) -> Maps:
     """The data set's masks at `indices` that are not empty on all images, bool [N, H, W] by name."""
     masks = {name: mask.to(device).bool() for name, mask in dataset.masks(indices).items()}
     return {name: mask for name, mask in masks.items() if mask.any()}

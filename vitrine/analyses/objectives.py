@@ -176,9 +176,8 @@ class ObjectiveBatch:
             rows, weights, terms = zip(*group)
             layer_maps = maps[layer].float()
             scores = kind.scores(terms, layer_maps, rows) * layer_maps.new_tensor(weights)
-            total = total + layer_maps.new_zeros(self.count).index_add(
-                0, torch.tensor(rows, device=layer_maps.device), scores
-            )
+            places = torch.tensor(rows, device=layer_maps.device)
+            total = total + layer_maps.new_zeros(self.count).index_add(0, places, scores)
         return total
 
 

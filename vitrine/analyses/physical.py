@@ -47,9 +47,7 @@ class Physical(Analysis):
     enabled: bool = setting(False, "make these pictures at every checkpoint (minutes each)")
     probes: int = setting(8, "probes attacked, the first ones", least=1)
     shown: int = setting(4, "how many of them are shown", least=0)
-    target: str | None = setting(
-        None, "class to be taken for (name or index); null: the one after the true one in the list"
-    )
+    target: str | None = setting(None, "class (name or index) to be taken for; null: the one after the true")
     norm: str = setting("linf", "norm of the perturbation", choices=("linf", "l2"))
     eps: float = setting(16 / 255, "largest perturbation, of [0, 1] pixels", above=0)
     steps: int = setting(100, "of both attacks", least=1)
@@ -117,9 +115,8 @@ class Physical(Analysis):
                     draws_each=self.draws_each,
                     seed=subject.seed + 1,  # other draws than the attack's
                 )
-                destroyed[name, side] = (
-                    round(rate * self.draws_each * successes[side]) if successes[side] else 0
-                )
+                draws = self.draws_each * successes[side]
+                destroyed[name, side] = round(rate * draws) if draws else 0
         return figures, successes, destroyed
 
     def _attack(self, subject: Subject, images: Tensor, targets: Tensor) -> dict[str, Tensor]:

@@ -63,14 +63,8 @@ def bars(
             axes.barh(heights, lengths, thickness * 0.92, color=colour, label=series)
             for height, length in zip(heights, lengths):
                 if not math.isnan(length):
-                    axes.annotate(
-                        f"{length:.0f}",
-                        (length, height),
-                        (3, 0),
-                        textcoords="offset points",
-                        va="center",
-                        size=8,
-                    )
+                    place = {"xy": (length, height), "xytext": (3, 0), "textcoords": "offset points"}
+                    axes.annotate(f"{length:.0f}", **place, va="center", size=8)
         axes.set_yticks(range(len(values)), values)
         axes.set_ylim(len(values) - 0.5, -0.5)
         axes.set_xlim(0, limit)

@@ -43,23 +43,13 @@ class Saliency(Analysis):
     )
     probes: int = setting(8, "probes shown, the first ones", least=1)
     maps: list[str] = setting(
-        [
-            "gradient",
-            "guided_backprop",
-            "deconvnet",
-            "smooth_grad",
-            "integrated_gradients",
-            "guided_grad_cam",
-            "occlusion",
-        ],
+        [name for name in TITLES if name != "grad_cam"],  # which analysis cam shows
         f"techniques, left to right: {', '.join(TITLES)}",
     )
     copies: int = setting(16, "SmoothGrad: noisy copies (the paper's: 50)", least=1)
     sigma: float = setting(0.15, "SmoothGrad: standard deviation of the noise, in pixel values", least=0)
     steps: int = setting(16, "integrated gradients: points of the path (the paper's: 50)", least=1)
-    baseline: float = setting(
-        0.5, "integrated gradients, occlusion: the pixel value of nothing", least=0, most=1
-    )
+    baseline: float = setting(0.5, "integrated gradients, occlusion: pixel value of nothing", least=0, most=1)
     patch: float = setting(0.25, "occlusion: the square's side, as a share of the image's", above=0, most=1)
 
     def __post_init__(self) -> None:

@@ -81,9 +81,8 @@ def receptive_fields(
     with torch.no_grad():
         layout = layouts(network, parameter.new_zeros(shape), layers)
         minima = [_minima(network, numbers.expand(shape).contiguous(), layers) for numbers in numberings]
-    return {
-        layer: _boxes(*(layout[layer].maps(sides[layer])[0].cpu() for sides in minima)) for layer in layers
-    }
+    found = {layer: [layout[layer].maps(sides[layer])[0].cpu() for sides in minima] for layer in layers}
+    return {layer: _boxes(*sides) for layer, sides in found.items()}
 
 
 def _minima(network: nn.Module, numbers: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
@@ -120,15 +119,8 @@ def _boxes(top: Tensor, left: Tensor, bottom: Tensor, right: Tensor) -> Tensor:
 def effective_field(
     network: nn.Module, layer: str, unit: int, image: Tensor, position: Sequence[int]
 ) -> Tensor:
-    """The pixels that matter to an activation on this very image: where its gradient is not zero.
-
-    Args:
-        image: [C, H, W].
-        position: row and column in the layer's map.
-
-    Returns:
-        bool [H, W].
-    """
+    """The pixels that matter to an activation, at a position (row, column), on this very image [C, H, W]:
+    where its gradient is not zero, bool [H, W]."""
     image = image.detach().clone().requires_grad_()
     activation = activations(network, image[None], [layer])[layer][0, unit, position[0], position[1]]
     (gradient,) = torch.autograd.grad(activation, image)

@@ -42,24 +42,10 @@ def eps_figure(
 
     def draw(axes: Any) -> None:
         axes.fill_between(budgets, *bounds, color=COLOURS["pgd"], alpha=0.15, linewidth=0)
-        axes.plot(
-            budgets,
-            percent(accuracies.values()),
-            "o-",
-            color=COLOURS["pgd"],
-            markersize=4,
-            label=f"PGD-{steps}, with its 95 % interval",
-            clip_on=False,
-        )
-        axes.plot(
-            eps * unit,
-            100 * evaluation.accuracy,
-            "D",
-            color=COLOURS["robust"],
-            label="AutoAttack",
-            clip_on=False,
-            zorder=5,
-        )
+        pgd = {"color": COLOURS["pgd"], "markersize": 4, "label": f"PGD-{steps}, with its 95 % interval"}
+        axes.plot(budgets, percent(accuracies.values()), "o-", **pgd, clip_on=False)
+        autoattack = {"color": COLOURS["robust"], "label": "AutoAttack", "zorder": 5}
+        axes.plot(eps * unit, 100 * evaluation.accuracy, "D", **autoattack, clip_on=False)
         axes.axhline(100 / classes, color="#888888", linestyle=":", linewidth=1, label="chance")
         axes.set_xlim(0, budgets[-1])
         axes.set_xticks(budgets, [f"{budget:.3g}" for budget in budgets])

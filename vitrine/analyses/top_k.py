@@ -100,9 +100,8 @@ class RunningTop:
         count = int((self.keys > EMPTY_KEY).sum(1).min())
         keys, positions = self.keys[:, :count].cpu(), self.positions[:, :count].cpu()
         peaks = torch.cat(self.peaks).T.contiguous().cpu() if len(self.peaks_of) else None
-        return TopExamples(
-            *decode_keys(keys), torch.stack([positions >> 16, positions & 0xFFFF], 2), peaks=peaks
-        )
+        positions = torch.stack([positions >> 16, positions & 0xFFFF], 2)
+        return TopExamples(*decode_keys(keys), positions, peaks=peaks)
 
 
 def _peak_positions(maps: Tensor) -> Tensor:

@@ -161,18 +161,9 @@ def maco(
         magnitudes[members] += gradient.abs().mean(1)
 
     optimizer = partial(torch.optim.NAdam, lr=lr, maximize=True)
+    common = {"warm_start": warm_start, "batch_size": batch_size, "progress": progress}
     pictures = optimize_pictures(
-        network,
-        objectives,
-        parameters,
-        view,
-        [steps],
-        seed,
-        optimizer,
-        warm_start,
-        batch_size,
-        progress,
-        accumulate,
+        network, objectives, parameters, view, [steps], seed, optimizer, **common, on_gradient=accumulate
     )[0]
     ceiling = magnitudes.flatten(1).quantile(0.99, dim=1).clamp_min(1e-30)
     return pictures, (magnitudes / ceiling[:, None, None]).clamp(0, 1)

@@ -26,19 +26,11 @@ class APGD(Attack):
 
     steps: int = setting(100, "gradient steps a run", least=1)
     loss: str = setting("ce", "the loss that is maximised", choices=("ce", "dlr", "dlr-targeted", "margin"))
-    targets: int = setting(
-        9, "dlr-targeted: how many wrong classes are tried, the most probable first", least=1
-    )
-    restarts: int = setting(
-        1, "runs (dlr-targeted: a class) from other random points; each image keeps the worst", least=1
-    )
-    rho: float = setting(
-        0.75, "share of steps that must raise the loss, or the step is halved", least=0, most=1
-    )
+    targets: int = setting(9, "dlr-targeted: wrong classes that are tried, the most probable first", least=1)
+    restarts: int = setting(1, "runs (dlr-targeted: a class) from other points; the worst is kept", least=1)
+    rho: float = setting(0.75, "share of steps that raise the loss, or the step is halved", least=0, most=1)
     momentum: float = setting(0.75, "weight of the step against the one before", above=0, most=1)
-    draws: int = setting(
-        1, "gradients a step, for networks that draw random numbers (AutoAttack rand: 20)", least=1
-    )
+    draws: int = setting(1, "gradients a step, for networks that draw numbers (AutoAttack rand: 20)", least=1)
     early_stop: bool = setting(True, "adversarial images leave the batch; false: all take all steps")
 
     supports_eot: ClassVar[bool] = True

@@ -29,17 +29,13 @@ class AutoAttack(Attack):
     leave the batch, between the attacks and inside of each. Robust images are returned unchanged.
     """
 
-    version: str = setting(
-        "standard", "rand is for networks that draw random numbers", choices=("standard", "rand")
-    )
+    version: str = setting("standard", "rand: for networks that draw numbers", choices=("standard", "rand"))
     steps: int = setting(100, "of each run of APGD and of FAB", least=1)
     targets: int = setting(9, "wrong classes tried by APGD-T and FAB-T", least=1)
     queries: int = setting(5000, "forward passes of Square", least=1)
     draws: int = setting(20, "rand: gradients a step", least=1)
     batch_size: int = setting(256, "images attacked at once", least=1)
-    early_stop: bool = setting(
-        True, "adversarial images leave the batch; false: each attack takes all images all the way"
-    )
+    early_stop: bool = setting(True, "adversarial images leave the batch; false: all take all steps of all")
 
     supports_targeted: ClassVar[bool] = False
 

@@ -29,9 +29,7 @@ class FAB(Attack):
     targets: int = setting(9, "how many wrong classes are tried, the most probable first", least=1)
     alpha_max: float = setting(0.1, "largest weight of the step from the image", least=0, most=1)
     eta: float = setting(1.05, "overshoot beyond the boundary", least=1)
-    beta: float = setting(
-        0.9, "share of the perturbation kept when stepping back from beyond", above=0, most=1
-    )
+    beta: float = setting(0.9, "share of the perturbation kept in a step back from beyond", above=0, most=1)
     early_stop: bool = setting(True, "adversarial images leave the batch; false: all take all steps")
 
     minimizes_norm: ClassVar[bool] = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -32,30 +33,21 @@ class HealthReport:
     @property
     def warnings(self) -> list[str]:
         """The reasons to doubt the evaluation, one line each."""
-        messages = []
+        return list(self._doubts())
+
+    def _doubts(self) -> Iterator[str]:
         if self.zero_gradients > TOLERANCE:
-            messages.append(
-                f"{self.zero_gradients:.1%} of the gradients are zero: cross-entropy has no slope to follow"
-            )
+            yield f"{self.zero_gradients:.1%} of the gradients are zero: cross-entropy has no slope to follow"
         if self.losses[-1] < self.losses[0]:
-            messages.append(
-                f"the loss falls along PGD's steps, from {self.losses[0]:.3g} to {self.losses[-1]:.3g}"
-            )
+            yield f"the loss falls along PGD's steps, from {self.losses[0]:.3g} to {self.losses[-1]:.3g}"
         if self.pgd50 > self.pgd10 + TOLERANCE:
-            messages.append(
-                f"PGD-50 is weaker than PGD-10: accuracy {self.pgd50:.1%} against {self.pgd10:.1%}"
-            )
+            yield f"PGD-50 is weaker than PGD-10: accuracy {self.pgd50:.1%} against {self.pgd10:.1%}"
         if self.pgd50 < self.pgd10 - 0.1:
-            messages.append(
-                f"PGD-10 is far from done: accuracy {self.pgd10:.1%}, after 50 steps {self.pgd50:.1%}"
-            )
+            yield f"PGD-10 is far from done: accuracy {self.pgd10:.1%}, after 50 steps {self.pgd50:.1%}"
         if self.only_square > TOLERANCE:
-            messages.append(
-                f"{self.only_square:.1%} of the images fall to Square, without gradients, and not to PGD-50"
-            )
+            yield f"{self.only_square:.1%} of the images fall to Square, without gradients, and not to PGD-50"
         if self.unbounded > 0:
-            messages.append(f"accuracy is {self.unbounded:.1%} where any image is allowed, expected 0")
-        return messages
+            yield f"accuracy is {self.unbounded:.1%} where any image is allowed, expected 0"
 
     @property
     def healthy(self) -> bool:

@@ -22,9 +22,7 @@ class PGD(Attack):
     """Steps of steepest ascent, each projected into the ball."""
 
     steps: int = setting(10, "gradient steps", least=1)
-    step: float | None = setting(
-        None, "size of a step; null: eps / 4 in linf, 2.5 eps / steps in l2", above=0
-    )
+    step: float | None = setting(None, "size of a step; null: eps / 4 (linf), 2.5 eps / steps (l2)", above=0)
     random_start: bool = setting(True, "begin at a random point of the ball")
     restarts: int = setting(1, "runs from other random points; each image keeps the worst", least=1)
     momentum: float = setting(0.0, "share of the last step's direction kept (Dong 2018: 1)", least=0)

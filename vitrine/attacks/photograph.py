@@ -29,9 +29,7 @@ class PrintAndPhotograph(Transformation):
 
     black: float = setting(0.1, "brightness of the blackest ink at most", least=0, most=0.5)
     white: float = setting(0.1, "what the paper lacks to white at most", least=0, most=0.4)
-    gamma: float = setting(
-        0.25, "largest exponent of a channel's curve, either way: 2^gamma", least=0, most=2
-    )
+    gamma: float = setting(0.25, "largest exponent of a channel's curve either way: 2^gamma", least=0, most=2)
     shift: float = setting(0.05, "how far a corner moves at most, of the image's side", least=0, most=0.3)
     shade: float = setting(0.2, "largest fall of the light over the image", least=0, most=1)
     sigma: float = setting(0.6, "largest blur, in pixels", above=0)

@@ -11,21 +11,13 @@ from vitrine.attacks.model import Model
 from vitrine.attacks.threat import per_image
 
 
-def worst_of(
-    runs: int,
-    run: Callable[[int, Tensor], Tensor],
-    model: Model,
-    images: Tensor,
-    labels: Tensor,
-    early_stop: bool,
-) -> Tensor:
-    """For each image the run with the largest margin beyond the decision boundary, [N, C, H, W]; the earlier
-    one at a tie.
+Run = Callable[[int, Tensor], Tensor]
+"""(its number, the rows (int64) to attack) -> those rows' images [n, C, H, W]."""
 
-    Args:
-        run: called with the run's number and the rows (int64) to attack, returns those rows' images.
-        early_stop: adversarial images are spared further runs.
-    """
+
+def worst_of(runs: int, run: Run, model: Model, images: Tensor, labels: Tensor, early_stop: bool) -> Tensor:
+    """For each image the run with the largest margin beyond the decision boundary, [N, C, H, W]; the earlier
+    one at a tie. With `early_stop` adversarial images are spared further runs."""
     rows = torch.arange(len(images), device=images.device)
     if runs == 1:
         return run(0, rows)

@@ -40,7 +40,7 @@ class Square(Attack):
     def _random_search(self, model: Model, ball: NormBall, labels: Tensor, keys: Tensor) -> Tensor:
         early_stop = self.stops_early(model)
         begin, propose = square_proposals.OF_NORM[self.norm]
-        count = square_proposals.numbers_per_query(ball.images.shape[1])
+        count = square_proposals.FIXED_NUMBERS + ball.images.shape[1]
         results, rows = ball.images.clone(), torch.arange(len(labels), device=labels.device)
         points, best = ball.images, torch.full_like(ball.images[:, 0, 0, 0], -torch.inf)
         # where images stay, an adversarial one stays adversarial: a later point has at least its margin

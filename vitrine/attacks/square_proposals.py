@@ -14,10 +14,7 @@ from torch import Tensor
 from vitrine.attacks.threat import L2, Linf
 from vitrine.core.random_numbers import uniform
 
-
-def numbers_per_query(channels: int) -> int:
-    """Uniform numbers that a query takes: two corners, a transposition, two signs a channel."""
-    return 5 + channels
+FIXED_NUMBERS = 5  # uniform numbers that a query takes beside a sign a channel: two corners, a transposition
 
 
 def square_side(share: float, height: int, width: int, least: int = 1) -> int:

@@ -15,12 +15,9 @@ class CallTimeout(TimeoutError):
 
 
 class BoundedCaller:
-    """Makes calls one after another in a thread of its own, which does not keep the process alive.
+    """Makes calls one after another in a thread of that name, which does not keep the process alive.
 
     The thread starts here and not at a call, because Python 3.12 starts none while a process exits.
-
-    Args:
-        name: the thread's name.
     """
 
     def __init__(self, name: str):

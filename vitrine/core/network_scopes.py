@@ -42,8 +42,7 @@ def eval_mode(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def eager_eval_mode(network: nn.Module) -> Iterator[nn.Module]:
-    """Within the scope the network is in eval mode and runs eagerly, gradients can be taken, and it returns
-    logits.
+    """Within the scope the network evaluates eagerly and returns logits, and gradients can be taken.
 
     That holds whatever the caller is in (training mode, `no_grad`, `inference_mode`, autocast,
     `torch.compile`), for weights made in inference mode, and for a network that returns a dict or an object
@@ -101,9 +100,6 @@ def frozen_weights(
 ) -> Iterator[None]:
     """Within the scope gradients reach images but no parameter.
 
-    Afterwards every submodule's mode, the parameters' `requires_grad`, the buffers and the random number
-    generators are as before.
-
     Args:
         device: where the network is.
         mode: "eval"; or "train", where layers that keep running statistics use the batch's own and leave the
@@ -111,9 +107,8 @@ def frozen_weights(
         seed: of the random numbers that the network itself may draw.
     """
     with _differentiable_weights(network):
-        by_batch = [
-            m for m in network.modules() if mode == "train" and getattr(m, "track_running_stats", False)
-        ]
+        normalising = (m for m in network.modules() if getattr(m, "track_running_stats", False))
+        by_batch = list(normalising) if mode == "train" else []
         trainable = [p for p in network.parameters() if p.requires_grad]
         generators = [torch.default_generator]
         if device.type == "cuda":
@@ -148,8 +143,7 @@ def full_isolation(*modules: nn.Module) -> Iterator[None]:
     Afterwards, as before:
     - of each module and every submodule: its mode, its attributes (a replaced `forward` too), its submodules,
       parameters and buffers (the objects, their storage, their values), `.grad`, `requires_grad`, and hooks;
-    - hooks on all modules;
-    - the random number generators of python, numpy and torch, on the CPU and every GPU;
+    - hooks on all modules; the random number generators of python, numpy and torch, on the CPU and every GPU;
     - grad mode, inference mode, autocast, the default dtype, the number of threads, the switches of cuDNN and
       of float32 precision.
 

@@ -41,10 +41,9 @@ class Examiner:
     and reports; an exception on any rank is raised on all.
 
     Args:
-        analyses: by name, as registered; those not `enabled` are skipped.
+        analyses: by name; those not `enabled` are skipped.
         data: set up; has `train` and `val` (map-style data sets) and `classes`.
         settings: for all analyses. With `strict` the first failure is raised, once it is recorded.
-        store: where results are kept.
         sinks: where they are shown (reporting.sinks.Sink): each gets one `log(report, folder)` a checkpoint.
         device: for `settings.device` of "auto"; where the network is, unless given.
         ranks: those that examine together.

@@ -44,13 +44,11 @@ class AnalysisRunner:
             choices: by name, how much of each is made.
             seconds: that each took when it last ran.
         """
-        on_one_rank = [
-            name for name in choices if self.ranks.world_size > 1 and not self.analyses[name].sharded
-        ]
-        for name in choices:
-            if name not in on_one_rank:
-                self._broadcast({name: choices[name]}, None)
-                yield name, self._run_on_all_ranks(name, choices[name])
+        together = [name for name in choices if self.ranks.world_size == 1 or self.analyses[name].sharded]
+        on_one_rank = [name for name in choices if name not in together]
+        for name in together:
+            self._broadcast({name: choices[name]}, None)
+            yield name, self._run_on_all_ranks(name, choices[name])
         if on_one_rank:
             expected = {name: seconds.get(name, DEFAULT_SECONDS) for name in on_one_rank}
             owners = assign_ranks(expected, self.ranks.world_size)
@@ -126,9 +124,8 @@ def run_analysis(
         result.figures, result.scalars = figures, scalars = [], []
 
         def work(all_gather: AllGather) -> None:
-            own = dataclasses.replace(
-                subject, rank=ranks.rank, world_size=ranks.world_size, all_gather=all_gather
-            )
+            place = {"rank": ranks.rank, "world_size": ranks.world_size}
+            own = dataclasses.replace(subject, **place, all_gather=all_gather)
             with full_isolation(subject.network):
                 for yielded in analysis(own):
                     (figures if isinstance(yielded, Figure) else scalars).append(yielded)

@@ -22,9 +22,7 @@ class AnalysisSettings:
         "channels to show of each layer: how many, evenly spaced, or a list of channels",
         hint=int | list[int],
     )
-    probes: int = setting(
-        8, "fixed images that are shown at every checkpoint, spread over the classes", least=1
-    )
+    probes: int = setting(8, "fixed images shown at every checkpoint, spread over the classes", least=1)
     split: str = setting("val", "the images that examples and probes come from", choices=("val", "train"))
     seed: int = setting(0, "everything random in the analyses comes from it", least=0)
     batch_size: int = setting(256, "images a batch in passes over the data set", least=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -74,12 +74,7 @@ TECHNIQUES = Registry("map", _TECHNIQUES)
 
 
 def attributions(
-    network: nn.Module,
-    names: Sequence[str],
-    images: Tensor,
-    targets: Tensor,
-    layer: str | None,
-    effort: Effort,
+    network: nn.Module, names: list[str], images: Tensor, targets: Tensor, layer: str | None, effort: Effort
 ) -> dict[str, Tensor]:
     """The named maps of images [N, C, H, W] for classes [N]; those that the network does not allow (guided
     backprop without ReLUs, Grad-CAM without a spatial layer) are left out, and logged."""

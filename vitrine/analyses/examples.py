@@ -198,11 +198,7 @@ def histogram(values: Tensor) -> Histogram | None:
 
 
 def _update(
-    network: nn.Module,
-    images: Tensor,
-    running: Mapping[str, RunningTop],
-    indices: Tensor,
-    is_new: Tensor | None,
+    network: nn.Module, images: Tensor, running: dict[str, RunningTop], indices: Tensor, is_new: Tensor | None
 ) -> None:
     layout = layouts(network, images, list(running))
 

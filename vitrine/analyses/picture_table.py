@@ -30,8 +30,7 @@ def picture_table(
         rows: pictures of one size, uint8 [h, w, 3], row by row.
         columns: the title above each column, of one or more lines; truncated to the column's width.
         titles: the title beside each row, rotated by 90 degrees.
-        captions: the line below each picture.
-        highlighted: which captions are red.
+        captions: the line below each picture; red where `highlighted`.
     """
     height, width = rows[0][0].shape[:2]
     pitch = height + (LINE if captions is not None else 0) + GAP

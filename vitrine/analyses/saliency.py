@@ -149,10 +149,8 @@ def integrated_gradients(
     """
     expect(steps >= 1, "steps", steps, "at least 1 point")
     nodes, weights = np.polynomial.legendre.leggauss(steps)
-    share, weight = (
-        torch.from_numpy(values).to(images)[:, None, None, None, None]
-        for values in ((nodes + 1) / 2, weights / 2)
-    )
+    share = torch.from_numpy((nodes + 1) / 2).to(images)[:, None, None, None, None]
+    weight = torch.from_numpy(weights / 2).to(images)[:, None, None, None, None]
     difference = images - baseline
     total = torch.zeros_like(images)
     for points in copy_batches(steps, len(images), batch_size):

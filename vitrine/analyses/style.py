@@ -48,11 +48,9 @@ def transfer(
         style: [1 or N, C, h, w] in [0, 1], of any size that the network takes.
         content_layers: dotted names, whose activations are kept.
         style_layers: dotted names, whose Gram matrices are matched.
-        content_weight, style_weight: of the two.
-        variation_weight: of the mean squared difference of neighbouring pixels.
+        content_weight, style_weight, variation_weight: of the three parts of the loss.
         start: "content" or "noise".
-        optimizer: "lbfgs" or "adam".
-        steps: of either.
+        optimizer: "lbfgs" or "adam", for so many `steps`.
         lr: 1 for L-BFGS (with a line search) and 0.05 for Adam unless given.
         seed: of the noise, the same for each image.
 

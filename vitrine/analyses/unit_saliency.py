@@ -47,10 +47,10 @@ class UnitSaliency(Analysis):
         boxes = receptive_fields(subject.network, subject.layers, (height, width))
         for layer, own in subject.units.items():
             units = torch.tensor(list(own))
+            # NaNs and small data sets give fewer
+            count = int(top[layer].values.cpu()[units, : self.examples].isfinite().all(0).sum())
             found = (top[layer].values, top[layer].indices, top[layer].positions)
-            values, indices, positions = (t.cpu()[units, : self.examples] for t in found)
-            count = int(values.isfinite().all(0).sum())  # NaNs and small data sets give fewer
-            values, indices, positions = values[:, :count], indices[:, :count], positions[:, :count]
+            values, indices, positions = (t.cpu()[units, :count] for t in found)
             if not count:
                 log.warning("unit_saliency: no finite activations in layer %s", layer)
                 continue

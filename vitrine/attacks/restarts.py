@@ -10,7 +10,6 @@ from torch import Tensor
 from vitrine.attacks.model import Model
 from vitrine.attacks.threat import per_image
 
-
 Run = Callable[[int, Tensor], Tensor]
 """(its number, the rows (int64) to attack) -> those rows' images [n, C, H, W]."""
 

@@ -102,10 +102,8 @@ def sweep(folder: Path, name: str, *, even_live: bool = False) -> None:
 def _is_abandoned(staged: Path) -> bool:
     match = re.fullmatch(rf"\..+\.{re.escape(socket.gethostname())}\.(\d+)(\.old)?", staged.name)
     if match:
-        writer = int(match[1])
-        if writer == os.getpid():  # of an earlier process with our id: ours has not begun to write
-            return True
-        if start_time(writer) is None:
+        writer = int(match[1])  # with our id: an earlier process, as ours has not begun to write
+        if writer == os.getpid() or start_time(writer) is None:
             return True
     return _age(staged) > _STALE  # a live process may be another one with the same id
 

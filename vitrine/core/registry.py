@@ -19,8 +19,7 @@ class UnknownName(ValueError):
             if len(self.known) <= 40:
                 hint += f" Known: {', '.join(self.known)}"
         else:
-            shown = self.known[:40]
-            hint = f"known: {', '.join(shown)}{', ...' if len(self.known) > len(shown) else ''}"
+            hint = f"known: {', '.join(self.known[:40])}{', ...' if len(self.known) > 40 else ''}"
         super().__init__(f"unknown {kind} {name!r}: {hint}")
 
 

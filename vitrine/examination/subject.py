@@ -33,7 +33,6 @@ def make_subject(
         network: is put in eval mode, its parameters frozen, and moved to the device: pass a copy. Taken out
             of `torch.compile`'s wrapper; may return an output with `logits`.
         data: set up; has `train` and `val` (map-style data sets) and `classes`.
-        previous: what the checkpoint before yielded, by analysis.
         device: for `settings.device` of "auto"; where the network is, unless given.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,11 +35,11 @@ def ascend(
     variables: Tensor,
     view: View,
     *,
-    at_steps: Collection[int],
+    at_steps: Sequence[int],
     optimizer: Callable[[list[Tensor]], torch.optim.Optimizer],
     on_gradient: Callable[[Tensor], None] | None = None,
-) -> Iterator[tuple[int, Tensor]]:
-    """Yields the requested numbers of steps (0: before the first), each with the pictures [N, C, size, size].
+) -> Tensor:
+    """The pictures after the requested numbers of steps (0: before the first), [steps, N, C, size, size].
 
     Gradients are with respect to the variables only; the forward pass ends at the deepest layer needed.
 
@@ -52,11 +52,8 @@ def ascend(
     """
     variables = variables.detach().clone().requires_grad_(True)
     ascent = optimizer([variables])
-    for step in range(max(at_steps) + 1):
-        if step in at_steps:
-            yield step, parameterization.pictures(variables.detach())
-            if step == max(at_steps):
-                return
+    found = {0: parameterization.pictures(variables.detach())}
+    for step in range(max(at_steps)):
         pictures = parameterization.pictures(variables)
         views = view(pictures, step)
         views_of = views.detach().unflatten(0, (-1, len(objectives)))
@@ -66,6 +63,9 @@ def ascend(
         if on_gradient:
             on_gradient(*picture_gradient)
         ascent.step()
+        if step + 1 in at_steps:
+            found[step + 1] = parameterization.pictures(variables.detach())
+    return torch.stack([found[step] for step in at_steps])
 
 
 def redirected_gradients(network: nn.Module, objectives: Sequence[Objective], views: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ def optimize_pictures(
             variables = parameters.initialize(own)
         else:
             variables = parameters.invert(warm_start[members])
-        pictures = ascend(
+        result[:, members] = ascend(
             network,
             [objectives[i] for i in members],
             parameters,
@@ -57,9 +57,6 @@ def optimize_pictures(
             optimizer=optimizer,
             on_gradient=partial(on_gradient, members) if on_gradient else None,
         )
-        for step, picture in pictures:
-            for row in (row for row, requested in enumerate(at_steps) if requested == step):
-                result[row, members] = picture
     return result
 
 

@@ -18,7 +18,7 @@ Progress = Callable[..., Any]
 """Wraps an iterable with a bar: `progress(iterable, description, total)`."""
 
 
-def no_progress(iterable: Any, *_: Any) -> Any:
+def no_progress(iterable: Any, *_: Any, **__: Any) -> Any:
     return iterable
 
 

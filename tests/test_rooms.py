@@ -10,9 +10,10 @@ PACKAGE = ROOT / "vitrine"
 # from the top; rooms of one line do not import each other
 ORDER = [
     ["cli"],
-    ["assembly", "preflight"],
+    ["assembly", "preflight", "standalone"],
     ["config"],
-    ["callbacks", "reporting"],
+    ["callbacks"],
+    ["reporting"],
     ["examination"],
     ["runs"],
     ["analyses", "modules", "datamodules"],

@@ -14,6 +14,7 @@ _EXPORTS = {  # name -> module
     "load_network": "vitrine.modules",
     "load_checkpoint": "vitrine.modules",
     "AnalyzeCheckpoints": "vitrine.callbacks.analyze_checkpoints",
+    "look": "vitrine.standalone",
 }
 _ROOMS = ("analyses", "attacks", "callbacks", "datamodules", "modules")
 
@@ -25,6 +26,7 @@ __all__ = [
     "datamodules",
     "load_checkpoint",
     "load_network",
+    "look",
     "modules",
 ]
 

@@ -1,182 +1,282 @@
-"""Promises 1, 2 and 3, over whole training runs."""
+"""AnalyzeCheckpoints in a training that is not ours; that of our own is in test_analyze_run."""
 
-import json
-import logging
-from pathlib import Path
-
+import lightning
 import pytest
-import tiny
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from foreign import MEAN, STD, Colours, Module, fit, loaders, network, normalised
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from torch import nn
+from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset
+from torchvision.transforms import v2
 
-from vitrine.callbacks.checkpoints import CheckpointSettings
-from vitrine.examination.settings import AnalysisSettings
-from vitrine.examination.summary import summarize
+from vitrine import AnalyzeCheckpoints
+from vitrine.analyses import choose_analyses
+from vitrine.analyses.base import Analysis
+from vitrine.examination.examiner import weights_hash
+from vitrine.modules.foreign import examinable_copy
+from vitrine.reporting.page_data import run_data
 from vitrine.runs.store import Store
 
-
-def complete(run_dir: Path, step: int) -> dict:
-    return json.loads((run_dir / "analysis" / f"step={step:08d}" / "complete.json").read_text())
+CHEAP = ["weights", "cam"]
 
 
-class Raise(Callback):
-    """At the end of the validation at a step."""
-
-    def __init__(self, step: int, exception: BaseException):
-        self.step, self.exception = step, exception
-
-    def on_validation_epoch_end(self, trainer, pl_module):
-        if trainer.global_step == self.step and not trainer.sanity_checking:
-            raise self.exception
+def analyze(**options):
+    return AnalyzeCheckpoints(**{"analyses": CHEAP, "layers": ["2"], "units": 2, "probes": 3, **options})
 
 
-def test_training_with_analyses_is_bit_identical_to_training_without(tmp_path):
-    without, _ = tiny.train(tmp_path / "off", analyses={}, checkpoints=CheckpointSettings(every_steps=3))
-    nasty = {"nasty": tiny.Nasty(), "plain": tiny.Plain()}
-    module, callback = tiny.train(
-        tmp_path / "on", analyses=nasty, checkpoints=CheckpointSettings(every_steps=3)
-    )
-    assert tiny.weights(module) == tiny.weights(without)
-    assert [r.step for r in callback.reports] == [3, 6, 8]
-    assert torch.get_default_dtype() == torch.float32
+def pixels_of(folder, step):
+    """The probe that a class map is shown on, [h, w, 3] in [0, 1]."""
+    figures = Store(folder).figures(step, "cam")
+    return {figure.key: figure.image for figure in figures}
 
 
-def test_an_analysis_that_raises_is_recorded_and_counted_and_the_others_run(tmp_path, caplog):
-    sink = tiny.Sink()
-    _, callback = tiny.train(tmp_path, analyses={"nasty": tiny.Nasty(), "plain": tiny.Plain()}, sinks=(sink,))
-    outcomes = Store(tmp_path).results(8)
-    assert "failed on purpose" in outcomes["nasty"].error
-    assert outcomes["plain"].error is None
-    assert [f.key for f in Store(tmp_path).figures(8, "nasty")] == ["before"]
-    assert "Traceback" in caplog.text
-    assert "failed on purpose" in caplog.text
-    assert "4 analyses of 2 checkpoints gave 4 pictures" in summarize(callback.reports)
-    assert "2 failed" in summarize(callback.reports)
-    assert "nasty at step 4: RuntimeError: failed on purpose" in summarize(callback.reports)
-    assert sink.logged == [(4, ["nasty", "plain"]), (8, ["nasty", "plain"])]
+def test_one_line_gives_pictures_at_every_checkpoint_a_page_and_curves(tmp_path, caplog):
+    callback = analyze()
+    fit(tmp_path, [callback])
+    assert callback.folder == tmp_path / "vitrine"
+    store = Store(callback.folder)
+    assert store.steps() == [3, 6]  # Lightning's own ModelCheckpoint, which is still there
+    assert [len(store.figures(step, "cam")) > 0 for step in (3, 6)] == [True, True]
+    content = run_data(callback.folder)
+    assert [step for step, _ in content["metrics"]["val_acc"]] == [3, 6]
+    assert dict(content["facts"])["pixels"] == f"un-normalised by mean {list(MEAN)}, std {list(STD)}"
+    assert (callback.folder / "index.html").exists()
 
 
-def test_strict_raises_and_what_was_made_stays(tmp_path):
-    settings = AnalysisSettings(layers=["0"], units=2, probes=3, strict=True)
-    with pytest.raises(RuntimeError, match="failed on purpose"):
-        tiny.train(tmp_path, analyses={"plain": tiny.Plain(), "nasty": tiny.Nasty()}, settings=settings)
-    assert Store(tmp_path).results(4)["plain"].error is None
+def test_training_ends_in_the_same_weights_as_without(tmp_path):
+    module, _ = fit(tmp_path / "with", [analyze(every_n_steps=1)])
+    plain, _ = fit(tmp_path / "without", [])
+    for (name, one), (_, other) in zip(module.state_dict().items(), plain.state_dict().items()):
+        assert torch.equal(one, other), name
+
+
+def test_images_are_shown_as_they_were_before_they_were_normalised(tmp_path):
+    shown = []
+    for name, data, options in [
+        ("found", loaders(), {}),
+        (
+            "given",
+            loaders(val=[normalised(9, 1)[i] for i in range(9)]),
+            {"mean": MEAN, "std": STD, "classes": Colours.classes},
+        ),
+    ]:
+        callback = analyze(**options)
+        fit(tmp_path / name, [callback], data=data, max_epochs=1)
+        probes = callback.examiner.data.split.batch(torch.arange(3))[0]
+        torch.testing.assert_close(probes, torch.stack([Colours(9, 1)[i][0] for i in range(3)]))
+        shown.append(pixels_of(callback.folder, 3))
+    assert shown[0].keys() == shown[1].keys()
+    assert all(torch.equal(shown[0][key], shown[1][key]) for key in shown[0])
 
 
 @pytest.mark.parametrize(
-    ("checkpoints", "steps"),
+    ("options", "val", "problem"),
     [
-        (CheckpointSettings(), [4, 8]),
-        (CheckpointSettings(every_epochs=2), [8]),
-        (CheckpointSettings(every_steps=3), [3, 6, 8]),  # 8: the end
-        (CheckpointSettings(every_steps=4), [4, 8]),
-        (CheckpointSettings(at_start=True), [0, 4, 8]),
-        (CheckpointSettings(keep=1), [4, 8]),
-        (CheckpointSettings(monitor="val/accuracy"), [4, 8]),
+        (
+            {},
+            [normalised(9, 1)[i] for i in range(9)],
+            r"images run from -2.* no Normalize was found.*give mean=",
+        ),
+        ({"mean": (0, 0, 0), "std": (1, 1, 1)}, None, r"un-normalised with them images run from -2"),
+        ({"mean": MEAN}, None, "mean and std come together"),
+        ({}, Colours(9, 1, v2.Compose([lambda x: x * 255])), r"std=\(1/255"),
+        ({}, Colours(9, 1, v2.Compose([lambda x: (x * 255).byte()])), "images are bytes"),
+        ({"network": "modle"}, None, "has no 'modle'; its modules: model, loss"),
+        ({"network": "loss"}, None, "CrossEntropyLoss fails on images"),
+        ({"classes": ["a", "b"]}, None, "2 names came, expected 3"),
+        ({"layers": ["nowhere"]}, None, "unknown layer 'nowhere'"),
+        ({}, [(normalised(9, 1)[i][0], torch.rand(3)) for i in range(9)], "expected .N. for"),
     ],
-    ids=str,
 )
-def test_each_checkpoint_is_looked_at_exactly_once(tmp_path, checkpoints, steps):
-    sink = tiny.Sink()
-    tiny.train(tmp_path, checkpoints=checkpoints, sinks=(sink,))
-    assert sink.logged == [(step, ["plain"]) for step in steps]
-    assert Store(tmp_path).steps() == steps
-    names = [f"step={step:08d}.ckpt" for step in steps][-(checkpoints.keep or 99) :]
-    best = ["best.ckpt"] if checkpoints.monitor else []
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == [*best, "last.ckpt", *names]
-    assert (tmp_path / "checkpoints" / "last.ckpt").resolve().name == names[-1]
+def test_what_cannot_be_examined_is_refused_before_the_first_step(tmp_path, options, val, problem):
+    module = Module()
+    before = weights_hash(module)
+    with pytest.raises(ValueError, match=problem):
+        fit(tmp_path, [analyze(**options)], module, loaders(val=val), num_sanity_val_steps=0)
+    assert weights_hash(module) == before
+    assert not (tmp_path / "vitrine").exists()
 
 
-def test_a_checkpoint_written_twice_and_by_somebody_else_is_looked_at_once(tmp_path):
-    sink = tiny.Sink()
-    theirs = ModelCheckpoint(tmp_path / "checkpoints", "theirs-{step}", every_n_train_steps=2, save_last=True)
-    tiny.train(tmp_path, extra=(theirs,), sinks=(sink,))
-    assert [step for step, _ in sink.logged] == [2, 4, 6, 8]
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"analyses": ["camm"]}, "did you mean cam"),
+        ({"probe": 3}, "did you mean probes"),
+        ({"probes": 0}, "expected at least 1"),
+        ({"every_n_steps": 0}, "every_n_steps is 0"),
+    ],
+)
+def test_a_wrong_argument_is_refused_at_once(options, problem):
+    with pytest.raises(ValueError, match=problem):
+        AnalyzeCheckpoints(**options)
 
 
-def test_validation_several_times_an_epoch_and_not_every_epoch(tmp_path):
-    for name, options, epochs in [
-        ("often", {"val_check_interval": 2}, 2),
-        ("rarely", {"check_val_every_n_epoch": 2}, 3),
-    ]:
-        sink = tiny.Sink()
-        tiny.train(tmp_path / name, sinks=(sink,), epochs=epochs, **options)
-        assert [step for step, _ in sink.logged] == [4 * (epoch + 1) for epoch in range(epochs)]
+class Plain(Module):
+    """Without a forward of its own."""
+
+    forward = nn.Module.forward
+
+    def __init__(self, model=None):
+        super().__init__(model=model)
+        self.other = nn.Linear(3, 2)
+
+    def __call__(self, images):
+        return self.model(images)
 
 
-def test_what_is_saved_on_an_exception_is_looked_at(tmp_path):
-    sink = tiny.Sink()
-    with pytest.raises(ArithmeticError):
-        tiny.train(tmp_path, sinks=(sink,), extra=(Raise(4, ArithmeticError()),))
-    assert sink.logged == [(4, ["plain"])]
-    assert (tmp_path / "checkpoints" / "step=00000004.ckpt").exists()
+class Wrapped(nn.Module):
+    """A network with an output of another form."""
+
+    def __init__(self, form, inner=None):
+        super().__init__()
+        self.inner, self.form = network() if inner is None else inner, form
+
+    def forward(self, images):
+        return self.form(self.inner(images))
 
 
-def test_in_the_midst_of_a_step_nothing_is_saved(tmp_path):
-    with pytest.raises(ArithmeticError, match="midst"):
-        tiny.train(tmp_path, raise_at=6)
-    assert Store(tmp_path).steps() == [4]
-    assert not (tmp_path / "checkpoints" / "step=00000006.ckpt").exists()
+class LogitsOf(Module):
+    def forward(self, images):
+        output = self.model(images)
+        return output["logits"] if isinstance(output, dict) else output
 
 
-def test_what_an_interrupt_saves_is_caught_up_on_at_the_next_start(tmp_path):
-    with pytest.raises(SystemExit):
-        tiny.train(tmp_path, extra=(Raise(4, KeyboardInterrupt()),))
-    assert (tmp_path / "checkpoints" / "step=00000004.ckpt").exists()
-    assert Store(tmp_path).steps() == []
-    sink = tiny.Sink()
-    tiny.train(tmp_path, resume=True, sinks=(sink,))
-    assert sink.logged == [(4, ["plain"]), (8, ["plain"])]
+def test_the_network_is_found_where_the_module_itself_maps_nothing(tmp_path):
+    callback = analyze()
+    module, _ = fit(tmp_path, [callback], Plain())
+    assert Store(callback.folder).weights(6) == weights_hash(examinable_copy(module.model, None))
 
 
-def test_a_step_whose_pictures_are_there_is_not_looked_at_again_when_resumed(tmp_path):
-    tiny.train(tmp_path, epochs=1)
-    before = complete(tmp_path, 4)
-    sink = tiny.Sink()
-    tiny.train(tmp_path, epochs=2, resume=True, sinks=(sink,))
-    assert sink.logged == [(8, ["plain"])]
-    assert complete(tmp_path, 4) == before
+@pytest.mark.parametrize(
+    ("module", "layers"),
+    [
+        (lambda: LogitsOf(model=Wrapped(lambda z: {"logits": z})), ["inner.2"]),
+        (lambda: Module(model=Wrapped(lambda z: z.log_softmax(1))), ["inner.2"]),
+    ],
+)
+def test_logits_in_another_form_are_read(tmp_path, module, layers):
+    callback = analyze(layers=layers)
+    fit(tmp_path, [callback], module())
+    assert not callback.reports[-1].errors
+    assert callback.reports[-1].figures
 
 
-def test_a_disk_that_refuses_to_write_pictures_does_not_stop_training(tmp_path, monkeypatch, caplog):
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    without, _ = tiny.train(tmp_path / "off", analyses={})
-    with monkeypatch.context() as patch:
-        patch.setattr("vitrine.runs.pictures.write", full)
-        module, callback = tiny.train(tmp_path / "on", epochs=2)
-    assert tiny.weights(module) == tiny.weights(without)
-    assert "No space left" in caplog.text
-    assert "2 failed" in summarize(callback.reports)
-    assert not list((tmp_path / "on" / "analysis").iterdir())
-    sink = tiny.Sink()
-    tiny.train(tmp_path / "on", epochs=3, resume=True, sinks=(sink,))  # there is space again
-    assert [step for step, _ in sink.logged] == [4, 8, 12]
+def test_probabilities_and_tuples_are_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match="gives probabilities, expected logits"):
+        fit(tmp_path, [analyze()], Module(model=Wrapped(lambda z: z.softmax(1))))
+    pairs = analyze(network=lambda module: Wrapped(lambda z: (z, z), module.model))
+    with pytest.raises(ValueError, match="returns tuple of 2, expected logits"):
+        fit(tmp_path, [pairs])
 
 
-def test_a_checkpoint_that_cannot_be_read_back_is_counted_not_raised(tmp_path, monkeypatch):
-    def unreadable(_file):
-        raise ValueError("not a checkpoint of ours")
-
-    monkeypatch.setattr(tiny, "load", unreadable)
-    _, callback = tiny.train(tmp_path)
-    assert "checkpoint at step 8: ValueError: not a checkpoint of ours" in summarize(callback.reports)
-
-
-def test_a_sink_that_fails_is_passed_over(tmp_path):
-    class Broken:
-        def log(self, *_):
-            raise ConnectionError("no network")
-
-    sink = tiny.Sink()
-    _, callback = tiny.train(tmp_path, epochs=1, sinks=(Broken(), sink))
-    assert sink.logged == [(4, ["plain"])]
-    assert "Broken at step 4: ConnectionError: no network" in summarize(callback.reports)
+def test_averaged_weights_are_examined_as_the_file_holds_them(tmp_path):
+    callback = analyze()
+    module, trainer = fit(tmp_path, [EMAWeightAveraging(decay=0.5), callback])
+    file = torch.load(trainer.checkpoint_callback.best_model_path, weights_only=True)
+    held = {name.removeprefix("model."): value for name, value in file["state_dict"].items()}
+    expected = weights_hash(examinable_copy(module.model, None, held))
+    assert Store(callback.folder).weights(6) == expected
 
 
-def test_nothing_is_looked_at_in_the_sanity_check_or_a_fast_run(tmp_path):
-    sink = tiny.Sink()
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    tiny.train(tmp_path, sinks=(sink,), fast_dev_run=True)
-    assert sink.logged == []
+def test_own_hyperparameters_folders_and_several_checkpoints_are_no_obstacle(tmp_path):
+    callback = analyze()
+    writers = [
+        ModelCheckpoint(tmp_path / "a", save_top_k=1, monitor="val_acc", filename="{epoch}-{step}"),
+        ModelCheckpoint(tmp_path / "b", every_n_train_steps=2, save_top_k=-1, save_weights_only=True),
+    ]
+    fit(tmp_path, [callback, *writers], Module(anything={"a": object}))
+    assert Store(callback.folder).steps()[:3] == [2, 3, 4]
+
+
+def test_without_checkpoints_it_examines_when_it_is_told_to(tmp_path, caplog):
+    callback = analyze(every_n_epochs=2)
+    fit(tmp_path / "epochs", [callback], enable_checkpointing=False)
+    assert Store(callback.folder).steps() == [6]
+    callback = analyze(every_n_steps=2)
+    fit(tmp_path / "steps", [callback], enable_checkpointing=False)
+    assert Store(callback.folder).steps() == [2, 4, 6]
+    with pytest.warns(UserWarning, match="saves no checkpoints; give every_n_epochs=1"):
+        fit(tmp_path / "never", [analyze()], enable_checkpointing=False)
+
+
+def test_a_training_that_resumes_goes_on_with_its_page(tmp_path):
+    first = analyze()
+    fit(tmp_path, [first, ModelCheckpoint(tmp_path / "c", save_last=True)], max_epochs=1)
+    second = analyze()
+    fit(
+        tmp_path,
+        [second, ModelCheckpoint(tmp_path / "c", save_last=True)],
+        ckpt_path=tmp_path / "c" / "last.ckpt",
+    )
+    assert second.folder == first.folder
+    assert Store(first.folder).steps() == [3, 6]
+    third = analyze()
+    fit(tmp_path, [third])  # another training
+    assert third.folder == tmp_path / "vitrine-2"
+
+
+class Batches(IterableDataset):
+    def __iter__(self):
+        return (normalised(9, 1)[i] for i in range(9))
+
+
+@pytest.mark.parametrize(
+    "val",
+    [
+        Subset(normalised(30, 1), range(4, 13)),
+        ConcatDataset([normalised(5, 1), normalised(4, 2)]),
+        [dict(zip(("image", "label"), normalised(9, 1)[i])) for i in range(9)],
+        Batches(),
+    ],
+    ids=["Subset", "ConcatDataset", "mappings", "IterableDataset"],
+)
+def test_data_are_read_as_lightning_has_them(tmp_path, val):
+    class OfMappings(Module):
+        def validation_step(self, batch, batch_idx):
+            pass
+
+    callback = analyze(mean=MEAN, std=STD)
+    fit(tmp_path, [callback], OfMappings(), (loaders()[0], DataLoader(val, 4)), max_epochs=1)
+    assert not callback.reports[-1].errors
+    assert len(callback.examiner.data.split) == 9
+
+
+def test_a_data_module_names_the_classes(tmp_path):
+    class Data(lightning.LightningDataModule):
+        classes = ("rot", "gruen", "blau")
+
+        def train_dataloader(self):
+            return DataLoader([normalised()[i] for i in range(24)], 8)
+
+        def val_dataloader(self):
+            return [DataLoader([normalised(9, 1)[i] for i in range(9)], 4)]
+
+    callback = analyze(mean=MEAN, std=STD)
+    fit(tmp_path, [callback], data=Data(), max_epochs=1)
+    assert callback.examiner.data.classes == list(Data.classes)
+
+
+class OutOfInk(Analysis):
+    def __call__(self, subject):
+        raise RuntimeError("out of ink")
+        yield
+
+
+def test_analyses_that_fail_cost_no_training(tmp_path):
+    callback = analyze(analyses={"weights": OutOfInk(), **choose_analyses(["cam"])})
+    _, trainer = fit(tmp_path, [callback])
+    assert trainer.global_step == 6
+    assert "out of ink" in callback.reports[0].errors["weights"]
+    assert callback.reports[0].results["cam"].figures
+
+
+def test_fast_dev_run_and_validation_afterwards_are_left_alone(tmp_path):
+    callback = analyze()
+    module, trainer = fit(tmp_path, [callback])
+    trainer.validate(module, loaders()[1], verbose=False)
+    trainer.fit_loop.max_epochs = 3
+    trainer.fit(module, *loaders(), weights_only=False)
+    assert Store(callback.folder).steps() == [3, 6, 9]
+    callback = analyze()
+    fit(tmp_path / "fast", [callback], fast_dev_run=True)
+    assert not (tmp_path / "fast" / "vitrine").exists()

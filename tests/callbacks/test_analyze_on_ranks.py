@@ -140,7 +140,7 @@ def test_pictures_and_curves_are_in_the_order_of_one_process(run, tmp_path):
     run_dir, _ = run
     alone = {name: ANALYSES[name] for name in ("well", "again")}
     file = run_dir / "checkpoints" / "step=00000004.ckpt"
-    report = tiny.examiner(tmp_path, alone, **EXAMINED).examine_file(file, 4, tiny.load)
+    report = tiny.examiner(tmp_path, alone, **EXAMINED).examine_loaded(lambda: tiny.load(file), 4)
     assert not report.errors
     for name in alone:
         mine, theirs = Store(run_dir), Store(tmp_path)

@@ -1,4 +1,4 @@
-"""Which checkpoints are written; when, is in test_analyze_checkpoints."""
+"""Which checkpoints are written; when, is in test_analyze_run."""
 
 import lightning
 import pytest

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from vitrine.analyses import ANALYSES
-from vitrine.callbacks.analyze_checkpoints import AnalyzeCheckpoints
+from vitrine.callbacks.analyze_run import AnalyzeRun
 from vitrine.callbacks.checkpoints import CheckpointSettings, model_checkpoints
 from vitrine.callbacks.resume import ExactResume
 from vitrine.datamodules.memory import InMemory
@@ -53,7 +53,7 @@ def train(run_dir: Path, names=NAMES, extra=(), resume=False):
     network = load_network("convnet", classes=data.classes, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     module = Classifier(network, Standard(), OptimizerSettings(), data.classes)
     writing = model_checkpoints(run_dir, CheckpointSettings(every_steps=3, monitor="val/accuracy"))
-    callback = AnalyzeCheckpoints(run_dir, {name: ANALYSES[name]() for name in names}, SETTINGS)
+    callback = AnalyzeRun(run_dir, {name: ANALYSES[name]() for name in names}, SETTINGS)
     lightning.Trainer(
         max_epochs=2,
         callbacks=[ExactResume(), EMAWeightAveraging(decay=0.9), *extra, *writing, callback],

@@ -21,7 +21,7 @@ from torch import nn
 
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.result import CheckpointReport
-from vitrine.callbacks.analyze_checkpoints import AnalyzeCheckpoints
+from vitrine.callbacks.analyze_run import AnalyzeRun
 from vitrine.callbacks.checkpoints import CheckpointSettings, model_checkpoints
 from vitrine.callbacks.resume import ExactResume
 from vitrine.callbacks.signals import StopBetweenSteps
@@ -168,9 +168,9 @@ def train(
     raise_at: int | None = None,
     resume: bool = False,
     **trainer: Any,
-) -> tuple[TinyModule, AnalyzeCheckpoints]:
+) -> tuple[TinyModule, AnalyzeRun]:
     lightning.seed_everything(5, verbose=False)
-    analyze_checkpoints = AnalyzeCheckpoints(
+    analyze_run = AnalyzeRun(
         run_dir,
         {"plain": Plain()} if analyses is None else analyses,
         settings or AnalysisSettings(layers=["0"], units=2, probes=3, device="cpu"),
@@ -181,7 +181,7 @@ def train(
     module = TinyModule(raise_at)
     lightning.Trainer(
         max_epochs=epochs,
-        callbacks=[ExactResume(), StopBetweenSteps(), *extra, *writing, analyze_checkpoints],
+        callbacks=[ExactResume(), StopBetweenSteps(), *extra, *writing, analyze_run],
         logger=MetricsCSV(run_dir),
         plugins=[AtomicCheckpointIO()],
         default_root_dir=run_dir,
@@ -197,7 +197,7 @@ def train(
         ckpt_path=last_good_checkpoint(run_dir) if resume else None,
         weights_only=True,
     )
-    return module, analyze_checkpoints
+    return module, analyze_run
 
 
 def examiner(

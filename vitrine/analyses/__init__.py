@@ -1,9 +1,16 @@
 """What a network has learned, one technique a file. A new one is a file here, a line below, and a test."""
 
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from vitrine.analyses.traits import Traits
 from vitrine.core.registry import Registry
+
+if TYPE_CHECKING:
+    from vitrine.analyses.base import Analysis
 
 ANALYSES = Registry(
     "analysis",
@@ -32,3 +39,21 @@ def traits_of(name: str) -> Traits:
     return dataclasses.replace(
         declared, section=declared.section or readable, title=declared.title or readable
     )
+
+
+def choose_analyses(chosen: Sequence[str] | Mapping[str, Analysis] | None = None) -> dict[str, Analysis]:
+    """Techniques by name: those named, with their default settings; those given; or those of the default run.
+
+    Raises:
+        UnknownName: a name that is no technique's; with the nearest.
+    """
+    if isinstance(chosen, Mapping):
+        for name in chosen:
+            ANALYSES.check(name)
+        return {name: dataclasses.replace(analysis, enabled=True) for name, analysis in chosen.items()}
+    if isinstance(chosen, str):
+        chosen = [chosen]
+    if chosen is not None:
+        return {name: ANALYSES[name](enabled=True) for name in chosen}
+    default = {name: ANALYSES[name]() for name in ANALYSES}
+    return {name: analysis for name, analysis in default.items() if analysis.enabled}

@@ -1,155 +1,289 @@
-"""Analyses at every checkpoint of a training run, exactly once, whatever wrote it."""
+"""Analyses at every checkpoint of anybody's training with Lightning."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning
-from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import nn
 
+from vitrine.analyses import choose_analyses
 from vitrine.analyses.base import Analysis
-from vitrine.analyses.result import CheckpointReport
-from vitrine.core.settings import RunAborted
-from vitrine.distributed import interruption
+from vitrine.callbacks.examine_saved import ExamineSaved
+from vitrine.callbacks.foreign_trainer import (
+    held_weights,
+    loader_of,
+    logger_folder,
+    logger_sinks,
+    verify_file,
+)
+from vitrine.core.network_scopes import full_isolation, uncompiled
+from vitrine.datamodules.foreign import ForeignData, class_names, foreign_split
 from vitrine.distributed.ranks import ranks_of_trainer
 from vitrine.examination.budget import Allowance
 from vitrine.examination.examiner import Examiner
 from vitrine.examination.settings import AnalysisSettings
-from vitrine.examination.summary import summarize
-from vitrine.modules import load_checkpoint
-from vitrine.runs.checkpoint_files import checkpoint_files, find_damage
+from vitrine.examination.subject import choose_units
+from vitrine.modules.foreign import examinable_copy, find_network, network_logits
+from vitrine.reporting.page import PageSink
+from vitrine.runs.metrics_csv import MetricsCSV
+from vitrine.runs.run_folders import claim_examination
+from vitrine.runs.run_record import RunRecord
 from vitrine.runs.store import Store
 
 log = logging.getLogger(__name__)
 
 
-class AnalyzeCheckpoints(Checkpoint):
-    """Examines each checkpoint as soon as its file is written. List it after the callbacks that write them.
+@dataclass(frozen=True)
+class _Snapshot:
+    """A network to examine, as a checkpoint holds it, or as it was trained."""
 
-    Lightning has no hook for that: `on_save_checkpoint` comes before the file, and twice where a step has
-    two files. So the step is remembered there, and examined in the next hook, from the file: averaged weights
-    are examined as they were saved, and `analyze.py` examines the same.
+    network: nn.Module
+    step: int
 
-    With `settings.mode` of "follow" or "off" nothing is examined here, but by `analyze.py RUN follow=true`
-    meanwhile, or by `analyze.py RUN` later.
 
-    A checkpoint that an interrupt saved (Ctrl-C, SIGTERM) is left to the next start, as is one whose
-    examination was killed: a resumed run first catches up on the checkpoints in `run_dir/checkpoints`.
+class AnalyzeCheckpoints(ExamineSaved):
+    """Examines the network that a Trainer trains, at every checkpoint that is saved.
 
-    Several ranks examine together (`Examiner`): rank 0 chooses the file, and all load it, so that it must lie
-    where all can read it. After an exception they do not, as it may have been raised on one of them alone.
+        trainer = lightning.Trainer(callbacks=[AnalyzeCheckpoints()], ...)
+
+    What is examined is a copy of the network with the weights that the checkpoint file holds (averaged ones
+    as they are saved), so that neither the file's content nor its place matters. Training is not touched: it
+    ends in the same weights, bit for bit, as without. All is checked at the start of training,
+    before the first step: a network that gives no logits, images whose normalisation is unknown, and wrong
+    settings raise a ValueError there. Later failures are logged, shown on the page, and cost no training.
+
+    Pictures go to a page (its path is the last line of the training) and to the W&B and TensorBoard loggers
+    that the Trainer has, in their own runs, which stay their owner's.
 
     Args:
-        run_dir: the run; checkpoints are looked for in `run_dir/checkpoints`.
-        analyses: by name, as registered.
-        settings: for all analyses.
-        sinks: where pictures go beside the store (reporting.sinks.Sink).
-        load: a checkpoint file to its network, in eval mode.
+        folder: of page and pictures. By default `vitrine` in the first logger's folder for this run, or in
+            the Trainer's `default_root_dir`. A folder that holds another training's pictures is not reused:
+            the next free one is, `vitrine-2`, ..., unless training resumes from a checkpoint.
+        analyses: names of techniques, or techniques by name; those of the default run unless given.
+        network: where the network is in the LightningModule, by dotted name or function. By default the
+            module itself if it maps images to logits, else the only child that does.
+        mean, std: per channel of [0, 1] pixels, by which the data are normalised. By default read off a
+            `Normalize` in the validation data's transforms; without one the images have to be in [0, 1].
+        classes: their names; by default those of the validation data.
+        every_n_epochs, every_n_steps: examine the network then as well, with its weights as they are trained,
+            whether or not a checkpoint is saved.
+        settings: for all techniques (`AnalysisSettings`: layers, units, probes, device, budget, strict, ...).
+
+    Raises:
+        ValueError: a technique or a setting that there is not, or a wrong value.
     """
 
     def __init__(
         self,
-        run_dir: str | Path,
-        analyses: Mapping[str, Analysis],
-        settings: AnalysisSettings,
-        sinks: Iterable[Any] = (),
-        load: Callable[[Path], nn.Module] = load_checkpoint,
+        folder: str | Path | None = None,
+        analyses: Sequence[str] | Mapping[str, Analysis] | None = None,
+        *,
+        network: str | Callable[[nn.Module], nn.Module] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        classes: Sequence[str] | None = None,
+        every_n_epochs: int | None = None,
+        every_n_steps: int | None = None,
+        **settings: Any,
     ):
-        self.folder = Path(run_dir) / "checkpoints"
-        self.settings, self.load = settings, load
-        self.examiner = Examiner(analyses, None, settings, Store(run_dir), sinks)
-        self.allowance = Allowance(settings.budget)
-        self._saved_step: int | None = None  # whose checkpoint has not been examined yet
+        for name, value in (("every_n_epochs", every_n_epochs), ("every_n_steps", every_n_steps)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}, expected at least 1")
+        self.analyses = choose_analyses(analyses)
+        self.settings = AnalysisSettings.of(settings)
+        self.wanted_folder, self.network = folder, network
+        self.mean, self.std, self.classes = mean, std, classes
+        self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
+        self.examiner = Examiner({}, None, self.settings, Store(folder or "vitrine"))
+        self.allowance = Allowance(self.settings.budget)
+        self.folder: Path | None = None
+        self._name: str | None = None  # of the network in the module
+        self._prefix: str | None = None  # of its weights in the module's state_dict
+        self._saved_step = -1
+        self._curves: MetricsCSV | None = None
+        self._idle: str | None = None  # why nothing can be examined
 
-    @property
-    def reports(self) -> list[CheckpointReport]:
-        """Of every checkpoint examined, in order."""
-        return self.examiner.reports
+    # when
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        self.examiner.data, self.examiner.device = trainer.datamodule, trainer.strategy.root_device
-        self.examiner.ranks = ranks_of_trainer(trainer)
+        if stage != "fit":
+            return
+        strategy = trainer.strategy
+        if type(strategy).__name__ in ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"):
+            raise ValueError(
+                f"strategy is {type(strategy).__name__}, expected one whose ranks hold the whole network"
+            )
+        save = type(strategy).save_checkpoint
 
-    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if trainer.ckpt_path and self.settings.mode == "train":  # else files may be of another run
-            self._examine(self._unexamined)
+        def save_and_note(checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+            # what the file holds is known here and nowhere else: callbacks may have replaced the weights, and
+            # with `save_weights_only` no hook of a callback is called
+            save(strategy, checkpoint, filepath, storage_options)
+            if self.folder is not None and not trainer.sanity_checking:
+                self._note(trainer, pl_module, checkpoint.get("state_dict"))
+                if trainer.is_global_zero:
+                    verify_file(Path(filepath), checkpoint)
 
-    def on_save_checkpoint(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        if not trainer.sanity_checking and self.settings.mode == "train":
-            self._saved_step = checkpoint["global_step"]
+        strategy.save_checkpoint = save_and_note
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self.allowance.start()
-        self._examine_saved(trainer)
+        self._prepare(trainer, pl_module)
+        resumed = self.folder is not None and trainer.ckpt_path and trainer.global_step
+        if resumed:  # from a checkpoint that may not have been examined
+            self._note(trainer, pl_module)
+        super().on_train_start(trainer, pl_module)
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any
+    ) -> None:
+        step = trainer.global_step
+        if self.folder is None:
+            return
+        if self.every_n_steps and step % self.every_n_steps == 0 and step not in (0, self._saved_step):
+            self._note(trainer, pl_module)
         self._examine_saved(trainer)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._examine_saved(trainer)
+        self._log_curves(trainer)
+        super().on_validation_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._examine_saved(trainer)
+        self._log_curves(trainer)
+        due = (
+            self.folder is not None
+            and self.every_n_epochs
+            and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        )
+        if due and trainer.global_step != self._saved_step:
+            self._note(trainer, pl_module)
+        super().on_train_epoch_end(trainer, pl_module)
 
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._examine_saved(trainer)
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        super().on_fit_end(trainer, pl_module)
+        self._close(trainer)
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        not_saved = isinstance(exception, RunAborted) and exception.weights_unusable
-        # after an interrupt nobody waits for analyses
-        if isinstance(exception, Exception) and not not_saved and self.examiner.ranks.world_size == 1:
-            self.examiner.strict = False  # the exception that ends the training is the one to be seen
-            self._examine_saved(trainer)
-        rank_zero_info(summarize(self.reports))
+        if self.folder is not None:  # else nothing was trained
+            super().on_exception(trainer, pl_module, exception)
+            self._close(trainer, "failed" if isinstance(exception, Exception) else "interrupted")
 
-    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        rank_zero_info(summarize(self.reports))
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        vars(trainer.strategy).pop("save_checkpoint", None)
 
-    def _examine_saved(self, trainer: lightning.Trainer) -> None:
-        if self._saved_step is None or trainer.sanity_checking:
-            return
-        step, self._saved_step = self._saved_step, None
-        allowed, start = self.allowance.available(), self.allowance.clock()
-        self._examine(lambda: self._file_of(step), allowed)
-        self.allowance.charge(allowed, self.allowance.clock() - start)
+    # what
 
-    def _examine(
-        self, find: Callable[[], Iterable[tuple[Path, int]]], seconds_allowed: float | None = None
+    def examine(self, trainer: lightning.Trainer, saved: _Snapshot, seconds_allowed: float | None) -> None:
+        """Examine a snapshot; a failure is reported, and raised with `strict` only."""
+        self.examiner.examine_loaded(lambda: saved.network, saved.step, seconds_allowed)
+
+    def _note(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        state: Mapping[str, Any] | None = None,
     ) -> None:
-        """Examine the files, with their steps, that `find` finds on rank 0; all ranks call this."""
-        ranks = self.examiner.ranks
-        if ranks.world_size > 1:
-            interruption.defer()
-        found = ranks.run_collective(
-            lambda all_gather: all_gather(list(find()) if ranks.is_global_zero else [])[0]
+        """Copy the network, to be examined in the next hook.
+
+        Args:
+            state: the weights that a checkpoint holds, by their names in the module.
+        """
+        self._saved_step = step = trainer.global_step
+        try:
+            network = self._network_of(pl_module)
+            held = held_weights(network, self._prefix, state or {})
+            with full_isolation():
+                self.saved = _Snapshot(examinable_copy(network, self.examiner.data.statistics, held), step)
+        except Exception:
+            if self.settings.strict:
+                raise
+            log.exception("the network could not be copied at step %d: it is not examined", step)
+
+    def _network_of(self, pl_module: nn.Module) -> nn.Module:
+        if callable(self.network):
+            return uncompiled(self.network(pl_module))
+        return uncompiled(pl_module.get_submodule(self._name))
+
+    # the start
+
+    def _prepare(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Find network and data, try them, and open the folder.
+
+        Raises:
+            ValueError: they cannot be examined.
+        """
+        if self.folder is not None:  # a second fit
+            return
+        if trainer.fast_dev_run:
+            self._idle = "with fast_dev_run nothing is saved"
+            return
+        if not trainer.checkpoint_callbacks and not self.every_n_epochs and not self.every_n_steps:
+            rank_zero_warn(
+                "AnalyzeCheckpoints: this Trainer saves no checkpoints; give every_n_epochs=1 to see pictures"
+            )
+        with full_isolation(pl_module):
+            split = foreign_split(loader_of(trainer, self.settings.split), self.mean, self.std)
+            images = split.raw(range(min(4, len(split))))[0].to(pl_module.device, pl_module.dtype)
+            name, network = find_network(pl_module, images, self.network)
+            self._name, self._prefix = name, f"{name}." if name else name
+            count = network_logits(network, images).shape[1]
+            data = ForeignData(split, class_names((split.items, trainer.datamodule), count, self.classes))
+            copied = examinable_copy(network, data.statistics)
+            probe = split.batch(torch.tensor([0]))[0].to(pl_module.device)
+            choose_units(copied, probe, self.settings.layers, self.settings.units)
+        self._open(
+            trainer,
+            data,
+            {"module": type(pl_module).__name__, "network": type(network).__name__, **data.facts()},
         )
-        for file, step in found:
-            self.examiner.examine_file(file, step, self.load, seconds_allowed)
 
-    def _unexamined(self) -> Iterator[tuple[Path, int]]:
-        """The checkpoints that lack analyses."""
-        for step, file in checkpoint_files(self.folder):
-            if self.examiner.analyses.keys() <= self.examiner.store.results(step).keys():
-                continue
-            if damage := find_damage(file):
-                log.warning("passed over %s: %s", file, damage)
-                continue
-            log.info("catching up on the analyses of step %d", step)
-            yield file, step
+    def _open(self, trainer: lightning.Trainer, data: ForeignData, facts: Mapping[str, str]) -> None:
+        """Claim the folder, and make the examiner and its sinks."""
+        ranks = ranks_of_trainer(trainer)
+        wanted = Path(self.wanted_folder) if self.wanted_folder else logger_folder(trainer) / "vitrine"
+        claimed = ranks.run_collective(
+            lambda all_gather: all_gather(
+                claim_examination(wanted, bool(trainer.ckpt_path)) if ranks.is_global_zero else None
+            )[0]
+        )
+        self.folder = claimed
+        sinks: list[Any] = []
+        if ranks.is_global_zero:
+            self._curves = MetricsCSV(claimed)
+            sinks = [RunRecord(claimed, sys.argv, facts), PageSink(claimed)]
+            sinks += logger_sinks(trainer, data.classes, claimed)
+        device = trainer.strategy.root_device
+        self.examiner = Examiner(
+            self.analyses, data, self.settings, Store(claimed), sinks, device=device, ranks=ranks
+        )
 
-    def _file_of(self, step: int) -> Iterator[tuple[Path, int]]:
-        """The checkpoint of a step, if there is one."""
-        files = [file for at, file in checkpoint_files(self.folder, newest_first=True) if at == step]
-        if files:
-            yield files[0], step
+    # the end
+
+    def _log_curves(self, trainer: lightning.Trainer) -> None:
+        """Keep the metrics that the module logged, for the page's curves."""
+        if self._curves is None or trainer.sanity_checking:
+            return
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if values:
+            self._curves.log_metrics({**values, "epoch": trainer.current_epoch}, trainer.global_step - 1)
+
+    def _close(self, trainer: lightning.Trainer, state: str = "finished") -> None:
+        if self.folder is None:
+            rank_zero_info(f"AnalyzeCheckpoints made no picture: {self._idle or 'training did not start'}")
+            return
+        for sink in self.examiner.sinks:
+            sink.close(state) if isinstance(sink, RunRecord) else sink.close()
+        if not any(report.figures for report in self.reports):
+            why = "no checkpoint was saved (give every_n_epochs=1)" if not self.reports else "see above"
+            rank_zero_info(f"AnalyzeCheckpoints made no picture: {why}")
         else:
-            log.warning("the checkpoint of step %d is not in %s: it is not analyzed", step, self.folder)
+            rank_zero_info(f"pictures: {self.folder / 'index.html'}")

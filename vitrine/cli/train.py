@@ -43,22 +43,22 @@ def train(settings: config.Settings, arguments: list[str], processes: Processes,
     """
     start = time.monotonic()
     from vitrine import assembly  # seconds of imports, which a mistyped setting need not wait for
-    from vitrine.callbacks.analyze_checkpoints import AnalyzeCheckpoints
+    from vitrine.callbacks.analyze_run import AnalyzeRun
     from vitrine.cli.final_report import final_report
     from vitrine.preflight import check_run
     from vitrine.runs.checkpoint_files import last_good_checkpoint
     from vitrine.runs.metrics_csv import MetricsCSV
     from vitrine.runs.run_record import RunRecord
 
-    def build_trainer() -> tuple[AnalyzeCheckpoints, Any]:
-        analyze_checkpoints = AnalyzeCheckpoints(settings.folder, analyses, settings.analysis)
-        return analyze_checkpoints, assembly.build_trainer(settings, [analyze_checkpoints], trainer_arguments)
+    def build_trainer() -> tuple[AnalyzeRun, Any]:
+        analyze_run = AnalyzeRun(settings.folder, analyses, settings.analysis)
+        return analyze_run, assembly.build_trainer(settings, [analyze_run], trainer_arguments)
 
     trainer_arguments = processes.with_launched_devices(settings.trainer)
     data = assembly.build_data(settings, processes.local_rank_zero_first)
     module = assembly.build_classifier(settings, data)
     analyses = assembly.build_analyses(settings, module.network, data)
-    analyze_checkpoints, trainer = build_trainer()
+    analyze_run, trainer = build_trainer()
     check_run(settings, data, module, trainer)
     processes.barrier()
 
@@ -74,14 +74,14 @@ def train(settings: config.Settings, arguments: list[str], processes: Processes,
     folder = run_folders.claim(settings.folder, settings.run.resume, settings.unnamed)
     if folder != settings.folder:
         settings.rename(folder.name)
-        analyze_checkpoints, trainer = build_trainer()
+        analyze_run, trainer = build_trainer()
     settings.save()
     logs = assembly.open_logs(
         settings, data.classes, "leader" if settings.analysis.mode == "follow" else "alone"
     )
     cleanup.callback(logs.close)
     record = RunRecord(settings.folder, ["train.py", *arguments])
-    trainer.loggers, analyze_checkpoints.examiner.sinks = logs.loggers, [record, *logs.sinks]
+    trainer.loggers, analyze_run.examiner.sinks = logs.loggers, [record, *logs.sinks]
     found = last_good_checkpoint(settings.folder) if settings.run.resume else None
     checkpoint = None if found is None else str(found)
     processes.broadcast(name=settings.run.name, checkpoint=checkpoint)
@@ -95,4 +95,4 @@ def train(settings: config.Settings, arguments: list[str], processes: Processes,
         interruption.defer()  # the run is complete: an interrupt now waits for the final report
     cleanup.close()
     seconds = time.monotonic() - start
-    print(final_report(settings, trainer, analyze_checkpoints.reports, logs.notes, seconds))
+    print(final_report(settings, trainer, analyze_run.reports, logs.notes, seconds))

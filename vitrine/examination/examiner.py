@@ -10,7 +10,6 @@ import logging
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -78,13 +77,13 @@ class Examiner:
         """
         return self._missing(weights_hash(network), step)
 
-    def examine_file(
-        self, file: Path, step: int, load: Callable[[Path], nn.Module], seconds_allowed: float | None = None
+    def examine_loaded(
+        self, load: Callable[[], nn.Module], step: int, seconds_allowed: float | None = None
     ) -> CheckpointReport:
-        """`examine` the network of a checkpoint file; if that is impossible, report it (`strict`: raise)."""
+        """`examine` the network that `load()` gives; if that is impossible, report it (`strict`: raise)."""
         try:
             with full_isolation():  # building a network draws random numbers
-                network = self.ranks.run_collective(lambda _: load(file))
+                network = self.ranks.run_collective(lambda _: load())
             return self.examine(network, step, seconds_allowed)
         except Exception as error:
             if self.strict:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
-from vitrine.core.settings import setting
+from vitrine.core.registry import UnknownName
+from vitrine.core.settings import check, setting
 
 
 @dataclass
@@ -38,3 +41,19 @@ class AnalysisSettings:
         "share of the time trained since the last checkpoint that analyses may take, e.g. 0.1; null: any",
         above=0,
     )
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """The settings with these values, checked.
+
+        Raises:
+            UnknownName: a setting that there is not; with the nearest.
+            SettingError: a value out of its range.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                raise UnknownName("argument", name, known)
+        settings = cls(**values)
+        check(settings)
+        return settings

@@ -31,18 +31,20 @@ class GuardedRun:
     Args:
         run: what `wandb.init` returned.
         caller: the thread that calls it.
+        owned: False: the run is somebody else's, and neither ended nor killed.
 
     Attributes:
         disabled: nothing is logged any more.
     """
 
-    def __init__(self, run: Any, caller: BoundedCaller | None = None):
-        self._run, self._caller = run, caller or BoundedCaller("W&B")
+    def __init__(self, run: Any, caller: BoundedCaller | None = None, owned: bool = True):
+        self._run, self._caller, self._owned = run, caller or BoundedCaller("W&B"), owned
         self._service = wandb_internals.service_process()
         self._failures: set[str] = set()
         self.disabled, self.offline, self.id = False, bool(run.offline), str(run.id)
         self._finished = False
-        atexit.register(self._exit)  # before W&B's own handler, which waits for the service without end
+        if owned:
+            atexit.register(self._exit)  # before W&B's own handler, which waits for the service without end
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._run, name)
@@ -63,7 +65,7 @@ class GuardedRun:
         self._call("config", lambda: self._run.config.update(dict(values), allow_val_change=True))
 
     def finish(self, exit_code: int | None = None) -> None:
-        if not self._finished:
+        if self._owned and not self._finished:
             self._finished = True
             self._call("finish", self._run.finish, exit_code, seconds=FINISH_SECONDS + CALL_SECONDS)
 
@@ -101,6 +103,8 @@ class GuardedRun:
     def _disable(self, reason: str) -> None:
         self.disabled = True
         _log.warning("W&B is disabled for the rest of the run: %s", reason)
+        if not self._owned:
+            return
         if self._service is not None:
             self._service.kill()  # after which a call that hangs fails
         for release in (self._run.finish, _teardown):

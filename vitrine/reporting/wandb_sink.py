@@ -36,10 +36,18 @@ class WandbSink:
         classes: class names, for the table of units.
         page: upload the page when everything was logged.
         run_dir: the run's folder, whose metrics rank it also where no analysis is logged.
+        owned: end the run with this sink; False: it is somebody else's.
     """
 
-    def __init__(self, run: Any, classes: Sequence[str] = (), page: bool = True, run_dir: Path | None = None):
-        self.run = run if isinstance(run, GuardedRun) else GuardedRun(run)
+    def __init__(
+        self,
+        run: Any,
+        classes: Sequence[str] = (),
+        page: bool = True,
+        run_dir: Path | None = None,
+        owned: bool = True,
+    ):
+        self.run = run if isinstance(run, GuardedRun) else GuardedRun(run, owned=owned)
         self.classes, self.page = list(classes), page
         self._run_dir, self._has_results = run_dir, False
 

@@ -60,6 +60,21 @@ def claim(folder: Path, resume: bool, unnamed: bool = False) -> Path:
         candidate = folder.with_name(f"{folder.name}-{number}")
 
 
+def claim_examination(folder: Path, resume: bool) -> Path:
+    """Create a folder for the pictures of a training that is not ours: the next free name if another's
+    pictures are in it (NAME-2, NAME-3, ...), unless that training is resumed.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    candidate, number = folder, 1
+    while not resume and (candidate / "analysis").exists():
+        number += 1
+        candidate = folder.with_name(f"{folder.name}-{number}")
+    candidate.mkdir(parents=True, exist_ok=True)
+    return candidate
+
+
 def find_run(word: str) -> Path:
     """The folder of the run that `word` names on a command line: by its folder or by a checkpoint in it.
 

@@ -11,7 +11,7 @@ import platform
 import shlex
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -39,9 +39,10 @@ class RunRecord:
     Args:
         run_dir: the run's folder.
         arguments: the command line, without python.
+        facts: more to show on the page, by name.
     """
 
-    def __init__(self, run_dir: str | Path, arguments: Sequence[str]):
+    def __init__(self, run_dir: str | Path, arguments: Sequence[str], facts: Mapping[str, str] | None = None):
         self.file = Path(run_dir) / "run.json"
         self._began = time.monotonic()
         before = read(run_dir)
@@ -56,6 +57,7 @@ class RunRecord:
             "seconds": self._before,
             "commit": commit(),
             "command": shlex.join(["python", *arguments]),
+            "facts": dict(facts or {}),
             "hardware": hardware(),
             "versions": {
                 "vitrine": vitrine.__version__,
@@ -109,6 +111,7 @@ def read_facts(run_dir: str | Path) -> list[list[str]]:
         return []
     versions = content.get("versions") or {}
     facts = [
+        *(content.get("facts") or {}).items(),
         ["commit" if content.get("commit") else "version", content.get("commit") or versions.get("vitrine")],
         ["started", str(content.get("started", "")).replace("T", " ")[:16]],
         ["took" if content.get("ended") else "so far", format_duration(float(content["seconds"]))],

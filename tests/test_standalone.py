@@ -1,0 +1,97 @@
+"""`vitrine.look`: a network examined without Lightning."""
+
+import pytest
+import torch
+from foreign import Colours, network, normalised
+from torch import nn
+from torch.utils.data import DataLoader
+
+import vitrine
+from vitrine.core.registry import UnknownName
+from vitrine.examination.examiner import weights_hash
+from vitrine.reporting.page_data import run_data
+from vitrine.runs.store import Store
+
+CHEAP = {"analyses": ["weights", "cam"], "layers": ["2"], "units": 2, "probes": 3}
+
+
+def test_a_plain_loop_gets_a_page_of_all_its_steps(tmp_path):
+    net = network().train()
+    for step in (0, 5):
+        before, state = weights_hash(net), torch.get_rng_state()
+        report = vitrine.look(net, normalised(9), tmp_path, step=step, metrics={"val/accuracy": 0.5}, **CHEAP)
+        assert report.step == step and not report.errors and report.figures
+        assert net.training and weights_hash(net) == before and torch.equal(torch.get_rng_state(), state)
+        assert not any(p.grad is not None or not p.requires_grad for p in net.parameters())
+        nn.init.normal_(net[0].weight)
+    assert Store(tmp_path).steps() == [0, 5]
+    assert report.page == tmp_path / "index.html" and report.page.exists()
+    content = run_data(tmp_path)
+    assert content["metrics"]["val/accuracy"] == [[0, 0.5], [5, 0.5]]
+    assert content["facts"][0] == ["network", "Sequential"]
+
+
+def test_a_notebook_shows_the_pictures_with_their_captions_escaped(tmp_path):
+    data = Colours(6)
+    data.classes = ["<b>red</b>", "green", "blue"]
+    report = vitrine.look(network(), DataLoader(data, 2), tmp_path, **CHEAP)
+    shown = report._repr_html_()
+    assert shown.count("<img ") == min(12, len(report.results["cam"].figures)) + len(
+        report.results["weights"].figures
+    )
+    assert "<b>red" not in shown and "&lt;b&gt;red" in shown
+    assert str(tmp_path / "index.html") in shown
+
+
+def test_what_was_examined_already_is_examined_again_only_with_new_settings(tmp_path):
+    net = network()
+    first = vitrine.look(net, Colours(6), tmp_path, **CHEAP)
+    assert first.results.keys() == {"weights", "cam"}
+    assert not vitrine.look(net, Colours(6), tmp_path, **CHEAP).results
+    assert vitrine.look(
+        net, Colours(6), tmp_path, **{**CHEAP, "analyses": ["cam", "examples"]}
+    ).results.keys() == {"examples"}
+
+
+@pytest.mark.parametrize(
+    ("net", "options", "problem"),
+    [
+        (nn.Conv2d(3, 3, 3), {}, "expected logits .N, classes."),
+        (network(), {"classes": ["one"]}, "1 names came, expected 3"),
+        (network(), {"analyses": ["cams"]}, "did you mean cam"),
+        (network(), {"layer": "2"}, "did you mean layers"),
+        (network(), {"layers": ["9"]}, "unknown layer '9'"),
+        (network(), {"mean": (0, 0, 0), "std": (5, 5, 5)}, "un-normalised with them images run from"),
+    ],
+)
+def test_what_cannot_be_examined_is_refused_before_a_folder_is_made(tmp_path, net, options, problem):
+    with pytest.raises((ValueError, UnknownName), match=problem):
+        vitrine.look(net, Colours(6), tmp_path / "new", **{**CHEAP, **options})
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "net", [network(), nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(560, 3))]
+)
+def test_a_normalised_network_that_is_a_sequence_keeps_its_logits(tmp_path, net):
+    """The normalisation stands before the network, not among its layers."""
+    data = normalised(6)
+    with torch.no_grad():
+        expected = net.eval()(torch.stack([data[i][0] for i in range(3)])).softmax(1)
+    report = vitrine.look(net, data, tmp_path, **{**CHEAP, "layers": ["0"]})
+    assert not report.errors
+    confidences = [f.values["confidence"] for f in report.results["cam"].figures if "confidence" in f.values]
+    assert all(min(abs(c - e) for e in expected.flatten().tolist()) < 1e-4 for c in confidences)
+
+
+def test_a_network_with_a_normalize_of_its_own_keeps_it(tmp_path):
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.normalize, self.classes, self.body = nn.BatchNorm2d(3), nn.Linear(3, 3), network()
+
+        def forward(self, images):
+            return self.classes(self.body(self.normalize(images)))
+
+    report = vitrine.look(Own(), normalised(6), tmp_path, **{**CHEAP, "layers": ["body.2"]})
+    assert not report.errors

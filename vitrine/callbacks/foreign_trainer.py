@@ -1,0 +1,85 @@
+"""What the Trainer of somebody's training holds that analyses need: data, a folder, loggers, checkpoints."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from torch import nn
+
+from vitrine.reporting.tensorboard_sink import TensorBoardSink
+from vitrine.reporting.wandb_sink import WandbSink
+
+log = logging.getLogger(__name__)
+
+
+def held_weights(network: nn.Module, prefix: str | None, state: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights of a network in the state_dict of the module that it is in, by the network's own names.
+
+    Args:
+        prefix: of the network's names there; None: it is not in it.
+    """
+    if prefix is None:
+        return {}
+    names = {_plain(name): name for name in state}
+    own = {name: names.get(_plain(prefix + name)) for name in network.state_dict()}
+    return {name: state[saved] for name, saved in own.items() if saved is not None}
+
+
+def _plain(name: str) -> str:
+    """A parameter's name without those of the wrappers of `torch.compile`."""
+    return name.replace("_orig_mod.", "")
+
+
+def verify_file(file: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Warn where a file that can be loaded safely holds other weights than were handed over to be saved."""
+    try:
+        held = torch.load(file, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    except Exception:  # of a remote, asynchronous, sharded or pickled checkpoint
+        return
+    ours = checkpoint.get("state_dict", {})
+    same = held.keys() == ours.keys() and all(
+        torch.equal(held[name], tensor.cpu())
+        for name, tensor in ours.items()
+        if isinstance(tensor, torch.Tensor)
+    )
+    if not same:
+        log.warning("%s holds other weights than those examined, which the Trainer handed over for it", file)
+
+
+def loader_of(trainer: lightning.Trainer, split: str) -> Any:
+    """The first loader of a split; of the other where there is none."""
+    loaders = {"val": trainer.val_dataloaders, "train": trainer.train_dataloader}
+    for name in (split, *loaders):
+        loader = loaders[name]
+        while isinstance(loader, (list, tuple, Mapping)) and loader:
+            loader = next(iter(loader.values() if isinstance(loader, Mapping) else loader))
+        if loader is not None and not isinstance(loader, (list, tuple, Mapping)):
+            return loader
+    raise ValueError("the Trainer has no data to examine")
+
+
+def logger_folder(trainer: lightning.Trainer) -> Path:
+    """The folder of the first logger for this run, or the Trainer's."""
+    logger = trainer.loggers[0] if trainer.loggers else None
+    if isinstance(logger, (TensorBoardLogger, CSVLogger)):
+        return Path(logger.log_dir)
+    if logger is not None and logger.save_dir and logger.version is not None:
+        return Path(logger.save_dir) / str(logger.name or "") / str(logger.version)
+    return Path(trainer.default_root_dir)
+
+
+def logger_sinks(trainer: lightning.Trainer, classes: Sequence[str], folder: Path) -> list[Any]:
+    """Where the loggers of the Trainer show pictures."""
+    sinks: list[Any] = []
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            sinks.append(WandbSink(logger.experiment, classes, run_dir=folder, owned=False))
+        elif isinstance(logger, TensorBoardLogger):
+            sinks.append(TensorBoardSink(logger.experiment))
+    return sinks

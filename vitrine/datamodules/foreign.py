@@ -1,0 +1,308 @@
+"""Anybody's data as analyses read them: images in [0, 1] with labels, whatever a loader yields."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset, default_collate
+
+from vitrine.core.image_dataset import ImageDataset
+from vitrine.datamodules.normalization_search import find_normalizations
+
+IMAGE_KEYS = ("pixel_values", "image", "images", "img", "x", "input", "inputs")
+LABEL_KEYS = ("labels", "label", "target", "targets", "y", "class", "cls", "fine_label")
+HELD = 2048  # images that are kept of data which cannot be indexed
+SLACK = 0.02  # beyond [0, 1] that resizing with overshoot leaves; it is clipped
+_CHECKED = 16  # items whose labels are compared with the list of labels that a data set has
+
+Statistics = tuple[Sequence[float], Sequence[float]]
+
+
+class ForeignSplit(ImageDataset):
+    """A split of somebody's data set: items through its own collate function, un-normalised to [0, 1].
+
+    Args:
+        items: the data set; items are what `collate` takes a list of.
+        collate: a list of items to a batch, see `read_batch`.
+        mean, std: per channel, by which the images are normalised; None: they are in [0, 1].
+    """
+
+    def __init__(
+        self,
+        items: Any,
+        collate: Callable[[list[Any]], Any] = default_collate,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ):
+        self.items, self.collate = items, collate
+        self.mean, self.std = mean, std
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        images, labels = self.batch(torch.tensor([index]))
+        return images[0], int(labels[0])
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        images, labels = self.raw(indices.tolist())
+        if self.mean is not None and self.std is not None:
+            mean, std = (torch.tensor(v, dtype=images.dtype).view(-1, 1, 1) for v in (self.mean, self.std))
+            images = images * std + mean
+        check_pixels(images, self.mean is not None)
+        return images.clamp_(0, 1), labels
+
+    def raw(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Images, float32 [n, C, H, W] as they are given to the network, and labels, int64 [n]."""
+        return read_batch(self.collate([self.items[i] for i in indices]))
+
+    @cached_property
+    def labels(self) -> Tensor:
+        labels = _listed_labels(self.items)
+        if labels is not None and len(labels) == len(self):
+            some = torch.linspace(0, len(self) - 1, min(_CHECKED, len(self))).long()
+            if torch.equal(self.raw(some.tolist())[1], labels[some]):  # else items have other labels
+                return labels
+        return torch.cat([self.raw(range(i, min(i + 64, len(self))))[1] for i in range(0, len(self), 64)])
+
+
+@dataclass
+class ForeignData:
+    """What analyses need of somebody's data.
+
+    Attributes:
+        split: the images to examine.
+        classes: names, by label.
+    """
+
+    split: ForeignSplit
+    classes: list[str]
+
+    @property
+    def val(self) -> ForeignSplit:
+        return self.split
+
+    @property
+    def train(self) -> ForeignSplit:
+        return self.split
+
+    def facts(self) -> dict[str, str]:
+        """What a page says of the data."""
+        facts = {"data": f"{type(self.split.items).__name__}, {len(self.split)} images"}
+        if self.statistics is not None:
+            mean, std = ([round(float(v), 4) for v in values] for values in self.statistics)
+            facts["pixels"] = f"un-normalised by mean {mean}, std {std}"
+        return facts
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """Mean and standard deviation by which the network's input is normalised; None: it is not."""
+        return (
+            None if self.split.mean is None or self.split.std is None else (self.split.mean, self.split.std)
+        )
+
+
+def foreign_split(
+    loader: Any, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+) -> ForeignSplit:
+    """The split that a loader loads: its data set, in order, not its batches.
+
+    Of a data set that can only be iterated, and of a loader that has none, the first `HELD` images are held.
+
+    Args:
+        loader: a DataLoader, or any iterable of batches; or a map-style data set.
+        mean, std: by which its images are normalised. None: as found in its transforms; where there are none,
+            its images are in [0, 1].
+
+    Raises:
+        ValueError: the images leave [0, 1] and nothing says how they were normalised; several normalisations
+            were found; the data can be read only once; a batch has no images and labels.
+    """
+    if (mean is None) != (std is None):
+        raise ValueError("mean and std come together, only one was given")
+    items, collate = _items(loader)
+    if mean is None:
+        found = find_normalizations(items, collate, getattr(loader, "dataset", None))
+        if len(found) > 1:
+            texts = " and ".join(f"mean={list(m)}, std={list(s)}" for m, s in found)
+            raise ValueError(
+                f"mean: the data set has several normalisations, {texts}: give mean=... and std=..."
+            )
+        if found:
+            mean, std = found[0]
+    split = ForeignSplit(items, collate, mean, std)
+    if not len(split):
+        raise ValueError("the data set has no images")
+    if mean is None and _image_dtype(split) == torch.uint8:
+        raise ValueError(
+            "mean: images are bytes, which the network takes in a way that cannot be known: give "
+            "mean=(0, 0, 0), std=(1, 1, 1) if they are divided by 255 for it, (1/255, 1/255, 1/255) if not"
+        )
+    split.batch(torch.tensor(range(min(8, len(split)))))  # to raise now
+    return split
+
+
+def _image_dtype(split: ForeignSplit) -> torch.dtype:
+    images, _ = _parts(split.collate([split.items[0]]))
+    return images.dtype
+
+
+def read_batch(batch: Any) -> tuple[Tensor, Tensor]:
+    """The images and labels in what a loader yields: (images, labels, ...), or a mapping that names them.
+
+    Returns:
+        float32 [N, C, H, W], uint8 divided by 255; int64 [N], one-hot labels as indices.
+
+    Raises:
+        ValueError: there are no such tensors.
+    """
+    images, labels = _parts(batch)
+    return _as_float(images), _as_indices(labels, len(images))
+
+
+def _parts(batch: Any) -> tuple[Tensor, Any]:
+    """The images and labels of a batch as they are."""
+    if isinstance(batch, Mapping):
+        images, labels = (
+            next((batch[key] for key in keys if key in batch), None) for keys in (IMAGE_KEYS, LABEL_KEYS)
+        )
+        described = f"a mapping with {', '.join(map(str, batch))}"
+    elif isinstance(batch, (tuple, list)) and len(batch) >= 2:
+        images, labels, described = batch[0], batch[1], f"a {type(batch).__name__} of {len(batch)}"
+    else:
+        images = labels = None
+        described = f"a {type(batch).__name__}"
+    if not isinstance(images, Tensor) or images.ndim != 4:
+        shape = f" of shape {tuple(images.shape)}" if isinstance(images, Tensor) else ""
+        came = f"{described}, whose images are a {type(images).__name__}{shape}"
+        known = f"(images [N, C, H, W], labels [N]) or a mapping with {', '.join(IMAGE_KEYS[:3])}, ..."
+        raise ValueError(f"data: a batch is {came}, expected {known}")
+    return images, labels
+
+
+def check_pixels(images: Tensor, normalised: bool) -> None:
+    """Raise ValueError unless images are in [0, 1], but for a little overshoot."""
+    low, high = float(images.min()), float(images.max())
+    if low >= -SLACK and high <= 1 + SLACK:
+        return
+    came = f"images run from {low:.3g} to {high:.3g}"
+    if normalised:
+        raise ValueError(f"mean, std: un-normalised with them {came}, expected 0 to 1: give others")
+    hint = "give mean=(...) and std=(...), per channel, of the normalisation"
+    if low >= 0 and high > 2:
+        hint = "give mean=(0, 0, 0) and std=(1/255, 1/255, 1/255) if they are bytes"
+    raise ValueError(f"mean: {came}, and no Normalize was found in the transforms: {hint}")
+
+
+def class_names(data_sets: Iterable[Any], count: int, given: Sequence[str] | None = None) -> list[str]:
+    """The names of `count` classes: as given, else those that a data set has, else the labels as text.
+
+    Raises:
+        ValueError: the names given are not as many.
+    """
+    if given is not None:
+        if len(given) != count:
+            raise ValueError(f"classes: {len(given)} names came, expected {count}, as the network has logits")
+        return [str(name) for name in given]
+    for data_set in data_sets:
+        names = _names_of(data_set)
+        if names is not None and len(names) == count:
+            return [str(name) for name in names]
+    return [str(label) for label in range(count)]
+
+
+def _names_of(data_set: Any) -> Sequence[Any] | None:
+    while isinstance(data_set, Subset):
+        data_set = data_set.dataset
+    if isinstance(data_set, ConcatDataset):
+        return _names_of(data_set.datasets[0])
+    features = getattr(data_set, "features", None)  # of Hugging Face's data sets
+    if isinstance(features, Mapping):
+        of_labels = (features[key] for key in LABEL_KEYS if key in features)
+        return next((f.names for f in of_labels if hasattr(f, "names")), None)
+    classes = getattr(data_set, "classes", None)
+    return classes if isinstance(classes, (list, tuple)) else None
+
+
+def _items(loader: Any) -> tuple[Any, Callable[[list[Any]], Any]]:
+    """A loader's items, indexable, and its collate function."""
+    data_set = getattr(loader, "dataset", None)
+    if data_set is None:
+        if hasattr(loader, "__getitem__") and hasattr(loader, "__len__"):
+            return loader, default_collate  # a data set itself
+        return _held(loader), _whole
+    collate = getattr(loader, "collate_fn", None) or default_collate
+    if not isinstance(data_set, IterableDataset) and hasattr(data_set, "__getitem__"):
+        return data_set, collate
+    if iter(data_set) is data_set:
+        try:
+            data_set = copy.deepcopy(data_set)  # reading it would leave training less
+        except TypeError as error:
+            raise ValueError(f"data: {type(data_set).__name__} can be read only once ({error})") from error
+    size = getattr(loader, "batch_size", None)
+    return _held(DataLoader(data_set, size, collate_fn=collate)), _whole
+
+
+def _held(batches: Iterable[Any]) -> list[tuple[Tensor, Tensor]]:
+    """The first images and labels of batches."""
+    if iter(batches) is batches:
+        kind = type(batches).__name__
+        raise ValueError(f"data: a {kind} can be read only once, expected a loader or a map-style data set")
+    held: list[tuple[Tensor, Tensor]] = []
+    for batch in batches:
+        held += zip(*read_batch(batch))
+        if len(held) >= HELD:
+            break
+    return list(islice(held, HELD))
+
+
+def _whole(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    images, labels = zip(*items)
+    return torch.stack(images), torch.stack(labels)
+
+
+def _as_float(images: Tensor) -> Tensor:
+    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
+
+
+def _as_indices(labels: Any, count: int) -> Tensor:
+    labels = torch.as_tensor(labels) if labels is not None else None
+    if labels is not None and labels.shape == (count,):
+        return labels.to(torch.int64)
+    if labels is not None and labels.ndim == 2 and len(labels) == count:
+        if labels.shape[1] == 1:
+            return labels[:, 0].to(torch.int64)
+        if torch.equal(labels.sum(1), torch.ones(count).to(labels)) and labels.max() == 1:
+            return labels.argmax(1)
+    shape = "none" if labels is None else f"of shape {tuple(labels.shape)}"
+    raise ValueError(f"data: labels are {shape}, expected [N] for {count} images, or one-hot rows")
+
+
+def _listed_labels(data_set: Any) -> Tensor | None:
+    """The labels that a data set lists without reading its images; None: it lists none."""
+    if isinstance(data_set, Subset):
+        labels = _listed_labels(data_set.dataset)
+        return None if labels is None else labels[torch.as_tensor(data_set.indices)]
+    if isinstance(data_set, ConcatDataset):
+        parts = [_listed_labels(part) for part in data_set.datasets]
+        return None if any(part is None for part in parts) else torch.cat(parts)
+    column = next((key for key in LABEL_KEYS if key in (getattr(data_set, "column_names", None) or [])), None)
+    tensors = getattr(data_set, "tensors", None)
+    if column is not None:
+        labels = data_set.with_format(None)[column]
+    elif tensors is not None and len(tensors) > 1:
+        labels = tensors[1]
+    else:
+        labels = getattr(data_set, "targets", getattr(data_set, "labels", None))
+    try:
+        labels = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return labels.to(torch.int64) if labels.ndim == 1 and not labels.is_floating_point() else None

@@ -1,0 +1,89 @@
+"""The normalisation that somebody's data set applies to its images, found in its transforms."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+MeanStd = tuple[tuple[float, ...], tuple[float, ...]]
+
+_DEPTH = 8  # of objects within objects: a Subset of a ConcatDataset of a data set, its transforms, their list
+_PLAIN = (str, bytes, int, float, bool, complex, type, types.ModuleType, Tensor)
+
+
+def find_normalizations(*places: Any) -> list[MeanStd]:
+    """The different (mean, std) of [0, 1] pixels, per channel, by which images are normalised.
+
+    Read from objects of a class `Normalize` (torchvision's transforms v1 and v2, albumentations, Kornia) and
+    from image processors of Hugging Face, wherever they lie in these places: in attributes and containers, in
+    a function's closure, or in the global variables that a function names.
+
+    Args:
+        places: a data set, a collate function, ...
+    """
+    found: list[MeanStd] = []
+    for candidate in _reachable(places):
+        statistics = _statistics(candidate)
+        if statistics is not None and statistics not in found:
+            found.append(statistics)
+    return found
+
+
+def _statistics(candidate: Any) -> MeanStd | None:
+    kind = type(candidate).__name__
+    if kind == "Normalize" and hasattr(candidate, "mean") and hasattr(candidate, "std"):
+        if getattr(candidate, "normalization", "standard") != "standard":  # albumentations' of each image
+            return None
+        return _numbers(candidate.mean), _numbers(candidate.std)
+    if getattr(candidate, "do_normalize", False) and hasattr(candidate, "image_mean"):
+        return _numbers(candidate.image_mean), _numbers(candidate.image_std)
+    return None
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    if isinstance(values, Tensor):
+        values = values.flatten().tolist()
+    return tuple(float(v) for v in (values if hasattr(values, "__iter__") else [values]))
+
+
+def _reachable(places: Any) -> Iterator[Any]:
+    """All objects in `places` and within them, each once, nearest first."""
+    seen: set[int] = set()
+    level = list(places)
+    for _ in range(_DEPTH):
+        below: list[Any] = []
+        for thing in level:
+            if id(thing) in seen or thing is None or isinstance(thing, _PLAIN):
+                continue
+            seen.add(id(thing))
+            yield thing
+            below += _within(thing)
+        level = below
+
+
+def _within(thing: Any) -> list[Any]:
+    if isinstance(thing, Mapping):
+        return list(thing.values())[:100]
+    if isinstance(thing, (list, tuple)):
+        return list(thing)[:100]  # more are data, not transforms
+    if isinstance(thing, functools.partial):
+        return [thing.func, *thing.args, *thing.keywords.values()]
+    if isinstance(thing, types.MethodType):
+        return [thing.__func__, thing.__self__]
+    if isinstance(thing, types.FunctionType):
+        cells = []
+        for cell in thing.__closure__ or ():
+            with contextlib.suppress(ValueError):  # not assigned yet
+                cells.append(cell.cell_contents)
+        named = [thing.__globals__.get(name) for name in thing.__code__.co_names]
+        return [*cells, *named, *(thing.__defaults__ or ())]
+    inner = list(getattr(thing, "__dict__", {}).values())
+    # the transform of a Hugging Face data set, which `set_transform` was given
+    return (
+        [*inner, getattr(thing, "format", None)] if type(thing).__module__.startswith("datasets") else inner
+    )

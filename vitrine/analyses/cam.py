@@ -162,6 +162,8 @@ def _feeds_logits(network: nn.Module, images: Tensor, layer: str) -> bool:
 
 def _expect_targets(targets: Tensor | int, logits: Tensor) -> Tensor:
     """Targets as int64 [N] on the logits' device."""
+    if logits.ndim != 2:
+        raise ValueError(f"network: gives {list(logits.shape)}, expected logits [N, K]")
     n, classes = logits.shape
     targets = torch.as_tensor(targets, device=logits.device)
     targets = targets.expand(n) if targets.ndim == 0 else targets

@@ -50,12 +50,12 @@ def eager_eval_mode(network: nn.Module) -> Iterator[nn.Module]:
     batch.
 
     Args:
-        network: yielded as it is, or taken out of `torch.compile`'s wrapper.
+        network: yielded as it is, or taken out of its wrappers (`unwrapped`).
 
     Raises:
-        ValueError: from a call of the network, where it returns no logits.
+        ValueError: it is TorchScript; or from a call of the network, where it returns no logits.
     """
-    network = uncompiled(network)
+    network = unwrapped(network)
     with ExitStack() as scope:
         scope.enter_context(torch.inference_mode(False))
         scope.enter_context(torch.enable_grad())
@@ -84,9 +84,23 @@ def in_eager_eval_mode(
     return run
 
 
-def uncompiled(network: nn.Module) -> nn.Module:
-    """The network itself, out of the wrapper of `torch.compile`, whose names and calls are others."""
-    return getattr(network, "_orig_mod", network)
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The network itself, out of the wrappers of `torch.compile` and of data parallelism, whose names and
+    calls are others.
+
+    Raises:
+        ValueError: it is TorchScript.
+    """
+    while True:
+        if isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            network = network.module
+        elif hasattr(network, "_orig_mod"):
+            network = network._orig_mod
+        elif isinstance(network, torch.jit.ScriptModule):
+            problem = "is TorchScript, in which no layer can be observed"
+            raise ValueError(f"network: {problem}; expected the module that it was made from")
+        else:
+            return network
 
 
 def outside_inference_mode(value: Any) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vitrine.analyses.base import Figure, Probes, Subject, as_float
 from vitrine.analyses.layers import choose_units as layers_and_units
 from vitrine.core.image_dataset import ImageDataset, as_image_dataset
-from vitrine.core.network_scopes import uncompiled
+from vitrine.core.network_scopes import unwrapped
 from vitrine.core.registry import UnknownName
 from vitrine.core.settings import SettingError
 from vitrine.examination.settings import AnalysisSettings
@@ -31,7 +31,7 @@ def make_subject(
 
     Args:
         network: is put in eval mode, its parameters frozen, and moved to the device: pass a copy. Taken out
-            of `torch.compile`'s wrapper; may return an output with `logits`.
+            of its wrappers; may return an output with `logits`.
         data: set up; has `train` and `val` (map-style data sets) and `classes`.
         device: for `settings.device` of "auto"; where the network is, unless given.
 
@@ -44,7 +44,7 @@ def make_subject(
     elif device is None:
         device = next((p.device for p in network.parameters()), "cpu")
     device = torch.device(device)
-    network = uncompiled(network).to(device).eval().requires_grad_(False)
+    network = unwrapped(network).to(device).eval().requires_grad_(False)
     probes = pick_probes(dataset, data.classes, settings.probes)
     probes = Probes(probes.images.to(device), probes.labels.to(device), probes.indices, probes.masks)
     return Subject(

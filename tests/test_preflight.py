@@ -53,6 +53,7 @@ REFUSED = [
         "no validation",
     ),
     (["trainer.val_check_interval=100"], "trainer.val_check_interval", "more than the 4 batches"),
+    (["trainer.limit_val_batches=0.1"], "trainer.limit_val_batches", "no batch of 2"),
     (["trainer.limit_train_batches=0"], "trainer.limit_train_batches", "no batch of 4"),
     (["trainer.max_epochs=-1", "trainer.max_steps=-1"], "optimizer.schedule", "a run with an end"),
     (["trainer.precision=bf16-true"], "trainer.precision", "expected bf16-mixed"),

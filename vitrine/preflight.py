@@ -34,7 +34,9 @@ def check_run(settings: Settings, data: ImageDataModule, module: Classifier, tra
         SettingError: a setting with which training cannot start, or cannot end an epoch.
     """
     sampler = data.sampler(data.train, settings.data.batch_size, world_size=trainer.world_size)
-    _check_limits(settings, trainer, batches=len(sampler))
+    of_val = {"train": False, "world_size": trainer.world_size}
+    val_batches = len(data.sampler(data.val, settings.data.batch_size, **of_val)) if len(data.val) else 0
+    _check_limits(settings, trainer, len(sampler), val_batches)
     metrics = _try_batch(module, data, trainer, sampler.batch_size)
     if any(isinstance(callback, RobustValidation) for callback in trainer.callbacks):
         metrics += [f"val/{name}" for name in METRICS]
@@ -43,12 +45,17 @@ def check_run(settings: Settings, data: ImageDataModule, module: Classifier, tra
     _check_monitor(settings.checkpoint, metrics, validates)
 
 
-def _check_limits(settings: Settings, trainer: Trainer, batches: int) -> None:
-    """Raise SettingError for limits of the trainer that do not fit an epoch of so many batches."""
+def _check_limits(settings: Settings, trainer: Trainer, batches: int, val_batches: int) -> None:
+    """Raise SettingError for limits of the trainer that do not fit an epoch, or validation, of so many
+    batches."""
     limit = trainer.limit_train_batches
     used = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     if used < 1:
         raise SettingError("trainer.limit_train_batches", f"is {limit}, which leaves no batch of {batches}")
+    limit = trainer.limit_val_batches
+    if val_batches and limit and isinstance(limit, float) and int(val_batches * limit) < 1:
+        problem = f"is {limit}, which leaves no batch of {val_batches}, expected 0 or at least"
+        raise SettingError("trainer.limit_val_batches", f"{problem} {1 / val_batches:.2g}")
     interval = trainer.val_check_interval
     every_epoch = trainer.check_val_every_n_epoch is not None and trainer.limit_val_batches
     if every_epoch and type(interval) is int and interval > used:

@@ -2,6 +2,7 @@ import os
 import shutil
 import tarfile
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -242,3 +243,34 @@ def test_the_command_says_what_it_made(folder, tmp_path, capsys):
     with pytest.raises(SettingError, match="expected FOLDER OUT"):
         main([str(folder)])
     assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize(
+    "kind", ["16-bit PNG", "16-bit TIFF", "float TIFF", "upside down", "on its side", "CMYK"]
+)
+def test_odd_formats_are_read_as_from_the_folder(tmp_path, kind):
+    generator = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            for i in range(2):
+                gray = generator.integers(0, 256, (14, 20), dtype=np.uint8)
+                image, options = Image.fromarray(np.stack([gray] * 3, -1)), {}
+                if kind.startswith("16-bit"):
+                    image = Image.fromarray(gray.astype(np.uint16) * 257)
+                elif kind == "float TIFF":
+                    image = Image.fromarray(gray.astype(np.float32) / 255)
+                elif kind == "CMYK":
+                    image = image.convert("CMYK")
+                else:
+                    options["exif"] = Image.Exif()
+                    options["exif"][0x0112] = 3 if kind == "upside down" else 6
+                file = tmp_path / "folder" / split / name / f"{i}{'.png' if 'PNG' in kind else '.tif'}"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                image.save(file, **options)
+    convert(tmp_path / "folder", tmp_path / "chunks", ConvertSettings())
+    streamed = opened(tmp_path / "chunks")
+    plain = Folder(FolderSettings(root=str(tmp_path / "folder"), image_size=12, batch_size=4, workers=0))
+    plain.setup()
+    index = torch.arange(4)
+    assert torch.equal(streamed.val.batch(index)[0], plain.val.batch(index)[0])
+    assert plain.val.batch(index)[0].float().std() > 10  # neither black nor white

@@ -1,4 +1,4 @@
-"""Malformed settings; `python tests/faults/fuzz.py --cases 10000` is what the suite has no time for."""
+"""Random input of every kind; `python tests/faults/fuzz.py` tries more cases than the suite has time for."""
 
 import pytest
 
@@ -7,6 +7,17 @@ pytestmark = pytest.mark.slow
 fuzz = pytest.importorskip("fuzz")
 
 
-def test_whatever_is_said_is_answered_in_one_message_or_possible(tmp_path):
-    tally = fuzz.run(200, 1, tmp_path)
-    assert tally["refused"] > 100
+@pytest.mark.parametrize(
+    ("kind", "count", "expected"),
+    [
+        ("settings", 200, {"refused", "possible"}),
+        ("runs", 10, {"refused before the first step", "trained to the end"}),
+        ("folders", 100, {"refused by name", "read"}),
+        ("images", 200, {"as stored", "refused by name", "damaged and readable"}),
+        ("networks", 20, {"as the plain network", "refused in one line"}),
+        ("interrupts", 5, {"as if it had not come"}),
+    ],
+)
+def test_random_input_of_every_kind(tmp_path, kind, count, expected):
+    tally = fuzz.run(kind, count, 1, tmp_path)
+    assert tally.total() >= count // 2 and set(tally) == expected

@@ -52,6 +52,7 @@ REFUSED = [
         "checkpoint.monitor",
         "no validation",
     ),
+    (["trainer.val_check_interval=0"], "trainer.val_check_interval", "is 0, expected more than 0"),
     (["trainer.val_check_interval=100"], "trainer.val_check_interval", "more than the 4 batches"),
     (["trainer.limit_val_batches=0.1"], "trainer.limit_val_batches", "no batch of 2"),
     (["trainer.limit_train_batches=0"], "trainer.limit_train_batches", "no batch of 4"),

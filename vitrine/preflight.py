@@ -57,6 +57,8 @@ def _check_limits(settings: Settings, trainer: Trainer, batches: int, val_batche
         problem = f"is {limit}, which leaves no batch of {val_batches}, expected 0 or at least"
         raise SettingError("trainer.limit_val_batches", f"{problem} {1 / val_batches:.2g}")
     interval = trainer.val_check_interval
+    if not interval:
+        raise SettingError("trainer.val_check_interval", f"is {interval}, expected more than 0")
     every_epoch = trainer.check_val_every_n_epoch is not None and trainer.limit_val_batches
     if every_epoch and type(interval) is int and interval > used:
         problem = f"is {interval}, more than the {used} batches of an epoch"

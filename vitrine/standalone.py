@@ -14,7 +14,7 @@ from torch import nn
 from vitrine.analyses import choose_analyses
 from vitrine.analyses.base import Analysis
 from vitrine.analyses.result import CheckpointReport
-from vitrine.core.network_scopes import full_isolation, uncompiled
+from vitrine.core.network_scopes import full_isolation, unwrapped
 from vitrine.datamodules.foreign import ForeignData, class_names, foreign_split
 from vitrine.examination.examiner import Examiner
 from vitrine.examination.settings import AnalysisSettings
@@ -79,7 +79,7 @@ def look(
             layer, unit or setting that there is not. A technique that fails is in the report's `errors`.
     """
     chosen, options, folder = choose_analyses(analyses), AnalysisSettings.of(settings), Path(folder)
-    network = uncompiled(network)
+    network = unwrapped(network)
     parameter = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(0))
     with full_isolation(network):
         split = foreign_split(dataset, mean, std)

@@ -24,7 +24,7 @@ from vitrine.callbacks.foreign_trainer import (
     logger_sinks,
     verify_file,
 )
-from vitrine.core.network_scopes import full_isolation, uncompiled
+from vitrine.core.network_scopes import full_isolation, unwrapped
 from vitrine.datamodules.foreign import ForeignData, class_names, foreign_split
 from vitrine.distributed.ranks import ranks_of_trainer
 from vitrine.examination.budget import Allowance
@@ -210,8 +210,8 @@ class AnalyzeCheckpoints(ExamineSaved):
 
     def _network_of(self, pl_module: nn.Module) -> nn.Module:
         if callable(self.network):
-            return uncompiled(self.network(pl_module))
-        return uncompiled(pl_module.get_submodule(self._name))
+            return unwrapped(self.network(pl_module))
+        return unwrapped(pl_module.get_submodule(self._name))
 
     # the start
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrine.core.network_output import as_logits
-from vitrine.core.network_scopes import eager_eval_mode, full_isolation, uncompiled
+from vitrine.core.network_scopes import eager_eval_mode, full_isolation, unwrapped
 from vitrine.modules.network_record import attach_record
 
 
@@ -28,7 +28,7 @@ def find_network(
     Raises:
         ValueError: there is none, or several, or it gives no logits; says what was tried.
     """
-    module = uncompiled(module)
+    module = unwrapped(module)
     if callable(network):
         found = network(module)
         if not isinstance(found, nn.Module):
@@ -66,7 +66,7 @@ def find_network(
 
 
 def _checked(name: str | None, network: nn.Module, images: Tensor) -> tuple[str | None, nn.Module]:
-    network = uncompiled(network)
+    network = unwrapped(network)
     if (problem := logits_problem(network, images)) is not None:
         raise ValueError(f"network: {type(network).__name__} {problem}")
     return name, network
@@ -121,7 +121,7 @@ def examinable_copy(
     with torch.inference_mode(False), torch.no_grad():
         # a LightningModule's Trainer holds loggers, data and other things that no copy is to have
         memo = {id(value): None for key, value in vars(network).items() if key in ("_trainer", "_fabric")}
-        copied = copy.deepcopy(uncompiled(network), memo)
+        copied = copy.deepcopy(unwrapped(network), memo)
         if state:
             copied.load_state_dict({**copied.state_dict(), **state})
         copied = copied.float().eval()

@@ -42,6 +42,20 @@ def closure():
 GLOBAL = v1.Normalize(MEAN, STD)
 
 
+class OfClass(Images):
+    normalise = v2.Normalize(MEAN, STD)
+
+    def __getitem__(self, index):
+        image, label = super().__getitem__(index)
+        return self.normalise(image), label
+
+
+class InMethod(Images):
+    def __getitem__(self, index):
+        image, label = super().__getitem__(index)
+        return GLOBAL(image), label
+
+
 def by_global(image):
     return GLOBAL(image)
 
@@ -67,6 +81,11 @@ def test_a_normalisation_is_found_wherever_the_transform_keeps_it(transform):
         torch.testing.assert_close(
             split.batch(torch.tensor([0, len(split) - 1 if len(split) == 2 else 3]))[0], expected
         )
+
+
+@pytest.mark.parametrize("data", [OfClass(), InMethod()], ids=["class", "method"])
+def test_a_normalisation_of_the_data_sets_class_is_found(data):
+    assert find_normalizations(data) == [(MEAN, STD)]
 
 
 def test_two_normalisations_are_refused_and_none_is_none():

@@ -13,6 +13,7 @@ from torch import Tensor
 MeanStd = tuple[tuple[float, ...], tuple[float, ...]]
 
 _DEPTH = 8  # of objects within objects: a Subset of a ConcatDataset of a data set, its transforms, their list
+_READS = ("__getitem__", "__getitems__", "__iter__", "__call__")  # whose global variables may be transforms
 _PLAIN = (str, bytes, int, float, bool, complex, type, types.ModuleType, Tensor)
 
 
@@ -21,7 +22,7 @@ def find_normalizations(*places: Any) -> list[MeanStd]:
 
     Read from objects of a class `Normalize` (torchvision's transforms v1 and v2, albumentations, Kornia) and
     from image processors of Hugging Face, wherever they lie in these places: in attributes and containers, in
-    a function's closure, or in the global variables that a function names.
+    a class, in a function's closure, or in the global variables that a function or a data set's method names.
 
     Args:
         places: a data set, a collate function, ...
@@ -66,6 +67,13 @@ def _reachable(places: Any) -> Iterator[Any]:
         level = below
 
 
+def _is_object(value: Any) -> bool:
+    """Whether an attribute of a class may be a transform, and is no method or constant of it."""
+    return hasattr(value, "__dict__") and not isinstance(
+        value, (*_PLAIN, types.FunctionType, staticmethod, classmethod, property)
+    )
+
+
 def _within(thing: Any) -> list[Any]:
     if isinstance(thing, Mapping):
         return list(thing.values())[:100]
@@ -82,7 +90,11 @@ def _within(thing: Any) -> list[Any]:
                 cells.append(cell.cell_contents)
         named = [thing.__globals__.get(name) for name in thing.__code__.co_names]
         return [*cells, *named, *(thing.__defaults__ or ())]
-    inner = list(getattr(thing, "__dict__", {}).values())
+    of_class = [value for kind in type(thing).__mro__ for name, value in vars(kind).items() if name in _READS]
+    of_class += [
+        value for kind in type(thing).__mro__[:-1] for value in vars(kind).values() if _is_object(value)
+    ]
+    inner = [*getattr(thing, "__dict__", {}).values(), *of_class]
     # the transform of a Hugging Face data set, which `set_transform` was given
     return (
         [*inner, getattr(thing, "format", None)] if type(thing).__module__.startswith("datasets") else inner

@@ -280,3 +280,34 @@ def test_fast_dev_run_and_validation_afterwards_are_left_alone(tmp_path):
     callback = analyze()
     fit(tmp_path / "fast", [callback], fast_dev_run=True)
     assert not (tmp_path / "fast" / "vitrine").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"accumulate_grad_batches": 2},
+        {"overfit_batches": 2},
+        {"precision": "bf16-mixed"},
+        {"precision": "bf16-true"},
+        {"val_check_interval": 2},
+        {"limit_val_batches": 0},
+        {"num_sanity_val_steps": 2, "reload_dataloaders_every_n_epochs": 1},
+    ],
+    ids=str,
+)
+def test_whatever_the_trainer_does_training_is_the_same_and_is_examined(tmp_path, options):
+    callback = analyze(every_n_epochs=1)
+    module, _ = fit(tmp_path / "with", [callback], **options)
+    plain, _ = fit(tmp_path / "without", [], **options)
+    assert all(torch.equal(a, b) for a, b in zip(module.state_dict().values(), plain.state_dict().values()))
+    assert callback.reports and not callback.reports[-1].errors
+
+
+@pytest.mark.slow
+def test_a_compiled_network_is_examined_as_the_one_inside(tmp_path):
+    module = Module()
+    module.model = torch.compile(module.model, backend="eager")
+    callback = analyze()
+    fit(tmp_path, [callback], module)
+    assert callback.reports and not callback.reports[-1].errors

@@ -1,7 +1,6 @@
 """AnalyzeCheckpoints logs into the runs of somebody else's loggers, and leaves these to their owner."""
 
 import pytest
-import torch
 from foreign import fit
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 
@@ -56,14 +55,14 @@ def test_pictures_reach_tensorboard_and_a_csv_log_is_left_as_it_is(tmp_path):
 def ddp(folder):
     callback = analyze()
     module, _ = fit(folder, [callback], devices=2, strategy="ddp")
-    return {name: value.clone() for name, value in module.state_dict().items()}, len(callback.reports)
+    return [value.tolist() for value in module.state_dict().values()], len(callback.reports)
 
 
 def test_two_ranks_examine_together(tmp_path):
     import launch
 
     (weights, reports), (others, none) = launch.run_ranks(ddp, tmp_path)
-    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    assert weights == others
     store = Store(tmp_path / "vitrine")
     assert reports == len(store.steps()) == 2 and none == 0
     assert store.figures(store.steps()[-1], "cam")

@@ -6,7 +6,6 @@ import pytest
 from vitrine.cli import analyze
 from vitrine.core.settings import SettingError
 from vitrine.reporting.sinks import STORY
-from vitrine.reporting.wandb_report import logged_keys
 from vitrine.reporting.wandb_run import WandbSettings, wandb_logger
 from vitrine.reporting.wandb_sink import WandbSink
 from vitrine.runs.store import Store
@@ -119,15 +118,22 @@ def test_all_runs_of_the_project_are_shown_where_asked_for(tmp_path, make_run):
     assert (run_dir / "wandb-id").read_text().strip() not in json.dumps(spec)
 
 
-def test_a_curve_of_several_layers_is_one_panel(make_run):
-    found = logged_keys([make_run("plain", "standard")])
-    assert found.curves["Examples"] == {
+def test_a_curve_of_several_layers_is_one_panel(tmp_path, make_run):
+    pytest.importorskip("wandb_workspaces")
+    spec = spec_of(tmp_path, make_run("plain", "standard"), "kind=workspace")["workspace"]["section"]
+    sections = {
+        s["name"]: {
+            config.get("chartTitle"): config["metrics"] for _, config in panels(s) if "metrics" in config
+        }
+        for s in spec["panelBankConfig"]["sections"]
+    }
+    assert sections["Examples"] == {
         "dead_units": ["Examples/dead_units/layer1"],
         "entropy": ["Examples/entropy"],
     }
-    assert found.curves["Classes"] == {"accuracy": ["Classes/accuracy/a/b"]}
-    assert found.units
-    assert found.columns()[-2:] == ["summary:last/dead_units", "summary:seconds/analyses"]
+    assert sections["Classes"] == {"accuracy": ["Classes/accuracy/a/b"]}
+    assert set(sections["Time"]["seconds"]) == {"Time/weights", "Time/examples", "Time/cam"}
+    assert "last/dead_units" in (columns := json.dumps(spec)) and "seconds/analyses" in columns
 
 
 def test_without_a_login_it_says_what_to_do(make_run):

@@ -72,7 +72,9 @@ class WandbServer:
         runs: by id.
         artifacts: in the order in which they were made.
         requests: of all that came, "POST /path" or the name of a GraphQL operation.
-        status: gives the HTTP status for a request instead of its answer, or None; it may sleep.
+        status: gives the HTTP status for a request instead of its answer, or None; it may sleep, or raise
+            ConnectionError, which ends the connection without an answer.
+        retry_after: the seconds that such an answer says to wait, or None.
     """
 
     def __init__(self) -> None:
@@ -80,6 +82,7 @@ class WandbServer:
         self.artifacts: dict[str, Artifact] = {}
         self.requests: list[str] = []
         self.status: Callable[[str], int | None] = lambda request: None
+        self.retry_after: int | None = None
         self.lock = threading.RLock()
         self._numbers = itertools.count(1)
         handler = type("Handler", (_Handler,), {"state": self})
@@ -313,6 +316,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             with self.state.lock:
                 content = json.dumps(answer(body) or {}).encode()
         self.send_response(status or 200)
+        if status is not None and self.state.retry_after is not None:
+            self.send_header("Retry-After", str(self.state.retry_after))
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()

@@ -73,10 +73,9 @@ def _build(settings: Settings, folders: list[Path]) -> dict[str, Any]:
         "project": settings.project or next((run.project for run in runs if run.project), "vitrine"),
         "name": settings.name or " beside ".join(run.name for run in runs)[:128],
     }
-    keys = wandb_report.logged_keys(folders)
     kinds = ("workspace", "report") if settings.kind == "both" else (settings.kind,)
     shown = [] if settings.everything else runs
-    return {kind: getattr(wandb_report, kind)(keys, shown, **place) for kind in kinds}
+    return {kind: getattr(wandb_report, kind)(folders, shown, **place) for kind in kinds}
 
 
 def _default_entity() -> str:

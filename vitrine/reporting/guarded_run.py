@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import logging
 import subprocess
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ EXIT_SECONDS = 1  # between a lost connection and the exit of the service that l
 
 
 class GuardedRun:
-    """Wraps a `wandb.Run`. Attributes that are not named here (`url`, ...) are the run's own.
+    """Wraps a `wandb.Run`. Attributes that are not named here are the run's own, its methods bounded.
 
     W&B's calls write to a socket that its own process, wandb-core, reads from. If that one is stopped, calls
     block once the socket is full, and so do the end of the run and of this process; if it was killed, calls
@@ -47,16 +48,8 @@ class GuardedRun:
             atexit.register(self._exit)  # before W&B's own handler, which waits for the service without end
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._run, name)
-
-    def log(self, payload: Mapping[str, Any]) -> None:
-        self._call("log", self._run.log, dict(payload))
-
-    def log_artifact(self, artifact: Any, aliases: list[str]) -> None:
-        self._call("log_artifact", self._run.log_artifact, artifact, aliases=aliases)
-
-    def define_metric(self, name: str, **options: Any) -> None:
-        self._call("define_metric", self._run.define_metric, name, **options)
+        value = getattr(self._run, name)
+        return functools.partial(self._call, name, value) if callable(value) else value
 
     def update_summary(self, values: Mapping[str, Any]) -> None:
         self._call("summary", lambda: self._run.summary.update(dict(values)))

@@ -29,7 +29,7 @@ def units_table(
     numbers: dict[str, None] = {}
     for name, result in results.items():
         for figure in result.figures:
-            if figure.layer is None or figure.unit is None or figure.probe is not None:
+            if not is_of_unit(figure.layer, figure.unit, figure.probe):
                 continue
             row = rows.setdefault((figure.layer, figure.unit), {})
             variant = " ".join(figure.key.split("/")[2:])  # "layer3/unit-017/course"
@@ -50,6 +50,11 @@ def units_table(
     ordered = sorted(rows.items(), key=lambda item: not item[1].keys() & set(first_pictures))
     data = [[layer, unit, *(row.get(column) for column in columns)] for (layer, unit), row in ordered]
     return ["layer", "unit", *columns], data
+
+
+def is_of_unit(layer: str | None, unit: int | None, probe: int | None) -> bool:
+    """Whether a figure of these is in the table of units."""
+    return layer is not None and unit is not None and probe is None
 
 
 def _numbers(name: str, figure: Figure, classes: Sequence[str]) -> Iterator[tuple[str, Any]]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from vitrine.analyses.result import AnalysisResult
 from vitrine.core.bounded import BoundedCaller
@@ -34,15 +33,13 @@ class MetricsLogger(WandbLogger):
     Args:
         run: the open run.
         logged: the keys that W&B has, by step.
-        project: the name it is shown in.
         run_dir: the run's folder.
     """
 
-    def __init__(self, run: GuardedRun, logged: Keys, project: str, run_dir: Path):
-        super().__init__(experiment=run, project=project, save_dir=str(run_dir), id=run.id)
+    def __init__(self, run: GuardedRun, logged: Keys, run_dir: Path):
+        super().__init__(experiment=run, save_dir=str(run_dir), id=run.id)
         self.logged_keys = logged
 
-    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         logged = self.logged_keys.get(step, set())
         row = {metric_key(name): value for name, value in metrics.items() if metric_key(name) not in logged}
@@ -59,7 +56,6 @@ class MetricsLogger(WandbLogger):
                 # a resumed run logs the steps since its checkpoint once more
                 self.logged_keys.setdefault(int(step), set()).update(map(metric_key, metrics))
 
-    @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
         self.experiment.update_config(dict(params) if isinstance(params, Mapping) else vars(params))
 

@@ -1,4 +1,10 @@
-"""The W&B run of a run directory: everything it stages lies inside, and nothing it does can stop training."""
+"""The W&B run of a run directory: everything it stages lies inside, and nothing it does can stop training.
+
+Where processes follow a training, all log to one W&B run: the training leads, the others add pictures. Online
+W&B calls this shared mode. *Every* process of the run has to be in it: a training that is not loses the rows
+that it logged first as soon as another joins in shared mode (wandb issue 12269). So a leader leaves a mark in
+the run's folder, and followers of a training without that mark stay offline.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +12,7 @@ import logging
 import os
 import secrets
 import shlex
-import string
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +21,20 @@ from typing import TYPE_CHECKING, Any
 from vitrine.core import atomic
 from vitrine.core.bounded import BoundedCaller
 from vitrine.core.settings import setting
-from vitrine.reporting import wandb_internals, wandb_offline, wandb_share
+from vitrine.reporting import wandb_internals, wandb_offline
 from vitrine.reporting.guarded_run import FINISH_SECONDS, GuardedRun
 from vitrine.reporting.ranking import BEST
 from vitrine.reporting.sinks import STEP, metric_key
 
 if TYPE_CHECKING:
-    from lightning.pytorch.loggers import WandbLogger
+    from vitrine.reporting.wandb_history import MetricsLogger
 
 _log = logging.getLogger(__name__)
 
 PROJECT = "vitrine"
 INIT_SECONDS = 30  # a server that does not answer by then is done without
 OPEN_SECONDS = 240  # for all of opening a run, which asks a server several times
+_ID, _SHARED = "wandb-id", "wandb-shared"  # files of a run: its id on W&B, and the leader's mark
 _staging: dict[str, str] = {}  # environment variables that were set here, with their values
 
 
@@ -58,43 +65,35 @@ def wandb_logger(
     name: str | None = None,
     config: Mapping[str, Any] | None = None,
     part: str = "alone",
-) -> tuple[WandbLogger | None, str]:
+) -> tuple[MetricsLogger | None, str]:
     """Open a run directory's W&B run, new or resumed. Raises nothing and prompts nobody.
 
     Args:
         run_dir: the run's folder; the W&B id is kept in its `wandb-id`.
         name: the run's name; the folder's unless given.
         config: the settings to show with the run, as plain containers.
-        part: "leader" where other processes log to the run as well, "follower" for these; see wandb_share.
+        part: "leader" where other processes log to the run as well, "follower" for these; else "alone".
 
     Returns:
         Lightning's logger, or None where W&B is disabled or did not start; and one line for the person: where
         the run is shown, or how to sync it.
     """
-    from lightning.pytorch.loggers import WandbLogger  # seconds, which `--help` need not wait for
-    from lightning.pytorch.utilities import rank_zero_only
-
     run_dir = Path(run_dir).resolve()
-    mode = _mode(settings.mode)
+    mode, resumed = _mode(settings.mode), (run_dir / _ID).exists()
     if mode == "disabled":
         return None, "W&B is disabled."
-    project = settings.project or os.environ.get("WANDB_PROJECT") or PROJECT
-    if part == "follower" and not (run_dir / "wandb-id").exists():
+    if part == "follower" and not resumed:
         return None, "The training does not log to W&B, so neither do those that follow it."
-    if rank_zero_only.rank != 0:
-        return WandbLogger(project=project, save_dir=str(run_dir)), ""
-    from vitrine.reporting.wandb_history import MetricsLogger, logged_keys
+    from vitrine.reporting.wandb_history import MetricsLogger, logged_keys  # seconds; `--help` need not wait
 
-    caller, resumed = BoundedCaller("W&B"), (run_dir / "wandb-id").exists()
+    caller = BoundedCaller("W&B")
     try:
-        opened, reason = caller.call(
-            OPEN_SECONDS, _open, run_dir, settings, mode, project, name, config, part
-        )
+        opened, reason = caller.call(OPEN_SECONDS, _open, run_dir, settings, mode, name, config, part)
         run = GuardedRun(opened, caller)
         _define_metrics(run)
         # a follower logs no metrics
         logged = logged_keys(opened, run_dir) if resumed and part != "follower" else {}
-        logger = MetricsLogger(run, logged, project, run_dir)
+        logger = MetricsLogger(run, logged, run_dir)
         if part != "follower":
             logger.log_missing(run_dir)
     except Exception as error:
@@ -108,7 +107,7 @@ def wandb_logger(
 
 
 def _open(
-    run_dir: Path, settings: WandbSettings, mode: str, project: str, name: str | None, config: Any, part: str
+    run_dir: Path, settings: WandbSettings, mode: str, name: str | None, config: Any, part: str
 ) -> tuple[Any, str]:
     """A `wandb.Run`, and why it is offline where it was meant to be online."""
     import wandb
@@ -117,17 +116,24 @@ def _open(
     reason = ""
     if mode == "online" and (problem := wandb_internals.login_problem()):
         mode, reason = "offline", f" ({problem})"
+    elif mode == "online" and part == "leader":
+        mode = "shared"
+    elif mode == "online" and part == "follower":
+        mode = "shared" if (run_dir / _SHARED).exists() else "offline"
+    more = _follower_settings() if part == "follower" else {}
 
     def init(mode: str) -> Any:
-        mode = wandb_share.mode_of(run_dir, part, mode)
-        wandb_share.mark(run_dir, part, shared=mode == "shared")
+        if part != "follower":
+            (run_dir / _SHARED).unlink(missing_ok=True)
+        if mode == "shared":
+            atomic.write_text(run_dir / _SHARED, "the processes of this run log to W&B in shared mode\n")
         run = wandb.init(
             dir=str(run_dir),
             id=_run_id(run_dir),
             # offline it is written down, and `wandb sync` appends to what it finds
             resume=None if mode == "shared" else "allow",
             name=name or run_dir.name,
-            project=project,
+            project=settings.project or os.environ.get("WANDB_PROJECT") or PROJECT,
             entity=settings.entity,
             group=settings.group,
             job_type=settings.job_type,
@@ -141,7 +147,7 @@ def _open(
                 init_timeout=INIT_SECONDS,
                 login_timeout=INIT_SECONDS,
                 finish_timeout=FINISH_SECONDS,
-                **wandb_share.settings_of(part),
+                **more,
             ),
         )
         if run.offline:
@@ -156,6 +162,16 @@ def _open(
         _log.warning("W&B is not reached, the run is kept offline: %s", _first_line(error))
         wandb.teardown()  # the half-open run holds the id
         return init("offline"), " (the server was not reached)"
+
+
+def _follower_settings() -> dict[str, Any]:
+    process = f"{socket.gethostname()}-{os.getpid()}"
+    return {
+        "x_primary": False,  # the leader's settings, hardware and files stand
+        "x_update_finish_state": False,  # a follower that ends does not end the run
+        "x_label": f"follower-{process}",
+        "x_sync_dir_suffix": process,  # offline: two that start in the same second
+    }
 
 
 def _define_metrics(run: GuardedRun) -> None:
@@ -188,15 +204,11 @@ def _stage_inside(run_dir: Path) -> None:
 
 def _run_id(run_dir: Path) -> str:
     """The id the run had, else the one a sweep's agent gives, else a new one; kept for next time."""
-    file = run_dir / "wandb-id"
-    try:
-        stored = file.read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        stored = ""
+    file = run_dir / _ID
+    stored = file.read_text(encoding="utf-8").strip() if file.exists() else ""
     if stored and not os.environ.get("WANDB_SWEEP_ID"):
         return stored
-    letters = string.ascii_lowercase + string.digits
-    run_id = os.environ.get("WANDB_RUN_ID") or stored or "".join(secrets.choice(letters) for _ in range(8))
+    run_id = os.environ.get("WANDB_RUN_ID") or stored or secrets.token_hex(6)
     if run_id != stored:
         atomic.write_text(file, run_id + "\n")
     return run_id

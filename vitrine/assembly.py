@@ -37,6 +37,7 @@ from vitrine.modules.classifier import Classifier
 from vitrine.reporting.page import PageSink
 from vitrine.reporting.tensorboard_logger import BoardLogger
 from vitrine.reporting.tensorboard_sink import TensorBoardSink
+from vitrine.reporting.wandb_claims import Claims
 from vitrine.reporting.wandb_run import wandb_logger
 from vitrine.reporting.wandb_sink import WandbSink
 from vitrine.runs.checkpoint_io import AtomicCheckpointIO
@@ -128,11 +129,15 @@ def build_examiner(
 
 @dataclass
 class Logs:
-    """Where curves (`loggers`) and pictures (`sinks`) go, and what to print about it at the end (`notes`)."""
+    """Where curves (`loggers`) and pictures (`sinks`) go, and what to print about it at the end (`notes`).
+
+    One process of several that log pictures calls `claim(step)` before it examines a step.
+    """
 
     loggers: list[Logger] = field(default_factory=list)
     sinks: list[Any] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    claim: Callable[[int], None] = lambda step: None
 
     def close(self) -> None:
         for sink in self.sinks:
@@ -152,9 +157,13 @@ def open_logs(settings: Settings, classes: Sequence[str], part: str = "alone") -
     )
     logs.notes.append(note)
     if logger is not None:
-        sink = WandbSink(logger.experiment, classes, settings.logging.wandb.page, folder)
+        claims = Claims(folder) if part == "follower" else None
+        sink = WandbSink(logger.experiment, classes, settings.logging.wandb.page, folder, claims=claims)
         if part == "alone":  # else the processes that follow log pictures at this very moment
             sink.log_missing(logger.logged_keys)
+        if claims:
+            logs.claim = claims.add
+            sink.take_over()
         logs.loggers.append(logger)
         logs.sinks.append(sink)
     if settings.logging.tensorboard:

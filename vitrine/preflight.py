@@ -19,6 +19,7 @@ from vitrine.core.settings import SettingError
 from vitrine.datamodules.base import ImageDataModule
 from vitrine.modules.classifier import Classifier
 from vitrine.modules.optimizers import build_optimizer
+from vitrine.reporting.wandb_run import check_login
 
 LOWER_IS_BETTER = ("val/loss", "val/ece", "val/robust_gap", "val/robust_alarm")
 
@@ -43,6 +44,8 @@ def check_run(settings: Settings, data: ImageDataModule, module: Classifier, tra
     every, epochs = trainer.check_val_every_n_epoch or 1, trainer.max_epochs
     validates = bool(trainer.limit_val_batches) and len(data.val) > 0 and not 0 <= epochs < every
     _check_monitor(settings.checkpoint, metrics, validates)
+    if trainer.is_global_zero:
+        check_login(settings.folder, settings.logging.wandb)
 
 
 def _check_limits(settings: Settings, trainer: Trainer, batches: int, val_batches: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from vitrine.analyses.base import Figure, Scalar
 from vitrine.analyses.result import AnalysisResult, CheckpointReport
 
-sys.path.insert(0, str(Path(__file__).parent))  # for `import wandb_server`
+sys.path.insert(0, str(Path(__file__).parent))  # for `import wandb_server, wandb_training`
 
 
 def _picture(seed, height=12, width=10):
@@ -141,3 +141,16 @@ def history(records):
         return [row["item"] for folder in folders for row in records(folder, "history")]
 
     return read
+
+
+@pytest.fixture
+def whole(tmp_path, report, history):
+    """The values of a run on W&B, without a server, to which nothing happened."""
+    from wandb_training import Training, values
+
+    training = Training(tmp_path / "whole", report, mode="offline")
+    for start in (0, 4, 8):
+        training.steps(start, start + 4)
+        training.checkpoint(start + 4)
+    training.sink.close()
+    return values(history(tmp_path / "whole"))

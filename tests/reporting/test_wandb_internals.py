@@ -53,3 +53,17 @@ def test_the_records_of_a_log_are_those_that_wandbs_command_prints(tmp_path):
     printed = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
     assert found == [json.loads(line) for line in printed.splitlines()]
     assert next(r for r in found if r["type"] == "history")["history"]["item"]["a/b.c"] == 1
+
+
+@pytest.mark.slow
+def test_tables_and_artifacts_are_logged_without_an_answer_of_the_server(tmp_path, server):
+    run = wandb.init(dir=tmp_path, settings=wandb.Settings(silent=True))
+    wandb_internals.log_artifacts_without_waiting(run)
+    before = len(server.requests)
+    asked = []
+    server.status = lambda request: asked.append(request) or (500 if request == "ArtifactType" else None)
+    run.log({"table": wandb.Table(columns=["a"], data=[[1]])})
+    run.log_artifact(wandb.Artifact("some", type="files"))
+    run.finish()
+    assert len(server.of_type("run_table")) == len(server.of_type("files")) == 1
+    assert "ArtifactType" not in server.requests[before:] and "CommitArtifact" in asked

@@ -70,20 +70,27 @@ def test_sync_asks_for_a_login_and_says_what_is_missing(moved, capsys, records):
         analyze.main(["sync", str(moved)])
 
 
-def test_sync_uploads_all_of_a_moved_run(moved, records, request):
-    files = artifact_files(moved, records)
-    server = request.getfixturevalue("server")
-    analyze.main(["sync", str(moved)])
+def check_all_of_it(server, steps):
+    """That rows, pictures, tables and the page of an offline run have arrived."""
     (run,) = server.runs.values()
-    assert [row["trainer/global_step"] for row in run.rows] == [500, 1000] and run.state == "finished"
+    assert [row["trainer/global_step"] for row in run.rows] == steps and run.state == "finished"
     (page,), tables = server.of_type("page"), server.of_type("run_table")
-    assert page.files["index.html"] == b"page" and len(tables) == 2
-    assert len(files) == sum(len(artifact.files) for artifact in (page, *tables))
+    assert page.files["index.html"] == b"page" and len(tables) == len(steps)
     for row, table in zip(run.rows, sorted(tables, key=lambda table: table.id)):
         assert row["Features/units"]["path"] in run.files
         cells = json.loads(table.files["Features/units.table.json"])["data"]
         assert all(cell["path"] in table.files for cells in cells for cell in cells if isinstance(cell, dict))
         assert all(name in run.files for name in row["Class maps/cam"]["filenames"])
+        assert row["Examples/examples/layer1"]["path"] in run.files
+    return page, tables
+
+
+def test_sync_uploads_all_of_a_moved_run(moved, records, request):
+    files = artifact_files(moved, records)
+    server = request.getfixturevalue("server")
+    analyze.main(["sync", str(moved)])
+    page, tables = check_all_of_it(server, [500, 1000])
+    assert len(files) == sum(len(artifact.files) for artifact in (page, *tables))
 
 
 @pytest.mark.slow
@@ -95,10 +102,11 @@ def test_the_command_that_an_offline_run_prints_uploads_it(tmp_path, report, req
         for name, result in report(5).results.items():
             writer.write(name, result)
     sink.log(report(5), store.step_folder(5))
+    (run_dir / "index.html").write_text("page")
     sink.close()
     server = request.getfixturevalue("server")
     environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # as from a shell
     command = line.removeprefix("W&B is offline (there is no API key); to upload the run: ")
     subprocess.run(command, shell=True, check=True, env=environment)
-    assert len(server.of_type("run_table")) == 1 and len(next(iter(server.runs.values())).rows) == 1
+    check_all_of_it(server, [5])

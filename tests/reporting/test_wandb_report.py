@@ -161,4 +161,4 @@ def test_a_run_that_was_never_on_wandb_is_refused(make_run):
 
 def test_its_help_says_that_no_server_was_tried(capsys):
     analyze.main(["report", "--help"])
-    assert "never yet against a W&B server" in " ".join(capsys.readouterr().out.split())
+    assert "never yet against W&B's own" in " ".join(capsys.readouterr().out.split())

@@ -1,83 +1,15 @@
 """A run that was killed and resumed has each value on W&B exactly once, and W&B dies without a traceback."""
 
-import math
 import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
-
-from vitrine.reporting.wandb_run import WandbSettings, wandb_logger
-from vitrine.reporting.wandb_sink import WandbSink
-from vitrine.runs.metrics_csv import MetricsCSV
-from vitrine.runs.store import Store
+from wandb_training import Training, values
 
 wandb = pytest.importorskip("wandb")
 pytestmark = [pytest.mark.usefixtures("offline_home"), pytest.mark.slow]
-
-
-class Training:
-    """What a training does with a run's folder and W&B, start for start."""
-
-    def __init__(self, run_dir, report, mode="auto", part="alone"):
-        self.run_dir, self.report = run_dir, report
-        self.csv = MetricsCSV(run_dir)
-        self.logger, self.note = wandb_logger(run_dir, WandbSettings(mode=mode), part=part)
-        self.sink = WandbSink(self.logger.experiment, run_dir=run_dir)
-        if part == "alone":
-            self.sink.log_missing(self.logger.logged_keys)
-
-    def steps(self, first, last):
-        for step in range(first, last):
-            metrics = {"train/loss": 1 / (step + 1), "epoch": step // 4}
-            if step % 4 == 3:
-                metrics |= {"val/accuracy": step / 100, "val/loss": float("nan")}
-            self.csv.log_metrics(metrics, step)
-            self.logger.log_metrics(metrics, step)
-
-    def checkpoint(self, step, log=True):
-        store, report = Store(self.run_dir), self.report(step)
-        with store.writing(step, weights="") as writer:
-            for name, result in report.results.items():
-                writer.write(name, result)
-        if log:
-            self.sink.log(report, store.step_folder(step))
-
-    def resume(self, step, **how):
-        """Another start, from the checkpoint of a step."""
-        time.sleep(1 - time.time() % 1)  # W&B calls the folder of an offline start by its second
-        again = Training(self.run_dir, self.report, **how)
-        again.csv.rewind(step)
-        return again
-
-
-def values(rows):
-    """(step, key) of every value, with numbers, sorted: doubled ones stand twice."""
-    found = []
-    for row in rows:
-        row = dict(row)
-        if (step := row.pop("trainer/global_step", None)) is None:
-            continue
-        media = {key.removesuffix("._type") for key in row if key.endswith("._type")}
-        parts = tuple(f"{key}." for key in media)  # offline a picture's fields are apart
-        for key in media | {key for key in row if not key.startswith(("_", "Time/", *parts))}:
-            value = row.get(key)
-            finite = isinstance(value, int | float) and math.isfinite(value)
-            found.append((step, key, value if finite else None))
-    return sorted(found, key=str)
-
-
-@pytest.fixture
-def whole(tmp_path, report, history):
-    """The values of a run to which nothing happened."""
-    training = Training(tmp_path / "whole", report, mode="offline")
-    for start in (0, 4, 8):
-        training.steps(start, start + 4)
-        training.checkpoint(start + 4)
-    training.sink.close()
-    return values(history(tmp_path / "whole"))
 
 
 @pytest.fixture(params=["offline", pytest.param("online", marks=pytest.mark.slow)])
@@ -195,7 +127,7 @@ def test_a_service_that_is_terminated_with_its_program_is_at_most_one_line(tmp_p
     environment = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
     root = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
     ran = subprocess.run(
-        command, capture_output=True, text=True, env={**environment, "PYTHONPATH": root}, timeout=60
+        command, capture_output=True, text=True, env={**environment, "PYTHONPATH": root}, timeout=300
     )
     lines = [line for line in ran.stderr.splitlines() if not line.startswith("wandb: ")]
     assert ran.returncode == 0 and ran.stdout == "end\n"

@@ -113,6 +113,7 @@ class _Follower:
     def run(self) -> bool:
         """Whether the training is finished and everything is analyzed; False if patience is over."""
         from vitrine.examination.summary import summarize
+        from vitrine.reporting.wandb_claims import any_left
 
         try:
             while True:
@@ -121,6 +122,8 @@ class _Follower:
                 if others_at_work is None:
                     continue
                 if finished and not others_at_work:
+                    if self.logs is None and any_left(self.folder):
+                        self._log_lost()
                     return True
                 if not finished and self._patience_is_over():
                     return False
@@ -184,10 +187,19 @@ class _Follower:
                 self.examiner = assembly.build_examiner(self.settings, network, data)
                 self.logs = assembly.open_logs(self.settings, data.classes, "follower")
                 self.examiner.sinks = self.logs.sinks
+        self.logs.claim(step)
         report = self.examiner.examine(network, step)
         print(f"step {step:,}: {report.figures} pictures in {sum(report.seconds.values()):.1f} s", flush=True)
         if self._is_missing(step):  # the disk refused: the next start tries again
             self.skipped.add(step)
+
+    def _log_lost(self) -> None:
+        """Let W&B have what followers could not log that are gone, when nothing is left to analyze."""
+        from vitrine import assembly
+
+        with interruption.immediate():
+            classes = assembly.build_data(self.settings).classes
+            self.logs = assembly.open_logs(self.settings, classes, "follower")
 
     def _patience_is_over(self) -> bool:
         """Whether the training was silent for longer than `patience`; prints once what is waited for."""

@@ -5,7 +5,7 @@
 
 Plain runs stand beside robust ones. Needs `pip install -e ".[report]"`, and a login: `wandb login`, or
 WANDB_API_KEY. What is made here is tested against the keys that offline runs log and against the package's
-own checks of it, and never yet against a W&B server.
+own checks of it, and against a stand-in for W&B's server, never yet against W&B's own.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from vitrine.cli.arguments import find_runs, split_arguments
 from vitrine.cli.help import print_command_help_if_asked
 from vitrine.core import atomic
 from vitrine.core.settings import SettingError, setting
+
+SECONDS = 30  # for an answer of the server
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def _default_entity() -> str:
         expected = "needs a W&B account: `wandb login`, or WANDB_API_KEY; spec=FILE.json needs none"
         raise SettingError("report", f"{expected} ({problem})")
     try:
-        return wandb.Api(timeout=30).default_entity
+        return wandb.Api(timeout=SECONDS).default_entity
     except Exception as error:
         raise SettingError("report", f"W&B did not answer: {_first_line(error)}") from error
 

@@ -68,7 +68,13 @@ class GuardedRun:
             _teardown()  # else W&B's handler prints the traceback of its lost connection
 
     def _call(
-        self, name: str, function: Callable[..., Any], *args: Any, seconds: float | None = None, **kwargs: Any
+        self,
+        name: str,
+        function: Callable[..., Any],
+        /,
+        *args: Any,
+        seconds: float | None = None,
+        **kwargs: Any,
     ) -> None:
         if self.disabled or self._disable_if_service_exited(0):
             return
@@ -77,10 +83,11 @@ class GuardedRun:
         except CallTimeout as error:
             self._disable(f"{name}: {error}")
         except Exception as error:
-            failure = f"{name}: {error!r}"
+            failure = f"{name} failed: {error!r}"
             if failure not in self._failures and not self._disable_if_service_exited(EXIT_SECONDS):
                 self._failures.add(failure)
-                _log.warning("W&B: %s failed", name, exc_info=True)
+                _log.warning("W&B: %s", failure)
+                _log.debug("W&B: %s", name, exc_info=True)
 
     def _disable_if_service_exited(self, seconds: float) -> bool:
         """Disable the run if wandb-core is not running, or stops running within `seconds`."""

@@ -19,6 +19,9 @@ def service_process() -> subprocess.Popen | None:
         return None
 
 
+NO_KEY = "there is no API key"
+
+
 def login_problem() -> str | None:
     """Why W&B cannot log in without a prompt, None where it can. Prints nothing, and asks no server."""
     from wandb.errors import AuthenticationError
@@ -30,7 +33,37 @@ def login_problem() -> str | None:
         found = wbauth.authenticate_session(host=host, source="", prompt=False, update_session=False)
     except (AuthenticationError, ValueError) as error:
         return str(error)
-    return None if found else "there is no API key"
+    return None if found else NO_KEY
+
+
+def login_refusal(seconds: int) -> str | None:
+    """That W&B's server does not take the login; None where it does, or does not answer in time.
+
+    W&B's service is started for that if it is not there, and ended again.
+    """
+    import wandb
+
+    running = service_process() is not None
+    try:
+        wandb.Api(timeout=seconds)
+    except Exception as error:
+        status = getattr(getattr(error.__cause__, "response", None), "http_status", None)
+        host = wandb.setup().settings.base_url
+        return f"{host} does not take the API key ({status})" if status in (401, 403) else None
+    finally:
+        if not running:
+            wandb.teardown()
+    return None
+
+
+def log_artifacts_without_waiting(run: Any) -> None:
+    """Let an online run log artifacts, and so tables, without asking its server, which may be gone by then.
+
+    Before each W&B asks whether there is one of another type, and makes training wait for the answer; before
+    the first it also asks for the login, and without an answer raises, so that the row of a table is lost.
+    """
+    run._public_api()  # remembers the login
+    run._assert_can_log_artifact = lambda artifact: None
 
 
 def read_log(file: Path) -> Iterator[dict[str, Any]]:

@@ -8,19 +8,21 @@ the run's folder, and followers of a training without that mark stay offline.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
 import shlex
 import socket
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitrine.core import atomic
-from vitrine.core.bounded import BoundedCaller
-from vitrine.core.settings import setting
+from vitrine.core.bounded import BoundedCaller, CallTimeout
+from vitrine.core.settings import SettingError, setting
 from vitrine.reporting import wandb_internals, wandb_offline
 from vitrine.reporting.guarded_run import FINISH_SECONDS, GuardedRun
 from vitrine.reporting.ranking import BEST
@@ -33,6 +35,7 @@ _log = logging.getLogger(__name__)
 
 PROJECT = "vitrine"
 INIT_SECONDS = 30  # a server that does not answer by then is done without
+LOGIN_SECONDS = 10  # for asking whether it takes the API key
 OPEN_SECONDS = 240  # for all of opening a run, which asks a server several times
 _ID, _SHARED = "wandb-id", "wandb-shared"  # files of a run: its id on W&B, and the leader's mark
 _staging: dict[str, str] = {}  # environment variables that were set here, with their values
@@ -106,6 +109,30 @@ def wandb_logger(
     return logger, f"W&B is offline{reason}; to upload the run: {sync}"
 
 
+def check_login(run_dir: Path, settings: WandbSettings) -> None:
+    """Check the login of a run that is about to start; one that goes on does so without W&B if need be.
+
+    Without a login the run is offline, as it is where the server does not answer.
+
+    Raises:
+        SettingError: the API key is none, or W&B's server does not take it.
+    """
+    if _mode(settings.mode) != "online" or (run_dir / _ID).exists():
+        return
+    problem = wandb_internals.login_problem()
+    if problem is None:
+        with (
+            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+            contextlib.suppress(CallTimeout),
+        ):
+            _stage_inside(Path(folder))  # where W&B's service writes its log
+            ask = BoundedCaller("W&B's login").call
+            problem = ask(OPEN_SECONDS, wandb_internals.login_refusal, LOGIN_SECONDS)
+    if problem and problem != wandb_internals.NO_KEY:
+        expected = "expected one of `wandb login --relogin`, or logging.wandb.mode=offline"
+        raise SettingError("logging.wandb", f"{problem}, {expected}")
+
+
 def _open(
     run_dir: Path, settings: WandbSettings, mode: str, name: str | None, config: Any, part: str
 ) -> tuple[Any, str]:
@@ -113,6 +140,8 @@ def _open(
     import wandb
 
     _stage_inside(run_dir)
+    # W&B's telemetry about itself, of which nobody needs to know that it fails
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     reason = ""
     if mode == "online" and (problem := wandb_internals.login_problem()):
         mode, reason = "offline", f" ({problem})"
@@ -152,6 +181,8 @@ def _open(
         )
         if run.offline:
             wandb_offline.store_relative_paths(run, run_dir)
+        else:
+            wandb_internals.log_artifacts_without_waiting(run)
         return run
 
     try:
@@ -159,9 +190,10 @@ def _open(
     except Exception as error:
         if mode == "offline":
             raise
-        _log.warning("W&B is not reached, the run is kept offline: %s", _first_line(error))
         wandb.teardown()  # the half-open run holds the id
-        return init("offline"), " (the server was not reached)"
+        refused = wandb_internals.login_refusal(LOGIN_SECONDS)
+        _log.warning("W&B keeps the run offline: %s", refused or _first_line(error))
+        return init("offline"), f" ({refused or 'the server was not reached'})"
 
 
 def _follower_settings() -> dict[str, Any]:

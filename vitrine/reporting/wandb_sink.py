@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from vitrine.reporting.ranking import ranking
 from vitrine.reporting.sheet import PAPER, by_layer, sheet
 from vitrine.reporting.sinks import STEP, UNITS, media_key, named_scalars
 from vitrine.reporting.units_table import units_table
-from vitrine.reporting.wandb_history import Keys, result_keys
+from vitrine.reporting.wandb_claims import Claims
+from vitrine.reporting.wandb_history import Keys, logged_keys, result_keys
 from vitrine.runs.store import Store
 
 _log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class WandbSink:
         page: upload the page when everything was logged.
         run_dir: the run's folder, whose metrics rank it also where no analysis is logged.
         owned: end the run with this sink; False: it is somebody else's.
+        claims: of a process that logs beside others.
     """
 
     def __init__(
@@ -46,9 +48,10 @@ class WandbSink:
         page: bool = True,
         run_dir: Path | None = None,
         owned: bool = True,
+        claims: Claims | None = None,
     ):
         self.run = run if isinstance(run, GuardedRun) else GuardedRun(run, owned=owned)
-        self.classes, self.page = list(classes), page
+        self.classes, self.page, self.claims = list(classes), page, claims
         self._run_dir, self._has_results = run_dir, False
 
     def log(self, report: CheckpointReport, folder: Path) -> None:
@@ -68,10 +71,14 @@ class WandbSink:
         except Exception:
             _log.warning("step %d did not reach W&B", report.step, exc_info=True)
 
-    def log_missing(self, logged: Keys) -> None:
-        """Log what the store has and W&B, which has these keys, lacks, as after a kill between the two."""
+    def log_missing(self, logged: Keys, steps: Collection[int] | None = None) -> None:
+        """Log what the store has and W&B, which has these keys, lacks, as after a kill between the two.
+
+        Args:
+            steps: all unless given.
+        """
         store = Store(self._run_dir)
-        for step in store.steps():
+        for step in store.steps() if steps is None else sorted(steps):
             results = {
                 name: result
                 for name, result in store.results(step).items()
@@ -80,6 +87,16 @@ class WandbSink:
             }
             if results:
                 self.log(CheckpointReport(step, results), store.step_folder(step))
+
+    def take_over(self) -> None:
+        """Log what W&B lacks of the steps that processes had claimed which are gone; raises nothing."""
+        try:
+            claimed = self.claims.take_over()
+            complete = claimed.intersection(Store(self._run_dir).steps())  # before others are asked
+            if lost := complete - self.claims.of_others():
+                self.log_missing(logged_keys(self.run, self._run_dir), lost)
+        except Exception:
+            _log.warning("what earlier followers could not log is not on W&B", exc_info=True)
 
     def close(self) -> None:
         """Rank the run, upload the page and end the run; raises nothing.
@@ -97,6 +114,8 @@ class WandbSink:
         except Exception:
             _log.warning("the page did not reach W&B", exc_info=True)
         self.run.finish(exit_code=1 if failed else None)
+        if self.claims:
+            self.claims.release()
 
     def _upload(self, name: str, kind: str, paths: Sequence[Path], aliases: list[str]) -> None:
         import wandb

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 from collections.abc import Iterator
@@ -62,7 +63,8 @@ def log_artifacts_without_waiting(run: Any) -> None:
     Before each W&B asks whether there is one of another type, and makes training wait for the answer; before
     the first it also asks for the login, and without an answer raises, so that the row of a table is lost.
     """
-    run._public_api()  # remembers the login
+    with contextlib.suppress(Exception):  # it did not answer
+        run._public_api()  # remembers the login
     run._assert_can_log_artifact = lambda artifact: None
 
 

@@ -25,11 +25,7 @@ LOWER_IS_BETTER = ("val/loss", "val/ece", "val/robust_gap", "val/robust_alarm")
 
 
 def check_run(settings: Settings, data: ImageDataModule, module: Classifier, trainer: Trainer) -> None:
-    """Check a run that is about to start, and try one step of it.
-
-    Args:
-        data: set up.
-        module, trainer: left as they are.
+    """Check a run that is about to start, its data set up, and try one step of it with a copy.
 
     Raises:
         SettingError: a setting with which training cannot start, or cannot end an epoch.
@@ -109,8 +105,7 @@ def _try_step(module: Classifier, data: ImageDataModule, trainer: Trainer, size:
 
 def _check_monitor(settings: CheckpointSettings, metrics: Collection[str], validates: bool) -> None:
     """Raise SettingError if `checkpoint.monitor` is no metric of validation, or its mode is the wrong one."""
-    monitor = settings.monitor
-    if monitor is None:
+    if (monitor := settings.monitor) is None:
         return
     if not validates:
         raise SettingError("checkpoint.monitor", f"is {monitor}, but there is no validation that measures it")

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vitrine.cli.convert import ConvertSettings, convert
+from vitrine.cli.arguments import run_command
+from vitrine.cli.convert import Settings, convert
 from vitrine.core.settings import SettingError
 from vitrine.datamodules.augment import Augment
 from vitrine.datamodules.files import UnreadableImage
@@ -39,7 +40,7 @@ def chunks(folder):
     out = folder.parent / "chunks"
     with pytest.MonkeyPatch.context() as patch:  # chunks are of MiB, and these pictures of bytes
         patch.setattr("vitrine.cli.convert._MIB", 1024)
-        convert(folder, out, ConvertSettings(chunk_mib=6))
+        convert(folder, out, Settings(chunk_mib=6))
     return out
 
 
@@ -182,11 +183,9 @@ def test_a_damaged_image_is_named(tmp_path):
     bad = tmp_path / "folder" / "class0" / "bad.jpg"
     bad.write_bytes((tmp_path / "folder" / "class0" / "0.jpg").read_bytes()[:-200])
     with pytest.raises(UnreadableImage, match=r"bad\.jpg"):
-        convert(tmp_path / "folder", tmp_path / "out", ConvertSettings(val_fraction=0.25))
+        convert(tmp_path / "folder", tmp_path / "out", Settings(val_fraction=0.25))
     assert not (tmp_path / "out").exists() and [p.name for p in tmp_path.iterdir()] == ["folder"]
-    index = convert(
-        tmp_path / "folder", tmp_path / "out", ConvertSettings(val_fraction=0.25, skip_corrupt=True)
-    )
+    index = convert(tmp_path / "folder", tmp_path / "out", Settings(val_fraction=0.25, skip_corrupt=True))
     assert sum(len(split["labels"]) for split in index["splits"].values()) == 4
 
 
@@ -219,7 +218,7 @@ def test_photographs(shared, tmp_path):
     with tarfile.open(shared / "data" / "imagenet-sample.tar") as archive:
         some = [m for m in archive if m.isfile()][:30]
         archive.extractall(tmp_path, some, filter="data")
-    index = convert(tmp_path / "imagenet-sample", tmp_path / "out", ConvertSettings(chunk_mib=1))
+    index = convert(tmp_path / "imagenet-sample", tmp_path / "out", Settings(chunk_mib=1))
     assert len(index["classes"]) == 30 and index["side"] is None
     data = opened(tmp_path / "out", image_size=64, workers=2, augment=Augment(random_resized_crop=0.3))
     seen = [i for indices, images in batches(data.train_dataloader()) for i in indices]
@@ -232,7 +231,8 @@ def test_photographs(shared, tmp_path):
 
 
 def test_the_command_says_what_it_made(folder, tmp_path, capsys):
-    from vitrine.cli.convert import main
+    def main(arguments):
+        run_command("convert", arguments)
 
     main([str(folder), str(tmp_path / "out"), "chunk_mib=4"])
     said = capsys.readouterr().out

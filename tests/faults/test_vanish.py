@@ -95,11 +95,11 @@ def test_a_chunk_that_vanishes_is_named_and_the_run_goes_on_when_it_is_back(
     images, tmp_path, monkeypatch, capsys
 ):
     pytest.importorskip("litdata", reason="litdata is not installed")
-    from vitrine.cli.convert import ConvertSettings, convert
+    from vitrine.cli.convert import Settings, convert
 
     monkeypatch.setattr("vitrine.cli.convert._MIB", 1024)
     root, aside, folder = tmp_path / "chunks", tmp_path / "aside", tmp_path / "runs" / "a"
-    convert(images, root, ConvertSettings(chunk_mib=16))
+    convert(images, root, Settings(chunk_mib=16))
     aside.mkdir()
     files = sorted((root / "train").glob("*.bin"))
     assert len(files) > 4

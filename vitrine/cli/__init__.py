@@ -63,8 +63,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run_program(words: list[str]) -> None:
+    from vitrine.cli.arguments import run_command
+
+    name, *arguments = words
     try:
-        PROGRAMS.check(words[0])
+        program = PROGRAMS[name]
     except UnknownName as error:
         raise SettingError("vitrine", str(error)) from None
-    PROGRAMS[words[0]](words[1:])
+    if name in COMMANDS:
+        run_command(name, arguments)
+    else:
+        program(arguments)

@@ -31,6 +31,7 @@ from torch import nn
 from vitrine import config
 from vitrine.analyses import ANALYSES
 from vitrine.cli import COMMANDS, follow
+from vitrine.cli.arguments import run_command
 from vitrine.cli.help import print_help_if_asked
 from vitrine.config import recipes
 from vitrine.core.settings import SettingError
@@ -41,7 +42,7 @@ from vitrine.runs import run_folders
 def main(arguments: list[str]) -> None:
     first = next((i for i, a in enumerate(arguments) if a not in ("-h", "--help")), None)
     if first is not None and arguments[first] in COMMANDS:
-        COMMANDS[arguments[first]](arguments[:first] + arguments[first + 1 :])
+        run_command(arguments[first], arguments[:first] + arguments[first + 1 :])
         return
     if print_help_if_asked(arguments, __doc__):
         return
@@ -55,11 +56,13 @@ def main(arguments: list[str]) -> None:
         follow.follow(paths[0], follow_settings, overrides)
         return
     _refuse_several_processes()
-    folders = {run_folders.find_run(path): None for path in paths}
     if not paths:
         analyze_weights(overrides, start)
-    for folder in folders:
-        files = [Path(p).resolve() for p in paths if Path(p).is_file() and run_folders.find_run(p) == folder]
+    chosen: dict[Path, list[Path]] = {}
+    for path in paths:
+        files = chosen.setdefault(run_folders.find_run(path), [])
+        files += [Path(path).resolve()] if Path(path).is_file() else []
+    for folder, files in chosen.items():
         analyze_run(folder, files, overrides, start)
 
 
@@ -83,11 +86,9 @@ def analyze_weights(overrides: list[str], start: float) -> None:
     """Analyze the network that `model` describes, as step 0 of a run of its own."""
     settings = config.load(overrides)
     if settings.model.weights is None:
-        expected = "expected the folder of a run, a checkpoint of one, or model.name=... model.weights=..."
-        raise SettingError("model.weights", f"nothing to analyze; {expected}")
-    if settings.data.name == "folder" and "val_fraction" not in recipes.merge_arguments(overrides).get(
-        "data", {}
-    ):
+        raise SettingError("model.weights", f"nothing to analyze; {run_folders.EXPECTED}")
+    given = recipes.merge_arguments(overrides).get("data", {})
+    if settings.data.name == "folder" and "val_fraction" not in given:
         settings.data.val_fraction = 1.0  # nothing was trained on a part of them
 
     from vitrine import assembly
@@ -137,7 +138,6 @@ def _load_checkpoints(files: list[tuple[int, Path]]) -> Iterator[tuple[int, nn.M
 
 
 def _refuse_several_processes() -> None:
-    """Refuse to be one of several processes, which would all do the same."""
     processes = launched()
     if processes.world_size == 1:
         return

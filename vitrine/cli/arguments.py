@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 import typing
 from collections.abc import Sequence
 from pathlib import Path
 
+from vitrine import config
+from vitrine.cli import COMMANDS
+from vitrine.cli.help import command_help, is_help_asked
 from vitrine.config import recipes
 from vitrine.core.settings import SettingError
 from vitrine.runs import run_folders
@@ -21,11 +25,18 @@ def add_technique_settings(own: type, technique: type, names: Sequence[str]) -> 
     return dataclasses.make_dataclass(own.__name__, fields, bases=(own,), frozen=True)
 
 
-def split_arguments(arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
-    """Arguments as (words that are no settings, `model.key=value`, other `key=value`)."""
-    words = [a for a in arguments if not recipes.is_override(a)]
-    model = [a for a in arguments if a not in words and a.startswith("model.")]
-    return words, model, [a for a in arguments if a not in words and a not in model]
+def run_command(name: str, arguments: list[str]) -> None:
+    """Run one of COMMANDS: its `main` on the words among the arguments and its `Settings`; or print its help.
+
+    Words are all but `key=value`, and `model.key=value`, which names a network.
+    """
+    main = COMMANDS[name]
+    module = sys.modules[main.__module__]
+    if is_help_asked(arguments):
+        print(command_help(module.__doc__, module.Settings))
+        return
+    words = [a for a in arguments if not recipes.is_override(a) or a.startswith("model.")]
+    main(words, config.parse_settings(module.Settings, [a for a in arguments if a not in words]))
 
 
 def find_runs(command: str, words: Sequence[str], least: int = 1) -> list[Path]:

@@ -10,9 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitrine import config
-from vitrine.cli.arguments import find_runs, split_arguments
-from vitrine.cli.help import print_command_help_if_asked
+from vitrine.cli.arguments import find_runs
 from vitrine.config.errors import as_setting_error
 from vitrine.core.settings import SettingError, setting
 from vitrine.reporting.page import compare
@@ -24,11 +22,7 @@ class Settings:
     out: str | None = setting(None, "folder of the page; compare-RUN-RUN beside the first run unless given")
 
 
-def main(arguments: list[str]) -> None:
-    if print_command_help_if_asked(arguments, __doc__, Settings):
-        return
-    words, model, own = split_arguments(arguments)
-    settings = config.parse_settings(Settings, [*own, *model])
+def main(words: list[str], settings: Settings) -> None:
     folders = find_runs("compare", words, least=2)
     names = "-".join(folder.name for folder in folders)
     default = folders[0].parent / safe_name(f"compare-{names}")

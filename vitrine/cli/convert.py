@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -23,12 +22,16 @@ from typing import Any
 import torch
 from PIL import Image
 
-from vitrine import config
-from vitrine.cli.arguments import split_arguments
-from vitrine.cli.help import print_command_help_if_asked
+from vitrine.cli.help import command_help
 from vitrine.core.random_numbers import permutation
 from vitrine.core.settings import SettingError, setting
-from vitrine.datamodules.files import UnreadableImage, decode_image, map_in_threads, progress_bar
+from vitrine.datamodules.files import (
+    UnreadableImage,
+    decode_image,
+    drop_unreadable,
+    map_in_threads,
+    progress_bar,
+)
 from vitrine.datamodules.image_folders import Samples, list_images
 from vitrine.datamodules.streaming import INDEX, import_litdata
 
@@ -37,7 +40,7 @@ _SAMPLE = 2000  # images that mean and standard deviation are taken of
 
 
 @dataclass(frozen=True)
-class ConvertSettings:
+class Settings:
     val_fraction: float = setting(
         0.1, "share held out for validation where there is no val/ or test/", above=0, most=0.9
     )
@@ -47,12 +50,8 @@ class ConvertSettings:
     skip_corrupt: bool = setting(False, "leave unreadable images out (all are decoded), not stop at them")
 
 
-def convert(folder: str | Path, out: str | Path, settings: ConvertSettings | None = None) -> dict[str, Any]:
-    """Convert a folder of images; `out` appears whole or not at all.
-
-    Args:
-        folder: as data.root of `datamodules.folder`.
-        out: the folder to create.
+def convert(folder: str | Path, out: str | Path, settings: Settings | None = None) -> dict[str, Any]:
+    """Convert a folder of images, as data.root of `datamodules.folder`; `out` appears whole or not at all.
 
     Returns:
         The content of images.json: `classes`; `side` (pixels; None unless all images are squares of one
@@ -64,28 +63,28 @@ def convert(folder: str | Path, out: str | Path, settings: ConvertSettings | Non
         UnreadableImage: a file is no image, without `skip_corrupt`.
         OSError: the disk refused; nothing of `out` is left.
     """
-    settings, out = settings or ConvertSettings(), Path(out)
+    settings, out = settings or Settings(), Path(out)
     if out.exists():
         raise SettingError(str(out), "is there already, expected a folder to be created")
     classes, train, val = list_images(str(folder), settings.val_fraction, settings.split_seed)
     if settings.skip_corrupt:
-        train, val = _drop_unreadable(train, "checking train"), _drop_unreadable(val, "checking val")
+        train, val = drop_unreadable(train), drop_unreadable(val)
     for name, samples in (("training", train), ("validation", val)):
         if not samples:
             raise SettingError(str(folder), f"gives no {name} images")
-    shuffled = permutation(len(train), settings.seed)
-    train = [train[i] for i in shuffled]
+    train = [train[i] for i in permutation(len(train), settings.seed)]
     staged = out.with_name(f".{out.name}.partial")
     shutil.rmtree(staged, ignore_errors=True)  # of a conversion that was cut off
     try:
-        splits, sizes = {}, set()
-        for name, samples in (("train", train), ("val", val)):
-            splits[name], some = _write_chunks(staged / name, samples, Path(folder), settings.chunk_mib)
-            sizes |= some
-        side = sizes.pop() if len(sizes) == 1 else (0, 0)
+        sizes: set[tuple[int, int]] = set()
+        splits = {
+            name: _write_chunks(staged / name, samples, Path(folder), settings.chunk_mib, sizes)
+            for name, samples in (("train", train), ("val", val))
+        }
+        width, height = sizes.pop() if len(sizes) == 1 else (0, 0)
         index = {
             "classes": classes,
-            "side": side[0] if side[0] == side[1] and side[0] else None,
+            "side": width if width and width == height else None,
             "statistics": _statistics(train[:_SAMPLE]),
             "splits": splits,
         }
@@ -98,14 +97,14 @@ def convert(folder: str | Path, out: str | Path, settings: ConvertSettings | Non
 
 
 def _write_chunks(
-    split: Path, samples: Samples, folder: Path, chunk_mib: int
-) -> tuple[dict[str, list[int]], set[tuple[int, int]]]:
-    """Write chunks of images; return their part of images.json, and at most two sizes of images."""
+    split: Path, samples: Samples, folder: Path, chunk_mib: int, sizes: set[tuple[int, int]]
+) -> dict[str, list[int]]:
+    """Write chunks of images and return their part of images.json; `sizes` gets two of theirs at most."""
     import_litdata()
     from litdata.streaming import Cache
 
     split.mkdir(parents=True)
-    cache, sizes = Cache(str(split), chunk_bytes=chunk_mib * _MIB), set()
+    cache = Cache(str(split), chunk_bytes=chunk_mib * _MIB)
     for i, (file, label) in enumerate(progress_bar(samples, f"converting {split.name}", len(samples))):
         if len(sizes) < 2:
             sizes.add(_size(file))
@@ -114,7 +113,7 @@ def _write_chunks(
     cache.merge()
     chunks = json.loads((split / "index.json").read_text(encoding="utf-8"))["chunks"]
     labels = [label for _, label in samples]
-    return {"labels": labels, "chunks": [chunk["chunk_size"] for chunk in chunks]}, sizes
+    return {"labels": labels, "chunks": [chunk["chunk_size"] for chunk in chunks]}
 
 
 def _size(file: Path) -> tuple[int, int]:
@@ -124,22 +123,6 @@ def _size(file: Path) -> tuple[int, int]:
     except Exception as error:
         hint = "skip_corrupt=true leaves such images out"
         raise UnreadableImage(f"{file} cannot be read as an image ({error}); {hint}") from error
-
-
-def _drop_unreadable(samples: Samples, description: str) -> Samples:
-    tried = progress_bar(
-        map_in_threads(_is_readable, (file for file, _ in samples)), description, len(samples)
-    )
-    return [sample for sample, good in zip(samples, tried) if good]
-
-
-def _is_readable(file: Path) -> bool:
-    try:
-        decode_image(file, file, 3)
-    except UnreadableImage as error:
-        print(f"left out: {error}", file=sys.stderr)
-        return False
-    return True
 
 
 def _statistics(samples: Samples) -> dict[str, list[list[float]]]:
@@ -159,24 +142,18 @@ def _moments(channels: int, file: Path) -> torch.Tensor:
     return torch.stack([pixels.mean(0), pixels.square().mean(0)])
 
 
-def main(arguments: list[str]) -> None:
-    if print_command_help_if_asked(arguments or ["--help"], __doc__, ConvertSettings):
+def main(words: list[str], settings: Settings) -> None:
+    if not words:
+        print(command_help(__doc__, Settings))
         return
     started = time.monotonic()
-    words, model, own = split_arguments(arguments)
     if len(words) != 2:
         raise SettingError(" ".join(words), "expected FOLDER OUT")
-    index = convert(*words, config.parse_settings(ConvertSettings, [*own, *model]))
-    print(summarize(Path(words[1]), index, time.monotonic() - started))
-
-
-def summarize(out: Path, index: dict[str, Any], seconds: float) -> str:
-    """The result of a conversion and the command that trains on it."""
+    index, out = convert(*words, settings), Path(words[1])
     counts = {name: len(split["labels"]) for name, split in index["splits"].items()}
     chunks = sum(len(split["chunks"]) for split in index["splits"].values())
-    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    return (
-        f"{counts['train']:,} training and {counts['val']:,} validation images of {len(index['classes'])} "
-        f"classes: {chunks} chunks, {size / 2**20:,.1f} MiB, in {seconds:.1f} s\n"
-        f"python train.py data.name=streaming data.root={out}"
-    )
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) / 2**20
+    images = f"{counts['train']:,} training and {counts['val']:,} validation images"
+    took = f"{size:,.1f} MiB, in {time.monotonic() - started:.1f} s"
+    print(f"{images} of {len(index['classes'])} classes: {chunks} chunks, {took}")
+    print(f"python train.py data.name=streaming data.root={out}")

@@ -13,13 +13,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from vitrine import config
 from vitrine.analyses.dream import Dream, dream, noise
 from vitrine.analyses.objectives import channel
 from vitrine.cli import images
-from vitrine.cli.arguments import add_technique_settings, split_arguments
-from vitrine.cli.help import print_command_help_if_asked
+from vitrine.cli.arguments import add_technique_settings
 from vitrine.config.errors import as_setting_error
 from vitrine.core.settings import SettingError, setting
 
@@ -46,12 +45,8 @@ class OwnSettings:
 Settings = add_technique_settings(OwnSettings, Dream, TECHNIQUE_SETTINGS)
 
 
-def main(arguments: list[str]) -> None:
-    if print_command_help_if_asked(arguments, __doc__, Settings):
-        return
+def main(words: list[str], settings: Any) -> None:
     started = time.monotonic()
-    words, model, own = split_arguments(arguments)
-    settings = config.parse_settings(Settings, own)
     if (settings.image is None) != settings.from_noise:
         raise SettingError("image", "expected image=FILE, or from_noise=true without it")
 
@@ -59,7 +54,7 @@ def main(arguments: list[str]) -> None:
     from vitrine.cli.network import find_layers, find_network
     from vitrine.examination.subject import progress_bar
 
-    source = find_network(words, model, settings.device)
+    source = find_network(words, settings.device)
     if settings.from_noise:
         image, stem = noise(1, settings.size or MAX_SIZE // 2, source.channels, settings.seed), "noise"
     else:

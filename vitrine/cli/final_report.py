@@ -18,13 +18,7 @@ def final_report(
     notes: Sequence[str],
     seconds: float,
 ) -> str:
-    """A few lines: accuracy, where the time went, where everything is.
-
-    Args:
-        reports: of the checkpoints that were examined.
-        notes: of the loggers.
-        seconds: that the run took.
-    """
+    """A few lines: accuracy, where the time went, what the loggers note, where everything is."""
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     accuracy = f"validation accuracy {metrics['val/accuracy']:.1%}, " if "val/accuracy" in metrics else ""
     if "val/robust_accuracy" in metrics:

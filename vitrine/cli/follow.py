@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vitrine import config
+from vitrine.analyses import ANALYSES
+from vitrine.cli.help import command_help, is_help_asked
 from vitrine.core.process_identity import is_gone
 from vitrine.core.settings import SettingError, setting
 from vitrine.distributed import interruption
@@ -60,18 +61,15 @@ def split_arguments(arguments: list[str]) -> tuple[FollowSettings | None, list[s
 def main(arguments: list[str]) -> None:
     """`vitrine follow RUN ...` is `analyze.py RUN follow=true ...`."""
     from vitrine.cli import analyze
-    from vitrine.cli.help import print_command_help_if_asked
 
-    if not print_command_help_if_asked(arguments, __doc__, _Arguments):
+    if is_help_asked(arguments):
+        print(command_help(__doc__, _Arguments))
+    else:
         analyze.main([*arguments, "follow=true"])
 
 
 def follow(path: str, follow_settings: FollowSettings, overrides: list[str]) -> None:
-    """Analyze a run's checkpoints until its training is finished.
-
-    Args:
-        path: the run's folder, which need not exist yet.
-        overrides: settings that win over the run's own.
+    """Analyze the checkpoints of a run, whose folder need not exist yet, until its training is finished.
 
     Raises:
         SettingError: it is no run, nor becomes one within `patience`; or it analyzes its checkpoints itself.
@@ -97,7 +95,6 @@ class _Follower:
     """Analyzes the checkpoints of a run that no other follower is analyzing."""
 
     def __init__(self, folder: Path, settings: config.Settings, follow_settings: FollowSettings):
-        from vitrine.analyses import ANALYSES
         from vitrine.runs.store import Store
 
         self.folder, self.settings, self.follow_settings = folder, settings, follow_settings
@@ -137,8 +134,13 @@ class _Follower:
 
     def _analyze_next(self) -> bool | None:
         """Analyze a checkpoint, and return None; without one, whether other followers are at work."""
+        from vitrine.runs.checkpoint_files import checkpoint_files
+
         others_at_work = False
-        for step, file in self._pending():
+        newest = self.follow_settings.newest and not self.in_order
+        for step, file in list(checkpoint_files(self.folder / "checkpoints", newest_first=newest)):
+            if step in self.skipped or not self._is_missing(step):
+                continue
             lock = locks.acquire(self.folder / "analysis", f"step={step:08d}")
             if lock is None:
                 others_at_work = True
@@ -150,14 +152,6 @@ class _Follower:
                     self._analyze(step, file)
             return None
         return others_at_work
-
-    def _pending(self) -> Iterator[tuple[int, Path]]:
-        from vitrine.runs.checkpoint_files import checkpoint_files
-
-        newest = self.follow_settings.newest and not self.in_order
-        for step, file in list(checkpoint_files(self.folder / "checkpoints", newest_first=newest)):
-            if step not in self.skipped and self._is_missing(step):
-                yield step, file
 
     def _is_missing(self, step: int) -> bool:
         return not self.enabled <= self.store.results(step).keys()
@@ -206,13 +200,10 @@ class _Follower:
         state = _training_state(self.folder)
         if state == "finished":  # since it was last asked
             return False
-        text = {
-            "running": "waiting for checkpoints",
-            "killed": "the training was killed; waiting for it to go on",
-            "preempted": "the training was preempted; waiting for it to go on",
-            "interrupted": "the training was interrupted; waiting for it to go on",
-            "failed": "the training failed; waiting for it to go on",
-        }[state]
+        text = "waiting for checkpoints"
+        if state != "running":
+            ended = "failed" if state == "failed" else f"was {state}"  # killed, preempted, interrupted
+            text = f"the training {ended}; waiting for it to go on"
         if text != self.printed:
             print(text, flush=True)
             self.printed = text

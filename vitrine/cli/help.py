@@ -12,45 +12,42 @@ from vitrine.core.settings import SettingError, field_type, format_type
 HEADER = "Settings: key=default   meaning [type]"
 
 
+def is_help_asked(arguments: list[str]) -> bool:
+    """Whether `-h` or `--help` is among the arguments."""
+    return not {"-h", "--help"}.isdisjoint(arguments)
+
+
 def print_help_if_asked(arguments: list[str], about: str) -> bool:
     """Print help on all settings for `--help`, on one section for `--help SECTION`; False if not asked."""
-    if not {"-h", "--help"} & set(arguments):
+    if not is_help_asked(arguments):
         return False
-    wanted = [a for a in arguments if not a.startswith("-")]
     names = [*config.sections(), "trainer"]
+    wanted = [a for a in arguments if not a.startswith("-")]
     for name in wanted:
         if name not in names:
             raise SettingError(f"--help {name}", f"there is no such section; there are {', '.join(names)}")
     print(f"{about.strip()}\n\n{HEADER}")
-    for name in wanted or [None]:
-        print("\n" + settings_help(name))
+    for name in wanted or names:
+        print("\n".join(["", *_section_help(name)]))
     return True
 
 
-def print_command_help_if_asked(arguments: list[str], about: str, schema: type) -> bool:
-    """Print help on a command with the settings `schema` for `--help`; False if not asked."""
-    if not {"-h", "--help"} & set(arguments):
-        return False
-    print("\n".join([about.strip(), "", HEADER, "", *fields_help(schema)]))
-    return True
+def command_help(about: str, schema: type) -> str:
+    """The help on a command with the settings `schema`."""
+    return "\n".join([about.strip(), "", HEADER, "", *fields_help(schema)])
 
 
-def settings_help(section: str | None = None) -> str:
-    """The settings of a section (default: all) with their types, defaults and meanings."""
-    lines: list[str] = []
-    for name, schema in config.sections().items():
-        if section in (None, name):
-            lines += ["", f"{name}:"]
-            if isinstance(schema, type):
-                lines += fields_help(schema, name)
-            else:
-                lines += _variants_help(schema, name)
-    if section in (None, "trainer"):
-        lines += ["", "trainer: handed to lightning.Trainer"]
-        for name, hint in trainer_arguments.parameters().items():
-            default = trainer_arguments.default(name)
-            lines.append(_line(f"trainer.{name}", format_type(hint), default, ""))
-    return "\n".join(lines[1:])
+def _section_help(name: str) -> list[str]:
+    """The settings of a section with their types, defaults and meanings, one a line."""
+    if name == "trainer":
+        lines = [
+            _line(f"trainer.{key}", format_type(hint), trainer_arguments.default(key), "")
+            for key, hint in trainer_arguments.parameters().items()
+        ]
+        return ["trainer: handed to lightning.Trainer", *lines]
+    schema = config.sections()[name]
+    describe = fields_help if isinstance(schema, type) else _variants_help
+    return [f"{name}:", *describe(schema, name)]
 
 
 def _variants_help(schema: Any, section: str) -> list[str]:
@@ -86,10 +83,8 @@ def fields_help(schema: type, path: str = "", only: list[str] | None = None) -> 
 
 
 def _line(key: str, kind: str, default: Any, meaning: str) -> str:
+    value = "null" if default is None else str(default)
     if default is dataclasses.MISSING:
         value = "(needed)"
-    elif default is None:
-        value = "null"
-    else:
-        value = str(default).lower() if isinstance(default, bool) else str(default)
+    value = value.lower() if isinstance(default, bool) else value
     return f"  {key + '=' + value:<44} {meaning}{' ' if meaning else ''}[{kind}]"

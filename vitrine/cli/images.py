@@ -6,15 +6,13 @@ import io
 import time
 from pathlib import Path
 
-import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from vitrine.analyses import paint
 from vitrine.core import atomic
 from vitrine.core.settings import SettingError
-from vitrine.datamodules.files import UnreadableImage, decode_image
+from vitrine.datamodules.files import UnreadableImage, decode_image, to_tensor
 
 
 def read_image(key: str, file: str, channels: int, size: int | None, max_size: int) -> Tensor:
@@ -41,8 +39,7 @@ def read_image(key: str, file: str, channels: int, size: int | None, max_size: i
     shape = tuple(max(1, round(side * scale)) for side in image.size)
     if shape != image.size:
         image = image.resize(shape, Image.Resampling.LANCZOS)
-    pixels = torch.from_numpy(np.array(image)).float().div_(255)
-    return (pixels[None] if channels == 1 else pixels.permute(2, 0, 1))[None].contiguous()
+    return to_tensor(image)[None].float().div_(255).contiguous()
 
 
 def output_file(out: str | None, default: Path, sources: list[str | None]) -> Path:

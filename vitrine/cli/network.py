@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vitrine import config
 from vitrine.analyses.activations import activations
 from vitrine.analyses.layers import auto_layers
+from vitrine.config import recipes
 from vitrine.config.errors import as_setting_error
 from vitrine.core.registry import UnknownName
 from vitrine.core.settings import SettingError
@@ -20,8 +21,6 @@ from vitrine.modules.network_record import record_of
 from vitrine.modules.weights import WeightsError
 from vitrine.runs import run_folders
 from vitrine.runs.checkpoint_files import last_good_checkpoint
-
-_EXPECTED = "expected the folder of a run, a checkpoint, or model.name=... model.weights=..."
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,6 @@ class NamedNetwork:
 
     @property
     def channels(self) -> int:
-        """The channels of its input."""
         return record_of(self.network).spec["channels"]
 
     @property
@@ -42,19 +40,22 @@ class NamedNetwork:
         return next(self.network.parameters()).device
 
 
-def find_network(words: list[str], model: list[str], device: str) -> NamedNetwork:
+def find_network(words: list[str], device: str) -> NamedNetwork:
     """The network of a run (its last good checkpoint), of a checkpoint, or of `model.*` settings.
 
     Raises:
         SettingError: none of these, more than one, or it cannot be loaded.
     """
-    if len(words) > 1:
-        raise SettingError(words[1], f"is one too many; {_EXPECTED}")
-    if words and model:
-        raise SettingError(model[0].split("=")[0], f"{words[0]} says itself which network it holds")
-    found = _load_run_or_checkpoint(words[0]) if words else _load_weights(model)
+    model = [word for word in words if recipes.is_override(word)]
+    places = [word for word in words if word not in model]
+    if len(places) > 1:
+        raise SettingError(places[1], f"is one too many; {run_folders.EXPECTED}")
+    if places and model:
+        raise SettingError(model[0].split("=")[0], f"{places[0]} says itself which network it holds")
+    found = _load_run_or_checkpoint(places[0]) if places else _load_weights(model)
     try:
-        wanted = torch.device(device) if device != "auto" else _fastest_device()
+        fastest = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+        wanted = torch.device(fastest if device == "auto" else device)
         found.network.to(wanted)
     except (RuntimeError, AssertionError) as error:
         raise SettingError("device", f"{device} cannot be used: {str(error).splitlines()[0]}") from None
@@ -78,55 +79,44 @@ def find_layers(network: nn.Module, key: str, wanted: list[str], image: Tensor) 
         raise SettingError(key, str(error)) from None
     except ValueError as error:
         raise SettingError(key if wanted else "size", str(error)) from None
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, AssertionError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
         reason = str(error).strip().splitlines()[0]
         raise SettingError("size", f"the network does not take an image of {size} pixels: {reason}") from None
     for layer, map_ in maps.items():
         if map_.shape[-2:] == (1, 1):
-            others = [name for name in shown if name != layer]
-            instead = f"expected one that has, such as {', '.join(others)}" if others else "nor has another"
+            others = ", ".join(name for name in shown if name != layer)
+            instead = f"expected one that has, such as {others}" if others else "nor has another"
             problem = f"layer {layer!r} has no spatial extent on an image of {size} pixels"
             raise SettingError(key, f"{problem}; {instead}")
     return list(maps)
 
 
 def _load_run_or_checkpoint(word: str) -> NamedNetwork:
-    path, run = Path(word), None
+    path = Path(word)
     if path.is_file():
-        run = path.resolve().parent.parent
-        run = run if (run / "config.yaml").is_file() else None
+        folder = path.resolve().parent.parent
+        run = folder if (folder / "config.yaml").is_file() else None
     else:
         run = run_folders.find_run(word)
         path = last_good_checkpoint(run)
         if path is None:
             raise SettingError(word, "has no checkpoint")
     try:
-        return NamedNetwork(load_checkpoint(path), f"{run.name} at {path.stem}" if run else path.name, run)
+        network = load_checkpoint(path)
     except WeightsError as error:
         raise SettingError(str(error.source), error.problem) from None
+    return NamedNetwork(network, f"{run.name} at {path.stem}" if run else path.name, run)
 
 
 def _load_weights(arguments: list[str]) -> NamedNetwork:
     model = config.load(arguments).model
     if model.weights is None:
-        raise SettingError("model.weights", f"nothing to analyze; {_EXPECTED}")
+        raise SettingError("model.weights", f"nothing to analyze; {run_folders.EXPECTED}")
     with as_setting_error("model"):
         options = {"stem": model.stem, **model.options}
         classes, channels = infer_classes(model.name, model.weights, **options)
-        network = load_network(
-            model.name,
-            classes=classes,
-            channels=channels,
-            weights=model.weights,
-            mean=model.mean,
-            std=model.std,
-            **options,
-        )
+        options |= {"weights": model.weights, "mean": model.mean, "std": model.std}
+        network = load_network(model.name, classes=classes, channels=channels, **options)
     return NamedNetwork(network, model.name)
-
-
-def _fastest_device() -> torch.device:
-    there = torch.accelerator.is_available()
-    return torch.accelerator.current_accelerator() if there else torch.device("cpu")

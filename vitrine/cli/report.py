@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitrine import config
-from vitrine.cli.arguments import find_runs, split_arguments
-from vitrine.cli.help import print_command_help_if_asked
+from vitrine.cli.arguments import find_runs
 from vitrine.core import atomic
 from vitrine.core.settings import SettingError, setting
 
@@ -33,17 +31,18 @@ class Settings:
     spec: str | None = setting(None, "write what would be saved into this JSON file, and save nothing")
 
 
-def main(arguments: list[str]) -> None:
-    if print_command_help_if_asked(arguments, __doc__, Settings):
-        return
-    words, model, own = split_arguments(arguments)
-    settings = config.parse_settings(Settings, [*own, *model])
+def main(words: list[str], settings: Settings) -> None:
     folders = find_runs("report", words)
     views = _build(settings, folders)
     if settings.spec is not None:
         from vitrine.reporting.wandb_internals import view_spec
 
-        _write(Path(settings.spec), {kind: view_spec(view) for kind, view in views.items()})
+        file, content = Path(settings.spec), {kind: view_spec(view) for kind, view in views.items()}
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            atomic.write_json(file, content)
+        except OSError as error:
+            raise SettingError("spec", f"{file} cannot be written: {error.strerror}") from None
         print(f"what would be saved: {settings.spec}")
         return
     for kind, view in views.items():
@@ -93,14 +92,6 @@ def _default_entity() -> str:
         return wandb.Api(timeout=SECONDS).default_entity
     except Exception as error:
         raise SettingError("report", f"W&B did not answer: {_first_line(error)}") from error
-
-
-def _write(file: Path, content: Any) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_json(file, content)
-    except OSError as error:
-        raise SettingError("spec", f"{file} cannot be written: {error.strerror}") from None
 
 
 def _first_line(error: Exception) -> str:

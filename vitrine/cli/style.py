@@ -11,12 +11,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from vitrine import config
 from vitrine.analyses.style import Style, transfer
 from vitrine.cli import images
-from vitrine.cli.arguments import add_technique_settings, split_arguments
-from vitrine.cli.help import print_command_help_if_asked
+from vitrine.cli.arguments import add_technique_settings
 from vitrine.config.errors import as_setting_error
 from vitrine.core.settings import SettingError, setting
 
@@ -40,12 +39,8 @@ class OwnSettings:
 Settings = add_technique_settings(OwnSettings, Style, [*LAYERS, *TECHNIQUE_SETTINGS])
 
 
-def main(arguments: list[str]) -> None:
-    if print_command_help_if_asked(arguments, __doc__, Settings):
-        return
+def main(words: list[str], settings: Any) -> None:
     started = time.monotonic()
-    words, model, own = split_arguments(arguments)
-    settings = config.parse_settings(Settings, own)
     for key in ("content", "style"):
         if getattr(settings, key) is None:
             raise SettingError(key, f"expected {key}=FILE, an image")
@@ -54,7 +49,7 @@ def main(arguments: list[str]) -> None:
     from vitrine.cli.network import find_layers, find_network
     from vitrine.examination.subject import progress_bar
 
-    source = find_network(words, model, settings.device)
+    source = find_network(words, settings.device)
     content, style = (
         images.read_image(key, file, source.channels, settings.size, MAX_SIZE).to(source.device)
         for key, file in (("content", settings.content), ("style", settings.style))

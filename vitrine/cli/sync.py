@@ -12,9 +12,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from vitrine import config
-from vitrine.cli.arguments import find_runs, split_arguments
-from vitrine.cli.help import print_command_help_if_asked
+from vitrine.cli.arguments import find_runs
 from vitrine.core.settings import SettingError, setting
 
 
@@ -23,17 +21,12 @@ class Settings:
     upload: bool = setting(True, "false: only look whether all files are there")
 
 
-def main(arguments: list[str]) -> None:
-    if print_command_help_if_asked(arguments, __doc__, Settings):
-        return
-    words, model, own = split_arguments(arguments)
-    settings = config.parse_settings(Settings, [*own, *model])
-    folders = find_runs("sync", words)
+def main(words: list[str], settings: Settings) -> None:
     from vitrine.reporting import wandb_internals, wandb_offline
 
-    logs = {folder: wandb_offline.log_files(folder) for folder in folders}
-    for folder in folders:
-        if not logs[folder]:
+    logs = {folder: wandb_offline.log_files(folder) for folder in find_runs("sync", words)}
+    for folder, files in logs.items():
+        if not files:
             raise SettingError(str(folder), "has no offline run of W&B")
         if missing := wandb_offline.missing_files(folder):
             number = f"{len(missing)} files of tables or the page are missing and not uploaded"
@@ -44,10 +37,9 @@ def main(arguments: list[str]) -> None:
         raise SettingError("sync", f"needs a W&B account: `wandb login`, or WANDB_API_KEY ({problem})")
     # a service that is there already has another working directory
     environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
-    for folder in folders:
+    for folder, files in logs.items():
         # -P: the run's folder has a directory named wandb
-        command = [sys.executable, "-P", "-m", "wandb", "sync"]
-        command += [str(file.relative_to(folder)) for file in logs[folder]]
+        command = [sys.executable, "-P", "-m", "wandb", "sync", *(str(f.relative_to(folder)) for f in files)]
         ran = subprocess.run(command, cwd=folder, env=environment)
         if ran.returncode:
             raise SystemExit(ran.returncode)

@@ -35,12 +35,7 @@ def main(arguments: list[str]) -> None:
 
 
 def train(settings: config.Settings, arguments: list[str], processes: Processes, cleanup: ExitStack) -> None:
-    """A run, from its settings to its final report.
-
-    Args:
-        processes: that train together; rank 0 decides, writes and prints.
-        cleanup: gets what is to be closed in any case.
-    """
+    """A run, from its settings to its final report; `cleanup` gets what is to be closed in any case."""
     start = time.monotonic()
     from vitrine import assembly  # seconds of imports, which a mistyped setting need not wait for
     from vitrine.callbacks.analyze_run import AnalyzeRun
@@ -76,9 +71,8 @@ def train(settings: config.Settings, arguments: list[str], processes: Processes,
         settings.rename(folder.name)
         analyze_run, trainer = build_trainer()
     settings.save()
-    logs = assembly.open_logs(
-        settings, data.classes, "leader" if settings.analysis.mode == "follow" else "alone"
-    )
+    part = "leader" if settings.analysis.mode == "follow" else "alone"
+    logs = assembly.open_logs(settings, data.classes, part)
     cleanup.callback(logs.close)
     record = RunRecord(settings.folder, ["train.py", *arguments])
     trainer.loggers, analyze_run.examiner.sinks = logs.loggers, [record, *logs.sinks]

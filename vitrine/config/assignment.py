@@ -69,8 +69,9 @@ def assign(
             warnings.simplefilter("ignore", FutureWarning)
             node[key] = value
     except (OmegaConfBaseException, TypeError, ValueError):
-        expected = f"{format_type(hint)}{_format_meaning(owner, key)}"
-        raise SettingError(path, f"is {value!r}, expected {expected}") from None
+        field = {f.name: f for f in dataclasses.fields(owner)}.get(key)
+        meaning = f" ({field.metadata['meaning']})" if field and field.metadata.get("meaning") else ""
+        raise SettingError(path, f"is {value!r}, expected {format_type(hint)}{meaning}") from None
 
 
 def _to_float(value: Any, hint: Any, path: str) -> Any:
@@ -88,11 +89,6 @@ def _to_float(value: Any, hint: Any, path: str) -> Any:
         return float(value) if isinstance(value, int) and int not in union_members(hint) else value
     except OverflowError:
         raise SettingError(path, f"is {value}, more than a number here can hold") from None
-
-
-def _format_meaning(owner: type, key: str) -> str:
-    field = {f.name: f for f in dataclasses.fields(owner)}.get(key)
-    return f" ({field.metadata['meaning']})" if field and field.metadata.get("meaning") else ""
 
 
 def _make_writable(node: DictConfig) -> DictConfig:

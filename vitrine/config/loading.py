@@ -51,7 +51,6 @@ class Settings:
         return Path(self.run.root) / str(self.run.name)
 
     def rename(self, name: str) -> None:
-        """Call the run something else."""
         self.run.name = name
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,12 +77,17 @@ def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
         SettingError: names the key, what came, what was expected and the likely intention.
     """
     raw = merge_arguments(arguments, base)
-    schemas = {name: _section(name, schema, raw) for name, schema in sections().items()}
     tree = OmegaConf.create({"trainer": trainer_arguments.DEFAULTS})
-    for name, schema in schemas.items():
-        tree[name] = writable_tree(schema)
-        if not isinstance(sections()[name], type):
-            tree[name].name = _chosen_name(name, sections()[name], raw)
+    for name, schema in sections().items():
+        if isinstance(schema, type):
+            tree[name] = writable_tree(schema)
+            continue
+        chosen = str(convert(_mapping(raw, name).get("name", schema.default), str))
+        try:
+            tree[name] = writable_tree(schema(chosen))
+        except UnknownName as error:
+            raise SettingError(f"{name}.name", str(error)) from None
+        tree[name].name = chosen
     for key, value in raw.items():
         if key != "trainer":
             assign(tree, key, value, lambda k: _unknown(k, tree))
@@ -94,10 +98,10 @@ def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
             raise SettingError(f"trainer.{key}", str(error).splitlines()[0]) from None
     try:
         OmegaConf.resolve(tree)
-        values = {name: OmegaConf.to_object(tree[name]) for name in [*schemas, "trainer"]}
+        values = {str(name): OmegaConf.to_object(tree[name]) for name in tree}
     except OmegaConfBaseException as error:
         raise SettingError(error.full_key or "settings", str(error.msg or error).splitlines()[0]) from None
-    for name in schemas:
+    for name in sections():
         check(values[name], name)
     trainer_arguments.check(values["trainer"])
     unnamed = values["run"].name is None
@@ -136,19 +140,6 @@ def _mapping(raw: dict[str, Any], key: str) -> dict[str, Any]:
     return value or {}
 
 
-def _section(name: str, schema: Any, raw: dict[str, Any]) -> type:
-    if isinstance(schema, type):
-        return schema
-    try:
-        return schema(_chosen_name(name, schema, raw))
-    except UnknownName as error:
-        raise SettingError(f"{name}.name", str(error)) from None
-
-
-def _chosen_name(name: str, schema: Any, raw: dict[str, Any]) -> str:
-    return str(convert(_mapping(raw, name).get("name", schema.default), str))
-
-
 def _unknown(key: str, tree: DictConfig) -> SettingError:
     """The error for a setting that does not exist: where it does exist, or what was probably meant."""
     section, _, rest = key.partition(".")
@@ -159,12 +150,12 @@ def _unknown(key: str, tree: DictConfig) -> SettingError:
         if owners:
             chosen, some = tree[section].name, ", ".join(owners[:12])
             return SettingError(key, f"is a setting of {section}.name={some}, not of {section}.name={chosen}")
-    known = list(dotted_keys(OmegaConf.to_container(tree))) + [
-        f"trainer.{name}" for name in trainer_arguments.parameters()
-    ]
-    same = [k for k in known if k.endswith(f".{key.split('.')[-1]}")]
+    known = [*dotted_keys(OmegaConf.to_container(tree))]
+    known += [f"trainer.{name}" for name in trainer_arguments.parameters()]
+    last = key.split(".")[-1]
+    same = [k for k in known if k.endswith(f".{last}")]
     close = difflib.get_close_matches(key, known, n=2, cutoff=0.75)
-    tail = difflib.get_close_matches(key.split(".")[-1], [k.split(".")[-1] for k in known], n=1, cutoff=0.75)
+    tail = difflib.get_close_matches(last, [k.split(".")[-1] for k in known], n=1, cutoff=0.75)
     if section == "analysis" and rest in ("enable", "enabled", "disable", "disabled", "on", "off"):
         close = ["analysis.mode=off"]
     close = close or same[:3] or [k for k in known if tail and k.endswith(f".{tail[0]}")][:3]

@@ -25,9 +25,10 @@ def merge_arguments(arguments: Sequence[str], base: Sequence[Path] = ()) -> dict
 
     Values are as `yaml_text.load` gives them.
     """
-    recipes = [_read_recipe(Path(a)) for a in [*base, *[a for a in arguments if not is_override(a)]]]
+    overrides = [a for a in arguments if is_override(a)]
+    files = [*base, *(Path(a) for a in arguments if a not in overrides)]
     raw: dict[str, Any] = {}
-    for source in [*recipes, *[_parse_override(a) for a in arguments if is_override(a)]]:
+    for source in [*map(_read_recipe, files), *map(_parse_override, overrides)]:
         _merge(raw, source)
     return raw
 
@@ -74,8 +75,7 @@ def _read_recipe(path: Path) -> dict[str, Any]:
         raise SettingError(str(path), f"cannot be read: {error}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SettingError(str(path), f"is not YAML: {' '.join(str(error).split())}") from None
-    if _is_excessive(loaded):
-        raise SettingError(str(path), f"is nested more than {MAX_DEPTH} deep or repeats itself too often")
+    _refuse_excessive(str(path), loaded)
     if loaded is not None and not isinstance(loaded, dict):
         raise SettingError(str(path), f"holds a {type(loaded).__name__}, expected sections such as `data:`")
     return loaded or {}
@@ -89,13 +89,12 @@ def _parse_override(argument: str) -> dict[str, Any]:
     value = yaml_text.load_argument(text)
     for part in reversed(key.split(".")):
         value = {part: value}
-    if _is_excessive(value):
-        raise SettingError(argument, f"is nested more than {MAX_DEPTH} deep or repeats itself too often")
+    _refuse_excessive(argument, value)
     return value
 
 
-def _is_excessive(tree: Any) -> bool:
-    """Whether a tree is nested too deeply, or repeated by too many aliases (`[*a, *a]`), to be handled."""
+def _refuse_excessive(source: str, tree: Any) -> None:
+    """Raise SettingError for a tree too deep, or repeated by too many aliases (`[*a, *a]`), to be handled."""
     level, total = [(tree, 1)], 0
     for _ in range(MAX_DEPTH + 1):
         inner: dict[int, tuple[Any, int]] = {}  # each object once, with the number of times it occurs
@@ -105,8 +104,9 @@ def _is_excessive(tree: Any) -> bool:
         level = list(inner.values())
         total += sum(times for _, times in level)
         if total > MAX_VALUES:
-            return True
-    return bool(level)
+            break
+    if level:
+        raise SettingError(source, f"is nested more than {MAX_DEPTH} deep or repeats itself too often")
 
 
 def _children(node: Any) -> Collection[Any]:

@@ -66,7 +66,7 @@ def check(arguments: dict[str, Any]) -> None:
         if name == "precision" and str(value) in HALF_PRECISION:
             problem = "rounds pixels, small perturbations and averages of weights; expected bf16-mixed,"
             raise SettingError(key, f"is {value}, which {problem} 16-mixed or 32-true")
-        if not _matches(value, known[name]):
+        if not any(_matches(value, member) for member in union_members(known[name])):
             raise SettingError(key, f"is {value!r}, expected {format_type(known[name])}")
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             lowest = 1 if name in ("accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes") else -1
@@ -74,16 +74,10 @@ def check(arguments: dict[str, Any]) -> None:
                 raise SettingError(key, f"is {value}, expected at least {lowest}")
 
 
-def _matches(value: Any, hint: Any) -> bool:
-    return hint is Any or any(_matches_member(value, member) for member in union_members(hint))
-
-
-def _matches_member(value: Any, member: Any) -> bool:
+def _matches(value: Any, member: Any) -> bool:
     kind = typing.get_origin(member) or member
     if kind is typing.Literal:
         return any(value == v and type(value) is type(v) for v in typing.get_args(member))
-    if isinstance(value, bool) and kind in (int, float):
-        return False
-    return kind in (int, float, str, bool, list, dict, type(None)) and isinstance(
-        value, (int, float) if kind is float else kind
-    )
+    if kind is float:
+        return type(value) in (int, float)
+    return kind is Any or (kind in (int, str, bool, list, dict, type(None)) and type(value) is kind)

@@ -24,17 +24,11 @@ _FLOAT = re.compile(
 
 @dataclass(frozen=True)
 class Scalar:
-    """A value and the text it was written as.
-
-    Attributes:
-        text: as written.
-        value: what YAML reads in it; of no use where there is a `problem`.
-        problem: why it is no YAML.
-    """
+    """A value and the text it was written as."""
 
     text: str
-    value: Any
-    problem: str | None = None
+    value: Any  # what YAML reads in it; of no use where there is a `problem`
+    problem: str | None = None  # why it is no YAML
 
 
 class UnreadableText(ValueError):

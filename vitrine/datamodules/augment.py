@@ -51,18 +51,15 @@ def augment(images: Tensor, indices: Tensor, seed: Tensor, settings: Augment) ->
         images: uint8, or float in [0, 1], [N, C, H, W].
         indices: of the images in their split, int64, [N].
         seed: int64 scalar.
-        settings: which augmentations, and their strength.
     """
     random = uniform(fold_in(seed, indices), _COLUMNS) if settings != Augment() else None
     if settings.crop or settings.flip:
-        images = _crop_and_flip(
-            images, random[:, 0:2], random[:, 2] if settings.flip else None, settings.crop
-        )
+        flip = random[:, 2] if settings.flip else None
+        images = _crop_and_flip(images, random[:, 0:2], flip, settings.crop)
     images = images.float().div_(255) if images.dtype == torch.uint8 else images.float()
-    if settings.random_resized_crop < 1 or settings.rotate:
-        images = _resized_crop_and_rotate(
-            images, random[:, 3:8], settings.random_resized_crop, settings.rotate
-        )
+    scale, degrees = settings.random_resized_crop, settings.rotate
+    if scale < 1 or degrees:
+        images = _resized_crop_and_rotate(images, random[:, 3:8], scale, degrees)
     if settings.jitter:
         images = _color_jitter(images, random[:, 8:11], settings.jitter)
     if settings.cutout:
@@ -94,13 +91,7 @@ def _resized_crop_and_rotate(images: Tensor, random: Tensor, scale: float, degre
     x, y = (random[:, 2] * 2 - 1) * (1 - w), (random[:, 3] * 2 - 1) * (1 - h)
     height, width = images.shape[-2:]
     ratio = width / height  # the rotation is one of pixels, not of the grid's [-1, 1] coordinates
-    theta = torch.stack(
-        [
-            torch.stack([w * cos, -h * sin / ratio, x], 1),
-            torch.stack([w * sin * ratio, h * cos, y], 1),
-        ],
-        1,
-    )
+    theta = torch.stack([w * cos, -h * sin / ratio, x, w * sin * ratio, h * cos, y], 1).view(-1, 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 

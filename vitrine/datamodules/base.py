@@ -51,18 +51,13 @@ class DataSettings:
 class ImageDataModule(lightning.LightningDataModule):
     """A source of images: a training and a validation split.
 
-    - Constructing is cheap; `setup()` draws or loads the images, once, and may be called again.
-    - The order of the training images is a pure function of (seed, epoch, rank, number of ranks), their
-      augmentation one of (seed, epoch, index): neither uses a global random number generator, nor depends on
-      workers or device.
-    - The training loader is stateful in Lightning's sense: a run resumed from a checkpoint of any step
-      continues with the batches it would have had. All batches have the same size (the last, incomplete one
-      is dropped) unless the split is smaller than one.
-    - Validation has every image once, whatever the number of ranks. Both loaders are sharded here:
-      `Trainer(use_distributed_sampler=False)`.
+    The order of the training images is a pure function of (seed, epoch, rank, number of ranks), their
+    augmentation one of (seed, epoch, index). The training loader is stateful in Lightning's sense: a run
+    resumed from a checkpoint of any step continues with the batches it would have had. Both loaders are
+    sharded here, see `BatchSampler`: `Trainer(use_distributed_sampler=False)`.
 
-    A source is a subclass with its own `Settings` and `load()`. After `setup()`, `train` and `val` are the
-    splits.
+    A source is a subclass with its own `Settings` and `load()`. After `setup()`, which draws or loads the
+    images once, `train` and `val` are the splits.
     """
 
     Settings: ClassVar[type[DataSettings]] = DataSettings
@@ -98,13 +93,11 @@ class ImageDataModule(lightning.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
         """`preprocess` of a Batch, for training if the trainer is training; anything else unchanged."""
-        if not isinstance(batch, Batch):
-            return batch
         training = self.trainer is not None and self.trainer.training
-        return self.preprocess(batch, train=training)
+        return self.preprocess(batch, train=training) if isinstance(batch, Batch) else batch
 
     def preprocess(self, batch: Batch, train: bool) -> Batch:
-        """The batch with float images in [0, 1], on the same device, augmented if it is for training."""
+        """The batch with float images in [0, 1], augmented if it is for training."""
         settings = self.settings.augment if train else Augment()
         if train and not self.train.in_memory:  # `training_item` has cropped the original image
             settings = dataclasses.replace(settings, random_resized_crop=1.0)

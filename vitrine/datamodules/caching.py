@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
+
+import torch
 
 from vitrine.core.settings import SettingError
-from vitrine.datamodules.files import ImageFiles, UnreadableImage
+from vitrine.datamodules.files import ImageFiles, UnreadableImage, drop_unreadable
+from vitrine.datamodules.image_folders import Samples
 from vitrine.datamodules.memory import InMemory
 from vitrine.datamodules.statistics import compute_statistics, imagenet_statistics
-
-log = logging.getLogger(__name__)
 
 MAX_CACHE_BYTES = 2 * 2**30  # of decoded images, for cache=auto
 
@@ -33,14 +33,14 @@ def should_cache(cache: str, splits: Sequence[_Sized]) -> bool:
 
 
 def load_splits(
-    splits: Sequence[ImageFiles], cache: str = "auto", skip_corrupt: bool = False
+    settings: Any, *splits: Samples, image_size: int, **options: Any
 ) -> tuple[tuple[ImageFiles, ...] | tuple[InMemory, ...], Statistics, Statistics]:
-    """The splits, in memory if `cache` says so, and mean and standard deviation of their pixels.
+    """Splits of image files, in memory if `cache` says so, and mean and standard deviation of their pixels.
 
     Args:
+        settings: of the source, with `skip_corrupt`.
         splits: training split first.
-        cache: as for `should_cache`.
-        skip_corrupt: decode every file first and leave out those that cannot be.
+        image_size, options: as for ImageFiles.
 
     Returns:
         The splits, and mean and standard deviation per channel: computed where images are in memory,
@@ -49,23 +49,18 @@ def load_splits(
     Raises:
         SettingError: an image cannot be decoded and is not to be skipped; or none of a split can be.
     """
-    if skip_corrupt:
-        splits = [_without_corrupt(split) for split in splits]
-    if not should_cache(cache, splits):
-        return tuple(splits), *imagenet_statistics(splits[0].channels)
+    files, options["min_scale"] = [], settings.augment.random_resized_crop
+    for samples in splits:
+        kept = drop_unreadable(samples) if settings.skip_corrupt else samples
+        if samples and not kept:
+            problem = f"none of {len(samples)} images can be read, the first is {samples[0][0]}"
+            raise SettingError("data.root", problem)
+        labels = torch.tensor([label for _, label in kept], dtype=torch.int64)
+        files.append(ImageFiles((file for file, _ in kept), labels, image_size, **options))
+    if not should_cache(settings.cache, files):
+        return tuple(files), *imagenet_statistics(files[0].channels)
     try:
-        loaded = tuple(split.load("reading images") for split in splits)
+        loaded = tuple(split.load("reading images") for split in files)
     except UnreadableImage as error:
         raise SettingError("data.root", f"{error}; data.skip_corrupt=true leaves such images out") from error
     return loaded, *compute_statistics(next(split for split in loaded if len(split)))
-
-
-def _without_corrupt(split: ImageFiles) -> ImageFiles:
-    readable = split.check_readable("checking images")
-    for index in (~readable).nonzero().flatten().tolist():
-        log.warning("left out, it cannot be read as an image: %s", split.files[index])
-    if len(split) and not readable.any():
-        raise SettingError(
-            "data.root", f"none of {len(split)} images can be read, the first is {split.files[0]}"
-        )
-    return split.subset(readable.nonzero().flatten().tolist())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -20,12 +21,14 @@ from tqdm import tqdm
 
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.random_numbers import make_key
-from vitrine.core.settings import RunAborted
+from vitrine.core.settings import RunAborted, SettingError
+from vitrine.datamodules.image_folders import Samples
 from vitrine.datamodules.memory import InMemory
+
+log = logging.getLogger(__name__)
 
 _In, _Out = TypeVar("_In"), TypeVar("_Out")
 progress_bar = partial(tqdm, unit="image", leave=False, disable=None)  # on a terminal only, not in a log
-
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC_INTERPRETATION = 258, 262  # tags of TIFF; the latter is 0 where white is 0
 
@@ -38,17 +41,19 @@ class ImageFiles(ImageDataset):
     """A split whose images are files, resized and center-cropped to squares of one size.
 
     Args:
-        files: the paths.
         labels: int64, [N].
         image_size: pixels a side.
         resize: pixels of the shorter side before the center crop; 0: `image_size`.
         channels: 1 (grayscale) or 3.
         min_scale: smallest fraction of the area in the random resized crop of `training_item`; 1: no crop.
+
+    Raises:
+        SettingError: the crop is larger than the resized image.
     """
 
     def __init__(
         self,
-        files: Sequence[Path],
+        files: Iterable[Path],
         labels: Tensor,
         image_size: int,
         *,
@@ -56,6 +61,8 @@ class ImageFiles(ImageDataset):
         channels: int = 3,
         min_scale: float = 1.0,
     ):
+        if 0 < resize < image_size:
+            raise SettingError("data.resize", f"is {resize}, expected at least data.image_size, {image_size}")
         self.files, self.labels = list(files), labels.long()
         self.image_size, self.channels, self.min_scale = image_size, channels, min_scale
         self.resize = resize or image_size
@@ -74,7 +81,7 @@ class ImageFiles(ImageDataset):
             image = F.resize(image, self.resize)
         if image.size != (self.image_size, self.image_size):
             image = F.center_crop(image, self.image_size)
-        return _to_tensor(image), int(self.labels[index])
+        return to_tensor(image), int(self.labels[index])
 
     def training_item(self, index: int, seed: int) -> tuple[Tensor, int]:
         """A random resized crop of the whole photograph, a function of (seed, index), and its label."""
@@ -84,38 +91,22 @@ class ImageFiles(ImageDataset):
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
             torch.default_generator.manual_seed(make_key(seed, index))
             image = crop(self._decode(index))
-        return _to_tensor(image), int(self.labels[index])
+        return to_tensor(image), int(self.labels[index])
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The images, uint8 [n, C, H, W], and labels, int64 [n], at `indices`, decoded in threads."""
-        images = torch.empty(len(indices), self.channels, self.image_size, self.image_size, dtype=torch.uint8)
-        for image, (item, _) in zip(images, map_in_threads(self.__getitem__, indices.tolist())):
-            image.copy_(item)
-        return images, self.labels[indices]
+        return self._read(indices.tolist()), self.labels[indices]
 
     def load(self, description: str) -> InMemory:
         """The split with all images decoded into memory, under a progress bar."""
-        images = torch.empty(len(self), self.channels, self.image_size, self.image_size, dtype=torch.uint8)
-        items = map_in_threads(self.__getitem__, range(len(self)))
-        for image, (item, _) in zip(images, progress_bar(items, description, len(self))):
+        bar = partial(progress_bar, desc=description, total=len(self))
+        return InMemory(self._read(range(len(self)), bar), self.labels)
+
+    def _read(self, indices: Sequence[int], bar: Callable[[Iterable[Any]], Iterable[Any]] = iter) -> Tensor:
+        images = torch.empty(len(indices), self.channels, self.image_size, self.image_size, dtype=torch.uint8)
+        for image, (item, _) in zip(images, bar(map_in_threads(self.__getitem__, indices))):
             image.copy_(item)
-        return InMemory(images, self.labels)
-
-    def check_readable(self, description: str) -> Tensor:
-        """Decode every file, under a progress bar; which of them can be, bool [N]."""
-        readable = map_in_threads(partial(_is_readable, self), range(len(self)))
-        return torch.tensor(list(progress_bar(readable, description, len(self))), dtype=torch.bool)
-
-    def subset(self, indices: Sequence[int]) -> ImageFiles:
-        """The split of the images at `indices`."""
-        return ImageFiles(
-            [self.files[i] for i in indices],
-            self.labels[torch.as_tensor(indices, dtype=torch.int64)],
-            self.image_size,
-            resize=self.resize,
-            channels=self.channels,
-            min_scale=self.min_scale,
-        )
+        return images
 
     @property
     def storage(self) -> str:
@@ -180,19 +171,24 @@ def map_in_threads(work: Callable[[_In], _Out], items: Iterable[_In]) -> Iterabl
             while waiting:
                 yield waiting.pop(0).result()
         finally:
-            for future in waiting:
-                future.cancel()
+            pool.shutdown(cancel_futures=True)
 
 
-def _to_tensor(image: Image.Image) -> Tensor:
+def to_tensor(image: Image.Image) -> Tensor:
     """uint8 [C, H, W]; torchvision's own way takes as long as decoding a small JPEG does."""
-    pixels = torch.from_numpy(np.array(image))
-    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+    return torch.from_numpy(np.atleast_3d(np.array(image))).permute(2, 0, 1)
 
 
-def _is_readable(files: ImageFiles, index: int) -> bool:
-    try:
-        files[index]
-    except UnreadableImage:
-        return False
-    return True
+def drop_unreadable(samples: Samples) -> Samples:
+    """The images that can be decoded (every one is, under a progress bar); each of the others is logged."""
+
+    def is_readable(sample: tuple[Path, int]) -> bool:
+        try:
+            decode_image(sample[0], sample[0], 3)
+        except UnreadableImage as error:
+            log.warning("left out: %s", error)
+            return False
+        return True
+
+    readable = progress_bar(map_in_threads(is_readable, samples), "checking images", len(samples))
+    return [sample for sample, good in zip(samples, readable) if good]

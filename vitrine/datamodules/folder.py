@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
-import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.base import DataSettings, ImageDataModule
 from vitrine.datamodules.caching import load_splits
-from vitrine.datamodules.files import ImageFiles
 from vitrine.datamodules.image_folders import Samples, list_images
 
 
@@ -42,38 +41,19 @@ class Folder(ImageDataModule):
         self.classes, train, val = list_images(settings.root, settings.val_fraction, settings.split_seed)
         self.channels = settings.channels
         self.image_size = settings.image_size or _square_size(train + val)
-        if 0 < settings.resize < self.image_size:
-            raise SettingError(
-                "data.resize", f"is {settings.resize}, expected at least data.image_size, {self.image_size}"
-            )
-        splits, self.mean, self.std = load_splits(
-            [self._files(train), self._files(val)], settings.cache, settings.skip_corrupt
-        )
+        options = {"image_size": self.image_size, "resize": settings.resize, "channels": settings.channels}
+        splits, self.mean, self.std = load_splits(settings, train, val, **options)
         return splits
-
-    def _files(self, samples: Samples) -> ImageFiles:
-        return ImageFiles(
-            [file for file, _ in samples],
-            torch.tensor([label for _, label in samples], dtype=torch.int64),
-            self.image_size,
-            resize=self.settings.resize,
-            channels=self.channels,
-            min_scale=self.settings.augment.random_resized_crop,
-        )
 
 
 def _square_size(samples: Samples) -> int:
     """The side of the images, if up to 100 of them, evenly spaced, are squares of one size."""
     sizes = set()
     for file, _ in samples[:: -(-len(samples) // 100)]:
-        try:
-            with Image.open(file) as image:
-                sizes.add(image.size)
-        except (OSError, UnidentifiedImageError):
-            continue  # reported, or skipped, when it is read
+        with contextlib.suppress(OSError), Image.open(file) as image:  # reported, or skipped, when it is read
+            sizes.add(image.size)
     if len(sizes) == 1 and len(set(*sizes)) == 1:
         return sizes.pop()[0]
     shown = ", ".join(f"{width} x {height}" for width, height in sorted(sizes)[:3])
-    raise SettingError(
-        "data.image_size", f"is 0, but the images are {shown or 'unreadable'}; expected pixels a side"
-    )
+    problem = f"is 0, but the images are {shown or 'unreadable'}; expected pixels a side"
+    raise SettingError("data.image_size", problem)

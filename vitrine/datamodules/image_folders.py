@@ -36,8 +36,7 @@ def list_images(root: str | None, val_fraction: float, split_seed: int) -> tuple
     Args:
         root: ROOT/train/CLASS and ROOT/val or test/CLASS, or ROOT/CLASS alone. The splits may also be called
             Train, training, valid, validation, dev, ...
-        val_fraction: fraction held out where there is no val/ or test/, at least one image.
-        split_seed: of the images held out.
+        val_fraction: fraction held out, by `split_seed`, where there is no val/ or test/; at least one image.
 
     Raises:
         SettingError: `data.root` is missing, empty, or has another layout.
@@ -72,9 +71,8 @@ def _check_root(root: str | None) -> Path:
         raise SettingError("data.root", f"is not set; {_LAYOUT}")
     path = Path(root).expanduser()
     if not path.is_dir():
-        raise SettingError(
-            "data.root", f"{path} is {'not a folder' if path.exists() else 'missing'}; {_LAYOUT}"
-        )
+        problem = "not a folder" if path.exists() else "missing"
+        raise SettingError("data.root", f"{path} is {problem}; {_LAYOUT}")
     return path
 
 
@@ -110,17 +108,8 @@ def _splits_among(path: Path, folders: list[str]) -> dict[str, list[str]]:
 def _subfolders(folder: Path) -> list[str]:
     """The folders in a folder that may be classes, sorted, without links to the folder or those above it."""
     above = _with_parents(folder)
-    with os.scandir(folder) as entries:
-        return sorted(
-            entry.name
-            for entry in entries
-            if _counts(entry.name)
-            and (
-                os.path.isdir(entry) and Path(entry).resolve() not in above
-                if entry.is_symlink()
-                else entry.is_dir()
-            )
-        )
+    folders = (path for path in folder.iterdir() if _counts(path.name) and os.path.isdir(path))
+    return sorted(path.name for path in folders if not (path.is_symlink() and path.resolve() in above))
 
 
 def _list_samples(folder: Path, classes: list[str], others: Counter[str]) -> Samples:
@@ -168,10 +157,9 @@ def _is_image(name: str) -> bool:
 
 def _warn_of_ignored(path: Path, outside: int, others: Counter[str]) -> None:
     ignored = [f"{outside} image{'s' * (outside > 1)} outside of the class folders"] if outside else []
-    if others:
+    if total := others.total():
         kinds = sorted(others.items(), key=lambda item: (-item[1], item[0] or "~"))
         shown = ", ".join(f"{count} {suffix or 'without'}" for suffix, count in kinds[:5])
-        total = others.total()
         files = "file that is no image" if total == 1 else "files that are no images"
         ignored.append(f"{total} {files} by name ({shown})")
     if ignored:

@@ -20,8 +20,6 @@ class Loader:
     A split with `in_memory` is indexed a batch at a time; any other is read by worker processes.
 
     Args:
-        split: the images.
-        sampler: which images make up which batch.
         batch_type: a named tuple of these four.
         workers: processes for a split that is not in memory; None: one a core, at most 16.
         progress: returns Lightning's count of this epoch's batches (`ready`, `processed`); without it every

@@ -9,11 +9,7 @@ from vitrine.core.image_dataset import ImageDataset
 
 
 class InMemory(ImageDataset):
-    """A split whose images are one uint8 tensor.
-
-    Args:
-        images: uint8, [N, C, H, W].
-        labels: int64, [N].
+    """A split whose images are one tensor, uint8 [N, C, H, W], with labels [N].
 
     Raises:
         ValueError: they have another type or shape, or differ in number.

@@ -21,10 +21,8 @@ class BatchSampler:
     Args:
         length: images in the split.
         batch_size: images a batch, on each rank.
-        seed: of the shuffling.
         train: shuffled and of constant size, or in order and complete.
         repeat: the same shuffling in all epochs (to overfit a few batches on purpose).
-        rank, world_size: which of how many processes.
 
     Raises:
         ValueError: there are fewer images than ranks.
@@ -96,7 +94,6 @@ class ChunkBatchSampler(BatchSampler):
 
     Args:
         chunks: how many images each chunk has, in the split's order.
-        window: how many chunks' images are shuffled together.
         length, ...: as for BatchSampler.
 
     Raises:

@@ -42,8 +42,8 @@ class Signs(ImageDataModule):
     """Eight traffic signs in cluttered scenes, drawn in seconds, nothing downloaded.
 
     Position, size, tilt, light, blur, noise and occlusion vary. Blank plates in the signs' colours and
-    outlines make sure that neither colour nor outline suffices. The masks of sign and sticker are known
-    (`SignImages.masks`), as ground truth for explanations.
+    outlines make sure that neither colour nor outline suffices. `SignImages.masks` are ground truth for
+    explanations.
     """
 
     Settings = SignsSettings
@@ -61,13 +61,11 @@ class Signs(ImageDataModule):
 
 
 class SignImages(ImageDataset):
-    """A split of scenes, drawn when they are needed, or once, into memory (`draw_all`).
+    """A split of `size` scenes, drawn when they are needed, or once, into memory (`draw_all`).
 
     A scene is a function of `seed` and its index: it has the same bits in any batch.
 
     Args:
-        seed: any integer; another seed gives other scenes.
-        size: how many scenes.
         image_size: pixels a side; the scenes are the same at any.
         shortcut: fraction of the scenes with the sticker of their class.
     """

@@ -3,18 +3,20 @@
 `python -m vitrine convert FOLDER OUT` makes them. Only folders have been tested; addresses (s3://, gs://,
 azure://, ...) are passed to litdata.
 
-litdata stores, downloads and caches, and is read by index; the order is that of our `ChunkBatchSampler`. In
-litdata's own loader the order depends on the number of workers too. Here it is a function of (seed, epoch,
-rank, number of ranks) as for every other source: a resumed run has exactly the batches of an uninterrupted
-one, with any number of workers.
+litdata stores, downloads and caches, and is read by index; the order is that of our `ChunkBatchSampler`, and
+so a function of (seed, epoch, rank, number of ranks) as for every other source, where that of litdata's own
+loader depends on the number of workers too.
 """
 
 from __future__ import annotations
 
+import bisect
 import io
+import itertools
 import json
 import logging
 import os
+import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,11 +74,8 @@ class Streaming(ImageDataModule):
         if not self.image_size:
             problem = "is 0, but the images are not squares of one size; expected pixels a side"
             raise SettingError("data.image_size", problem)
-        if 0 < settings.resize < self.image_size:
-            expected = f"expected at least data.image_size, {self.image_size}"
-            raise SettingError("data.resize", f"is {settings.resize}, {expected}")
         self.mean, self.std = (tuple(values) for values in index["statistics"][str(settings.channels)])
-        return tuple(self._split(root, name, index["splits"][name]) for name in ("train", "val"))
+        return self._split(root, "train", index), self._split(root, "val", index)
 
     def sampler(self, split: ImageDataset, batch_size: int, **options: Any) -> BatchSampler:
         if isinstance(split, ChunkedImages):
@@ -84,8 +83,8 @@ class Streaming(ImageDataModule):
             return ChunkBatchSampler(len(split), batch_size, chunks=split.chunks, window=window, **options)
         return super().sampler(split, batch_size, **options)
 
-    def _split(self, root: str, name: str, entry: dict[str, Any]) -> ImageDataset:
-        settings = self.settings
+    def _split(self, root: str, name: str, index: dict[str, Any]) -> ImageDataset:
+        settings, entry = self.settings, index["splits"][name]
         split = ChunkedImages(
             f"{root}/{name}",
             torch.tensor(entry["labels"], dtype=torch.int64),
@@ -107,7 +106,6 @@ class ChunkedImages(ImageFiles):
         labels: int64, [N].
         chunks: how many images each chunk has, in order.
         download_dir: folder for chunks from an object store.
-        image_size, resize, channels, min_scale: as for ImageFiles.
     """
 
     def __init__(
@@ -138,9 +136,10 @@ class ChunkedImages(ImageFiles):
             with lock:  # litdata has one chunk open at a time
                 return source[index]
         except Exception as error:  # litdata's own, those of a file, of a store, of a broken pickle
-            chunk = self._chunk_of(index)
+            chunk = bisect.bisect(list(itertools.accumulate(self.chunks)), index)
             problem = " ".join(str(error).split()) or type(error).__name__
-            raise UnreadableImage(f"{self.source}: {chunk} cannot be read ({problem})") from error
+            where = f"{self.source}: chunk {chunk} (of image {index})"
+            raise UnreadableImage(f"{where} cannot be read ({problem})") from error
 
     @property
     def storage(self) -> str:
@@ -159,10 +158,6 @@ class ChunkedImages(ImageFiles):
             self._opened = os.getpid(), source, threading.Lock()
         return self._opened[1:]
 
-    def _chunk_of(self, index: int) -> str:
-        last = torch.tensor(self.chunks).cumsum(0)
-        return f"chunk {int(torch.searchsorted(last, index, right=True))} (of image {index})"
-
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}
 
@@ -178,11 +173,9 @@ def read_index(root: str) -> dict[str, Any]:
     Raises:
         SettingError: it is missing, or cannot be read.
     """
+    file = Path(root, INDEX)
     try:
-        if is_address(root):
-            text = _download_text(f"{root}/{INDEX}", root)
-        else:
-            text = (Path(root) / INDEX).read_text(encoding="utf-8")
+        text = _download_index(root) if is_address(root) else file.read_text(encoding="utf-8")
         index = json.loads(text)
         complete = {"classes", "splits", "statistics", "side"} <= set(index)
     except FileNotFoundError:
@@ -194,15 +187,13 @@ def read_index(root: str) -> dict[str, Any]:
     return index
 
 
-def _download_text(address: str, root: str) -> str:
-    import tempfile
-
+def _download_index(root: str) -> str:
     import_litdata()
     from litdata.streaming.downloader import get_downloader
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / INDEX
-        get_downloader(root, folder, []).download_file(address, str(file))
+        get_downloader(root, folder, []).download_file(f"{root}/{INDEX}", str(file))
         return file.read_text(encoding="utf-8")
 
 
@@ -216,8 +207,7 @@ def import_litdata() -> Any:
     try:
         import litdata
     except ImportError as error:
-        raise SettingError(
-            "data.name", f'streaming needs litdata: pip install -e ".[streaming]" ({error})'
-        ) from None
+        problem = f'streaming needs litdata: pip install -e ".[streaming]" ({error})'
+        raise SettingError("data.name", problem) from None
     logging.getLogger("litdata").setLevel(logging.WARNING)
     return litdata

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +19,6 @@ from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.augment import Augment, augment_setting
 from vitrine.datamodules.base import DataSettings, ImageDataModule
 from vitrine.datamodules.caching import load_splits
-from vitrine.datamodules.files import ImageFiles
 from vitrine.datamodules.memory import InMemory
 from vitrine.datamodules.statistics import imagenet_statistics
 
@@ -28,6 +27,12 @@ from vitrine.datamodules.statistics import imagenet_statistics
 class TorchvisionSettings(DataSettings):
     root: str = setting("data", "folder of the data set, where it is downloaded to")
     download: bool = setting(True, "download the data set if it is missing")
+
+
+def augmented(**augment: Any) -> type[TorchvisionSettings]:
+    """TorchvisionSettings with this augmentation by default."""
+    field = ("augment", Augment, augment_setting(**augment))
+    return dataclasses.make_dataclass("Settings", [field], bases=(TorchvisionSettings,))
 
 
 class TorchvisionDataModule(ImageDataModule):
@@ -41,6 +46,7 @@ class TorchvisionDataModule(ImageDataModule):
     settings: TorchvisionSettings
     source: ClassVar[str]
     splits: ClassVar[tuple[dict[str, Any], dict[str, Any]]] = ({"train": True}, {"train": False})
+    downloadable: ClassVar[bool] = True
 
     def prepare_data(self) -> None:
         """Downloads what is missing; Lightning calls it on one process a node, before `setup`."""
@@ -57,15 +63,15 @@ class TorchvisionDataModule(ImageDataModule):
 
     def _open(self, **split: Any) -> Any:
         """torchvision's data set of a split, downloaded and checked by torchvision."""
-        root, download = str(Path(self.settings.root).expanduser()), self.settings.download
-        name = self.source
+        root, name = str(Path(self.settings.root).expanduser()), self.source
         try:
-            with FileLock(Path(root, ".lock")) if download else nullcontext():
-                return getattr(datasets, name)(root, download=download, **split)
+            if not (self.downloadable and self.settings.download):
+                return getattr(datasets, name)(root, **split)
+            with FileLock(Path(root, ".lock")):
+                return getattr(datasets, name)(root, download=True, **split)
         except URLError as error:
-            raise SettingError(
-                "data.root", f"{name} is not in {root} and cannot be downloaded ({error})"
-            ) from error
+            problem = f"{name} is not in {root} and cannot be downloaded ({error})"
+            raise SettingError("data.root", problem) from error
         except (RuntimeError, OSError) as error:
             raise SettingError("data.root", f"{name} cannot be read from {root} ({error})") from error
 
@@ -96,10 +102,7 @@ def resize(images: Tensor, size: int) -> Tensor:
 class MNIST(TorchvisionDataModule):
     """Handwritten digits, 28 x 28 (LeCun 1998)."""
 
-    @dataclass
-    class Settings(TorchvisionSettings):
-        augment: Augment = augment_setting(crop=2)  # a mirrored digit is no digit
-
+    Settings = augmented(crop=2)  # a mirrored digit is no digit
     source = "MNIST"
     mean, std = (0.1307,), (0.3081,)
 
@@ -107,10 +110,7 @@ class MNIST(TorchvisionDataModule):
 class FashionMNIST(TorchvisionDataModule):
     """Articles of clothing, 28 x 28 (Xiao 2017)."""
 
-    @dataclass
-    class Settings(TorchvisionSettings):
-        augment: Augment = augment_setting(crop=2, flip=True)
-
+    Settings = augmented(crop=2, flip=True)
     source = "FashionMNIST"
     mean, std = (0.2860,), (0.3530,)
 
@@ -118,10 +118,7 @@ class FashionMNIST(TorchvisionDataModule):
 class CIFAR10(TorchvisionDataModule):
     """Photographs in ten classes, 32 x 32 (Krizhevsky 2009)."""
 
-    @dataclass
-    class Settings(TorchvisionSettings):
-        augment: Augment = augment_setting(crop=4, flip=True)
-
+    Settings = augmented(crop=4, flip=True)
     source = "CIFAR10"
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
@@ -129,17 +126,15 @@ class CIFAR10(TorchvisionDataModule):
 class CIFAR100(TorchvisionDataModule):
     """Photographs in a hundred classes, 32 x 32 (Krizhevsky 2009)."""
 
-    Settings, source = CIFAR10.Settings, "CIFAR100"
+    Settings = CIFAR10.Settings
+    source = "CIFAR100"
     mean, std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 
 
 class SVHN(TorchvisionDataModule):
     """House numbers, 32 x 32 (Netzer 2011)."""
 
-    @dataclass
-    class Settings(TorchvisionSettings):
-        augment: Augment = augment_setting(crop=4)
-
+    Settings = augmented(crop=4)
     source = "SVHN"
     splits = ({"split": "train"}, {"split": "test"})
     mean, std = (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)
@@ -148,10 +143,7 @@ class SVHN(TorchvisionDataModule):
 class STL10(TorchvisionDataModule):
     """Photographs in ten classes, 96 x 96, only 5,000 to train on (Coates 2011)."""
 
-    @dataclass
-    class Settings(TorchvisionSettings):
-        augment: Augment = augment_setting(crop=12, flip=True)
-
+    Settings = augmented(crop=12, flip=True)
     source = "STL10"
     splits = ({"split": "train"}, {"split": "test"})
     mean, std = (0.4467, 0.4398, 0.4066), (0.2603, 0.2566, 0.2713)
@@ -172,17 +164,12 @@ class TorchvisionFiles(TorchvisionDataModule):
     settings: FileSettings
 
     def load(self) -> tuple[ImageDataset, ImageDataset]:
-        settings, size = self.settings, self.settings.image_size
-        sources = self._open_splits()
-        self.classes, self.image_size = class_names(sources[0]), size
-        resize = settings.resize or round(size * 8 / 7)  # 256 for 224
-        if resize < size:
-            raise SettingError("data.resize", f"is {resize}, expected at least data.image_size, {size}")
-        splits, options = [], {"resize": resize, "min_scale": settings.augment.random_resized_crop}
-        for source in sources:
-            files, labels = zip(*(source.samples if hasattr(source, "samples") else source._samples))
-            splits.append(ImageFiles([Path(file) for file in files], torch.tensor(labels), size, **options))
-        splits, _, _ = load_splits(splits, settings.cache, settings.skip_corrupt)
+        settings, sources = self.settings, self._open_splits()
+        self.classes, self.image_size = class_names(sources[0]), settings.image_size
+        listed = [source.samples if hasattr(source, "samples") else source._samples for source in sources]
+        train, val = ([(Path(file), label) for file, label in samples] for samples in listed)
+        resize = settings.resize or round(self.image_size * 8 / 7)  # 256 for 224
+        splits, _, _ = load_splits(settings, train, val, image_size=self.image_size, resize=resize)
         self.mean, self.std = imagenet_statistics()
         return splits
 
@@ -201,14 +188,9 @@ class Imagenette(TorchvisionFiles):
 class ImageNet(TorchvisionFiles):
     """1,000 classes, 1.28 million photographs (Russakovsky 2015); put its archives into `root` yourself."""
 
+    source, downloadable = "ImageNet", False
+
     @dataclass
     class Settings(FileSettings):
         image_size: int = setting(224, "pixels a side, images are resized to it", least=1)
         augment: Augment = augment_setting(random_resized_crop=0.08, flip=True)
-
-    def _open(self, **split: Any) -> Any:
-        root = Path(self.settings.root).expanduser()
-        try:
-            return datasets.ImageNet(str(root), **split)
-        except (RuntimeError, OSError) as error:
-            raise SettingError("data.root", f"ImageNet cannot be read from {root} ({error})") from error

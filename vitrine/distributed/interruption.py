@@ -23,11 +23,7 @@ _depth = 0  # of nested `handle_signals` scopes
 
 
 class Interrupted(BaseException):
-    """A signal asked the program to end. A BaseException: `except Exception` must not swallow it.
-
-    Attributes:
-        signal: the signal.
-    """
+    """A signal asked the program to end. A BaseException: `except Exception` must not swallow it."""
 
     def __init__(self, number: signal.Signals):
         super().__init__(number.name)
@@ -89,8 +85,7 @@ def defer() -> None:
 
 @contextmanager
 def immediate() -> Iterator[None]:
-    """A scope in which a signal raises Interrupted at once, even if signals are deferred outside of it; so
-    does, on entry, one that was received before."""
+    """A scope in which a signal, also one received before, raises Interrupted at once."""
     global _deferred
     before, _deferred = _deferred, False
     try:

@@ -23,13 +23,9 @@ _stores: list[Any] = []  # kept alive: rank 0 serves them until it ends
 
 
 class Processes:
-    """This process among those that a launcher started; a single process unless it started more.
+    """This process among those that a launcher started, with ranks as torchrun defines them.
 
     A context manager: an exception before the broadcast ends all processes with the same exit status.
-
-    Attributes:
-        rank, world_size, local_rank, local_world_size: as torchrun defines them.
-        is_global_zero: whether this is rank 0, which decides and writes.
     """
 
     def __init__(self, rank: int = 0, world_size: int = 1, local_rank: int = 0, local_world_size: int = 1):
@@ -58,7 +54,8 @@ class Processes:
             status = error.status
         self._store.set("failed", str(status))
         if self.is_global_zero:  # the others read the failure from its store
-            self._wait_for_all("failure_seen", within=GRACE)
+            others = [f"failure_seen/{rank}" for rank in range(1, self.world_size)]
+            self._poll(others, within=GRACE)
 
     def barrier(self) -> None:
         """Wait until all processes are here.
@@ -90,10 +87,9 @@ class Processes:
             self._started = True
             return values
         if BROADCAST not in os.environ:
-            problem = (
-                f"is {os.environ.get('LOCAL_RANK')} here, and no process with LOCAL_RANK=0 started this one"
-            )
-            raise SettingError("LOCAL_RANK", f"{problem}; expected torchrun, srun or trainer.devices=N")
+            rank, expected = os.environ.get("LOCAL_RANK"), "expected torchrun, srun or trainer.devices=N"
+            problem = f"is {rank} here, and no process with LOCAL_RANK=0 started this one; {expected}"
+            raise SettingError("LOCAL_RANK", problem)
         return json.loads(os.environ[BROADCAST])
 
     @contextmanager
@@ -136,18 +132,17 @@ class Processes:
 
     def _failed(self, within: float = 0.0) -> bool:
         """Whether another process failed, which this one then acknowledges."""
-        end = time.monotonic() + within
-        while not (failed := self._store.check(["failed"])) and time.monotonic() < end:
-            time.sleep(0.05)
+        failed = self._poll(["failed"], within)
         if failed:
             self._store.set(f"failure_seen/{self.rank}", "")
         return failed
 
-    def _wait_for_all(self, key: str, within: float) -> None:
+    def _poll(self, keys: list[str], within: float) -> bool:
+        """Whether all these values are set within so many seconds."""
         end = time.monotonic() + within
-        others = [f"{key}/{rank}" for rank in range(1, self.world_size)]
-        while not self._store.check(others) and time.monotonic() < end:
+        while not (there := self._store.check(keys)) and time.monotonic() < end:
             time.sleep(0.05)
+        return there
 
 
 class _OtherFailed(SystemExit):

@@ -47,8 +47,7 @@ class Ranks:
     checked where leaving keeps the ranks in step.
 
     Args:
-        rank, world_size: as in torch.distributed.
-        group: of torch.distributed, on the CPU; None for a single process.
+        rank, world_size, group: as in torch.distributed, on the CPU; without a group a single process.
     """
 
     def __init__(self, rank: int = 0, world_size: int = 1, group: Any = None):
@@ -69,7 +68,9 @@ class Ranks:
         """
         if self.world_size == 1:
             return [value]
-        data = _pickle(value)
+        buffer = io.BytesIO()
+        _Pickler(buffer).dump(value)
+        data = torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8)
         sizes = [int(size) for size in self._all_gather_tensor(torch.tensor([len(data)]))]
         padded = torch.zeros(max(sizes), dtype=torch.uint8)
         padded[: len(data)] = data
@@ -180,13 +181,12 @@ _of_trainer: weakref.WeakKeyDictionary[Any, Ranks] = weakref.WeakKeyDictionary()
 def _failure(error: BaseException | None) -> _Failure | None:
     if error is None:
         return None
-    kind = "error"
     if not isinstance(error, Exception):
         kind = "interrupted"
     elif is_out_of_memory(error):
         kind = "out of memory"
-    elif isinstance(error, RankFailed):
-        kind = "other rank failed"
+    else:
+        kind = "other rank failed" if isinstance(error, RankFailed) else "error"
     line = traceback.format_exception_only(error)[0].strip()
     number = int(error.signal) if isinstance(error, Interrupted) else None
     return _Failure(kind, line, "".join(traceback.format_exception(error)), number)
@@ -220,19 +220,5 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
             return NotImplemented
-        bare = value.detach().cpu().contiguous()
-        return _tensor, (bare.reshape(-1).view(torch.uint8).numpy().tobytes(), bare.dtype, tuple(bare.shape))
-
-
-def _tensor(data: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    return (
-        torch.frombuffer(bytearray(data), dtype=dtype).view(shape)
-        if data
-        else torch.empty(shape, dtype=dtype)
-    )
-
-
-def _pickle(value: Any) -> Tensor:
-    buffer = io.BytesIO()
-    _Pickler(buffer).dump(value)
-    return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+        own = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        return own.__reduce_ex__(pickle.DEFAULT_PROTOCOL)

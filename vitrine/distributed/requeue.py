@@ -24,8 +24,8 @@ CLOSING_SECONDS = 15  # that the page and W&B may take
 def exit_interrupted(interrupted: Interrupted, run: Any, close: Callable[[], None]) -> NoReturn:
     """Requeue an interrupted run's job, print how to resume it, close its logs, exit.
 
-    The exit status is 130 after Ctrl-C and 75 otherwise. Only rank 0 prints; the other ranks exit with 0,
-    lest a launcher that sees one fail kills those that are still writing.
+    Only rank 0 prints; the other ranks exit with 0, lest a launcher that sees one fail kills those that are
+    still writing.
 
     Args:
         run: the settings of section `run`.
@@ -81,10 +81,9 @@ def _job_state(job: str) -> str | None:
 
 def _scontrol(*words: str) -> tuple[str, str]:
     """The output of `scontrol`, and what went wrong, "" if nothing."""
+    command = ["scontrol", *words]
     try:
-        ran = subprocess.run(
-            ["scontrol", *words], capture_output=True, text=True, timeout=SCONTROL_SECONDS, check=False
-        )
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=SCONTROL_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         return "", f"scontrol did not answer within {SCONTROL_SECONDS} s"
     except OSError as error:
@@ -96,7 +95,5 @@ def _scontrol(*words: str) -> tuple[str, str]:
 
 def _is_global_zero() -> bool:
     """Whether this is rank 0, by the environment of torchrun, or else of srun and Lightning."""
-    env = os.environ
-    if "RANK" in env:
-        return env["RANK"] == "0"
-    return env.get("SLURM_PROCID", "0") == env.get("LOCAL_RANK", "0") == "0"
+    names = ["RANK"] if "RANK" in os.environ else ["SLURM_PROCID", "LOCAL_RANK"]
+    return all(os.environ.get(name, "0") == "0" for name in names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -50,11 +51,7 @@ class NonFiniteWeights(NonFinite):
 
 class FiniteLossCheck:
     """Checks each loss at once where that costs nothing, which is in one process on a CPU; elsewhere all
-    losses of 16 steps at a time.
-
-    Args:
-        immediate: whether to check at once; None: where it costs nothing.
-    """
+    losses of 16 steps at a time. `immediate` overrules that."""
 
     def __init__(self, immediate: bool | None = None):
         self.immediate = immediate
@@ -98,7 +95,7 @@ class FiniteLossCheck:
         if world_size() > 1:
             gathered: list[Any] = [None] * world_size()
             torch.distributed.all_gather_object(gathered, found)
-            found = sorted((entry for entries in gathered for entry in entries), key=lambda entry: entry[0])
+            found = sorted(itertools.chain(*gathered), key=lambda entry: entry[0])
         raise NonFiniteLoss(*found[0])
 
 

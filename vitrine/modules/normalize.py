@@ -14,10 +14,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Normalize(nn.Module):
-    """Subtracts the mean and divides by the standard deviation of each channel.
-
-    Args:
-        mean, std: one number a channel, in units of [0, 1] pixels.
+    """Subtracts the mean and divides by the standard deviation of each channel, in units of [0, 1] pixels.
 
     Raises:
         ValueError: lengths that differ, numbers that are not finite, a std that is not positive; in the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from vitrine.core.registry import UnknownName
 from vitrine.core.settings import SettingError, setting
 
-SCHEDULES = ("constant", "cosine", "piecewise", "one_cycle", "cyclic")
-_WARMUP = {"constant": 0.0, "cosine": 0.05, "piecewise": 0.0, "one_cycle": 0.3, "cyclic": 0.4}
+# schedules, each with the fraction of the run in which its rate rises
+SCHEDULES = {"constant": 0.0, "cosine": 0.05, "piecewise": 0.0, "one_cycle": 0.3, "cyclic": 0.4}
 
 
 @dataclass
@@ -34,7 +35,7 @@ class OptimizerSettings:
     momentum: float = setting(0.9, "momentum, of optimizers that have it (sgd, rmsprop)", least=0)
     nesterov: bool = setting(True, "Nesterov's momentum (sgd with momentum)")
     options: dict[str, Any] = setting({}, "further arguments of the optimizer, such as {betas: [0.9, 0.99]}")
-    schedule: str = setting("one_cycle", "learning rate schedule over the run", choices=SCHEDULES)
+    schedule: str = setting("one_cycle", "learning rate schedule over the run", choices=tuple(SCHEDULES))
     warmup: float | None = setting(
         None,
         "fraction of the run with a rising rate; null: cosine 0.05, one_cycle 0.3, cyclic 0.4",
@@ -60,27 +61,24 @@ def build_optimizer(
         UnknownName: no such optimizer.
         SettingError: an invalid value, or an option that the optimizer does not have.
     """
-    if settings.name not in _optimizer_classes():
-        raise UnknownName("optimizer", settings.name, _optimizer_classes())
-    make = _optimizer_classes()[settings.name]
-    known = inspect.signature(make).parameters
-    options: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
-    if "weight_decay" not in known:
-        if settings.weight_decay:
-            raise SettingError(
-                "optimizer.weight_decay", f"is {settings.weight_decay}, but {settings.name} has none"
-            )
-        del options["weight_decay"]
-    if "momentum" in known:
-        options["momentum"] = settings.momentum
-    if "nesterov" in known:
-        options["nesterov"] = settings.nesterov and settings.momentum > 0
+    classes = _optimizer_classes()
+    if settings.name not in classes:
+        raise UnknownName("optimizer", settings.name, classes)
+    make = classes[settings.name]
+    known = [name for name in inspect.signature(make).parameters if name != "params"]
+    if settings.weight_decay and "weight_decay" not in known:
+        problem = f"is {settings.weight_decay}, but {settings.name} has none"
+        raise SettingError("optimizer.weight_decay", problem)
+    options: dict[str, Any] = {
+        "weight_decay": settings.weight_decay,
+        "momentum": settings.momentum,
+        "nesterov": settings.nesterov and settings.momentum > 0,
+    }
+    options = {"lr": settings.lr} | {name: value for name, value in options.items() if name in known}
     for key, value in settings.options.items():
-        if key not in known or key == "params":
-            names = ", ".join(k for k in known if k != "params")
-            raise SettingError(
-                f"optimizer.options.{key}", f"{settings.name} has no such option; it has {names}"
-            )
+        if key not in known:
+            problem = f"{settings.name} has no such option; it has {', '.join(known)}"
+            raise SettingError(f"optimizer.options.{key}", problem)
         options[key] = tuple(value) if isinstance(value, (list, tuple)) else value
     try:
         optimizer = make(_parameter_groups(network, settings), **options)
@@ -102,19 +100,16 @@ def lr_factor(settings: OptimizerSettings, steps: float) -> Callable[[int], floa
     kind = settings.schedule
     if kind not in SCHEDULES:
         raise UnknownName("schedule", kind, SCHEDULES)
-    warmup = _WARMUP[kind] if settings.warmup is None else settings.warmup
+    warmup = SCHEDULES[kind] if settings.warmup is None else settings.warmup
     milestones = list(settings.milestones)
-    if kind == "piecewise" and (
-        milestones != sorted(set(milestones)) or not all(0 < m < 1 for m in milestones)
-    ):
-        raise SettingError(
-            "optimizer.milestones", f"is {milestones}, expected increasing fractions between 0 and 1"
-        )
+    increasing = all(a < b for a, b in itertools.pairwise([0, *milestones, 1]))
+    if kind == "piecewise" and not increasing:
+        problem = f"is {milestones}, expected increasing fractions between 0 and 1"
+        raise SettingError("optimizer.milestones", problem)
     if not math.isfinite(steps) or steps < 0:
         if kind != "constant" or warmup > 0:
-            raise SettingError(
-                "optimizer.schedule", f"{kind} needs a run with an end: give max_epochs or max_steps"
-            )
+            problem = f"{kind} needs a run with an end: give max_epochs or max_steps"
+            raise SettingError("optimizer.schedule", problem)
         return lambda step: 1.0
     if kind == "one_cycle":
         return functools.partial(_one_cycle, steps=steps, rise=warmup)

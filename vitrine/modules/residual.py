@@ -63,10 +63,8 @@ class CifarResNet(nn.Module):
         self.conv1, self.bn1 = _conv3x3(channels, 16), nn.BatchNorm2d(16)
         for i, (before, after) in enumerate(((16, 16), (16, 32), (32, 64))):
             first = BasicBlock(before, after, 2 if i else 1)
-            self.add_module(
-                f"layer{i + 1}",
-                nn.Sequential(first, *(BasicBlock(after, after, 1) for _ in range(blocks - 1))),
-            )
+            rest = (BasicBlock(after, after, 1) for _ in range(blocks - 1))
+            self.add_module(f"layer{i + 1}", nn.Sequential(first, *rest))
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.linear = nn.Linear(64, num_classes)
         _initialise(self)

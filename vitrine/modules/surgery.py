@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 
@@ -20,14 +19,11 @@ def head_layer(network: nn.Module, classes: int) -> str:
     Raises:
         ValueError: there is none.
     """
-    found = None
-    for name, module in network.named_modules():
+    for name, module in reversed(list(network.named_modules())):
         outputs = getattr(module, "out_features", getattr(module, "out_channels", None))
         if isinstance(module, (nn.Linear, nn.Conv2d)) and outputs == classes:
-            found = name
-    if found is None:
-        raise ValueError(f"{type(network).__name__} has no last layer with {classes} outputs")
-    return found
+            return name
+    raise ValueError(f"{type(network).__name__} has no last layer with {classes} outputs")
 
 
 def shrink_stem(network: nn.Module) -> None:
@@ -47,13 +43,13 @@ def shrink_stem(network: nn.Module) -> None:
         raise ValueError(f"stem=small: {kind} begins with a convolution of stride 1 already")
     if conv.kernel_size == conv.stride:
         patch = "x".join(map(str, conv.kernel_size))
-        raise ValueError(
-            f"stem=small: {kind} cuts the image into patches of {patch}, there is no stem to shrink"
-        )
-    _replace(network, name, _convolution_like(conv, conv.in_channels, kernel=3))
-    pool = _stem_pool(network)
-    if pool is not None:
-        _replace(network, pool, nn.Identity())
+        problem = f"cuts the image into patches of {patch}, there is no stem to shrink"
+        raise ValueError(f"stem=small: {kind} {problem}")
+    network.set_submodule(name, _convolution_like(conv, conv.in_channels, kernel=3))
+    for name, module in network.named_modules():
+        if isinstance(module, nn.MaxPool2d) and module.stride in (2, (2, 2)):  # those of branches have 1
+            network.set_submodule(name, nn.Identity())
+            break
 
 
 def set_input_channels(network: nn.Module, channels: int) -> None:
@@ -61,15 +57,7 @@ def set_input_channels(network: nn.Module, channels: int) -> None:
     name = first_convolution(network)
     conv = network.get_submodule(name)
     if conv.in_channels != channels:
-        _replace(network, name, _convolution_like(conv, channels))
-
-
-def _stem_pool(network: nn.Module) -> str | None:
-    """The first max-pool that reduces the image and is no branch of a block (those have stride 1)."""
-    for name, module in network.named_modules():
-        if isinstance(module, nn.MaxPool2d) and module.stride in (2, (2, 2)):
-            return name
-    return None
+        network.set_submodule(name, _convolution_like(conv, channels))
 
 
 def _convolution_like(conv: nn.Conv2d, channels: int, kernel: int | None = None) -> nn.Conv2d:
@@ -80,11 +68,5 @@ def _convolution_like(conv: nn.Conv2d, channels: int, kernel: int | None = None)
     new = nn.Conv2d(channels, conv.out_channels, size, stride, padding, bias=conv.bias is not None)
     nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
     if new.bias is not None:
-        with torch.no_grad():
-            new.bias.zero_()
+        nn.init.zeros_(new.bias)
     return new
-
-
-def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(network.get_submodule(parent), child, module)

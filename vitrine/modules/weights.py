@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vitrine.core.registry import nearest
+
+# what torch.load and safetensors raise for a damaged file
+_DAMAGE = (OSError, RuntimeError, EOFError, SafetensorError, ValueError, LookupError, AttributeError)
+_AUXILIARY = ("aux1", "aux2", "AuxLogits")
 
 
 class WeightsError(ValueError):
@@ -27,24 +31,15 @@ class WeightsError(ValueError):
 
 @dataclass(frozen=True)
 class Weights:
-    """A state_dict with its metadata, None where unknown.
+    """A state_dict with its metadata, None where unknown."""
 
-    Attributes:
-        source: file or name, for messages.
-        state: names to tensors, without the prefixes of wrappers.
-        network: name of the network.
-        classes: class names.
-        mean, std: the normalisation that the weights expect, per channel.
-        image_size: side of the training images, in pixels.
-    """
-
-    source: str
-    state: dict[str, Tensor]
-    network: str | None = None
-    classes: list[str] | None = None
-    mean: Sequence[float] | None = None
+    source: str  # file or name, for messages
+    state: dict[str, Tensor]  # without the prefixes of wrappers
+    network: str | None = None  # its name
+    classes: list[str] | None = None  # names
+    mean: Sequence[float] | None = None  # of the normalisation that the weights expect, per channel
     std: Sequence[float] | None = None
-    image_size: int | None = None
+    image_size: int | None = None  # side of the training images, in pixels
 
 
 def read_file(file: str | Path) -> Any:
@@ -68,16 +63,7 @@ def read_file(file: str | Path) -> Any:
         named = re.search(r"(?:GLOBAL|global:?) (?:GLOBAL )?([\w.]+\.\w+)", str(error))
         what = f"asks for {named[1]} to be run" if named else "holds more than tensors and plain containers"
         raise WeightsError(file, f"{what}, or is no PyTorch file; it was not loaded") from error
-    # torch.load raises any of these for a damaged file
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        SafetensorError,
-        ValueError,
-        LookupError,
-        AttributeError,
-    ) as error:
+    except _DAMAGE as error:
         reason = str(error).strip().split("\n")[0]
         raise WeightsError(file, f"is truncated or of another kind ({reason})") from error
 
@@ -126,9 +112,8 @@ def parse_checkpoint(
     spec = ours.get("spec")
     keys = {"name", "classes", "channels", "options"}
     if not isinstance(spec, Mapping) or not keys <= set(spec) or not isinstance(spec["options"], Mapping):
-        raise WeightsError(
-            file, "does not say which network it holds: that was not made by modules.load_network"
-        )
+        problem = "does not say which network it holds: that was not made by modules.load_network"
+        raise WeightsError(file, problem)
     state = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
     return dict(spec), [str(c) for c in ours.get("classes", ())], strip_prefixes(state)
 
@@ -138,10 +123,8 @@ def strip_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     state = {key.replace("_orig_mod.", ""): value for key, value in state.items()}
     while state and all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
-    # torchvision's published DenseNets still have the names of 2017
-    return {
-        re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.", r"\1\2.", k): v for k, v in state.items()
-    }
+    old = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.")  # torchvision's DenseNets of 2017
+    return {old.sub(r"\1\2.", key): value for key, value in state.items()}
 
 
 def load_into(network: nn.Module, weights: Weights, skip: str | None = None) -> None:
@@ -155,35 +138,32 @@ def load_into(network: nn.Module, weights: Weights, skip: str | None = None) -> 
     """
     own = network.state_dict()
     kept = {key for key in own if skip is not None and key.startswith(f"{skip}.")}
-    state = {k: v for k, v in weights.state.items() if k not in kept and not _auxiliary(k, own)}
+    # auxiliary heads of GoogLeNet and Inception, which our networks do not have
+    auxiliary = {
+        k for k in weights.state if k not in own and k.split(".")[0] in ("aux1", "aux2", "AuxLogits")
+    }
+    state = {k: v for k, v in weights.state.items() if k not in kept | auxiliary}
     missing = [k for k in own if k not in state and k not in kept and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in state if k not in own]
     shapes = [k for k in state if k in own and state[k].shape != own[k].shape]
-    if missing or unexpected or shapes:
-        problems = []
-        if missing:
-            problems.append(f"missing {_shorten(missing, lambda k: k)}")
-        if unexpected:
-            problems.append(f"unexpected {_shorten(unexpected, lambda k: k + _hint(k, missing or own))}")
-        if shapes:
-            differ = _shorten(
-                shapes, lambda k: f"{k} is {list(state[k].shape)}, expected {list(own[k].shape)}"
-            )
-            problems.append(f"shapes differ: {differ}")
+
+    def hinted(key: str) -> str:
+        close = nearest(key, missing or own, most=1)
+        return f"{key} (nearest: {close[0]})" if close else key
+
+    problems = []
+    if missing:
+        problems.append(f"missing {_shorten(missing)}")
+    if unexpected:
+        problems.append(f"unexpected {_shorten(unexpected, hinted)}")
+    if shapes:
+        differ = _shorten(shapes, lambda k: f"{k} is {list(state[k].shape)}, expected {list(own[k].shape)}")
+        problems.append(f"shapes differ: {differ}")
+    if problems:
         raise WeightsError(weights.source, f"does not fit {type(network).__name__}: {'; '.join(problems)}")
     network.load_state_dict(state, strict=False)
 
 
-def _auxiliary(key: str, own: Mapping[str, Tensor]) -> bool:
-    """Whether a weight is of an auxiliary head (GoogLeNet, Inception) that the network does not have."""
-    return key not in own and key.split(".")[0] in ("aux1", "aux2", "AuxLogits")
-
-
-def _shorten(keys: list[str], describe: Callable[[str], str], most: int = 4) -> str:
+def _shorten(keys: list[str], describe: Callable[[str], str] = str, most: int = 4) -> str:
     more = f", ... ({len(keys)} in all)" if len(keys) > most else ""
     return ", ".join(describe(key) for key in keys[:most]) + more
-
-
-def _hint(key: str, known: Iterable[str]) -> str:
-    close = nearest(key, known, most=1)
-    return f" (nearest: {close[0]})" if close else ""

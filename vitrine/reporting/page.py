@@ -23,10 +23,7 @@ _SCRIPTS = ("data.js", "elements.js", "charts.js", "pictures.js", "numbers.js", 
 
 
 def build(run_dir: str | Path) -> Path:
-    """Write a run's page: index.html, and gallery.js with its content, which grows while training runs.
-
-    Returns:
-        index.html.
+    """Write a run's page: index.html, which is returned, and gallery.js with its content.
 
     Raises:
         OSError: the disk refused; what was there stands.
@@ -37,10 +34,7 @@ def build(run_dir: str | Path) -> Path:
 
 
 def compare(run_dirs: Sequence[str | Path], folder: str | Path) -> Path:
-    """Write one page into `folder` that shows several runs side by side; pictures stay where they are.
-
-    Returns:
-        index.html.
+    """Write and return a page in `folder` that shows several runs side by side; pictures stay where they are.
 
     Raises:
         OSError: the disk refused.
@@ -55,24 +49,17 @@ def compare(run_dirs: Sequence[str | Path], folder: str | Path) -> Path:
 
 
 class PageSink:
-    """Rebuilds a run's page at every checkpoint.
-
-    Args:
-        run_dir: the run's folder.
-    """
+    """Rebuilds a run's page at every checkpoint."""
 
     def __init__(self, run_dir: str | Path):
         self.run_dir = Path(run_dir)
 
     def log(self, report: CheckpointReport, folder: Path) -> None:
         """The page with this checkpoint on it; never raises."""
-        self._build()
+        self.close()
 
     def close(self) -> None:
         """The page once more, with the last of the curves; never raises."""
-        self._build()
-
-    def _build(self) -> None:
         try:
             for _ in range(10):
                 known = _complete_steps(self.run_dir)
@@ -96,19 +83,15 @@ def _write(folder: Path, runs: list[dict[str, Any]], title: str) -> Path:
     content = _script_json(runs)
     stamp = hashlib.sha256(content.encode()).hexdigest()[:16]
     atomic.write_text(folder / "gallery.js", f'vitrine({{"stamp":"{stamp}","runs":{content}}});\n')
-    page = (_ASSETS / "index.html").read_text(encoding="utf-8")
-    script = "\n".join((_ASSETS / name).read_text(encoding="utf-8") for name in _SCRIPTS)
-    parts = {
-        "TITLE": html.escape(title.encode("utf-8", "replace").decode()),
-        "STYLE": (_ASSETS / "page.css").read_text(encoding="utf-8"),
-        "SCRIPT": script,
-    }
-    before, after = page.split("<!--TITLE-->", 1)
-    page = before + parts["TITLE"] + after
-    for name in ("STYLE", "SCRIPT"):
-        page = page.replace(f"/*{name}*/", parts[name], 1)
-    atomic.write_text(folder / "index.html", page)
+    script = "\n".join(map(_asset, _SCRIPTS))
+    page = _asset("index.html").replace("/*STYLE*/", _asset("page.css"), 1).replace("/*SCRIPT*/", script, 1)
+    title = html.escape(title.encode("utf-8", "replace").decode())  # last: it may be "/*SCRIPT*/"
+    atomic.write_text(folder / "index.html", page.replace("<!--TITLE-->", title, 1))
     return folder / "index.html"
+
+
+def _asset(name: str) -> str:
+    return (_ASSETS / name).read_text(encoding="utf-8")
 
 
 def _script_json(content: Any) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 
 from vitrine.analyses import traits_of
@@ -18,6 +20,17 @@ from vitrine.runs.store import Store
 
 # what the page's scripts use of a technique's traits
 PAGE_TRAITS = ("title", "unit_rank", "image_rank", "square_variants", "confidences", "at_input")
+FACTS = {  # settings that the overview shows
+    "data": "data.name",
+    "image size": "data.image_size",
+    "network": "model.name",
+    "weights": "model.weights",
+    "objective": "objective.name",
+    "optimizer": "optimizer.name",
+    "learning rate": "optimizer.lr",
+    "epochs": "trainer.max_epochs",
+    "seed": "run.seed",
+}
 POINTS = 300  # of a curve; more are averaged, the page draws no more pixels than that
 
 
@@ -25,8 +38,7 @@ def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
     """The content of the page for one run; complete steps only.
 
     Args:
-        run_dir: the run's folder.
-        base: path from the page to that folder, "" or ending in "/".
+        base: path from the page to the run's folder, "" or ending in "/".
 
     Returns:
         JSON's own types: name, base, settings (config.yaml's text), facts, steps, analyses, scalars, metrics.
@@ -47,13 +59,12 @@ def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
             for step, at in results.items()
         ],
         "analyses": [_analysis(store, list(results), name) for name in ordered],
-        "scalars": _scalars(store, results),
+        "scalars": _scalars(results),
         "metrics": {name: _downsampled(points) for name, points in read_curves(run_dir).items()},
     }
 
 
 def _result(result: AnalysisResult) -> dict[str, Any]:
-    """How an analysis went: seconds, error, and where it was less than asked for, by how much."""
     reduced = {"less": result.reduced_text} if result.reduced else {}
     return {"seconds": result.seconds, "error": result.traceback, **reduced}
 
@@ -80,9 +91,8 @@ def _analysis(store: Store, steps: list[int], name: str) -> dict[str, Any]:
 
 
 def _drawn(entry: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the page draws beside a figure: its histogram (heights from 0 to 99), the range of its scores, and
-    its class shares; in a list, empty where there is nothing.
-    """
+    """What the page draws beside a figure, in a list: its histogram (heights from 0 to 99), the range of its
+    scores, its class shares."""
     drawn: dict[str, Any] = {}
     histogram, scores = entry.get("histogram"), entry.get("scores")
     if histogram and any(histogram["shares"]):
@@ -104,11 +114,11 @@ def _rounded(value: float | None) -> float | None:
     return value if value is None or value == int(value) else float(f"{value:.4g}")
 
 
-def _scalars(store: Store, results: dict[int, Any]) -> list[dict[str, Any]]:
+def _scalars(results: dict[int, dict[str, AnalysisResult]]) -> list[dict[str, Any]]:
     curves: dict[tuple[str, str], list[list[float]]] = {}
-    for step, names in results.items():
-        for name in names:
-            for scalar in store.scalars(step, name):
+    for step, at in results.items():
+        for name, result in at.items():
+            for scalar in result.scalars:
                 if math.isfinite(scalar.value):
                     curves.setdefault((name, scalar.key), []).append([step, scalar.value])
     return [{"analysis": name, "key": key, "points": points} for (name, key), points in curves.items()]
@@ -125,27 +135,11 @@ def _downsampled(points: list[tuple[int, float]]) -> list[list[float]]:
 def _facts(settings: str) -> list[list[str]]:
     """The settings that are shown on the overview, as pairs of name and value."""
     try:
-        tree = yaml.safe_load(settings)
-    except yaml.YAMLError:
+        tree = OmegaConf.create(settings)
+        found = {name: OmegaConf.select(tree, key) for name, key in FACTS.items()}
+    except (yaml.YAMLError, OmegaConfBaseException):
         return []
-    wanted = (
-        ("data", ("data", "name")),
-        ("image size", ("data", "image_size")),
-        ("network", ("model", "name")),
-        ("weights", ("model", "weights")),
-        ("objective", ("objective", "name")),
-        ("optimizer", ("optimizer", "name")),
-        ("learning rate", ("optimizer", "lr")),
-        ("epochs", ("trainer", "max_epochs")),
-        ("seed", ("run", "seed")),
-    )
-    facts = []
-    for word, (section, key) in wanted:
-        part = tree.get(section) if isinstance(tree, dict) else None
-        value = part.get(key) if isinstance(part, dict) else None
-        if value is not None:
-            facts.append([word, str(value)])
-    return facts
+    return [[name, str(value)] for name, value in found.items() if value is not None]
 
 
 def _size(path: Path) -> tuple[int, int]:

@@ -14,11 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 class TensorBoardSink:
-    """Logs to an open TensorBoard writer.
-
-    Args:
-        writer: a `SummaryWriter`, or `TensorBoardLogger.experiment`.
-    """
+    """Logs to an open TensorBoard writer: a `SummaryWriter`, or `TensorBoardLogger.experiment`."""
 
     def __init__(self, writer: Any):
         self.writer = writer

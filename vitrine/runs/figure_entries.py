@@ -25,15 +25,13 @@ def to_entry(figure: Figure, file: str) -> dict[str, Any]:
         **{name: _integer(getattr(figure, name)) for name in ("unit", "probe", "label")},
         "values": {name: finite(value) for name, value in figure.values.items()},
     }
-    if len(figure.indices):
-        entry["indices"] = [int(index) for index in figure.indices]
-    if len(figure.scores):
-        entry["scores"] = [finite(score) for score in figure.scores]
-    if figure.class_shares:
-        entry["class_shares"] = {name: finite(share) for name, share in figure.class_shares.items()}
-    if figure.histogram is not None:
-        entry["histogram"] = asdict(figure.histogram)
-    return entry
+    typed = {
+        "indices": [int(index) for index in figure.indices],
+        "scores": [finite(score) for score in figure.scores],
+        "class_shares": {name: finite(share) for name, share in figure.class_shares.items()},
+        "histogram": asdict(figure.histogram) if figure.histogram is not None else None,
+    }
+    return entry | {name: value for name, value in typed.items() if value}
 
 
 def to_figure(entry: dict[str, Any], image: Tensor) -> Figure:

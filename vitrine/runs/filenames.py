@@ -28,18 +28,16 @@ def unique_paths(keys: Iterable[str]) -> list[str]:
 
     They also differ on file systems that ignore case, and contain no "..".
     """
-    used: set[str] = set()
-    result = []
+    paths: dict[str, str] = {}  # by what they are where case is ignored
     for key in keys:
         parts = [safe_name(name) for name in key.split("/")]
         path = "/".join(parts)
         if len(path) > MAX_PATH:
             path = f"{parts[0]}/{_short_hash(key)}"
-        if path.casefold() in used:
+        if path.casefold() in paths:
             path += f"-{_short_hash(key)}"
-        used.add(path.casefold())
-        result.append(path)
-    return result
+        paths[path.casefold()] = path
+    return list(paths.values())
 
 
 def _short_hash(name: str) -> str:

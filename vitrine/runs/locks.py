@@ -15,7 +15,6 @@ import contextlib
 import json
 import logging
 import os
-import re
 import tempfile
 import threading
 import uuid
@@ -71,12 +70,11 @@ def acquire(folder: Path, name: str, *, heartbeat: float = HEARTBEAT, stale: flo
     """Take the lock `name` in a folder, or take it over from a dead holder; None if a living one has it.
 
     A holder is dead if it is a process of this machine that has ended, or if its last sign of life is older
-    than `stale` by the file system's own clock (clocks of machines may differ).
+    than `stale` seconds by the file system's own clock (clocks of machines may differ).
 
     Args:
         folder: created if needed.
         name: letters, digits, "=", "_" and "-".
-        heartbeat, stale: seconds.
 
     Raises:
         OSError: the file system refuses.
@@ -108,11 +106,8 @@ def _file(folder: Path, name: str, number: int) -> Path:
 
 
 def _last(folder: Path, name: str) -> int | None:
-    try:
-        matches = [re.fullmatch(rf"\.lock-{re.escape(name)}\.(\d+)", file) for file in os.listdir(folder)]
-    except FileNotFoundError:
-        return None
-    return max((int(match[1]) for match in matches if match), default=None)
+    files = folder.glob(f".lock-{name}.*")
+    return max((int(file.suffix[1:]) for file in files if file.suffix[1:].isdecimal()), default=None)
 
 
 def _read(file: Path) -> tuple[str, float] | None:
@@ -125,11 +120,8 @@ def _read(file: Path) -> tuple[str, float] | None:
 
 
 def _is_dead(folder: Path, content: str, last_sign: float, stale: float) -> bool:
-    try:
-        gone = is_gone(json.loads(content))
-    except ValueError:
-        gone = None  # its holder is between creating and writing the file, or died there
-    if gone is not None:
-        return gone
+    with contextlib.suppress(ValueError):  # its holder is about to write the file, or died before
+        if (gone := is_gone(json.loads(content))) is not None:
+            return gone
     with tempfile.TemporaryFile(dir=folder) as probe:  # dated by the file system's clock
         return os.fstat(probe.fileno()).st_mtime - last_sign > stale

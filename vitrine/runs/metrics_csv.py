@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import math
@@ -37,10 +38,9 @@ def read_curves(run_dir: str | Path) -> dict[str, list[tuple[int, float]]]:
     An unreadable file has no curves.
     """
     curves: dict[str, list[tuple[int, float]]] = {}
-    try:
+    rows: list[dict[str, str]] = []
+    with contextlib.suppress(OSError):
         rows = read_rows(run_dir)
-    except OSError:
-        return curves
     for row in rows:
         step = _number(row.get("step"))
         for name, text in row.items():
@@ -107,15 +107,12 @@ class MetricsCSV(ResumableLogger):
             file.write(self._line(self._row))
             file.truncate()
 
+    @rank_zero_only
     def rewind(self, step: int) -> None:
         """Remove the rows from `step` on: a run resumed after `step` optimizer steps logs them again."""
-        rank_zero_only(self._rewind)(step)
-
-    def _rewind(self, step: int) -> None:
-        if not self.path.exists():
-            return
-        self._open()
-        self._write([row for row in read_rows(self.path.parent) if int(row["step"] or 0) < step])
+        if self.path.exists():
+            self._open()
+            self._write([row for row in read_rows(self.path.parent) if int(row["step"] or 0) < step])
 
     def _open(self) -> None:
         rows = read_rows(self.path.parent)

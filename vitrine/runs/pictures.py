@@ -29,9 +29,8 @@ def write(folder: Path, path: str, image: Tensor) -> str:
     picture = Image.fromarray(image.cpu().contiguous().numpy())
     data, suffix = _encode(picture, "PNG", compress_level=1), ".png"
     if len(data) > _LOSSLESS:
-        smaller = _encode(picture, "WEBP", quality=_QUALITY, method=_EFFORT)
-        if len(smaller) < len(data):
-            data, suffix = smaller, ".webp"
+        webp = _encode(picture, "WEBP", quality=_QUALITY, method=_EFFORT)
+        data, suffix = min((data, suffix), (webp, ".webp"), key=lambda encoded: len(encoded[0]))
     file = folder / f"{path}{suffix}"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(data)

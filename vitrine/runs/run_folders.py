@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import os
 from pathlib import Path
 
 from vitrine.core.settings import SettingError
+
+EXPECTED = "expected the folder of a run, a checkpoint of one, or model.name=... model.weights=..."
 
 
 def default_name(data: str, model: str) -> str:
@@ -34,30 +37,27 @@ def check_name(name: str, root: str) -> None:
 
 
 def claim(folder: Path, resume: bool, unnamed: bool = False) -> Path:
-    """Create the folder of a run, which must not exist unless the run is resumed.
+    """Create and return the folder of a run, which must not exist unless the run is resumed.
 
     Args:
         unnamed: the name is a `default_name`. If a run that started in the same second has it, the next free
             one is taken: NAME-2, NAME-3, ...
 
-    Returns:
-        The folder.
-
     Raises:
         SettingError: another run has it, or it cannot be created.
     """
-    candidate, number = folder, 1
-    while True:
+    candidate = folder
+    for number in itertools.count(2):
         try:
             candidate.mkdir(parents=True, exist_ok=resume)  # succeeds for one process of many
-            return candidate
+            break
         except FileExistsError:
             if not unnamed:
                 raise SettingError("run.name", f"{folder} was made by another run just now") from None
         except OSError as error:
             raise SettingError("run.root", f"{folder} cannot be made: {error.strerror}") from None
-        number += 1
         candidate = folder.with_name(f"{folder.name}-{number}")
+    return candidate
 
 
 def claim_examination(folder: Path, resume: bool) -> Path:
@@ -87,9 +87,8 @@ def find_run(word: str) -> Path:
         known = describe_runs(str(path.parent if path.parent.is_dir() else "runs"))
         raise SettingError(word, f"is not there; {known}")
     if not (folder / "config.yaml").is_file():
-        problem = "is not a run, nor a checkpoint in one (no config.yaml)"
-        expected = "expected the folder of a run, a checkpoint of one, or model.name=... model.weights=..."
-        raise SettingError(word, f"{problem}; {expected}")
+        problem = f"is not a run, nor a checkpoint in one (no config.yaml); {EXPECTED}"
+        raise SettingError(word, problem)
     return folder.resolve()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
 import logging
 import os
 import platform
+import re
 import shlex
 import subprocess
 import time
@@ -45,8 +47,7 @@ class RunRecord:
     def __init__(self, run_dir: str | Path, arguments: Sequence[str], facts: Mapping[str, str] | None = None):
         self.file = Path(run_dir) / "run.json"
         self._began = time.monotonic()
-        before = read(run_dir)
-        now = _now()
+        before, now = read(run_dir), _now()
         self._before = float(before.get("seconds", 0.0))
         self.content = {
             "started": before.get("started", now),
@@ -59,10 +60,8 @@ class RunRecord:
             "command": shlex.join(["python", *arguments]),
             "facts": dict(facts or {}),
             "hardware": hardware(),
-            "versions": {
-                "vitrine": vitrine.__version__,
-                **{name: importlib.metadata.version(name) for name in ("torch", "lightning")},
-            },
+            "versions": {"vitrine": vitrine.__version__}
+            | {name: importlib.metadata.version(name) for name in ("torch", "lightning")},
         }
         self._write()
 
@@ -123,12 +122,10 @@ def read_facts(run_dir: str | Path) -> list[list[str]]:
 
 def format_duration(seconds: float) -> str:
     """A duration for people: "48 s", "3 min 12 s", "5 h 07 min"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def commit(code: Path = _CODE) -> str | None:
@@ -152,12 +149,10 @@ def hardware() -> str:
 
 
 def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        if found := re.search(r"^model name\s*:(.*)$", text, re.MULTILINE):
+            return found[1].strip()
     return platform.processor()
 
 

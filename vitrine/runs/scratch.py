@@ -33,9 +33,8 @@ class FileScratch(Scratch):
         except FileNotFoundError:
             return None
         except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-            log.warning(
-                "%s starts from the beginning: its saved state cannot be read (%s)", self.folder.name, error
-            )
+            problem = "its saved state cannot be read"
+            log.warning("%s starts from the beginning: %s (%s)", self.folder.name, problem, error)
             return None
 
     def save(self, key: str, state: Mapping[str, Any]) -> None:

@@ -26,11 +26,7 @@ from vitrine.runs.scratch import FileScratch
 
 
 class Store:
-    """The `analysis` folder of a run. Reading sees complete steps only, and creates nothing.
-
-    Args:
-        run_dir: the run's folder.
-    """
+    """The `analysis` folder of a run. Reading sees complete steps only, and creates nothing."""
 
     def __init__(self, run_dir: str | Path):
         self.folder = Path(run_dir) / "analysis"
@@ -83,14 +79,10 @@ class Store:
 
     @contextlib.contextmanager
     def writing(self, step: int, weights: str) -> Iterator[Writer]:
-        """A `Writer` for one step.
+        """A `Writer` for one step, the optimizer steps taken, and the hash of the weights that are analyzed.
 
         A step that is new, or was of other weights, appears when the scope ends, and not at all if it ends in
         an exception. To an existing step of the same weights each analysis is added as soon as it is written.
-
-        Args:
-            step: optimizer steps taken.
-            weights: the hash of the weights that are analyzed.
 
         Raises:
             OSError: the disk refused; nothing incomplete is left.
@@ -105,30 +97,28 @@ class Store:
             staged.mkdir()
             yield writer
             if not adding:
-                writer.seal()
+                atomic.write_json(staged / "complete.json", writer.complete)  # the last file of a step
                 self._publish(staged, final)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
 
     def _publish(self, staged: Path, final: Path) -> None:
         atomic.sync_tree(staged)
+        old = staged.with_name(staged.name + ".old")
         if final.exists():  # of other weights, or without complete.json
-            old = staged.with_name(staged.name + ".old")
             os.rename(final, old)
-            os.rename(staged, final)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.rename(staged, final)
+        os.rename(staged, final)
+        shutil.rmtree(old, ignore_errors=True)
         atomic.sync(self.folder)
 
     def _result(self, step: int, name: str, record: Mapping[str, Any]) -> AnalysisResult:
         folder, trace = self.step_folder(step) / name, record.get("error")
-
-        def figure(entry: dict[str, Any]) -> Figure:
-            return to_figure(entry, pictures.read(folder / entry["file"]))
-
         return AnalysisResult(
-            _Lazy(lambda: self.entries(step, name), figure, record.get("figures")),
+            _Lazy(
+                lambda: self.entries(step, name),
+                lambda entry: to_figure(entry, pictures.read(folder / entry["file"])),
+                record.get("figures"),
+            ),
             _Lazy(lambda: self.scalars(step, name)),
             record["seconds"],
             trace.strip().splitlines()[-1] if trace else None,
@@ -151,13 +141,10 @@ class Writer:
 
     def __init__(self, staged: Path, step: int, weights: str, final: Path | None):
         self._staged, self._final = staged, final
-        self._complete = {"step": step, "weights": weights, "analyses": {}}
+        self.complete = {"step": step, "weights": weights, "analyses": {}}
 
     def write(self, name: str, result: AnalysisResult) -> None:
         """Write the result of an analysis, replacing an earlier one.
-
-        Args:
-            name: of the analysis, as registered.
 
         Raises:
             ValueError: the name is no plain word, a key occurs twice, or a picture is not uint8 [H, W, 3].
@@ -172,10 +159,9 @@ class Writer:
         with ThreadPoolExecutor(os.cpu_count()) as threads:  # encoding releases the interpreter
             files = list(threads.map(pictures.write, repeat(folder), paths, [f.image for f in figures]))
         _write_json(folder / "figures.json", [to_entry(figure, file) for figure, file in zip(figures, files)])
-        _write_json(
-            folder / "scalars.json", [{**asdict(s), "value": finite(s.value)} for s in result.scalars]
-        )
-        self._complete["analyses"][name] = {
+        scalars = [{**asdict(scalar), "value": finite(scalar.value)} for scalar in result.scalars]
+        _write_json(folder / "scalars.json", scalars)
+        self.complete["analyses"][name] = {
             "seconds": round(float(result.seconds), 3),
             "error": result.traceback or result.error,
             "figures": len(figures),
@@ -184,10 +170,6 @@ class Writer:
         }
         if self._final is not None:
             self._add(name, folder)
-
-    def seal(self) -> None:
-        """Write complete.json, the last file of a step."""
-        atomic.write_json(self._staged / "complete.json", self._complete)
 
     def _add(self, name: str, folder: Path) -> None:
         """Move an analysis into a complete step; complete.json never names one that is not there."""
@@ -200,7 +182,7 @@ class Writer:
             os.rename(place, self._staged / f"{name}.old")
         os.rename(folder, place)
         atomic.sync(self._final)
-        complete["analyses"][name] = self._complete["analyses"][name]
+        complete["analyses"][name] = self.complete["analyses"][name]
         atomic.write_json(self._final / "complete.json", complete)
 
 
@@ -223,9 +205,8 @@ class _Lazy(Sequence[Any]):
         return len(self._items) if self._count is None else self._count
 
     def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return [self._convert(item) for item in self._items[index]]
-        return self._convert(self._items[index])
+        found = self._items[index]
+        return [self._convert(item) for item in found] if isinstance(index, slice) else self._convert(found)
 
 
 def _validate(name: str, figures: Sequence[Figure]) -> None:

@@ -59,11 +59,9 @@ def ground(random: RandomStream) -> Ground:
 
 
 def paint_background(canvas: Tensor, ground: Ground, x: Tensor, y: Tensor) -> Tensor:
-    """Paint the backgrounds, in place.
+    """Paint the backgrounds onto `canvas` (float32, [n, 3, size, size]), in place.
 
     Args:
-        canvas: float32, [n, 3, size, size].
-        ground: of n images.
         x, y: [size], the middles of pixels, right and down, -1 to 1 over the image.
 
     Returns:

@@ -46,13 +46,8 @@ def signs(p: Tensor) -> list[tuple[int, Face]]:
         polygon(p, [(-0.07, -0.36), (0.07, -0.36), (0.035, 0.16), (-0.035, 0.16)]) - 0.05,
         disc(p, 0.105, (0.0, 0.42)),
     )
-    numbers = {
-        text: text_distance(p, text, half_width=w, half_height=0.37, gap=gap, width=width)
-        for text, w, gap, width in [
-            *((two, 0.18, 0.27, 0.145) for two in LIMITS if len(two) == 2),
-            *((three, 0.135, 0.2, 0.12) for three in LIMITS if len(three) == 3),
-        ]
-    }
+    narrow = {"half_width": 0.135, "gap": 0.2, "width": 0.12}
+    wide = {"half_width": 0.18, "gap": 0.27, "width": 0.145}
 
     faces = [
         (0, Face([octagon, octagon + 0.06, word], [WHITE, RED, WHITE])),
@@ -64,7 +59,9 @@ def signs(p: Tensor) -> list[tuple[int, Face]]:
         (7, Face([up, up + 0.035, up + 0.21, mark], [WHITE, RED, WHITE, BLACK])),
     ]
     ring = [circle, circle + 0.03, circle + 0.24]
-    faces += [(3, Face([*ring, numbers[text]], [WHITE, RED, WHITE, BLACK])) for text in LIMITS]
+    for text in LIMITS:
+        number = text_distance(p, text, half_height=0.37, **(wide if len(text) == 2 else narrow))
+        faces.append((3, Face([*ring, number], [WHITE, RED, WHITE, BLACK])))
     return sorted(faces, key=lambda face: face[0])
 
 

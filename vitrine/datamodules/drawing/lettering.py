@@ -6,17 +6,13 @@ from torch import Tensor
 
 from vitrine.datamodules.drawing.sdf import Point, arc, stroke, union
 
-Path = list[Point]
-
 
 def text_distance(
     points: Tensor, text: str, *, half_width: float, half_height: float, gap: float, width: float
 ) -> Tensor:
-    """Distance to a word centred on the origin.
+    """Distance of points [..., 2] to a word, of what `character_paths` knows, centred on the origin.
 
     Args:
-        points: [..., 2].
-        text: of the characters that `character_paths` knows.
         half_width, half_height: of one character, measured along the middle of its strokes.
         gap: between the boxes of neighbours, middle of stroke to middle of stroke.
         width: of the strokes.
@@ -30,7 +26,7 @@ def text_distance(
     return union(*distances)
 
 
-def character_paths(character: str, w: float, h: float) -> list[Path]:
+def character_paths(character: str, w: float, h: float) -> list[list[Point]]:
     """The strokes of a character in a box of half width w and half height h; KeyError if it is not known."""
     match character:
         case "0" | "O":

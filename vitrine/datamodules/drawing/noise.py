@@ -15,22 +15,20 @@ def fractal(seeds: Tensor, size: int, fall: Tensor, octaves_left_out: int = 0) -
 
     Args:
         seeds: int32, [n], 32 random bits for each field.
-        size: pixels a side.
         fall: [n], amplitude of an octave by that of the one before: 1 is 1/f in amplitude, less is smoother.
         octaves_left_out: finest octaves that are not drawn.
 
     Returns:
         Fields of mean 0 and a standard deviation of about 0.5.
     """
-    octaves, side = 1, _COARSEST
-    while side - 2 < size:
-        octaves, side = octaves + 1, 2 * side - 2
+    sides = [_COARSEST]
+    while sides[-1] - 2 < size:
+        sides.append(2 * sides[-1] - 2)
     field, amplitude, power = 0.0, torch.ones_like(fall), torch.zeros_like(fall)
-    side = _COARSEST
-    for octave in range(octaves):
+    for octave, side in enumerate(sides):
         if octave:
-            field, side = _upsample(_upsample(field).mT).mT, 2 * side - 2
-        if octave < octaves - octaves_left_out:
+            field = _upsample(_upsample(field).mT).mT
+        if octave < len(sides) - octaves_left_out:
             field = white_noise(seeds, octave, side).mul_(amplitude[:, None, None]).add_(field)
             power = power + amplitude * amplitude
             amplitude = amplitude * fall

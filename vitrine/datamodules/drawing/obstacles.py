@@ -54,16 +54,11 @@ def obstacle(random: RandomStream, sign: Plates) -> Obstacle:
     way = random.unit_vector()
     heading = torch.stack([-way[:, 1], way[:, 0]], dim=1)  # a bar passes the middle at the distance `aside`
     base = _GROWTH[random.integers(len(_GROWTH))]
-    return Obstacle(
-        is_bar,
-        (least + greatest) / 2 + way * (aside * radius)[:, None],
-        heading,
-        reach * radius,
-        radius * torch.where(is_bar, random.uniform(0.0, 0.06), random.uniform(0.1, 0.35)),
-        torch.stack(
-            [base * random.uniform(0.5, 0.9)[:, None], base * random.uniform(1.0, 1.5)[:, None]], dim=1
-        ),
-    )
+    centre = (least + greatest) / 2 + way * (aside * radius)[:, None]
+    ragged = radius * torch.where(is_bar, random.uniform(0.0, 0.06), random.uniform(0.1, 0.35))
+    darker, lighter = random.uniform(0.5, 0.9)[:, None], random.uniform(1.0, 1.5)[:, None]
+    colours = torch.stack([base * darker, base * lighter], dim=1)
+    return Obstacle(is_bar, centre, heading, reach * radius, ragged, colours)
 
 
 def paint_pole(canvas: Tensor, poles: Pole, rows: Tensor, softness: Tensor, at: Tensor) -> None:

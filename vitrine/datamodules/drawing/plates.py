@@ -39,7 +39,6 @@ def random_plates(random: RandomStream, face: Tensor, width: Tensor, paints: Ten
     """Plates around the origin, randomly rotated, sheared and seen in perspective.
 
     Args:
-        random: numbers of n images.
         face: int64 [n].
         width: [n], in the image, as a fraction of the image's.
         paints: [n, LAYERS, 3].

@@ -11,12 +11,7 @@ _BLOCK = 24  # numbers computed at once
 
 
 class RandomStream:
-    """A sequence of random numbers for each image, a function of `key` and the image's index only.
-
-    Args:
-        key: of the purpose of the numbers.
-        indices: int64, [n].
-    """
+    """A sequence of random numbers for each image, a function of `key` and the image's index (int64, [n])."""
 
     def __init__(self, key: int, indices: Tensor):
         self.keys = fold_in(torch.tensor(key), indices)

@@ -59,9 +59,7 @@ def compose(seed: int, indices: Tensor, labels: Tensor, stickers: Tensor) -> Sce
     """The scenes at some indices, each a function of the seed and its own index, label and sticker only.
 
     Args:
-        seed: any integer.
-        indices: int64, [n].
-        labels: int64, [n], of the signs.
+        indices, labels: int64, [n].
         stickers: bool, [n], which images have the sticker of their class; nothing else depends on it.
     """
 
@@ -69,15 +67,12 @@ def compose(seed: int, indices: Tensor, labels: Tensor, stickers: Tensor) -> Sce
         return RandomStream(make_key(seed, purpose), indices)
 
     sign = _sign(stream(0), labels)
-    blanks = []
-    for slot in range(BLANKS):
-        plate = stream(10 + slot)
-        present = plate.bernoulli(0.55)  # before the plate, whose numbers may then grow in count
-        blanks.append((_blank(plate), present))
+    plates = [stream(10 + slot) for slot in range(BLANKS)]
+    present = [plate.bernoulli(0.55) for plate in plates]  # before a plate, whose numbers may grow in count
     occluded, poles, light = stream(2), stream(3), stream(5)
     return Scene(
         ground=backgrounds.ground(stream(1)),
-        blanks=tuple(blanks),
+        blanks=tuple(zip(map(_blank, plates), present)),
         pole=(pole(poles, sign), poles.bernoulli(0.6)),
         sign=(sign, torch.ones(len(indices), dtype=torch.bool)),
         obstacle=(obstacle(occluded, sign), occluded.bernoulli(0.35)),

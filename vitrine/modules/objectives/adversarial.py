@@ -1,4 +1,4 @@
-"""What adversarial objectives have in common: settings of the attack, its random keys, its loss."""
+"""What adversarial objectives have in common: settings of the attack, its random keys."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitrine import attacks
 from vitrine.attacks.threat import NORMS
 from vitrine.core.settings import setting
 from vitrine.modules.objectives.awp import WeightPerturbed
-from vitrine.modules.objectives.standard import cross_entropy
 
 
 @dataclass
@@ -31,9 +30,6 @@ class Adversarial(WeightPerturbed):
         "eval",
         "batch normalisation in the attack: eval, by running statistics; train, by the batch",
         choices=("eval", "train"),
-    )
-    label_smoothing: float = setting(
-        0.0, "fraction of the target spread evenly over all classes (Pang 2021)", least=0, most=1
     )
 
     def __post_init__(self) -> None:
@@ -61,12 +57,6 @@ class Adversarial(WeightPerturbed):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.batches = state["batches"]
-
-    def cross_entropy(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean cross-entropy and the logits, at the perturbed weights if awp is on."""
-        return self.at_perturbed_weights(
-            network, lambda: cross_entropy(network, images, labels, self.label_smoothing)
-        )
 
 
 def random_keys(images: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrine.core import settings
@@ -20,12 +21,16 @@ Loss = Callable[[], tuple[Tensor, Tensor]]
 
 @dataclass
 class WeightPerturbed(Objective):
-    """An objective with the setting `awp`; it computes its loss through `at_perturbed_weights`."""
+    """An objective with the settings `awp` and `label_smoothing`."""
 
     awp: float = setting(
         0.0,
         "adversarial weight perturbation, a fraction of each layer's norm; 0.005 to 0.01 are usual. 0: none",
         least=0,
+    )
+
+    label_smoothing: float = setting(
+        0.0, "fraction of the target spread evenly over all classes (Szegedy 2016)", least=0, most=1
     )
 
     def __post_init__(self) -> None:
@@ -38,6 +43,15 @@ class WeightPerturbed(Objective):
         if self.awp and torch.is_grad_enabled():
             self._perturbed = perturb(network, loss, self.awp)
         return loss()
+
+    def cross_entropy(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean cross-entropy and the logits, at the perturbed weights if awp is on."""
+
+        def loss() -> tuple[Tensor, Tensor]:
+            logits = network(images)
+            return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing), logits
+
+        return self.at_perturbed_weights(network, loss)
 
     def after_backward(self, network: nn.Module) -> None:
         self._restore_weights()

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from vitrine.core.settings import setting
 from vitrine.modules.objectives.awp import WeightPerturbed
-from vitrine.modules.objectives.standard import cross_entropy
 
 
 @dataclass
@@ -25,9 +24,6 @@ class Free(WeightPerturbed):
     eps: float = setting(8 / 255, "largest perturbation, of [0, 1] pixels", least=0)
     step: float | None = setting(None, "ascent of the perturbation, a replay; null: eps", above=0)
     replays: int = setting(8, "optimizer steps on each batch; divide trainer.max_epochs by it", least=1)
-    label_smoothing: float = setting(
-        0.0, "fraction of the target spread evenly over all classes", least=0, most=1
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -38,9 +34,7 @@ class Free(WeightPerturbed):
             self.delta = torch.zeros_like(images)
         self.delta = self.delta.detach().to(images).requires_grad_(torch.is_grad_enabled())
         pixels = (images + self.delta).clamp(0, 1)
-        return self.at_perturbed_weights(
-            network, lambda: cross_entropy(network, pixels, labels, self.label_smoothing)
-        )
+        return self.cross_entropy(network, pixels, labels)
 
     def after_backward(self, network: nn.Module) -> None:
         super().after_backward(network)

@@ -10,25 +10,23 @@ from torch import Tensor, nn
 
 from vitrine.attacks.losses import largest_other
 from vitrine.core.settings import setting
-from vitrine.modules.objectives.adversarial import Adversarial, random_keys
+from vitrine.modules.objectives.pgd import PGD
 from vitrine.modules.objectives.trades import divergence, probabilities
 
 _LEAST = 1e-4  # keeps the logarithm finite where another class is certain
 
 
 @dataclass
-class MART(Adversarial):
+class MART(PGD):
     """BCE(x') + beta (1 - p_y(x)) KL(p(x) | p(x')), with x' of PGD; training accuracy is on x'.
 
     BCE is the boosted cross-entropy, -log p_y - log(1 - max of the others' p).
     """
 
-    steps: int = setting(10, "steps of the attack; each eps / 4 in linf unless `step` is set", least=1)
     beta: float = setting(5.0, "weight of the divergence", least=0)
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        attack = self.pgd(self.steps, self.advance_warmup())
-        adversarial = attack(network, images, labels, keys=random_keys(images), check=False)
+        adversarial = self.attack(network, images, labels)
 
         def loss() -> tuple[Tensor, Tensor]:
             clean, logits = probabilities(network(images)), network(adversarial)

@@ -15,23 +15,18 @@ log = logging.getLogger(__name__)
 
 
 class OverfittingDetector:
-    """Measures the accuracy under PGD-5 on a few images, the first that were trained on.
+    """Measures the accuracy under PGD-5 on so many images, the first that were trained on.
 
     Attributes:
-        detected: whether it has fallen by more than `drop` below its best; it stays so.
+        detected: whether it has fallen by more than `drop` (of 1) below its best; it stays so.
 
     Args:
-        attack: PGD-5, or what takes its place.
-        images: how many.
         every: training steps between two measurements; 0: never.
-        drop: fraction of the images.
     """
 
     def __init__(self, attack: attacks.PGD, images: int, every: int, drop: float):
         self.attack, self.count, self.every, self.drop = attack, images, every, drop
-        self.detected = False
-        self.steps = 0
-        self.best = 0.0
+        self.detected, self.steps, self.best = False, 0, 0.0
         self.images: Tensor | None = None
         self.labels: Tensor | None = None
 

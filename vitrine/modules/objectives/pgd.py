@@ -17,6 +17,9 @@ class PGD(Adversarial):
     steps: int = setting(10, "steps of the attack; each eps / 4 in linf unless `step` is set", least=1)
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        attack = self.pgd(self.steps, self.advance_warmup())
-        adversarial = attack(network, images, labels, keys=random_keys(images), check=False)
-        return self.cross_entropy(network, adversarial, labels)
+        return self.cross_entropy(network, self.attack(network, images, labels), labels)
+
+    def attack(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """The images that PGD finds in this batch."""
+        pgd = self.pgd(self.steps, self.advance_warmup())
+        return pgd(network, images, labels, keys=random_keys(images), check=False)

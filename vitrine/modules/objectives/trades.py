@@ -11,20 +11,20 @@ from torch import Tensor, nn
 from vitrine.core.network_scopes import frozen_weights
 from vitrine.core.random_numbers import normal
 from vitrine.core.settings import setting
-from vitrine.modules.objectives.adversarial import Adversarial, random_keys
+from vitrine.modules.objectives.adversarial import random_keys
+from vitrine.modules.objectives.pgd import PGD
 
 _START = 0.001  # standard deviation of the noise the attack starts from: at the image its gradient is zero
 
 
 @dataclass
-class TRADES(Adversarial):
+class TRADES(PGD):
     """CE(x) + beta KL(p(x) | p(x')), where x' maximises that divergence; training accuracy is on x.
 
     The attack's target p(x) is computed once, not at every step; where attack and loss see the very same
     network (attack_mode=train, no awp) the loss takes its logits from there too.
     """
 
-    steps: int = setting(10, "steps of the attack; each eps / 4 in linf unless `step` is set", least=1)
     beta: float = setting(6.0, "weight of the divergence", least=0)
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,27 +8,10 @@ import vitrine
 from vitrine.core.registry import Registry, UnknownName
 from vitrine.core.settings import SettingError
 
-# also run by `analyze.py COMMAND ...`
-COMMANDS = Registry(
-    "command",
-    {
-        "dream": "vitrine.cli.dream:main",
-        "style": "vitrine.cli.style:main",
-        "compare": "vitrine.cli.compare:main",
-        "report": "vitrine.cli.report:main",
-        "sync": "vitrine.cli.sync:main",
-        "convert": "vitrine.cli.convert:main",
-    },
-)
-PROGRAMS = Registry(
-    "program",
-    {
-        "train": "vitrine.cli.train:main",
-        "analyze": "vitrine.cli.analyze:main",
-        "follow": "vitrine.cli.follow:main",
-        **COMMANDS.places,
-    },
-)
+_COMMANDS = ("dream", "style", "compare", "report", "sync", "convert")  # also run by `analyze.py COMMAND ...`
+_PROGRAMS = ("train", "analyze", "follow", *_COMMANDS)
+COMMANDS = Registry("command", {name: f"vitrine.cli.{name}:main" for name in _COMMANDS})
+PROGRAMS = Registry("program", {name: f"vitrine.cli.{name}:main" for name in _PROGRAMS})
 ABOUT = """Train image classifiers in a glass case: at every checkpoint, see what the network has learned.
 
     vitrine train [RECIPE ...] [key=value ...]   train, and look at every checkpoint

@@ -44,11 +44,7 @@ class _Arguments:
 
 
 def split_arguments(arguments: list[str]) -> tuple[FollowSettings | None, list[str]]:
-    """How to follow, if there is `follow=true` or `follow.KEY=VALUE`; and the other arguments.
-
-    Raises:
-        SettingError: there is no such setting, or it cannot have the value.
-    """
+    """How to follow, if there is `follow=true` or `follow.KEY=VALUE`; and the other arguments."""
     own = [a for a in arguments if a.partition("=")[0].split(".")[0] == "follow"]
     others = [a for a in arguments if a not in own]
     switches = {a.partition("=")[2].strip().lower() for a in own if a.startswith("follow=")}
@@ -103,7 +99,7 @@ class _Follower:
         self.enabled = {name for name, analysis in analyses.items() if analysis.enabled}
         self.in_order = any(analyses[name].needs_previous for name in self.enabled)
         self.skipped: set[int] = set()  # steps
-        self.examiner: Any = None  # and `logs`: once there is a checkpoint
+        self.examiner: Any = None  # as `logs`, once there is a checkpoint
         self.logs: Any = None
         self.printed = ""  # what is waited for
 
@@ -141,16 +137,14 @@ class _Follower:
         for step, file in list(checkpoint_files(self.folder / "checkpoints", newest_first=newest)):
             if step in self.skipped or not self._is_missing(step):
                 continue
-            lock = locks.acquire(self.folder / "analysis", f"step={step:08d}")
-            if lock is None:
-                others_at_work = True
-                if self.in_order:
-                    break
-                continue
-            with lock:
-                if self._is_missing(step):  # else another follower has just finished it
-                    self._analyze(step, file)
-            return None
+            if lock := locks.acquire(self.folder / "analysis", f"step={step:08d}"):
+                with lock:
+                    if self._is_missing(step):  # else another follower has just finished it
+                        self._analyze(step, file)
+                return None
+            others_at_work = True
+            if self.in_order:
+                break
         return others_at_work
 
     def _is_missing(self, step: int) -> bool:
@@ -162,18 +156,17 @@ class _Follower:
         from vitrine.modules.weights import WeightsError
         from vitrine.runs.checkpoint_files import find_damage
 
-        if damage := find_damage(file):
-            self.skipped.add(step)
-            log.warning("passed over %s: %s", file, damage)
-            return
         self.printed = ""
+        problem = find_damage(file)
         try:
-            network = load_checkpoint(file)
+            network = None if problem else load_checkpoint(file)
         except WeightsError:
             if file.exists():
                 raise
+            problem = "it was removed (checkpoint.keep)"
+        if problem:
             self.skipped.add(step)
-            log.warning("passed over %s: it was removed (checkpoint.keep)", file)
+            log.warning("passed over %s: %s", file, problem)
             return
         if self.examiner is None:
             with interruption.immediate():
@@ -207,7 +200,8 @@ class _Follower:
         if text != self.printed:
             print(text, flush=True)
             self.printed = text
-        silent = time.time() - _last_write(self.folder)
+        written = [self.folder / name for name in ("config.yaml", "run.json", "metrics.csv", "checkpoints")]
+        silent = time.time() - max(file.stat().st_mtime for file in written if file.exists())
         if self.follow_settings.patience is None or silent < self.follow_settings.patience:
             return False
         duration = run_record.format_duration(silent)
@@ -242,9 +236,3 @@ def _training_state(folder: Path) -> str:
     if state == "running" and is_gone(record.get("process")):
         return "killed"
     return state
-
-
-def _last_write(folder: Path) -> float:
-    """When the training last wrote something, in seconds since 1970."""
-    files = [folder / "config.yaml", folder / "run.json", folder / "metrics.csv", folder / "checkpoints"]
-    return max(file.stat().st_mtime for file in files if file.exists())

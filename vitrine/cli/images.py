@@ -61,11 +61,7 @@ def output_file(out: str | None, default: Path, sources: list[str | None]) -> Pa
 
 
 def write_image(file: Path, image: Tensor) -> None:
-    """Write an image [C, H, W] in [0, 1] as a PNG, whole or not at all.
-
-    Raises:
-        SettingError: the disk refused.
-    """
+    """Write an image [C, H, W] in [0, 1] as a PNG, whole or not at all; SettingError if the disk refuses."""
     content = io.BytesIO()
     Image.fromarray(paint.picture(image).numpy()).save(content, "PNG")
     try:

@@ -112,11 +112,7 @@ def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
 
 
 def parse_settings(schema: type, arguments: Sequence[str]) -> Any:
-    """One dataclass of settings from `key=value` arguments, typed and checked as those of a section are.
-
-    Raises:
-        SettingError: as `load`.
-    """
+    """One dataclass of settings from `key=value` arguments, typed and checked as those of a section are."""
     tree = writable_tree(schema)
 
     def unknown(key: str) -> SettingError:
@@ -173,11 +169,7 @@ def dotted_keys(settings: Mapping[Any, Any], path: str = "") -> Iterator[str]:
 
 
 def load_saved(folder: Path, arguments: Sequence[str]) -> Settings:
-    """The settings of the run in `folder`; recipes and `key=value` arguments win over what it has saved.
-
-    Raises:
-        SettingError: as `load`.
-    """
+    """The settings of the run in `folder`; recipes and `key=value` arguments win over what it has saved."""
     own = [f"run.root={folder.parent}", f"run.name={folder.name}"]
     return load([*arguments, *own], base=[folder / "config.yaml"])
 
@@ -188,11 +180,8 @@ def load_run(arguments: Sequence[str], is_global_zero: bool = True) -> Settings:
     With `run.resume`, the run's own config.yaml comes before all other settings; a run that does not exist
     yet starts, so that one command serves for both.
 
-    Args:
-        is_global_zero: whether this process is rank 0, which refuses a run that exists.
-
     Raises:
-        SettingError: as `load`; the run exists already; or no run is named to resume.
+        SettingError: as `load`; the run exists already (on rank 0); or no run is named to resume.
     """
     settings = load(arguments)
     if not settings.run.resume:

@@ -35,16 +35,15 @@ def should_cache(cache: str, splits: Sequence[_Sized]) -> bool:
 def load_splits(
     settings: Any, *splits: Samples, image_size: int, **options: Any
 ) -> tuple[tuple[ImageFiles, ...] | tuple[InMemory, ...], Statistics, Statistics]:
-    """Splits of image files, in memory if `cache` says so, and mean and standard deviation of their pixels.
+    """Splits of image files, training first, with the mean and standard deviation of their pixels.
 
     Args:
         settings: of the source, with `skip_corrupt`.
-        splits: training split first.
         image_size, options: as for ImageFiles.
 
     Returns:
-        The splits, and mean and standard deviation per channel: computed where images are in memory,
-        ImageNet's where they are not.
+        The splits, in memory if `cache` says so, and mean and standard deviation per channel: computed where
+        images are in memory, ImageNet's where they are not.
 
     Raises:
         SettingError: an image cannot be decoded and is not to be skipped; or none of a split can be.

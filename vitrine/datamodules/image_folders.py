@@ -41,7 +41,12 @@ def list_images(root: str | None, val_fraction: float, split_seed: int) -> tuple
     Raises:
         SettingError: `data.root` is missing, empty, or has another layout.
     """
-    path = _check_root(root)
+    if not root:
+        raise SettingError("data.root", f"is not set; {_LAYOUT}")
+    path = Path(root).expanduser()
+    if not path.is_dir():
+        problem = "not a folder" if path.exists() else "missing"
+        raise SettingError("data.root", f"{path} is {problem}; {_LAYOUT}")
     train_dir, val_dir = _find_splits(path)
     classes = _subfolders(train_dir)
     if not classes:
@@ -64,16 +69,6 @@ def list_images(root: str | None, val_fraction: float, split_seed: int) -> tuple
     outside = sum(_is_image(name) for folder in {path, train_dir, val_dir} for name in os.listdir(folder))
     _warn_of_ignored(path, outside, others)
     return classes, train, val
-
-
-def _check_root(root: str | None) -> Path:
-    if not root:
-        raise SettingError("data.root", f"is not set; {_LAYOUT}")
-    path = Path(root).expanduser()
-    if not path.is_dir():
-        problem = "not a folder" if path.exists() else "missing"
-        raise SettingError("data.root", f"{path} is {problem}; {_LAYOUT}")
-    return path
 
 
 def _find_splits(path: Path) -> tuple[Path, Path]:

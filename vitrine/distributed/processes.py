@@ -58,11 +58,7 @@ class Processes:
             self._poll(others, within=GRACE)
 
     def barrier(self) -> None:
-        """Wait until all processes are here.
-
-        Raises:
-            SystemExit: another process failed.
-        """
+        """Wait until all processes are here; SystemExit if one failed."""
         if self._store is not None:
             self._store.set(f"barrier/{self.rank}", "")
             for rank in range(self.world_size):

@@ -31,9 +31,9 @@ class RankFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class _Failure:
-    """Why a rank left a collective: "error", "other rank failed", "out of memory", "interrupted"."""
+    """Why a rank left a collective."""
 
-    kind: str
+    kind: str  # "error", "other rank failed", "out of memory", "interrupted"
     line: str
     trace: str
     signal: int | None = None
@@ -109,10 +109,9 @@ class Ranks:
             yield value
 
     def run_collective(self, work: Callable[[Callable[[Any], list[Any]]], Any]) -> Any:
-        """`work(all_gather)` on all ranks at once; its result on this rank.
+        """`work(all_gather)` on all ranks at once; its result on this rank, once all have left `work`.
 
-        If a rank fails in `work`, the others fail at their next `all_gather` or at the end of their `work`;
-        no rank returns before all ranks have left `work`.
+        If a rank fails in `work`, the others fail at their next `all_gather` or at the end of their `work`.
 
         Raises:
             Exception: that of this rank's work, or RankFailed where only other ranks failed; MemoryError on

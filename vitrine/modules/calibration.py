@@ -20,12 +20,11 @@ class CalibrationError(MulticlassCalibrationError):
 
 
 def calibration_error(confidences: Tensor, correct: Tensor, bins: int) -> Tensor:
-    """The mean of |accuracy - confidence| over bins ((m - 1) / M, m / M], weighted by their counts; a scalar.
+    """The mean of |accuracy - confidence| over M bins ((m - 1) / M, m / M], weighted by their counts.
 
     Args:
         confidences: probability of the predicted class, [N].
         correct: whether the prediction is correct, 0 or 1, [N].
-        bins: M.
     """
     boundaries = torch.linspace(0, 1, bins + 1, dtype=confidences.dtype, device=confidences.device)
     index = (torch.bucketize(confidences, boundaries) - 1).clamp(0, bins - 1)

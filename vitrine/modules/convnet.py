@@ -14,8 +14,6 @@ class ConvNet(nn.Module):
     and global average pooling with a linear layer after it is what CAM (Zhou 2016) needs.
 
     Args:
-        num_classes: logits.
-        channels: of the images.
         widths: channels after each convolution. The first two, then every second one, halve the side.
     """
 
@@ -23,11 +21,9 @@ class ConvNet(nn.Module):
         super().__init__()
         if len(widths) < 1 or any(w < 1 for w in widths):
             raise ValueError(f"widths is {list(widths)}, expected one positive number a convolution")
-        strides = [2, 2] + [1 + i % 2 for i in range(len(widths))]
         layers: list[nn.Module] = []
-        for i, (width, stride) in enumerate(zip(widths, strides)):
-            kernel = 7 if i == 0 else 3
-            before = widths[i - 1] if i else channels
+        for i, (before, width) in enumerate(zip([channels, *widths], widths)):
+            kernel, stride = 3 if i else 7, 2 if i < 2 or i % 2 else 1
             conv = nn.Conv2d(before, width, kernel, stride, kernel // 2, bias=False)
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
             layers.append(nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU()))

@@ -52,8 +52,6 @@ def build_optimizer(
 ) -> tuple[Optimizer, LambdaLR]:
     """The optimizer of a network's trainable parameters, and its scheduler, stepped after each of its steps.
 
-    The scheduler's state is the number of steps, so a resumed run continues with the same rates.
-
     Args:
         steps: optimizer steps in the whole run; infinite where unknown.
 

@@ -6,13 +6,7 @@ from torch import Tensor, nn
 
 
 class Perceptron(nn.Module):
-    """Logits as a linear function of the pixels; `linear.weight[k]` viewed as [C, H, W] pictures class k.
-
-    Args:
-        num_classes: logits.
-        image_size: side of the (square) images, in pixels.
-        channels: of the images.
-    """
+    """Logits as a linear function of the pixels; `linear.weight[k]` viewed as [C, H, W] pictures class k."""
 
     def __init__(self, num_classes: int, image_size: int, channels: int = 3):
         super().__init__()

@@ -48,13 +48,8 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """The 6n+2 layer network of He 2016, section 4.2 (n = 3: ResNet-20), for images of about 32 pixels.
-
-    Args:
-        num_classes: logits.
-        channels: of the images.
-        blocks: n, blocks in each of the three stages.
-    """
+    """The 6n+2 layer network of He 2016, section 4.2, for images of about 32 pixels; n, the blocks in each of
+    the three stages, is 3 in ResNet-20."""
 
     def __init__(self, num_classes: int, channels: int = 3, blocks: int = 3):
         super().__init__()
@@ -96,8 +91,6 @@ class PreActResNet(nn.Module):
     """Stages of pre-activation blocks, each after the first at half the side; batch norm and ReLU at the end.
 
     Args:
-        num_classes: logits.
-        channels: of the images.
         stem: channels of the first convolution.
         widths: channels of each stage.
         blocks: blocks in each stage.
@@ -115,8 +108,7 @@ class PreActResNet(nn.Module):
     ):
         super().__init__()
         self.conv1 = _conv3x3(channels, stem)
-        befores = [stem, *widths[:-1]]
-        for i, (before, after) in enumerate(zip(befores, widths)):
+        for i, (before, after) in enumerate(zip([stem, *widths], widths)):
             first = PreActBlock(before, after, 2 if i else 1, dropout)
             rest = (PreActBlock(after, after, 1, dropout) for _ in range(blocks - 1))
             self.add_module(f"layer{i + 1}", nn.Sequential(first, *rest))

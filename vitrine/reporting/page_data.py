@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from pathlib import Path
@@ -48,7 +49,9 @@ def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
     results = {step: store.results(step) for step in store.steps()}
     names = dict.fromkeys(name for step in reversed(results) for name in results[step])
     ordered = sorted(names, key=lambda name: traits_of(name).page_order)
-    settings = _text(run_dir / "config.yaml")
+    settings = ""
+    with contextlib.suppress(OSError):
+        settings = (run_dir / "config.yaml").read_text(encoding="utf-8", errors="replace")
     return {
         "name": run_dir.resolve().name,
         "base": base,
@@ -149,10 +152,3 @@ def _size(path: Path) -> tuple[int, int]:
             return image.size
     except OSError:
         return 0, 0
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

@@ -18,11 +18,8 @@ def units_table(
     """Columns and rows: layer, unit, pictures, numbers; None without units.
 
     Columns that a technique has a heading for (`Traits.unit_picture`, `unit_numbers`) come before others, in
-    the order of `Traits.unit_rank`; units without such a picture come last.
-
-    Args:
-        picture: the table's cell for a technique's name and a figure of it.
-        classes: class names.
+    the order of `Traits.unit_rank`; units without such a picture come last. A picture's cell is what
+    `picture(technique, figure)` gives.
     """
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     pictures: dict[str, None] = {}  # ordered sets of columns

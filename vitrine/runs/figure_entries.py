@@ -17,12 +17,13 @@ def to_entry(figure: Figure, file: str) -> dict[str, Any]:
 
     Numbers that are not finite become None. Typed fields that a figure does not have are left out.
     """
+    numbers = {name: getattr(figure, name) for name in ("unit", "probe", "label")}  # some from tensors
     entry: dict[str, Any] = {
         "key": figure.key,
         "file": file,
         "caption": figure.caption,
         "layer": figure.layer,
-        **{name: _integer(getattr(figure, name)) for name in ("unit", "probe", "label")},
+        **{name: None if number is None else int(number) for name, number in numbers.items()},
         "values": {name: finite(value) for name, value in figure.values.items()},
     }
     typed = {
@@ -74,7 +75,3 @@ def finite(value: Any) -> float | None:
 def number(value: float | None) -> float:
     """The number that `finite` has written."""
     return math.nan if value is None else value
-
-
-def _integer(value: Any) -> int | None:
-    return None if value is None else int(value)  # from a tensor, too

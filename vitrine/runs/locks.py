@@ -19,6 +19,7 @@ import tempfile
 import threading
 import uuid
 from pathlib import Path
+from typing import Self
 
 from vitrine.core.process_identity import is_gone, this_process
 
@@ -53,7 +54,7 @@ class Lock:
             for number in range(self.number + 1):  # the last one last: until then it is held
                 _file(self.folder, self.name, number).unlink(missing_ok=True)
 
-    def __enter__(self) -> Lock:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -55,10 +55,9 @@ class MetricsCSV(ResumableLogger):
     As in all of Lightning's loggers, `step` counts from 0: metrics logged after the first optimizer step are
     in row 0. Each row is on disk as soon as it is logged. A new metric adds a column, for which the file is
     rewritten. An existing file is continued.
-
-    Args:
-        run_dir: the file is `run_dir/metrics.csv`.
     """
+
+    name, version = NAME, ""
 
     def __init__(self, run_dir: str | Path):
         super().__init__()
@@ -66,14 +65,6 @@ class MetricsCSV(ResumableLogger):
         self._columns: list[str] | None = None
         self._row: dict[str, str] = {}
         self._start = 0  # where in the file the last row begins
-
-    @property
-    def name(self) -> str:
-        return NAME
-
-    @property
-    def version(self) -> str:
-        return ""
 
     @property
     def save_dir(self) -> str:

@@ -73,10 +73,6 @@ def perturb(network: nn.Module, loss: Loss, gamma: float) -> list[tuple[Tensor, 
     dimension) stay. Neither `.grad` nor running statistics are touched. With several devices, each moves by
     the gradient of its own part of the batch.
 
-    Args:
-        loss: the loss and the logits at the network's present weights.
-        gamma: length of the step, as a fraction of the layer's norm.
-
     Returns:
         The perturbed weights, each with a copy of its former value.
     """

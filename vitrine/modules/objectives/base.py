@@ -13,16 +13,11 @@ class Objective:
     A subclass has to define `__call__`. The rest is for adversarial training in its variants, so that none of
     them needs a Classifier of its own. Random numbers come from torch's global generators: their states are
     part of a resumable checkpoint.
-
-    Attributes:
-        replays: optimizer steps on each batch (free adversarial training).
-        norm, eps: the budget that it trains against, and that validation measures; eps is None where there is
-            no adversary.
     """
 
-    replays: int = 1
-    norm: str = "linf"
-    eps: float | None = None
+    replays: int = 1  # optimizer steps on each batch (free adversarial training)
+    norm: str = "linf"  # of the budget that it trains against, and that validation measures
+    eps: float | None = None  # None where there is no adversary
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The loss (a scalar to minimise) and the logits [N, K] that training accuracy is computed from.

@@ -37,7 +37,8 @@ class Fast(Adversarial):
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         overfitted, factor = self.guard.update(network, images, labels), self.advance_warmup()
-        attack = self.fallback(factor) if overfitted else self.one_step(factor)
+        fallback = replace(self.pgd(self.fallback_steps, factor), step=None)
+        attack = fallback if overfitted else self.one_step(factor)
         adversarial = attack(network, images, labels, keys=random_keys(images), check=False)
         return self.cross_entropy(network, adversarial, labels)
 
@@ -52,10 +53,6 @@ class Fast(Adversarial):
             mode=self.attack_mode,
             precision="inherit",
         )
-
-    def fallback(self, factor: float) -> attacks.PGD:
-        """PGD with its default step size."""
-        return replace(self.pgd(self.fallback_steps, factor), step=None)
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "guard": self.guard.state_dict()}

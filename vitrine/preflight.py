@@ -1,7 +1,5 @@
 """Checks before a run writes anything: of what would otherwise fail at the first step, or an epoch later."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Collection

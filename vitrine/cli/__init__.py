@@ -1,7 +1,5 @@
 """The programs, one file each: arguments in, exit status out."""
 
-from __future__ import annotations
-
 import sys
 
 import vitrine

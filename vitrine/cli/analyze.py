@@ -19,8 +19,6 @@ Beside that, commands of their own; `python analyze.py COMMAND --help` tells mor
 `--help` lists every setting, `--help SECTION` some.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path

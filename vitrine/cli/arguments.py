@@ -1,7 +1,5 @@
 """The arguments of commands that have settings of their own, as bare `key=value`."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import sys

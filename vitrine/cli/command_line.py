@@ -1,7 +1,5 @@
 """Arguments in, exit status out: where every program starts and ends."""
 
-from __future__ import annotations
-
 import errno
 import os
 import sys

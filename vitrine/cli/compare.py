@@ -5,8 +5,6 @@
 The pictures stay in the runs' folders, which the page points to.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -8,8 +8,6 @@ chunk has images of many classes; validation images keep their order. OUT can th
 store as it is.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -10,8 +10,6 @@ checkpoints are analyzed strictly in order; else each is compared with the lates
 (the curve `overlap` of dataset examples).
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from dataclasses import dataclass, field

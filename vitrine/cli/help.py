@@ -1,7 +1,5 @@
 """`--help`: every setting with its default, meaning and type."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Images read from files as tensors, and written to files."""
 
-from __future__ import annotations
-
 import io
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The network of a command: of a run, of a checkpoint, or from weights that were not trained here."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -8,8 +8,6 @@ WANDB_API_KEY. What is made here is tested against the keys that offline runs lo
 own checks of it, and against a stand-in for W&B's server, never yet against W&B's own.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

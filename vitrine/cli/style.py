@@ -6,8 +6,6 @@
 The last needs no data set: the classes are those of the weights. `model.*` is as in training.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@
 `wandb sync`, which needs a login, is started in the run's folder: paths in its log are relative to that.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

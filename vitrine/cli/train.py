@@ -7,8 +7,6 @@
 Recipes are merged left to right, then key=value. `--help` lists every setting, `--help SECTION` some.
 """
 
-from __future__ import annotations
-
 import time
 from contextlib import ExitStack
 from typing import Any

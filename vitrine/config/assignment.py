@@ -1,7 +1,5 @@
 """Assignment of a value to a typed tree of settings, with the conversions that recipes expect."""
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 import re

@@ -1,7 +1,5 @@
 """Errors of the objects that settings build, as errors of the settings."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

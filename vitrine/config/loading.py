@@ -6,8 +6,6 @@ Every setting is declared once, in the dataclass that uses it. What a name choos
 `objective.name=pgd`) also chooses which settings its section has.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Recipe files and `key=value` arguments as nested dicts, merged in their order."""
 
-from __future__ import annotations
-
 import difflib
 import os
 import re

@@ -1,7 +1,5 @@
 """The sections of the settings: which dataclass declares each, and which depend on the section's `name`."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """The arguments of lightning.Trainer as settings: Vitrine's defaults, and a check against its signature."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import typing

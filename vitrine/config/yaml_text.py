@@ -5,8 +5,6 @@ without knowing the setting; here `convert` decides, which knows its type. Integ
 reads 010 as 8 and 1:30 as 90), and floats may be written as 1e-3.
 """
 
-from __future__ import annotations
-
 import re
 import typing
 from dataclasses import dataclass

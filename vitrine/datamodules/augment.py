@@ -1,7 +1,5 @@
 """Data augmentation of a batch at a time, on the batch's device, with random numbers of each image's own."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from dataclasses import dataclass

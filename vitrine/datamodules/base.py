@@ -1,7 +1,5 @@
 """The base of all data modules: two splits, their loaders, and the preprocessing of batches."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple

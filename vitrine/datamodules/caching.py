@@ -1,7 +1,5 @@
 """Whether images in files are decoded into memory once, or each time they are needed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Protocol
 

@@ -1,7 +1,5 @@
 """Images in files, decoded one by one or all into memory."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

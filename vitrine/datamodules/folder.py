@@ -1,7 +1,5 @@
 """Images of your own, one folder a class."""
 
-from __future__ import annotations
-
 import contextlib
 from dataclasses import dataclass
 

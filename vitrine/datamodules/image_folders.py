@@ -1,7 +1,5 @@
 """Which files of a folder are images, of which class and of which split."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections import Counter

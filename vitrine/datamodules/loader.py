@@ -1,7 +1,5 @@
 """A data loader over a batch sampler, from memory or by worker processes, that resumes at any step."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

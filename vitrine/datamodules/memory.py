@@ -1,7 +1,5 @@
 """Images in memory."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

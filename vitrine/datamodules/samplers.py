@@ -1,7 +1,5 @@
 """Which images make up which batch: a pure function of (seed, epoch, rank, number of ranks)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Mean and standard deviation of pixels, per channel, for a network's normalisation."""
 
-from __future__ import annotations
-
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.random_numbers import permutation
 

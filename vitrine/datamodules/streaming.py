@@ -8,8 +8,6 @@ so a function of (seed, epoch, rank, number of ranks) as for every other source,
 loader depends on the number of workers too.
 """
 
-from __future__ import annotations
-
 import bisect
 import io
 import itertools

@@ -4,8 +4,6 @@ Where nothing is lost (setting up, an analysis, waiting) `Interrupted` is raised
 training the signal is only recorded (`defer`), and the training loop checks for it between two steps.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -5,8 +5,6 @@ starts the others with the same command line when training begins. Rank 0 decide
 checkpoint to resume from); if one rank cannot start, none does.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -1,7 +1,5 @@
 """Collectives on Python objects among the ranks of a training run; a rank that fails blocks no other."""
 
-from __future__ import annotations
-
 import datetime
 import io
 import pickle

@@ -1,7 +1,5 @@
 """After an interrupt: requeue the SLURM job, print the command that resumes the run, exit."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re

@@ -1,7 +1,5 @@
 """Networks by name, training objectives, the LightningModule, and networks from checkpoints."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The expected calibration error as Guo et al. (2017) define it."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassCalibrationError

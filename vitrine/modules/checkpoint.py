@@ -1,7 +1,5 @@
 """The network of one of our checkpoints, from the file alone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The small network of the default run: five convolutions, global average pooling, one linear layer."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor, nn

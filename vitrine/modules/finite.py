@@ -1,7 +1,5 @@
 """Ends training where the loss or the weights are NaN or infinite, naming the images of the batch."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Mapping, Sequence

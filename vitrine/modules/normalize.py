@@ -1,7 +1,5 @@
 """Normalisation as a part of the network, so that everything around it uses [0, 1] pixels."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Optimizers by torch's names, and learning rate schedules as a function of the step."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import itertools

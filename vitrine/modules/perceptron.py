@@ -1,7 +1,5 @@
 """One linear layer on the pixels: a classifier whose weight rows are pictures."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 

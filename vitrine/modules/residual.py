@@ -1,7 +1,5 @@
 """Residual networks for small images: ResNet-20, PreAct ResNet-18 and WideResNet-28-10."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

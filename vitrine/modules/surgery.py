@@ -1,7 +1,5 @@
 """Changes to a torchvision network for which its builder has no option: stem, input channels, head."""
 
-from __future__ import annotations
-
 from torch import nn
 
 

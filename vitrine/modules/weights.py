@@ -1,7 +1,5 @@
 """Weights from files: read without running code, and loaded into a network with one clear error."""
 
-from __future__ import annotations
-
 import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence

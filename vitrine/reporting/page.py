@@ -1,7 +1,5 @@
 """The page of a run: `index.html`, opened from the folder, without server or network."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import html

@@ -1,7 +1,5 @@
 """The content of a run's page, read from the run's folder as plain data."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import math

@@ -1,7 +1,5 @@
 """The numbers that rank runs: a few, flat, of the whole run, however often it was resumed."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path

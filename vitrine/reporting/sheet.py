@@ -1,7 +1,5 @@
 """Contact sheets: many figures as one picture, a layer at a time."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

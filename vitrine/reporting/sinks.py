@@ -1,7 +1,5 @@
 """Where results go besides the disk: the protocol, and the keys that dashboards show them under."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Protocol
 

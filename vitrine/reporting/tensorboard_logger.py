@@ -1,7 +1,5 @@
 """TensorBoard as a logger of curves that a resumed run can take back."""
 
-from __future__ import annotations
-
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from vitrine.runs.resumable_logger import ResumableLogger

@@ -1,7 +1,5 @@
 """Results on TensorBoard: the same curves and contact sheets as on W&B."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A table with one row a unit: its feature visualization, its examples and its numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 

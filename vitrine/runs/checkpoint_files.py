@@ -1,7 +1,5 @@
 """The checkpoint files of a run: their steps, and whether they are intact."""
 
-from __future__ import annotations
-
 import logging
 import re
 import zipfile

@@ -1,7 +1,5 @@
 """Checkpoint files that appear whole or not at all, and are read without running what they contain."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Figures as entries of figures.json and back, those that earlier versions wrote included."""
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import asdict

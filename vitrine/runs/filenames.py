@@ -1,7 +1,5 @@
 """File names from arbitrary text: class names, layer names, keys."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterable

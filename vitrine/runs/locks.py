@@ -9,8 +9,6 @@ wins and nobody renames or deletes a lock that another has just taken over.
 atomically. NFS and SMB do not: there a killed holder would keep its lock forever.)
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

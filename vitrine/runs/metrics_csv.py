@@ -1,7 +1,5 @@
 """`metrics.csv`, the table of every logged metric: its writer, a Lightning logger, and its readers."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import io

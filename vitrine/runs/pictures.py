@@ -1,7 +1,5 @@
 """Pictures in files: small, and the same pixels always give the same bytes."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What a logger must offer so that a resumed run logs nothing twice."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 
 from lightning.pytorch.loggers import Logger

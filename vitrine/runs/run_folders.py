@@ -1,7 +1,5 @@
 """The folders of runs: their names, their creation, and how command lines refer to them."""
 
-from __future__ import annotations
-
 import datetime
 import itertools
 import os

@@ -1,7 +1,5 @@
 """`run.json`, the record of a run: when, how long, which code, on which hardware; shown on the page."""
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import importlib.metadata

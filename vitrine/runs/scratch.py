@@ -1,7 +1,5 @@
 """Unfinished work of analyses that take hours, in files of the run that are removed once it is complete."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io

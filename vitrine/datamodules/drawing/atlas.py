@@ -1,7 +1,5 @@
 """All faces in one table of distances, looked up bilinearly: edges stay sharp at any size (Green 2007)."""
 
-from __future__ import annotations
-
 import functools
 import math
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Backgrounds: gradients, stripes, checks, bricks, a horizon, all under 1/f noise."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

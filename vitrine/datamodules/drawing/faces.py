@@ -4,8 +4,6 @@ A face has a half width of 1; its first layer is the outline of the plate. The s
 of the Vienna Convention on Road Signs and Signals (1968).
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

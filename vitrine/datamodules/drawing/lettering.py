@@ -1,7 +1,5 @@
 """Letters and digits as strokes, without a font: paths in a box of the given half width and half height."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from vitrine.datamodules.drawing.sdf import Point, arc, stroke, union

@@ -1,7 +1,5 @@
 """Noise fields, hashed from the position in the field."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """The pole behind a sign, and a branch or a bar that occludes a part of it."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -1,7 +1,5 @@
 """Flat plates in space: their position in the image, and painting them with anti-aliased edges."""
 
-from __future__ import annotations
-
 from typing import NamedTuple, TypeVar
 
 import torch

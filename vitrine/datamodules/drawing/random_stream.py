@@ -1,7 +1,5 @@
 """Random numbers for every image of a batch, one after another."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """A traffic sign in a cluttered scene: its random composition (`compose`), and its image (`render`)."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -3,8 +3,6 @@
 Points are [..., 2] tensors of (right, down); angles are degrees, 0 to the right, 90 down.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Sequence

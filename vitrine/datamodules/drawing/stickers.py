@@ -1,7 +1,5 @@
 """A small sticker that gives the class away: a shortcut for a network to learn."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """What adversarial objectives have in common: settings of the attack, its random keys."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

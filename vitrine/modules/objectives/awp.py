@@ -1,7 +1,5 @@
 """Adversarial weight perturbation (Wu 2020): any objective's loss, at the worst weights nearby."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What an objective is: how one batch becomes a loss."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Fast adversarial training: one step from a random start (Wong 2020), guarded."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 

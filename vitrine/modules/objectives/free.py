@@ -1,7 +1,5 @@
 """Free adversarial training (Shafahi 2019): every backward pass serves the weights and the perturbation."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """MART (Wang 2020): images that are misclassified without an attack have more weight."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """Detects catastrophic overfitting: accuracy under many attack steps is gone while one step still fails."""
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

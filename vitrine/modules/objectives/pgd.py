@@ -1,7 +1,5 @@
 """Adversarial training against PGD (Madry 2018)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor, nn

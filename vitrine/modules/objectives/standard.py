@@ -1,7 +1,5 @@
 """Plain training: the cross-entropy of the images as they are."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """TRADES (Zhang 2019): accuracy on clean images, and predictions that are constant around them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -7,8 +7,8 @@ import torch
 from vitrine.core.settings import SettingError
 from vitrine.datamodules.augment import Augment
 from vitrine.datamodules.base import Batch, DataSettings, ImageDataModule
+from vitrine.datamodules.caching import compute_statistics
 from vitrine.datamodules.memory import InMemory
-from vitrine.datamodules.statistics import compute_statistics
 
 AUGMENT = Augment(crop=2, flip=True, jitter=0.2)
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import check, setting
 from vitrine.datamodules.augment import Augment, augment, augment_setting
+from vitrine.datamodules.caching import imagenet_statistics
 from vitrine.datamodules.loader import Loader
 from vitrine.datamodules.samplers import BatchSampler
-from vitrine.datamodules.statistics import imagenet_statistics
 
 
 class Batch(NamedTuple):

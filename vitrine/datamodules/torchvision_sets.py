@@ -16,9 +16,8 @@ from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.augment import Augment, augment_setting
 from vitrine.datamodules.base import DataSettings, ImageDataModule
-from vitrine.datamodules.caching import load_splits
+from vitrine.datamodules.caching import imagenet_statistics, load_splits
 from vitrine.datamodules.memory import InMemory
-from vitrine.datamodules.statistics import imagenet_statistics
 
 
 @dataclass

@@ -8,7 +8,6 @@ from urllib.error import URLError
 
 import torch
 from filelock import FileLock
-from torch import Tensor
 from torchvision import datasets
 from torchvision.transforms.v2 import functional as F
 
@@ -80,20 +79,15 @@ class TorchvisionDataModule(ImageDataModule):
             images = images.permute(0, 3, 1, 2)
         self.channels, self.image_size = images.shape[1], self.settings.image_size or images.shape[-1]
         labels = source.targets if hasattr(source, "targets") else source.labels
-        return InMemory(resize(images.contiguous(), self.image_size), torch.as_tensor(labels))
+        size = [self.image_size, self.image_size]
+        parts = [F.resize(part, size, antialias=True) for part in images.contiguous().split(1000)]
+        return InMemory(torch.cat(parts), torch.as_tensor(labels))
 
 
 def class_names(source: Any) -> list[str]:
     """The names of a torchvision data set's classes, the first where they have several; digits for SVHN."""
     names = getattr(source, "classes", [str(digit) for digit in range(10)])
     return [name if isinstance(name, str) else name[0] for name in names]
-
-
-def resize(images: Tensor, size: int) -> Tensor:
-    """uint8 images [N, C, H, W] resized to `size` pixels a side, bilinearly with antialiasing."""
-    if images.shape[-2:] == (size, size):
-        return images
-    return torch.cat([F.resize(part, [size, size], antialias=True) for part in images.split(1000)])
 
 
 class MNIST(TorchvisionDataModule):

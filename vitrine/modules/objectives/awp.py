@@ -28,7 +28,10 @@ class WeightPerturbed(Objective):
     )
 
     label_smoothing: float = setting(
-        0.0, "fraction of the target spread evenly over all classes (Szegedy 2016)", least=0, most=1
+        0.0,
+        "fraction of the target spread evenly over all classes (Szegedy 2016, Pang 2021)",
+        least=0,
+        most=1,
     )
 
     def __post_init__(self) -> None:

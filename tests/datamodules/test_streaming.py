@@ -267,7 +267,7 @@ def test_odd_formats_are_read_as_from_the_folder(tmp_path, kind):
                 file = tmp_path / "folder" / split / name / f"{i}{'.png' if 'PNG' in kind else '.tif'}"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 image.save(file, **options)
-    convert(tmp_path / "folder", tmp_path / "chunks", ConvertSettings())
+    convert(tmp_path / "folder", tmp_path / "chunks", Settings())
     streamed = opened(tmp_path / "chunks")
     plain = Folder(FolderSettings(root=str(tmp_path / "folder"), image_size=12, batch_size=4, workers=0))
     plain.setup()

@@ -115,6 +115,6 @@ def _load_weights(arguments: list[str]) -> NamedNetwork:
     with as_setting_error("model"):
         options = {"stem": model.stem, **model.options}
         classes, channels = infer_classes(model.name, model.weights, **options)
-        options |= {"weights": model.weights, "mean": model.mean, "std": model.std}
-        network = load_network(model.name, classes=classes, channels=channels, **options)
+        options |= {"channels": channels, "mean": model.mean, "std": model.std}
+        network = load_network(model.name, classes=classes, weights=model.weights, **options)
     return NamedNetwork(network, model.name)

@@ -1,5 +1,7 @@
 """A W&B run that cannot stop the program that logs to it: no call raises or waits without end."""
 
+from __future__ import annotations
+
 import atexit
 import contextlib
 import functools

@@ -8,6 +8,8 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,8 +34,10 @@ from vitrine.datamodules import DATA
 from vitrine.datamodules.base import ImageDataModule
 from vitrine.examination.examiner import Examiner
 from vitrine.examination.subject import choose_units
-from vitrine.modules import OBJECTIVES, load_network, optimizers
+from vitrine.modules import OBJECTIVES, load_checkpoint, load_network, optimizers
 from vitrine.modules.classifier import Classifier
+from vitrine.modules.foreign_networks import check_existence, is_foreign, zoo_of
+from vitrine.modules.output_check import check_logits
 from vitrine.reporting.page import PageSink
 from vitrine.reporting.tensorboard_logger import BoardLogger
 from vitrine.reporting.tensorboard_sink import TensorBoardSink
@@ -57,11 +61,23 @@ def build_data(
     return module
 
 
+def check_network(settings: Settings) -> None:
+    """Raise SettingError unless there is a network of `model.name`: before data take their time."""
+    with as_setting_error("model.name"):
+        if is_foreign(settings.model.name):
+            check_existence(settings.model.name)
+
+
+def checkpoint_loader(settings: Settings) -> Callable[[str | Path], nn.Module]:
+    """`load_checkpoint` for a run's checkpoints, whose network its settings name."""
+    return partial(load_checkpoint, network=settings.model.name)
+
+
 def build_network(settings: Settings, data: ImageDataModule) -> nn.Module:
     """The network that `model` describes, for these data."""
     model = settings.model
     mean, std = model.mean, model.std
-    if model.weights is None and mean is None and std is None:
+    if model.weights is None and mean is None and std is None and zoo_of(model.name) is None:
         mean, std = data.mean, data.std
     with as_setting_error("model"):
         seed_everything(settings.run.seed, verbose=False)
@@ -75,22 +91,10 @@ def build_network(settings: Settings, data: ImageDataModule) -> nn.Module:
             stem=model.stem,
             head=model.head,
             image_size=data.image_size,
-            **model.options,
+            options=model.options,
         )
-        _try_forward(network, data)
-    return network
-
-
-def _try_forward(network: nn.Module, data: ImageDataModule) -> None:
-    """Run the network on one image, so that a wrong image size shows before training starts."""
-    try:
-        with torch.no_grad():
-            network.eval()(torch.zeros(1, data.channels, data.image_size, data.image_size))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        size = f"{data.channels} x {data.image_size} x {data.image_size}"
-        raise ValueError(f"does not take images of {size} (data.image_size): {error}") from error
-    finally:
-        network.train()
+        check_logits(network, len(data.classes), data.channels, data.image_size)
+    return network.train()
 
 
 def build_classifier(settings: Settings, data: ImageDataModule) -> Classifier:

@@ -77,7 +77,7 @@ def analyze_run(folder: Path, files: list[Path], overrides: list[str], start: fl
     chosen += [(step, file) for file in files if file not in known and (step := read_step(file)) is not None]
     if not chosen:
         raise SettingError(str(folder), "has no checkpoint")
-    _analyze(settings, _load_checkpoints(chosen), start)
+    _analyze(settings, _load_checkpoints(settings, chosen), start)
 
 
 def analyze_weights(overrides: list[str], start: float) -> None:
@@ -91,6 +91,7 @@ def analyze_weights(overrides: list[str], start: float) -> None:
 
     from vitrine import assembly
 
+    assembly.check_network(settings)
     data = assembly.build_data(settings)
     network = assembly.build_network(settings, data)
     run_folders.claim(settings.folder, resume=True)
@@ -126,13 +127,16 @@ def _analyze(
     print(f"the page: {settings.folder / 'index.html'}")
 
 
-def _load_checkpoints(files: list[tuple[int, Path]]) -> Iterator[tuple[int, nn.Module]]:
+def _load_checkpoints(
+    settings: config.Settings, files: list[tuple[int, Path]]
+) -> Iterator[tuple[int, nn.Module]]:
+    from vitrine import assembly
     from vitrine.config.errors import as_setting_error
-    from vitrine.modules import load_checkpoint
 
     for step, file in files:
         with as_setting_error(str(file)):
-            yield step, load_checkpoint(file)
+            network = assembly.checkpoint_loader(settings)(file)
+        yield step, network
 
 
 def _refuse_several_processes() -> None:

@@ -150,14 +150,13 @@ class _Follower:
 
     def _analyze(self, step: int, file: Path) -> None:
         from vitrine import assembly
-        from vitrine.modules import load_checkpoint
         from vitrine.modules.weights import WeightsError
         from vitrine.runs.checkpoint_files import find_damage
 
         self.printed = ""
         problem = find_damage(file)
         try:
-            network = None if problem else load_checkpoint(file)
+            network = None if problem else assembly.checkpoint_loader(self.settings)(file)
         except WeightsError:
             if file.exists():
                 raise

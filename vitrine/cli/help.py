@@ -53,7 +53,7 @@ def _variants_help(schema: Any, section: str) -> list[str]:
     names = list(schema.names)
     fields = {name: {f.name: f for f in dataclasses.fields(schema(name))} for name in names}
     shared = [key for key in fields[schema.default] if all(key in fields[name] for name in names)]
-    shown = ", ".join(names)
+    shown = ", ".join(names) + (f"; or {schema.others}" if schema.others else "")
     lines = [_line(f"{section}.name", "str", schema.default, f"one of {shown}")]
     lines += fields_help(schema(schema.default), section, only=[key for key in shared if key != "name"])
     for name in names:

@@ -14,8 +14,11 @@ from vitrine.config.errors import as_setting_error
 from vitrine.core.registry import UnknownName
 from vitrine.core.settings import SettingError
 from vitrine.modules import load_checkpoint, load_network
+from vitrine.modules.checkpoint import ReferenceNeeded
+from vitrine.modules.foreign_networks import is_foreign
 from vitrine.modules.loading import infer_classes
 from vitrine.modules.network_record import record_of
+from vitrine.modules.references import is_reference
 from vitrine.modules.weights import WeightsError
 from vitrine.runs import run_folders
 from vitrine.runs.checkpoint_files import last_good_checkpoint
@@ -48,9 +51,10 @@ def find_network(words: list[str], device: str) -> NamedNetwork:
     places = [word for word in words if word not in model]
     if len(places) > 1:
         raise SettingError(places[1], f"is one too many; {run_folders.EXPECTED}")
-    if places and model:
+    reference = _reference(model)
+    if places and model and reference is None:
         raise SettingError(model[0].split("=")[0], f"{places[0]} says itself which network it holds")
-    found = _load_run_or_checkpoint(places[0]) if places else _load_weights(model)
+    found = _load_run_or_checkpoint(places[0], reference) if places else _load_weights(model)
     try:
         fastest = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
         wanted = torch.device(fastest if device == "auto" else device)
@@ -91,7 +95,13 @@ def find_layers(network: nn.Module, key: str, wanted: list[str], image: Tensor) 
     return list(maps)
 
 
-def _load_run_or_checkpoint(word: str) -> NamedNetwork:
+def _reference(model: list[str]) -> str | None:
+    """The reference in `model.name=REFERENCE` where that alone is given: whose code a checkpoint may use."""
+    name = model[0].removeprefix("model.name=") if len(model) == 1 else ""
+    return name if is_reference(name) else None
+
+
+def _load_run_or_checkpoint(word: str, reference: str | None) -> NamedNetwork:
     path = Path(word)
     if path.is_file():
         folder = path.resolve().parent.parent
@@ -102,7 +112,12 @@ def _load_run_or_checkpoint(word: str) -> NamedNetwork:
         if path is None:
             raise SettingError(word, "has no checkpoint")
     try:
-        network = load_checkpoint(path)
+        try:
+            network = load_checkpoint(path, reference)
+        except ReferenceNeeded:
+            if run is None:
+                raise
+            network = load_checkpoint(path, config.load_saved(run, []).model.name)
     except WeightsError as error:
         raise SettingError(str(error.source), error.problem) from None
     return NamedNetwork(network, f"{run.name} at {path.stem}" if run else path.name, run)
@@ -113,7 +128,7 @@ def _load_weights(arguments: list[str]) -> NamedNetwork:
     if model.weights is None:
         raise SettingError("model.weights", f"nothing to analyze; {run_folders.EXPECTED}")
     with as_setting_error("model"):
-        options = {"stem": model.stem, **model.options}
+        options = dict(model.options) if is_foreign(model.name) else {"stem": model.stem, **model.options}
         classes, channels = infer_classes(model.name, model.weights, **options)
         options |= {"channels": channels, "mean": model.mean, "std": model.std}
         network = load_network(model.name, classes=classes, weights=model.weights, **options)

@@ -44,10 +44,12 @@ def train(settings: config.Settings, arguments: list[str], processes: Processes,
     from vitrine.runs.run_record import RunRecord
 
     def build_trainer() -> tuple[AnalyzeRun, Any]:
-        analyze_run = AnalyzeRun(settings.folder, analyses, settings.analysis)
+        load = assembly.checkpoint_loader(settings)
+        analyze_run = AnalyzeRun(settings.folder, analyses, settings.analysis, load=load)
         return analyze_run, assembly.build_trainer(settings, [analyze_run], trainer_arguments)
 
     trainer_arguments = processes.with_launched_devices(settings.trainer)
+    assembly.check_network(settings)
     data = assembly.build_data(settings, processes.local_rank_zero_first)
     module = assembly.build_classifier(settings, data)
     analyses = assembly.build_analyses(settings, module.network, data)

@@ -22,7 +22,7 @@ from vitrine.config.recipes import merge_arguments
 from vitrine.config.schema import RunSettings, sections
 from vitrine.config.yaml_text import Scalar, UnreadableText, convert
 from vitrine.core import atomic
-from vitrine.core.registry import UnknownName, nearest
+from vitrine.core.registry import nearest
 from vitrine.core.settings import SettingError, check
 from vitrine.runs import run_folders
 
@@ -83,7 +83,7 @@ def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
         chosen = str(convert(_mapping(raw, name).get("name", schema.default), str))
         try:
             tree[name] = writable_tree(schema(chosen))
-        except UnknownName as error:
+        except ValueError as error:
             raise SettingError(f"{name}.name", str(error)) from None
         tree[name].name = chosen
     for key, value in raw.items():

@@ -24,7 +24,9 @@ class RunSettings:
 
 @dataclass
 class ModelSettings:
-    weights: str | None = setting(None, "a file (.pt, .safetensors, .ckpt) or a torchvision weights name")
+    weights: str | None = setting(
+        None, "a file (.pt, .safetensors, .ckpt), a torchvision weights name, or pretrained (timm/, hf/)"
+    )
     stem: str = setting(
         "standard", "small: stride 1 and no max-pool first, for small images", choices=("standard", "small")
     )
@@ -41,8 +43,13 @@ class ModelSettings:
     options: dict[str, Any] = setting({}, "handed to the network's builder, e.g. {width: 32}")
 
 
-def _section_by_name(kind: Callable[[str], type], names: Iterable[str], default: str, meaning: str) -> Any:
-    """A section whose settings depend on its `name`: the class that `kind(name)` gives, with `name` added."""
+def _section_by_name(
+    kind: Callable[[str], type], names: Iterable[str], default: str, meaning: str, others: str = ""
+) -> Any:
+    """A section whose settings depend on its `name`: the class that `kind(name)` gives, with `name` added.
+
+    `others`: which names there are beside `names`, for `--help`.
+    """
 
     @functools.cache
     def schema(name: str) -> type:
@@ -51,7 +58,7 @@ def _section_by_name(kind: Callable[[str], type], names: Iterable[str], default:
         frozen = base.__dataclass_params__.frozen
         return dataclasses.make_dataclass(base.__name__, [field], bases=(base,), frozen=frozen)
 
-    schema.names, schema.default = names, default
+    schema.names, schema.default, schema.others = names, default, others
     return schema
 
 
@@ -81,7 +88,13 @@ def _sections(analyses: tuple[tuple[str, type], ...]) -> dict[str, Any]:
         "run": RunSettings,
         "data": _section_by_name(lambda n: DATA[n].Settings, DATA, "signs", "where images come from"),
         "model": _section_by_name(
-            network, NETWORKS, "convnet", "the network; any torchvision classifier too"
+            network,
+            NETWORKS,
+            "convnet",
+            "the network; any torchvision classifier too",
+            others="your own, package.module:Class or path/to/file.py:Class (model.options go to it, and "
+            "the number of classes as num_classes, n_classes, classes or num_labels, if it takes one); "
+            "timm/NAME of timm.list_models(); hf/FOLDER_OR_ID of transformers",
         ),
         "objective": _section_by_name(lambda n: OBJECTIVES[n], OBJECTIVES, "standard", "what is minimised"),
         "optimizer": OptimizerSettings,

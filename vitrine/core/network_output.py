@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+
+
+class NotLogits(ValueError):
+    """A network returns something without logits."""
 
 
 def as_logits(output: Any) -> Tensor:
     """The output itself where it is a tensor, else what it has as key or attribute `logits`.
 
     Raises:
-        ValueError: it has no such tensor.
+        NotLogits: it has no such tensor.
     """
     if isinstance(output, Tensor):
         return output
@@ -24,4 +28,9 @@ def as_logits(output: Any) -> Tensor:
         came += f" of {', '.join(map(str, output))}"
     elif isinstance(output, (tuple, list)):
         came += f" of {len(output)}"
-    raise ValueError(f"network: returns {came}, expected logits [N, K], or an output with `logits`")
+    raise NotLogits(f"network: returns {came}, expected logits [N, K], or an output with `logits`")
+
+
+def return_logits(_network: nn.Module, _inputs: Any, output: Any) -> Tensor:
+    """A forward hook by which a network returns logits alone."""
+    return as_logits(output)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrine.core import random_state, restoration
-from vitrine.core.network_output import as_logits
+from vitrine.core.network_output import return_logits
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -63,7 +63,7 @@ def eager_eval_mode(network: nn.Module) -> Iterator[nn.Module]:
             scope.enter_context(torch.autocast(device, enabled=False))
         _force_eager(scope)
         scope.enter_context(_differentiable_weights(network))
-        scope.callback(network.register_forward_hook(_return_logits).remove)
+        scope.callback(network.register_forward_hook(return_logits).remove)
         if any(module.training for module in network.modules()):  # else spare two walks through it
             scope.enter_context(eval_mode(network))
         yield network
@@ -181,7 +181,7 @@ def full_isolation(*modules: nn.Module) -> Iterator[None]:
             scope.callback(restoration.capture_namespace(vars(module)))
         restoration.fix_numerics()
         for module in modules:
-            module.register_forward_hook(_return_logits)  # removed as all hooks are
+            module.register_forward_hook(return_logits)  # removed as all hooks are
         yield
 
 
@@ -209,10 +209,6 @@ def _differentiable_weights(network: nn.Module) -> Iterator[None]:
     finally:
         for module, name, tensor in replaced:
             setattr(module, name, tensor)
-
-
-def _return_logits(_module: nn.Module, _inputs: Any, output: Any) -> Tensor:
-    return as_logits(output)
 
 
 def _device_types() -> list[str]:

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from vitrine.core.registry import UnknownName
-from vitrine.modules import normalize, surgery
+from vitrine.modules import foreign_networks, normalize, surgery
+from vitrine.modules.foreign_networks import is_foreign, load_foreign, load_weights
 from vitrine.modules.network_record import attach_record
-from vitrine.modules.networks import NETWORKS, build_network, default_options, takes_image_size
-from vitrine.modules.weights import Weights, WeightsError, load_into, read_weights, strip_prefixes
+from vitrine.modules.networks import NETWORKS, build_network, default_options, image_size_option
+from vitrine.modules.weights import Weights, WeightsError, read_weights, strip_prefixes
 
 Statistics = tuple[Sequence[float], Sequence[float]]
 
@@ -33,30 +34,37 @@ def load_network(
     stem: str = "standard",
     head: str = "weights",
     image_size: int | None = None,
-    **options: Any,
+    options: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> nn.Module:
     """A network that takes float images in [0, 1], [N, channels, H, W], and returns logits [N, classes].
 
-    It normalises its input itself (`network.normalize`). `record_of(network)` has its class names, and the
-    spec (plain containers) that, with the state_dict, suffices to rebuild it. It is in training mode, as
-    torch builds networks.
+    It normalises its input itself: by `network.normalize`, a foreign network by its record, which adds
+    nothing to it. `record_of(network)` has its class names, and the spec (plain containers) that, with the
+    state_dict, suffices to rebuild it. It is in training mode, as torch builds networks.
 
     Args:
-        name: one of `NETWORKS`.
+        name: one of `NETWORKS`; or a foreign one: "package.module:Class" or "path/to/file.py:Class" (whose
+            code is imported; see `own_network.build_own` for what it is given), "timm/NAME",
+            "hf/FOLDER_OR_ID".
         classes: how many, or their names.
         weights: a file (.pt, .pth, .safetensors, or a checkpoint of ours) or one of torchvision's names for
-            the network's weights ("IMAGENET1K_V1", "DEFAULT": fetched by torchvision).
+            the network's weights ("IMAGENET1K_V1", "DEFAULT": fetched by torchvision); "pretrained" for those
+            of timm and transformers. Those beside a configuration of transformers are used unless others
+            are given.
         mean, std: per channel, of [0, 1] pixels. By default those stored with the weights; where there are
             none, ImageNet's for three channels (with which the published weights of these networks were
             trained; one half for googlenet and inception_v3, which were trained with that) and, without
-            weights, one half for other numbers of channels.
+            weights, one half for other numbers of channels. Those of timm's data config or of
+            preprocessor_config.json; none for a network by reference without weights.
         channels: of the images. Other than 3, torchvision's networks get a new first convolution.
         stem: "small" gives torchvision's networks a first convolution of 3x3 and stride 1 and no max-pool
             after it.
         head: "weights", or "new" for a new last layer where the weights are of other classes.
         image_size: side of the images, in pixels, for the networks that are built for one size (perceptron,
-            vit_*, maxvit_t); all others take any.
-        options: further arguments of the network's builder.
+            vit_*, maxvit_t, many of timm and transformers); all others take any. Not handed to a network by
+            reference.
+        options, more: further arguments of the network's builder, under `options` those with names of ours.
 
     Raises:
         UnknownName: no such network, or no such weights of it.
@@ -65,18 +73,32 @@ def load_network(
     """
     names = [str(i) for i in range(classes)] if isinstance(classes, int) else [str(c) for c in classes]
     _check(names, channels, stem, head, mean, std)
+    given = {key: _to_plain(key, value) for key, value in {**(options or {}), **more}.items()}
+    if is_foreign(name):
+        if stem != "standard":
+            raise ValueError(f"stem: stem=small is for torchvision's networks, {name} is none")
+        found = {"weights": None if weights is None else str(weights), "mean": mean, "std": std}
+        sizes = {"channels": channels, "head": head, "image_size": image_size}
+        network, known = load_foreign(name, names, **found, **sizes, options=given)
+        if isinstance(classes, int) and known is not None and len(known) == classes:
+            attach_record(network, classes=known)
+        return network
+    NETWORKS.check(name)
     loaded = None if weights is None else _find_weights(name, str(weights))
-    options = {key: _to_plain(key, value) for key, value in {**default_options(name), **options}.items()}
+    defaults = {key: _to_plain(key, value) for key, value in default_options(name).items()}
+    options = {**defaults, **given}
     if stem != "standard":
         options["stem"] = stem
-    if takes_image_size(name):
+    if image_size_option(name) and "image_size" not in options:
         image_size = loaded.image_size if image_size is None and loaded is not None else image_size
         options |= {} if image_size is None else {"image_size": image_size}
     network = build_network(
         spec := {"name": name, "classes": len(names), "channels": channels, "options": options}
     )
     if loaded is not None:
-        _load_weights(network, spec, loaded, head)
+        if loaded.network not in (None, name):
+            raise WeightsError(loaded.source, f"is a checkpoint of {loaded.network}, not of {name}")
+        load_weights(network, len(names), loaded, head)
         if isinstance(classes, int) and loaded.classes is not None and len(loaded.classes) == classes:
             names = list(loaded.classes)
     if mean is None or std is None:
@@ -96,13 +118,17 @@ def infer_classes(name: str, weights: str | Path, **options: Any) -> tuple[int |
     Raises:
         UnknownName, WeightsError, ValueError: as `load_network`; the weights have no such layer.
     """
-    loaded = _find_weights(name, str(weights))
-    if loaded.network not in (None, name):
-        raise WeightsError(weights, f"is a checkpoint of {loaded.network}, not of {name}")
-    if takes_image_size(name) and loaded.image_size is not None:
-        options.setdefault("image_size", loaded.image_size)
+    spec = {"name": name, "classes": _UNIQUE_COUNT, "channels": 3, "options": options}
+    if is_foreign(name):
+        loaded = foreign_networks.find_foreign_weights(spec, str(weights))
+    else:
+        loaded = _find_weights(name, str(weights))
+        if loaded.network not in (None, name):
+            raise WeightsError(weights, f"is a checkpoint of {loaded.network}, not of {name}")
+        if image_size_option(name) and loaded.image_size is not None:
+            options.setdefault("image_size", loaded.image_size)
     with torch.random.fork_rng(devices=[]):  # the random weights are not used, only the layers' names
-        network = build_network({"name": name, "classes": _UNIQUE_COUNT, "channels": 3, "options": options})
+        network = build_network(spec)
     head, first = surgery.head_layer(network, _UNIQUE_COUNT), surgery.first_convolution(network)
     for layer, what in ((head, "classes"), (first, "channels")):
         if f"{layer}.weight" not in loaded.state:
@@ -131,7 +157,7 @@ def _find_weights(name: str, weights: str) -> Weights:
         raise WeightsError(weights, f"of {name} could not be fetched: {error}") from error
     transforms = entry.transforms()
     mean, std = (None, None) if name in _HALF_STATISTICS else (transforms.mean, transforms.std)
-    size = entry.meta["min_size"][0] if name.startswith("vit_") else None
+    size = entry.meta["min_size"][0] if image_size_option(name) else None
     return Weights(
         weights,
         strip_prefixes(state),
@@ -140,18 +166,6 @@ def _find_weights(name: str, weights: str) -> Weights:
         std=std,
         image_size=size,
     )
-
-
-def _load_weights(network: nn.Module, spec: Mapping[str, Any], weights: Weights, head: str) -> None:
-    """Load weights into a network that has no normalisation yet."""
-    if weights.network not in (None, spec["name"]):
-        raise WeightsError(weights.source, f"is a checkpoint of {weights.network}, not of {spec['name']}")
-    layer = surgery.head_layer(network, spec["classes"])
-    theirs = weights.state.get(f"{layer}.weight")
-    if head == "weights" and theirs is not None and len(theirs) != spec["classes"]:
-        problem = f"has {len(theirs)} classes, expected {spec['classes']}"
-        raise WeightsError(weights.source, f"{problem}: head=new makes a new last layer")
-    load_into(network, weights, skip=layer if head == "new" else None)
 
 
 def _statistics(name: str, channels: int, weights: Weights | None) -> Statistics:

@@ -1,4 +1,4 @@
-"""Networks by name: torchvision's classifiers and our own, built from plain containers (a spec)."""
+"""Networks by name, built from plain containers (a spec): our own, torchvision's, foreign ones."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from vitrine.core.registry import Registry, nearest
 from vitrine.modules import surgery
+from vitrine.modules.foreign_networks import build_foreign, check_form, is_foreign
 
 _OURS = {
     "convnet": "vitrine.modules.convnet:ConvNet",
@@ -25,7 +26,8 @@ _RESERVED = ("weights", "num_classes", "progress", "pretrained", "aux_logits", "
 
 
 class Networks(Registry):
-    """Our own networks, then torchvision's classifiers; `NETWORKS[name]` is the builder."""
+    """Our own networks, then torchvision's classifiers; `NETWORKS[name]` is the builder. `check` knows the
+    forms of foreign names, too."""
 
     def __getitem__(self, name: str) -> Any:
         if name in self.places:
@@ -34,6 +36,15 @@ class Networks(Registry):
         import torchvision
 
         return torchvision.models.get_model_builder(name)
+
+    def check(self, name: str) -> None:
+        """Raise ValueError unless the name is known, or may be that of a foreign network."""
+        if is_foreign(name):
+            check_form(name)
+        elif name not in self and (likely := _likely_reference(name)):
+            raise ValueError(f"unknown network {name!r}: {likely}")
+        else:
+            super().check(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter((*self.places, *_torchvision_names()))
@@ -55,6 +66,18 @@ def _torchvision_names() -> tuple[str, ...]:
     return tuple(torchvision.models.list_models(module=torchvision.models))
 
 
+def _likely_reference(name: str) -> str | None:
+    """What a name that leads nowhere was meant to be, if it looks like a place of code."""
+    if name.endswith(".py"):
+        return f"its class or function comes after a colon, {name}:Class"
+    place, _, last = name.rpartition(".")
+    if place and all(part.isidentifier() for part in name.split(".")):
+        return f"a class or function of a module comes after a colon: did you mean {place}:{last}?"
+    if "/" in name:
+        return "expected a file of your own, path/to/file.py:Class, or timm/NAME, or hf/FOLDER_OR_ID"
+    return None
+
+
 def build_network(spec: Mapping[str, Any]) -> nn.Module:
     """The network of a spec, freshly initialised and without normalisation.
 
@@ -62,6 +85,8 @@ def build_network(spec: Mapping[str, Any]) -> nn.Module:
         UnknownName: no such network.
         ValueError: an option that the builder does not have, or an invalid value.
     """
+    if is_foreign(spec["name"]):
+        return build_foreign(spec)
     name, classes, channels, options = spec["name"], spec["classes"], spec["channels"], dict(spec["options"])
     builder = NETWORKS[name]
     stem = options.pop("stem", "standard")
@@ -76,7 +101,8 @@ def build_network(spec: Mapping[str, Any]) -> nn.Module:
         return _call_builder(name, builder, {"channels": channels, **options}, classes)
     size = options.pop("image_size", None)
     if size is not None:
-        options |= {"input_size": (size, size)} if name == "maxvit_t" else {"image_size": size}
+        option = image_size_option(name)
+        options |= {option: (size, size) if option == "input_size" else size}
     if name in _INCEPTIONS:  # one tensor of logits, no second normalisation, no warning about initialisation
         options = {"aux_logits": False, "transform_input": False, "init_weights": True, **options}
     network = _call_builder(name, builder, options, classes)
@@ -134,6 +160,14 @@ def default_options(name: str) -> dict[str, Any]:
     return {p.name: p.default for p in named if p.default is not p.empty}
 
 
-def takes_image_size(name: str) -> bool:
-    """Whether a network is built for one image size."""
-    return name in ("perceptron", "maxvit_t") or name.startswith("vit_")
+@functools.cache
+def image_size_option(name: str) -> str | None:
+    """The option by which our or torchvision's network is built for one image size; None: it takes any.
+
+    A builder of torchvision's passes its keyword arguments on to the class in its return annotation.
+    """
+    builder = NETWORKS[name]
+    known = _parameters(builder)
+    if inspect.isclass(built := inspect.signature(builder, eval_str=True).return_annotation):
+        known |= _parameters(built)
+    return next((option for option in ("image_size", "input_size") if option in known), None)

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from vitrine.core.registry import nearest
 
@@ -76,6 +77,7 @@ def read_weights(file: str | Path) -> Weights:
     if isinstance(content, Mapping) and "vitrine" in content:
         spec, classes, state = parse_checkpoint(file, content)
         known = {"network": spec["name"], "classes": classes, "image_size": spec["options"].get("image_size")}
+        known |= {"mean": spec.get("mean"), "std": spec.get("std")}  # of a foreign network's record
         return _extract_statistics(Weights(str(file), state, **known))
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -143,7 +145,8 @@ def load_into(network: nn.Module, weights: Weights, skip: str | None = None) -> 
     state = {k: v for k, v in weights.state.items() if k not in kept | auxiliary}
     missing = [k for k in own if k not in state and k not in kept and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in state if k not in own]
-    shapes = [k for k in state if k in own and state[k].shape != own[k].shape]
+    known = [k for k in state if k in own and not is_lazy(own[k])]
+    shapes = [k for k in known if state[k].shape != own[k].shape]
 
     def hinted(key: str) -> str:
         close = nearest(key, missing or own, most=1)

@@ -3,6 +3,7 @@
 import datetime
 import itertools
 import os
+import re
 from pathlib import Path
 
 from vitrine.core.settings import SettingError
@@ -15,6 +16,7 @@ def default_name(data: str, model: str) -> str:
 
     In a W&B sweep, whose agents may start in the same second, the id of the W&B run is appended.
     """
+    model = re.split(r"[/:]", model.rstrip("/"))[-1]  # path/to/file.py:Class, timm/NAME, hf/FOLDER
     name = f"{data}-{model}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     if os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID"):
         name += f"-{os.environ['WANDB_RUN_ID']}"

@@ -1,0 +1,136 @@
+"""Networks of timm and transformers by name: built, normalised as published, saved and loaded."""
+
+import json
+
+import pytest
+import torch
+
+from vitrine.core.registry import UnknownName
+from vitrine.modules import Classifier, OptimizerSettings, load_checkpoint, load_network, record_of
+from vitrine.modules.loading import infer_classes
+from vitrine.modules.objectives.standard import Standard
+from vitrine.modules.weights import WeightsError
+
+
+def images(channels=3, size=32):
+    return torch.rand(2, channels, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def round_trip(network, folder):
+    """The network of a checkpoint that holds this one."""
+    classes = record_of(network).classes
+    classifier = Classifier(network, Standard(), OptimizerSettings(), classes)
+    content = {"state_dict": classifier.state_dict(), "global_step": 1}
+    classifier.on_save_checkpoint(content)
+    torch.save(content, folder / "step.ckpt")
+    return load_checkpoint(folder / "step.ckpt")
+
+
+@pytest.fixture(scope="module")
+def timm():
+    return pytest.importorskip("timm", reason="timm is not installed")
+
+
+@pytest.fixture(scope="module")
+def transformers():
+    return pytest.importorskip("transformers", reason="transformers is not installed")
+
+
+@pytest.fixture
+def folder(transformers, tmp_path):
+    """A small ViT's configuration, weights of 7 classes and normalisation."""
+    config = transformers.ViTConfig(
+        image_size=32, patch_size=8, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, num_labels=7,
+    )  # fmt: skip
+    transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "vit")
+    known = {"image_processor_type": "ViTImageProcessor", "image_mean": [0.1, 0.2, 0.3]}
+    known["image_std"] = [0.4, 0.4, 0.4]
+    (tmp_path / "vit/preprocessor_config.json").write_text(json.dumps(known))
+    config.save_pretrained(tmp_path / "bare")
+    return tmp_path
+
+
+def test_a_network_of_timm_is_timm_s_own_normalised_as_published(timm):
+    network = load_network("timm/vit_tiny_patch16_224", classes=5, image_size=32, drop_path_rate=0.1).eval()
+    reference = timm.create_model("vit_tiny_patch16_224", num_classes=5, img_size=32).eval()
+    reference.load_state_dict(network.state_dict())
+    assert torch.equal(network(images()), reference((images() - 0.5) / 0.5))
+    assert record_of(network).spec["options"] == {"drop_path_rate": 0.1, "img_size": 32}
+    resnet = load_network("timm/resnet18", classes=5, image_size=32)
+    assert record_of(resnet).mean == [0.485, 0.456, 0.406]  # and takes any size
+    assert record_of(resnet).spec["options"] == {}
+
+
+def test_a_network_of_timm_for_other_channels_is_saved_and_loaded(timm, tmp_path):
+    network = load_network("timm/resnet10t", classes=list("abc"), channels=1).eval()
+    found = round_trip(network, tmp_path)
+    assert torch.equal(found(images(1)), network(images(1))) and record_of(found).classes == list("abc")
+    torch.save(network.state_dict(), tmp_path / "bare.pt")
+    assert infer_classes("timm/resnet10t", tmp_path / "bare.pt") == (3, 1)
+
+
+def test_what_timm_does_not_have_is_answered_with_the_nearest(timm):
+    with pytest.raises(UnknownName, match="did you mean vit_tiny_patch16_224"):
+        load_network("timm/vit_tiny_patch16_225", classes=5)
+    with pytest.raises(ValueError, match=r"cannot be built with \{'width': 3\}: .*unexpected keyword"):
+        load_network("timm/resnet18", classes=5, width=3)
+    with pytest.raises(WeightsError, match="has no weights in timm"):
+        load_network("timm/vit_base_patch16_xp_224", classes=5, weights="pretrained")
+
+
+def test_weights_from_an_unreachable_hub_are_missed_within_seconds(timm, monkeypatch, tmp_path):
+    constants = pytest.importorskip("huggingface_hub").constants
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    for name in ("timm/resnet10t", "hf/nobody/no-such-network"):
+        with pytest.raises(ValueError, match=r"127\.0\.0\.1 cannot be reached \(Connection refused\)"):
+            load_network(name, classes=5, weights="pretrained")
+
+
+def test_a_configuration_alone_gives_random_weights_for_the_classes_asked_for(folder):
+    name = f"hf/{folder}/bare"
+    network = load_network(name, classes=list("abc"), channels=1, image_size=16, hidden_size=32).eval()
+    assert network(images(1, 16)).shape == (2, 3)  # a tensor, of images as large as asked for
+    assert record_of(network).spec["config"]["hidden_size"] == 32
+    (folder / "bare/config.json").unlink()
+    found = round_trip(network, folder)  # the checkpoint has the configuration
+    assert torch.equal(found(images(1, 16)), network(images(1, 16)))
+
+
+def test_weights_beside_a_configuration_are_used_with_their_normalisation(folder, transformers):
+    name = f"hf/{folder}/vit"
+    network = load_network(name, classes=7, image_size=64).eval()
+    reference = transformers.ViTForImageClassification.from_pretrained(folder / "vit").eval()
+    mean = torch.tensor([0.1, 0.2, 0.3])[:, None, None]
+    assert torch.equal(network(images()), reference((images() - mean) / 0.4).logits)
+    assert record_of(network).classes == [f"LABEL_{i}" for i in range(7)]
+    with pytest.raises(WeightsError, match="has 7 classes, expected 5: head=new"):
+        load_network(name, classes=5)
+    new = load_network(name, classes=5, head="new")
+    assert torch.equal(new.vit.embeddings.cls_token, reference.vit.embeddings.cls_token)
+    assert new.eval()(images()).shape == (2, 5)
+
+
+def test_what_is_wrong_with_a_folder_is_said_in_one_line(folder):
+    (folder / "empty").mkdir()
+    (folder / "text").mkdir()
+    (folder / "text/config.json").write_text('{"model_type": "bert"}')
+    (folder / "coded").mkdir()
+    coded = {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}}
+    (folder / "coded/config.json").write_text(json.dumps(coded))
+    (folder / "coded/mine.py").write_text("raise SystemExit('code of the folder was run')")
+    for name, message in (
+        ("empty", "has no config.json"),
+        ("text", "cannot be built: .*BertConfig"),
+        ("coded", "cannot be used"),
+        ("bare", r"hiden_size: .* did you mean hidden_size"),
+    ):
+        options = {"hiden_size": 3} if name == "bare" else {}
+        with pytest.raises(ValueError, match=message) as caught:
+            load_network(f"hf/{folder}/{name}", classes=5, **options)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(WeightsError, match="has a configuration alone"):
+        load_network(f"hf/{folder}/bare", classes=5, weights="pretrained")

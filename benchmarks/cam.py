@@ -14,7 +14,8 @@ import torchvision
 from torch import Tensor, nn
 
 from benchmarks.ratio import compare, hardware, table
-from vitrine.analyses.cam import cam, grad_cam, last_spatial_layer
+from vitrine.analyses.cam import cam, grad_cam
+from vitrine.analyses.evidence import last_spatial_layer
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from vitrine.callbacks.robust_validation import METRICS, RobustValidation
 from vitrine.config.errors import as_setting_error
 from vitrine.config.loading import Settings
 from vitrine.core import random_state
-from vitrine.core.network_output import NotLogits
+from vitrine.core.network_output import NO_LOGITS
 from vitrine.core.registry import nearest
 from vitrine.core.settings import SettingError
 from vitrine.datamodules.base import ImageDataModule
@@ -72,7 +72,7 @@ def _try_batch(module: Classifier, data: ImageDataModule, trainer: Trainer, batc
     try:
         return _try_step(module, data, trainer, size)
     except Exception as error:
-        if isinstance(error, NotLogits):  # one that returns more in training than in eval mode
+        if str(error).startswith(NO_LOGITS):  # one that returns more in training than in eval mode
             raise SettingError("model.name", f"in training mode, {error}") from error
         if size == 1:
             _try_step(module, data, trainer, 2)  # raises what has another cause

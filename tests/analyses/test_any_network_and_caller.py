@@ -8,7 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vitrine.analyses import cam, dream, layers, pointing, receptive_field, saliency, style, visualization
+from vitrine.analyses import (
+    cam,
+    dream,
+    evidence,
+    layers,
+    pointing,
+    receptive_field,
+    saliency,
+    style,
+    visualization,
+)
 from vitrine.analyses.examples import top_examples
 from vitrine.analyses.objectives import channel, logit
 from vitrine.analyses.randomization import cascade
@@ -70,7 +80,7 @@ FUNCTIONS = {
     "grad_cam_pp": lambda n, i: cam.grad_cam_pp(n, i["images"], i["targets"], LAST),
     "hires_cam": lambda n, i: cam.hires_cam(n, i["images"], i["targets"], LAST),
     "layer_cam": lambda n, i: cam.layer_cam(n, i["images"], i["targets"], LAST),
-    "last_spatial_layer": lambda n, i: cam.last_spatial_layer(n, i["images"]),
+    "last_spatial_layer": lambda n, i: evidence.last_spatial_layer(n, i["images"]),
     "auto_layers": lambda n, i: layers.auto_layers(n, i["images"]),
     "choose_units": lambda n, i: layers.choose_units(n, i["images"], [LAST]),
     "receptive_field": lambda n, i: receptive_field.receptive_field(n, LAST, i["targets"][:2], 8),

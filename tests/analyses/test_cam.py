@@ -7,16 +7,8 @@ import torchvision
 from torch import nn
 
 from vitrine import modules
-from vitrine.analyses.cam import (
-    NoSpatialLayer,
-    cam,
-    class_gradients,
-    grad_cam,
-    grad_cam_pp,
-    hires_cam,
-    last_spatial_layer,
-    layer_cam,
-)
+from vitrine.analyses.cam import cam, class_gradients, grad_cam, grad_cam_pp, hires_cam, layer_cam
+from vitrine.analyses.evidence import NoSpatialLayer, last_spatial_layer
 from vitrine.analyses.pooled_head import pooled_head
 from vitrine.core.registry import UnknownName
 
@@ -149,7 +141,7 @@ def test_token_grids_are_maps_and_the_default_layer_is_one_that_matters():
     network, x = build("vit"), images(size=32)
     last, before = "encoder.layers.encoder_layer_2", "encoder.layers.encoder_layer_1"
     assert not grad_cam(network, x, 1, last).any()  # the head reads the class token, which is no place
-    assert last_spatial_layer(network, x) == before
+    assert last_spatial_layer(network, x) == last + ".ln_1"  # what the last attention reads
     assert grad_cam(network, x, 1, before).shape == (3, 4, 4)
     # a block's input is normalised first, and gradients are orthogonal to the input of a normalisation
     assert hires_cam(network, x, 1, before).max() < 1e-5
@@ -221,7 +213,7 @@ def test_a_logit_that_is_zero_on_every_probe_does_not_hide_the_last_layer():
 @pytest.mark.parametrize(
     ("name", "layer"),
     [
-        ("vit", "encoder.layers.encoder_layer_1"),
+        ("vit", "encoder.layers.encoder_layer_2.ln_1"),
         pytest.param("resnet18", "layer4", marks=pytest.mark.slow),
         ("convnet", "features"),
     ],
@@ -320,3 +312,30 @@ def test_wrong_arguments_are_named():
         swapped = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         swapped.register_forward_hook(lambda module, inputs, output: output.detach())
         grad_cam(swapped, x, 0, "0")
+
+
+class Bottleneck(nn.Module):
+    """All its logits are multiples of one channel of `narrow`, so that a map of it could tell no class."""
+
+    def __init__(self):
+        super().__init__()
+        self.wide, self.narrow, self.head = nn.Conv2d(3, 8, 4, 4), nn.Conv2d(8, 1, 1), nn.Linear(1, 5)
+
+    def forward(self, x):
+        return self.head(self.narrow(self.wide(x).sin()).mean((2, 3)))
+
+
+def test_a_layer_in_which_all_classes_look_alike_is_not_offered():
+    with pytest.raises(NoSpatialLayer):
+        last_spatial_layer(Bottleneck(), images())
+    network = Bottleneck()
+    network.narrow, network.head = nn.Conv2d(8, 2, 1), nn.Linear(2, 5)
+    assert last_spatial_layer(network, images()) == "narrow"
+
+
+def test_swin_looks_at_the_last_block_s_second_norm():
+    torch.manual_seed(0)
+    network = torchvision.models.SwinTransformer([4, 4], 8, [2, 2], [2, 2], [2, 2], num_classes=5)
+    x = torch.rand(2, 3, 32, 48)
+    assert last_spatial_layer(network, x) == "features.3.1.norm2"
+    assert grad_cam(network, x, 1, "features.3.1.norm2").shape == (2, 4, 6)

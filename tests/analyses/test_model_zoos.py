@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from vitrine.analyses.activations import activations
-from vitrine.analyses.cam import cam, grad_cam, last_spatial_layer
+from vitrine.analyses.cam import cam, grad_cam
+from vitrine.analyses.evidence import last_spatial_layer
 from vitrine.analyses.layers import auto_layers, choose_units
 from vitrine.analyses.receptive_field import receptive_field
 
@@ -21,7 +22,7 @@ def raw_output(network, x, layer):
     with torch.no_grad():
         network(x)
     handle.remove()
-    return outputs[0]
+    return outputs[0][0] if isinstance(outputs[0], tuple) else outputs[0]
 
 
 def agree(network, x, layer, expected):
@@ -59,7 +60,7 @@ def test_vision_transformers_of_timm(timm, options):
     assert network.patch_embed.grid_size == (4, 6)
     agree(network, images(), "blocks.0", grid(4, 6, network.num_prefix_tokens))
     pooled = options.get("global_pool") == "avg"  # else the last block's patches lead nowhere
-    assert last_spatial_layer(network, images()) == ("blocks.1" if pooled else "blocks.0")
+    assert last_spatial_layer(network, images()) == ("blocks.1.norm2" if pooled else "blocks.1.norm1")
     assert auto_layers(network, images()) == ["blocks.1"]
 
 
@@ -112,7 +113,7 @@ def test_vit_of_transformers(transformers):
     config = transformers.ViTConfig(image_size=(32, 48), patch_size=8, intermediate_size=32, **SMALL)
     network = Logits(transformers.ViTForImageClassification(config)).eval()
     agree(network, images(), "network.vit.layers.0", grid(4, 6, 1))
-    assert last_spatial_layer(network, images()) == "network.vit.layers.0"
+    assert last_spatial_layer(network, images()) == "network.vit.layers.1.layernorm_before"
 
 
 def test_dinov2_with_registers_of_transformers(transformers):
@@ -131,8 +132,9 @@ def test_swin_of_transformers_gives_tokens(transformers):
     agree(network, images(), "network.swin.embeddings.norm", grid(8, 12))
     bias = network.network.classifier.bias
     torch.testing.assert_close(cam(network, images()).mean((2, 3)) + bias, network(images()))
-    with pytest.raises(ValueError, match=r"'network\.swin\.encoder\.layers\.0' gives a tuple"):
-        activations(network, images(), ["network.swin.encoder.layers.0"])
+    agree(network, images(), "network.swin.encoder.layers.0", grid(4, 6))  # the first tensor of a tuple
+    assert auto_layers(network, images())[-1] == "network.swin.encoder.layers.1"
+    assert last_spatial_layer(network, images()) == "network.swin.encoder.layers.1.blocks.1.layernorm_after"
 
 
 def test_convnext_of_transformers_as_high_as_it_has_channels(transformers):

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from vitrine.analyses import saliency
 from vitrine.analyses.base import Subject
-from vitrine.analyses.cam import NoSpatialLayer, grad_cam, last_spatial_layer
+from vitrine.analyses.cam import grad_cam
+from vitrine.analyses.evidence import NoSpatialLayer, last_spatial_layer
 from vitrine.analyses.paint import upsample
 from vitrine.analyses.relu_rules import NoRule
 from vitrine.core.registry import Registry

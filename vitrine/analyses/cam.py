@@ -5,12 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vitrine.analyses.activations import activations
-from vitrine.analyses.hooks import module_at, output_hooks
-from vitrine.analyses.layers import auto_layers
+from vitrine.analyses.hooks import output_hooks
 from vitrine.analyses.layout import layouts
 from vitrine.analyses.pooled_head import pooled_head
-from vitrine.analyses.structure import PassRelus, forward_on_random_weights
 from vitrine.core.network_scopes import in_eager_eval_mode
 
 
@@ -109,55 +106,6 @@ def class_gradients(
     if gradient is None:
         raise ValueError(f"the logits do not depend on layer {layer!r}")
     return layout.maps(leaf.detach()), layout.maps(gradient), logits.detach()
-
-
-class NoSpatialLayer(ValueError):
-    """The network's logits depend on no layer with maps larger than 1 x 1."""
-
-
-@in_eager_eval_mode
-def last_spatial_layer(network: nn.Module, images: Tensor) -> str:
-    """The deepest layer that has maps on which the logits depend, whatever its weights are.
-
-    That is the last of `auto_layers`; but of a transformer that reads its class token alone, whose last patch
-    tokens lead nowhere, the block before.
-
-    Args:
-        images: [B, C, H, W]; what is in them does not matter.
-
-    Raises:
-        NoSpatialLayer: there is none.
-    """
-    layer = auto_layers(network, images)[-1]
-    parent, _, last = layer.rpartition(".")
-    siblings = [name for name, _ in (module_at(network, parent) if parent else network).named_children()]
-    for name in reversed(siblings[: siblings.index(last) + 1]):
-        candidate = f"{parent}.{name}" if parent else name
-        with torch.no_grad():
-            maps = activations(network, images[:1], [candidate])[candidate]
-        if maps.shape[-2:].numel() == 1:
-            break
-        if _feeds_logits(network, images, candidate):
-            return candidate
-    raise NoSpatialLayer("the logits depend on no layer that has maps larger than 1 x 1")
-
-
-def _feeds_logits(network: nn.Module, images: Tensor, layer: str) -> bool:
-    """Whether the logits depend on a layer's maps by the network's structure; its own weights may be zero."""
-    layout = layouts(network, images, [layer])[layer]
-    images = torch.rand(1, *images.shape[1:], generator=torch.Generator().manual_seed(0)).to(images)
-
-    def logits(change: float) -> Tensor:
-        def shift(_layer: str, output: Tensor) -> Tensor:
-            output = output.clone()
-            maps = layout.maps(output)  # a view
-            maps += change * torch.rand(maps.shape, generator=torch.Generator().manual_seed(1)).to(maps)
-            return output
-
-        with torch.no_grad(), PassRelus(), output_hooks(network, [layer], shift):
-            return forward_on_random_weights(network, images)
-
-    return not torch.equal(logits(0), logits(1))
 
 
 def _expect_targets(targets: Tensor | int, logits: Tensor) -> Tensor:

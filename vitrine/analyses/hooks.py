@@ -58,6 +58,13 @@ def input_channels(network: nn.Module, size: Sequence[int]) -> int:
     )
 
 
+def first_tensor(output: object) -> Tensor | None:
+    """A module's output, the first in a tuple or list of outputs; None where that is no tensor."""
+    if type(output) in (tuple, list) and output:
+        output = output[0]
+    return output if isinstance(output, Tensor) else None
+
+
 @contextmanager
 def output_hooks(
     network: nn.Module,
@@ -66,7 +73,7 @@ def output_hooks(
     stop: bool = False,
 ) -> Iterator[None]:
     """Within the scope, in which one forward pass runs, `on_output(layer, output)` is called with the raw
-    output of each named module's first call.
+    output of each named module's first call, the first tensor of one that gives a tuple.
 
     What it returns, unless None, takes the output's place. With `stop` the scope, and so the pass, ends as
     soon as every layer was reached.
@@ -78,16 +85,19 @@ def output_hooks(
     reached: set[str] = set()
 
     def hook(layer: str):
-        def on_forward(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor | None:
+        def on_forward(_module: nn.Module, _inputs: object, output: object) -> object:
             if layer in reached:
                 return None
-            if not isinstance(output, Tensor):
+            first = first_tensor(output)
+            if first is None:
                 raise ValueError(f"layer {layer!r} gives a {type(output).__name__}, expected a tensor")
             reached.add(layer)
-            replacement = on_output(layer, output)
+            replacement = on_output(layer, first)
             if stop and len(reached) == len(wanted):
                 raise _AllReached
-            return replacement
+            if replacement is None or first is output:
+                return replacement
+            return type(output)((replacement, *output[1:]))
 
         return on_forward
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd
 
-from vitrine.analyses.hooks import output_hooks
+from vitrine.analyses.hooks import first_tensor, output_hooks
 from vitrine.analyses.layout import layout_of, layouts, probe
 from vitrine.core.network_scopes import in_eager_eval_mode
 
@@ -24,12 +24,21 @@ class _Call:
     parent: _Call | None
     size: tuple[int, int] | None = None  # of its output map; None for other outputs
     tokens: bool = False  # whether the output is a token grid
+    structured: bool = False  # whether the output is no tensor, but several, or an object that has them
     inside: list[_Call] = field(default_factory=list)  # called by it, in order of completion
 
     @property
     def is_multi_resolution(self) -> bool:
         """Whether it is a sequence of several resolutions, and so not a layer of one."""
         return isinstance(self.module, nn.Sequential) and len({c.size for c in self.inside if c.size}) > 1
+
+    @property
+    def only_contains(self) -> bool:
+        """Whether it is no block itself, but what holds blocks or stages of several resolutions."""
+        if isinstance(self.module, nn.Sequential):
+            return len({child.size for child in self.inside if child.inside}) > 1
+        lists = any(isinstance(child, nn.ModuleList) for child in self.module.children())
+        return self.structured and lists  # as the encoders of transformers are
 
     def callers(self, trunk: _Call) -> list[_Call]:
         """The calls between it and the trunk."""
@@ -62,7 +71,7 @@ def auto_layers(network: nn.Module, images: Tensor) -> list[str]:
             or isinstance(call.module, _AdaptiveAvgPoolNd | _AdaptiveMaxPoolNd)
         ):
             continue
-        callers = call.callers(trunk)
+        callers = [caller for caller in call.callers(trunk) if not caller.only_contains]
         blocks = sum(not isinstance(caller.module, nn.Sequential) for caller in callers)
         if blocks > 1:  # deep inside a block, where a map may be a window or a table
             continue
@@ -134,7 +143,8 @@ def _calls(network: nn.Module, images: Tensor) -> _Call:
             return
         recorded.add(module)
         call.parent.inside.append(call)
-        if past_normalisation and isinstance(output, Tensor) and output.ndim in (3, 4):
+        call.structured, output = not isinstance(output, Tensor), first_tensor(output)
+        if past_normalisation and output is not None and output.ndim in (3, 4):
             layout = layout_of(network, module, images, output)
             if layout is not None:
                 height, width = layout.maps(output).shape[-2:]

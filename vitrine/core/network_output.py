@@ -7,16 +7,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-
-class NotLogits(ValueError):
-    """A network returns something without logits."""
+NO_LOGITS = "network: returns"  # begins what is said of a network that returns something else
 
 
 def as_logits(output: Any) -> Tensor:
     """The output itself where it is a tensor, else what it has as key or attribute `logits`.
 
     Raises:
-        NotLogits: it has no such tensor.
+        ValueError: it has no such tensor.
     """
     if isinstance(output, Tensor):
         return output
@@ -28,7 +26,7 @@ def as_logits(output: Any) -> Tensor:
         came += f" of {', '.join(map(str, output))}"
     elif isinstance(output, (tuple, list)):
         came += f" of {len(output)}"
-    raise NotLogits(f"network: returns {came}, expected logits [N, K], or an output with `logits`")
+    raise ValueError(f"{NO_LOGITS} {came}, expected logits [N, K], or an output with `logits`")
 
 
 def return_logits(_network: nn.Module, _inputs: Any, output: Any) -> Tensor:

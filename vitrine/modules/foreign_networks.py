@@ -111,7 +111,7 @@ def load_weights(network: nn.Module, classes: int, weights: Weights, head: str) 
     """Load weights into a network that has no normalisation yet.
 
     Args:
-        head: "weights", or "new" to leave out the last layer.
+        head: "new" leaves out the last layer.
 
     Raises:
         WeightsError: they do not fit.
@@ -124,7 +124,7 @@ def load_weights(network: nn.Module, classes: int, weights: Weights, head: str) 
             raise
         layer = ""
     theirs = weights.state.get(f"{layer}.weight")
-    if head == "weights" and theirs is not None and len(theirs) != classes:
+    if head != "new" and theirs is not None and len(theirs) != classes:
         problem = f"has {len(theirs)} classes, expected {classes}"
         raise WeightsError(weights.source, f"{problem}: head=new makes a new last layer")
     load_into(network, weights, skip=layer if head == "new" else None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from vitrine.core.network_output import NotLogits, as_logits
+from vitrine.core.network_output import NO_LOGITS, as_logits
 from vitrine.core.network_scopes import eval_mode
 from vitrine.modules.references import raised_by
 
@@ -22,9 +22,9 @@ def check_logits(network: nn.Module, classes: int, channels: int, image_size: in
     try:
         with eval_mode(network), torch.no_grad():
             logits = as_logits(network(images.to(parameter.device)))
-    except NotLogits:
-        raise
     except Exception as error:
+        if str(error).startswith(NO_LOGITS):
+            raise
         size = f"{channels} x {image_size} x {image_size}"
         raise ValueError(f"does not take images of {size} (data.image_size): {raised_by(error)}") from error
     if logits.ndim != 2 or len(logits) != 2:

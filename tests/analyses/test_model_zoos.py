@@ -7,9 +7,10 @@ from torch import nn
 
 from vitrine.analyses.activations import activations
 from vitrine.analyses.cam import cam, grad_cam
-from vitrine.analyses.evidence import last_spatial_layer
+from vitrine.analyses.evidence import NoSpatialLayer, last_spatial_layer
 from vitrine.analyses.layers import auto_layers, choose_units
 from vitrine.analyses.receptive_field import receptive_field
+from vitrine.modules import load_network
 
 
 def images(height=32, width=48, count=2):
@@ -143,3 +144,89 @@ def test_convnext_of_transformers_as_high_as_it_has_channels(transformers):
     for layer in ("network.convnext.encoder.stages.0", "network.convnext.encoder.stages.1"):
         agree(network, images(), layer, lambda maps: maps)
     assert last_spatial_layer(network, images()) == "network.convnext.encoder.stages.1"
+
+
+NHWC = "channels last"
+PEERS = {  # network: side of images, prefix tokens before the grid or channels last, Grad-CAM's layer
+    "timm/resnet10t": (64, None, "layer4"),
+    "timm/convnext_atto": (64, None, "stages.3"),
+    "timm/swinv2_tiny_window8_256": (64, NHWC, "layers.3"),
+    "timm/vit_tiny_patch16_224": (64, 1, "blocks.11.norm1"),
+    "timm/deit_tiny_distilled_patch16_224": (64, 2, "blocks.11.norm1"),
+    "timm/swin_tiny_patch4_window7_224": (64, 0, "layers.3.blocks.1.norm2"),
+    "hf/vit": (32, 1, "vit.layers.1.layernorm_before"),
+    "hf/swin": (32, 0, "swin.encoder.layers.1.blocks.1.layernorm_after"),
+}
+
+
+def reshaping(prefix):
+    """What pytorch-grad-cam is told of a layer's output."""
+    if prefix == NHWC:
+        return lambda output: output.permute(0, 3, 1, 2)
+
+    def tokens_to_maps(output):
+        side = round((output.shape[1] - prefix) ** 0.5)
+        return output[:, prefix:].mT.unflatten(2, (side, side))
+
+    return None if prefix is None else tokens_to_maps
+
+
+@pytest.fixture
+def by_name(timm, transformers, tmp_path):
+    def build(name, side):
+        sizes = {"image_size": side, "num_labels": 5}
+        if name == "hf/vit":
+            transformers.ViTConfig(patch_size=8, **SMALL | sizes).save_pretrained(tmp_path)
+        elif name == "hf/swin":
+            sizes |= {
+                "patch_size": 4,
+                "embed_dim": 8,
+                "window_size": 2,
+                "depths": [2, 2],
+                "num_heads": [2, 2],
+            }
+            transformers.SwinConfig(**sizes).save_pretrained(tmp_path)
+        torch.manual_seed(0)
+        found = f"hf/{tmp_path}" if name.startswith("hf") else name
+        return load_network(found, classes=5, image_size=side).eval()
+
+    return build
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_grad_cam_at_the_layer_chosen_is_pytorch_grad_cam_s(by_name, name):
+    """Gildenblat's library, told by hand where maps are, of the layer found here without being told."""
+    peer = pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed")
+    from pytorch_grad_cam.utils.image import scale_cam_image
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    side, prefix, layer = PEERS[name]
+    network, x = by_name(name, side), images(side, side)
+    assert last_spatial_layer(network, x) == layer
+    target = network.get_submodule(layer)
+    peaks = torch.stack([grad_cam(network, x, k, layer).amax((1, 2)) for k in range(5)])
+    assert (peaks.amax(0) > 0).all()
+    classes = peaks.argmax(0)  # some have no positive evidence, with random weights
+    with peer.GradCAM(network, [target], reshape_transform=reshaping(prefix)) as theirs:
+        expected = theirs(input_tensor=x, targets=[ClassifierOutputTarget(int(k)) for k in classes])
+    ours = grad_cam(network, x, classes, layer).numpy()
+    found = scale_cam_image(scale_cam_image(ours, (side, side)))  # as the library does, twice
+    torch.testing.assert_close(torch.from_numpy(found), torch.from_numpy(expected), atol=1e-4, rtol=1e-4)
+
+
+def test_a_layer_before_attention_whose_places_cannot_be_told_is_not_taken(timm):
+    """LeViT's later stages cannot be read as maps; what can be lies many attentions before the head."""
+    network = timm.create_model("levit_128s", num_classes=5).eval()
+    with pytest.raises(NoSpatialLayer):
+        last_spatial_layer(network, images(224, 224, count=1))
+
+
+def test_what_was_seen_on_an_input_embedding_or_an_identity_looks_at_the_last_block(timm, transformers):
+    network = timm.create_model("crossvit_tiny_240", num_classes=5).eval()  # two branches in one block
+    assert last_spatial_layer(network, images(240, 240, count=1)).startswith("blocks.2.fusion")
+    config = transformers.SwinConfig(
+        image_size=32, patch_size=4, embed_dim=8, window_size=2, depths=[2, 2], num_heads=[2, 2], num_labels=5
+    )
+    swin = Logits(transformers.SwinForImageClassification(config)).eval()
+    stages = [f"network.swin.encoder.layers.{name}" for name in ("0.blocks.1", "1")]
+    assert auto_layers(swin, images(32, 32)) == stages

@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 def attention_modules(network: nn.Module, images: Tensor) -> tuple[list[str], dict[str, int]]:
     """The modules that compute attention themselves, in order; and the order in which all end.
 
-    Attention is a softmax that is multiplied with a matrix, or PyTorch's own operation: whatever the module is
-    called and however it is written.
+    Attention is a softmax that is multiplied with a matrix, or PyTorch's own operation: whatever the module
+    is called and however it is written.
 
     Args:
         images: [B, C, H, W]; what is in them does not matter.

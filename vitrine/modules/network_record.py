@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitrine.core.network_scopes import unwrapped
 from vitrine.modules.normalize import Normalize
 
 
@@ -96,6 +97,5 @@ def attach_record(
 
 def record_of(network: nn.Module) -> NetworkRecord | None:
     """The record beside `network`, None where there is none."""
-    network = getattr(network, "_orig_mod", network)  # out of torch.compile's wrapper
-    hooks = network._forward_pre_hooks.values()
+    hooks = unwrapped(network)._forward_pre_hooks.values()
     return next((hook for hook in hooks if isinstance(hook, NetworkRecord)), None)

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vitrine.analyses.activations import LOGITS, activations
+from vitrine.analyses.hooks import output_hooks
 from vitrine.core.registry import UnknownName
 
 
@@ -45,17 +46,37 @@ def test_logits_are_maps_of_one_position():
     assert torch.equal(found["0"], network[0](x))
 
 
-class Attention(nn.Module):
-    def __init__(self):
+class Several(nn.Module):
+    """Gives its maps among other things."""
+
+    def __init__(self, kind):
         super().__init__()
-        self.attention = nn.MultiheadAttention(4, 1)
+        self.conv, self.kind = nn.Conv2d(3, 5, 1), kind
 
     def forward(self, x):
-        x = x.flatten(2)
-        return self.attention(x, x, x)[0].mean(1)
+        return self.kind([self.conv(x), x])
 
 
-def test_wrong_names_idle_layers_and_tuples_are_named():
+class Chosen(nn.Module):
+    """Its layer gives several tensors, of which it uses the first."""
+
+    def __init__(self, kind, key=0):
+        super().__init__()
+        self.layer, self.key = Several(kind), key
+
+    def forward(self, x):
+        return self.layer(x)[self.key].mean((2, 3))
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_of_a_layer_that_gives_several_tensors_the_first_is_read_and_replaced(kind):
+    network, x = Chosen(kind).eval(), torch.rand(2, 3, 6, 6)
+    assert torch.equal(activations(network, x, ["layer"])["layer"], network.layer.conv(x))
+    with output_hooks(network, ["layer"], lambda _layer, output: output * 0 + 1):
+        assert torch.equal(network(x), torch.ones(2, 5))
+
+
+def test_wrong_names_idle_layers_and_those_that_give_no_tensor_are_named():
     network = Reused()
     with pytest.raises(UnknownName, match="did you mean second"):
         activations(network, torch.rand(1, 3, 9, 9), ["secnd"])
@@ -63,5 +84,6 @@ def test_wrong_names_idle_layers_and_tuples_are_named():
     network.head = nn.Identity()
     with pytest.raises(ValueError, match="'idle' takes no part"):
         activations(network, torch.rand(1, 3, 9, 9), ["first", "idle"])
-    with pytest.raises(ValueError, match="'attention' gives a tuple"):
-        activations(Attention(), torch.rand(2, 3, 2, 2), ["attention"])
+    as_dict = Chosen(lambda tensors: {"maps": tensors[0]}, key="maps")
+    with pytest.raises(ValueError, match="'layer' gives a dict"):
+        activations(as_dict, torch.rand(2, 3, 2, 2), ["layer"])

@@ -9,6 +9,7 @@ from vitrine.config import load
 from vitrine.core.settings import SettingError
 from vitrine.modules import Classifier, OptimizerSettings, load_checkpoint, load_network, record_of
 from vitrine.modules.checkpoint import ReferenceNeeded
+from vitrine.modules.loading import infer_classes
 from vitrine.modules.objectives.standard import Standard
 from vitrine.modules.output_check import check_logits
 
@@ -38,6 +39,8 @@ def raises(classes): return [][classes]
 def returns_text(classes): return "network"
 def gives_a_tuple(classes): return Tuple(classes)
 def squeezes(num_classes): return nn.Sequential(nn.Flatten(0), nn.Linear(2 * 3 * 64, num_classes))
+
+def ten(): return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
 
 def logarithms(num_classes): return nn.Sequential(fixed()[0], nn.Linear(3 * 64, num_classes), Log())
 
@@ -120,6 +123,13 @@ def test_a_checkpoint_s_word_alone_imports_nothing(file, tmp_path):
     assert record_of(found).classes == ["a", "b", "c"]
     again = load_network(name, classes=3, weights=tmp_path / "step.ckpt", width=6).eval()  # as weights
     assert torch.equal(again(images()), network(images())) and record_of(again).classes == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(("name", "classes"), [("Awkward", 3), ("ten", 10)])
+def test_classes_and_channels_are_read_off_bare_weights(file, tmp_path, name, classes):
+    network = load_network(f"{file}:{name}", classes=classes)
+    torch.save(network.state_dict(), tmp_path / "bare.pt")
+    assert infer_classes(f"{file}:{name}", tmp_path / "bare.pt") == (classes, 3)
 
 
 def test_bare_weights_do_not_say_how_images_were_normalised(file, tmp_path):

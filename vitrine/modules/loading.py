@@ -14,6 +14,8 @@ from vitrine.modules import foreign_networks, normalize, surgery
 from vitrine.modules.foreign_networks import is_foreign, load_foreign, load_weights
 from vitrine.modules.network_record import attach_record
 from vitrine.modules.networks import NETWORKS, build_network, default_options, image_size_option
+from vitrine.modules.own_network import takes_class_count
+from vitrine.modules.references import is_reference
 from vitrine.modules.weights import Weights, WeightsError, read_weights, strip_prefixes
 
 Statistics = tuple[Sequence[float], Sequence[float]]
@@ -129,7 +131,9 @@ def infer_classes(name: str, weights: str | Path, **options: Any) -> tuple[int |
             options.setdefault("image_size", loaded.image_size)
     with torch.random.fork_rng(devices=[]):  # the random weights are not used, only the layers' names
         network = build_network(spec)
-    head, first = surgery.head_layer(network, _UNIQUE_COUNT), surgery.first_convolution(network)
+    fixed = is_reference(name) and not takes_class_count(name)  # so its last layer is as it is
+    head = surgery.head_layer(network, None if fixed else _UNIQUE_COUNT)
+    first = surgery.first_convolution(network)
     for layer, what in ((head, "classes"), (first, "channels")):
         if f"{layer}.weight" not in loaded.state:
             problem = f"has no {layer}.weight, which would tell the number of {what}"

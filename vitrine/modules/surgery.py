@@ -11,17 +11,18 @@ def first_convolution(network: nn.Module) -> str:
     raise ValueError(f"{type(network).__name__} has no convolution")
 
 
-def head_layer(network: nn.Module, classes: int) -> str:
-    """Dotted name of the last linear layer or convolution with one output a class.
+def head_layer(network: nn.Module, classes: int | None) -> str:
+    """Dotted name of the last linear layer or convolution, with one output a class unless that is None.
 
     Raises:
         ValueError: there is none.
     """
     for name, module in reversed(list(network.named_modules())):
         outputs = getattr(module, "out_features", getattr(module, "out_channels", None))
-        if isinstance(module, (nn.Linear, nn.Conv2d)) and outputs == classes:
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and classes in (None, outputs):
             return name
-    raise ValueError(f"{type(network).__name__} has no last layer with {classes} outputs")
+    outputs = "" if classes is None else f" with {classes} outputs"
+    raise ValueError(f"{type(network).__name__} has no last layer{outputs}")
 
 
 def shrink_stem(network: nn.Module) -> None:

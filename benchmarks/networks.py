@@ -1,7 +1,7 @@
 """Networks of timm and transformers, none of them named to Vitrine: the layers chosen, and whether every
 technique of the default run makes its pictures. Random weights, small images.
 
-    pip install -e ".[timm,transformers]" && python -m benchmarks.networks > docs/networks-table.md
+    pip install -e ".[timm,transformers]" && python -m benchmarks.networks
 """
 
 from __future__ import annotations

@@ -1,10 +1,13 @@
 """Networks of timm and transformers by name: built, normalised as published, saved and loaded."""
 
 import json
+import shutil
 
 import pytest
 import torch
 
+from vitrine.analyses import ANALYSES
+from vitrine.cli import analyze, train
 from vitrine.core.registry import UnknownName
 from vitrine.modules import Classifier, OptimizerSettings, load_checkpoint, load_network, record_of
 from vitrine.modules.loading import infer_classes
@@ -134,3 +137,28 @@ def test_what_is_wrong_with_a_folder_is_said_in_one_line(folder):
         assert "\n" not in str(caught.value)
     with pytest.raises(WeightsError, match="has a configuration alone"):
         load_network(f"hf/{folder}/bare", classes=5, weights="pretrained")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["timm/vit_tiny_patch16_224", "hf"])
+def test_train_and_analyze_take_them_by_name_alone(timm, folder, tmp_path, name):
+    small = [
+        "data.train_size=32",
+        "data.val_size=16",
+        "data.image_size=32",
+        "data.batch_size=16",
+        "trainer.accelerator=cpu",
+        "trainer.enable_progress_bar=false",
+        "trainer.max_steps=2",
+        "logging.wandb.mode=disabled",
+        "analysis.probes=1",
+        "analysis.units=1",
+        *(f"analysis.{technique}.enabled=false" for technique in ANALYSES if technique != "cam"),
+    ]
+    named = f"hf/{folder}/vit" if name == "hf" else name
+    train.main([*small, f"run.root={tmp_path}", "run.name=run", f"model.name={named}", "model.head=new"])
+    pictures = {file: file.read_bytes() for file in tmp_path.glob("run/analysis/*/cam/*.*")}
+    assert len(pictures) > 1
+    shutil.rmtree(tmp_path / "run/analysis")
+    analyze.main([str(tmp_path / "run")])
+    assert {file: file.read_bytes() for file in pictures} == pictures

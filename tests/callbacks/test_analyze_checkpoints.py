@@ -38,6 +38,7 @@ def test_one_line_gives_pictures_at_every_checkpoint_a_page_and_curves(tmp_path,
     assert store.steps() == [3, 6]  # Lightning's own ModelCheckpoint, which is still there
     assert [len(store.figures(step, "cam")) > 0 for step in (3, 6)] == [True, True]
     content = run_data(callback.folder)
+    assert content["name"] == "Module"
     assert [step for step, _ in content["metrics"]["val_acc"]] == [3, 6]
     assert dict(content["facts"])["pixels"] == f"un-normalised by mean {list(MEAN)}, std {list(STD)}"
     assert (callback.folder / "index.html").exists()

@@ -22,6 +22,7 @@ from vitrine.callbacks.foreign_trainer import (
     loader_of,
     logger_folder,
     logger_sinks,
+    run_name,
     verify_file,
 )
 from vitrine.core.network_scopes import full_isolation, unwrapped
@@ -259,7 +260,7 @@ class AnalyzeCheckpoints(ExamineSaved):
         sinks: list[Any] = []
         if ranks.is_global_zero:
             self._curves = MetricsCSV(claimed)
-            sinks = [RunRecord(claimed, sys.argv, facts), PageSink(claimed)]
+            sinks = [RunRecord(claimed, sys.argv, facts, run_name(trainer)), PageSink(claimed)]
             sinks += logger_sinks(trainer, data.classes, claimed)
         device = trainer.strategy.root_device
         self.examiner = Examiner(

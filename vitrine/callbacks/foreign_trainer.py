@@ -74,6 +74,13 @@ def logger_folder(trainer: lightning.Trainer) -> Path:
     return Path(trainer.default_root_dir)
 
 
+def run_name(trainer: lightning.Trainer) -> str:
+    """What a page calls the training: the module, and what its first logger calls this run."""
+    logger = trainer.loggers[0] if trainer.loggers else None
+    of_run = [] if logger is None or logger.version is None else [str(logger.version)]
+    return ", ".join([type(trainer.lightning_module).__name__, *of_run])
+
+
 def logger_sinks(trainer: lightning.Trainer, classes: Sequence[str], folder: Path) -> list[Any]:
     """Where the loggers of the Trainer show pictures."""
     sinks: list[Any] = []

@@ -28,7 +28,8 @@ def build(run_dir: str | Path) -> Path:
     """
     run_dir = Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    return _write(run_dir, [run_data(run_dir)], run_dir.resolve().name)
+    run = run_data(run_dir)
+    return _write(run_dir, [run], run["name"])
 
 
 def compare(run_dirs: Sequence[str | Path], folder: str | Path) -> Path:

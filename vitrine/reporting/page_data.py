@@ -14,7 +14,7 @@ from PIL import Image
 from vitrine.analyses import traits_of
 from vitrine.analyses.result import AnalysisResult
 from vitrine.runs.metrics_csv import read_curves
-from vitrine.runs.run_record import read_facts
+from vitrine.runs.run_record import read, read_facts
 from vitrine.runs.store import Store
 
 # what the page's scripts use of a technique's traits
@@ -51,7 +51,7 @@ def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
     with contextlib.suppress(OSError):
         settings = (run_dir / "config.yaml").read_text(encoding="utf-8", errors="replace")
     return {
-        "name": run_dir.resolve().name,
+        "name": read(run_dir).get("name") or run_dir.resolve().name,
         "base": base,
         "settings": settings,
         "facts": _facts(settings) + read_facts(run_dir),

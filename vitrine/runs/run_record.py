@@ -40,9 +40,16 @@ class RunRecord:
         run_dir: the run's folder.
         arguments: the command line, without python.
         facts: more to show on the page, by name.
+        name: of the run on the page; its folder's unless given.
     """
 
-    def __init__(self, run_dir: str | Path, arguments: Sequence[str], facts: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        run_dir: str | Path,
+        arguments: Sequence[str],
+        facts: Mapping[str, str] | None = None,
+        name: str | None = None,
+    ):
         self.file = Path(run_dir) / "run.json"
         self._began = time.monotonic()
         before, now = read(run_dir), _now()
@@ -56,6 +63,7 @@ class RunRecord:
             "seconds": self._before,
             "commit": commit(),
             "command": shlex.join(["python", *arguments]),
+            "name": name,
             "facts": dict(facts or {}),
             "hardware": hardware(),
             "versions": {"vitrine": vitrine.__version__}

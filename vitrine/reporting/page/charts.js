@@ -85,7 +85,10 @@ function curves() {
 const headlines = () => ["accuracy", "loss", ...new Set(runs.flatMap((run) => run.analyses.flatMap((analysis) => analysis.headlines)))];
 const CHARTS = { "val/robust_accuracy": ["accuracy", "val, under attack"], "val/clean_accuracy_subset": ["accuracy", "val, the same images unattacked"] };
 
+// "val/loss" and "val_loss": ["loss", "val"]
 function splitName(name) {
+  const plain = /^(train|val|valid|validation|test)_(.+)$/.exec(name);
+  if (plain) return [plain[2] === "acc" ? "accuracy" : words(plain[2]), plain[1]];
   const [first, second, ...rest] = name.split("/");
   return [second ?? first, second ? [first, ...rest].join(" ") : first];
 }

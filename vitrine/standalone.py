@@ -19,7 +19,7 @@ from vitrine.datamodules.foreign import ForeignData, class_names, foreign_split
 from vitrine.examination.examiner import Examiner
 from vitrine.examination.settings import AnalysisSettings
 from vitrine.examination.subject import choose_units
-from vitrine.modules.foreign import examinable_copy, logits_problem, network_logits
+from vitrine.modules.network_search import examinable_copy, logits_problem, network_logits
 from vitrine.reporting.notebook import to_html
 from vitrine.reporting.page import PageSink
 from vitrine.reporting.wandb_sink import WandbSink

@@ -13,7 +13,7 @@ from vitrine import AnalyzeCheckpoints
 from vitrine.analyses import choose_analyses
 from vitrine.analyses.base import Analysis
 from vitrine.examination.examiner import weights_hash
-from vitrine.modules.foreign import examinable_copy
+from vitrine.modules.network_search import examinable_copy
 from vitrine.reporting.page_data import run_data
 from vitrine.runs.store import Store
 

@@ -32,7 +32,7 @@ from vitrine.examination.budget import Allowance
 from vitrine.examination.examiner import Examiner
 from vitrine.examination.settings import AnalysisSettings
 from vitrine.examination.subject import choose_units
-from vitrine.modules.foreign import examinable_copy, find_network, network_logits
+from vitrine.modules.network_search import examinable_copy, find_network, network_logits
 from vitrine.reporting.page import PageSink
 from vitrine.runs.metrics_csv import MetricsCSV
 from vitrine.runs.run_folders import claim_examination

@@ -112,6 +112,8 @@ def test_weights_from_elsewhere_need_no_data_set(photo, tmp_path, capsys):
     assert (pixels == pixels[..., :1]).all()  # of a grayscale network all is grey
     analyze.main(["style", *model, f"content={photo}", f"style={photo}", *FEW, "optimizer=adam"])
     assert named(capsys) == Path("photo-as-photo.png")
+    with pytest.raises(SettingError, match="has 'channels', which the weights tell"):
+        analyze.main(["dream", *model, "model.options.channels=3", f"image={photo}", *FEW])
 
 
 def test_published_weights_dream(shared, photo, capsys):

@@ -129,6 +129,8 @@ def _load_weights(arguments: list[str]) -> NamedNetwork:
         raise SettingError("model.weights", f"nothing to analyze; {run_folders.EXPECTED}")
     with as_setting_error("model"):
         options = dict(model.options) if is_foreign(model.name) else {"stem": model.stem, **model.options}
+        if "channels" in options:
+            raise SettingError("model.options", "has 'channels', which the weights tell: leave it out")
         classes, channels = infer_classes(model.name, model.weights, **options)
         options |= {"channels": channels, "mean": model.mean, "std": model.std}
         network = load_network(model.name, classes=classes, weights=model.weights, **options)

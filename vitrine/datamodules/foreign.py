@@ -14,10 +14,9 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset, default_collate
 
 from vitrine.core.image_dataset import ImageDataset
+from vitrine.datamodules.foreign_batches import LABEL_KEYS, batch_parts, read_batch
 from vitrine.datamodules.normalization_search import find_normalizations
 
-IMAGE_KEYS = ("pixel_values", "image", "images", "img", "x", "input", "inputs")
-LABEL_KEYS = ("labels", "label", "target", "targets", "y", "class", "cls", "fine_label")
 HELD = 2048  # images that are kept of data which cannot be indexed
 SLACK = 0.02  # beyond [0, 1] that resizing with overshoot leaves; it is clipped
 _CHECKED = 16  # items whose labels are compared with the list of labels that a data set has
@@ -150,41 +149,8 @@ def foreign_split(
 
 
 def _image_dtype(split: ForeignSplit) -> torch.dtype:
-    images, _ = _parts(split.collate([split.items[0]]))
+    images, _ = batch_parts(split.collate([split.items[0]]))
     return images.dtype
-
-
-def read_batch(batch: Any) -> tuple[Tensor, Tensor]:
-    """The images and labels in what a loader yields: (images, labels, ...), or a mapping that names them.
-
-    Returns:
-        float32 [N, C, H, W], uint8 divided by 255; int64 [N], one-hot labels as indices.
-
-    Raises:
-        ValueError: there are no such tensors.
-    """
-    images, labels = _parts(batch)
-    return _as_float(images), _as_indices(labels, len(images))
-
-
-def _parts(batch: Any) -> tuple[Tensor, Any]:
-    """The images and labels of a batch as they are."""
-    if isinstance(batch, Mapping):
-        images, labels = (
-            next((batch[key] for key in keys if key in batch), None) for keys in (IMAGE_KEYS, LABEL_KEYS)
-        )
-        described = f"a mapping with {', '.join(map(str, batch))}"
-    elif isinstance(batch, (tuple, list)) and len(batch) >= 2:
-        images, labels, described = batch[0], batch[1], f"a {type(batch).__name__} of {len(batch)}"
-    else:
-        images = labels = None
-        described = f"a {type(batch).__name__}"
-    if not isinstance(images, Tensor) or images.ndim != 4:
-        shape = f" of shape {tuple(images.shape)}" if isinstance(images, Tensor) else ""
-        came = f"{described}, whose images are a {type(images).__name__}{shape}"
-        known = f"(images [N, C, H, W], labels [N]) or a mapping with {', '.join(IMAGE_KEYS[:3])}, ..."
-        raise ValueError(f"data: a batch is {came}, expected {known}")
-    return images, labels
 
 
 def check_pixels(images: Tensor, normalised: bool) -> None:
@@ -266,23 +232,6 @@ def _held(batches: Iterable[Any]) -> list[tuple[Tensor, Tensor]]:
 def _whole(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     images, labels = zip(*items)
     return torch.stack(images), torch.stack(labels)
-
-
-def _as_float(images: Tensor) -> Tensor:
-    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
-
-
-def _as_indices(labels: Any, count: int) -> Tensor:
-    labels = torch.as_tensor(labels) if labels is not None else None
-    if labels is not None and labels.shape == (count,):
-        return labels.to(torch.int64)
-    if labels is not None and labels.ndim == 2 and len(labels) == count:
-        if labels.shape[1] == 1:
-            return labels[:, 0].to(torch.int64)
-        if torch.equal(labels.sum(1), torch.ones(count).to(labels)) and labels.max() == 1:
-            return labels.argmax(1)
-    shape = "none" if labels is None else f"of shape {tuple(labels.shape)}"
-    raise ValueError(f"data: labels are {shape}, expected [N] for {count} images, or one-hot rows")
 
 
 def _listed_labels(data_set: Any) -> Tensor | None:

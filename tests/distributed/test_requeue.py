@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -64,9 +65,9 @@ def calls(folder: Path) -> list[str]:
     return (folder / "calls").read_text().splitlines() if (folder / "calls").exists() else []
 
 
-def start(root: Path, wandb: str = "disabled", **environment: str) -> subprocess.Popen:
+def start(root: Path, wandb: str = "disabled", *words: str, **environment: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "train.py", *RUN, f"run.root={root}", f"logging.wandb.mode={wandb}"],
+        [sys.executable, "train.py", *RUN, f"run.root={root}", f"logging.wandb.mode={wandb}", *words],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         stdout=subprocess.PIPE,
@@ -123,6 +124,37 @@ def test_a_preempted_job_is_requeued_and_goes_on_exactly_with_all_its_pictures(w
     assert all(torch.equal(tensor, found[key]) for key, tensor in weights(whole).items())
     assert not list((run / "checkpoints").glob("hpc*"))  # Lightning has saved none of its own
     assert len(calls(tmp_path / "bin")) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("signalled", "said"), [([0, 1], "after this step"), ([1], "as another rank")])
+def test_two_ranks_say_once_that_they_stop(tmp_path, signalled, said):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    names = ("RANK", "LOCAL_RANK"), ("WORLD_SIZE", "LOCAL_WORLD_SIZE")
+    ranks = [
+        start(
+            tmp_path,
+            "disabled",
+            "trainer.max_epochs=1000",
+            "checkpoint.every_steps=1000",
+            **common,
+            **dict.fromkeys(names[0], str(rank)),
+            **dict.fromkeys(names[1], "2"),
+        )
+        for rank in range(2)
+    ]
+    deadline = time.monotonic() + 150
+    while not (tmp_path / "signs" / "metrics.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)  # until they train
+    for rank in signalled:
+        ranks[rank].send_signal(signal.SIGTERM)
+    outputs = [ended(rank) for rank in ranks]
+    assert [status for status, _ in outputs] == [75, 0], outputs
+    lines = [line for _, output in outputs for line in output.splitlines() if "stopping" in line]
+    assert len(lines) == 1 and said in lines[0], lines
 
 
 @pytest.mark.slow

@@ -72,6 +72,8 @@ class StopBetweenSteps(Callback):
     def _raise_if_signalled(self) -> None:
         number = interruption.received() if self._group is None else self._synchronised_signal()
         if number is not None:
+            if interruption.received() is None:
+                interruption.announce(number, "stopping, as another rank received it")
             raise Interrupted(number)
 
     def _synchronised_signal(self) -> Signals | None:

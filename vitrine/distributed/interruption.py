@@ -59,6 +59,12 @@ def handle_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def launched_first() -> bool:
+    """Whether this is rank 0, by the environment of torchrun, or else of srun and Lightning."""
+    names = ["RANK"] if "RANK" in os.environ else ["SLURM_PROCID", "LOCAL_RANK"]
+    return all(os.environ.get(name, "0") == "0" for name in names)
+
+
 def signals_are_handled() -> bool:
     """Whether a `handle_signals` scope is active."""
     return _depth > 0
@@ -105,11 +111,15 @@ def _on_signal(number: int, _frame: FrameType | None) -> None:
         return  # already ending; launchers send signals repeatedly
     _received = new
     again = "; Ctrl-C once more ends at once" if new is signal.SIGINT else ""
-    if _deferred:
-        _print(f"{new.name}: stopping after this step{again}")
-        return
-    _print(f"{new.name}: stopping{again}")
-    raise Interrupted(new)
+    announce(new, f"stopping{' after this step' if _deferred else ''}{again}")
+    if not _deferred:
+        raise Interrupted(new)
+
+
+def announce(number: signal.Signals, text: str) -> None:
+    """Print what a signal leads to, on rank 0: launchers signal all ranks, and one line is enough."""
+    if launched_first():
+        _print(f"{number.name}: {text}")
 
 
 def _print(text: str) -> None:

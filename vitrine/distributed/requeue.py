@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from vitrine.core.bounded import BoundedCaller, CallTimeout
-from vitrine.distributed.interruption import CTRL_C, Interrupted
+from vitrine.distributed.interruption import CTRL_C, Interrupted, launched_first
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def exit_interrupted(interrupted: Interrupted, run: Any, close: Callable[[], Non
         run: the settings of section `run`.
         close: closes the page, W&B, ...; abandoned after `CLOSING_SECONDS`.
     """
-    is_global_zero = _is_global_zero()
+    is_global_zero = launched_first()
     if is_global_zero:
         print(requeue(interrupted, run), flush=True)
     status = interrupted.status if is_global_zero else 0
@@ -89,9 +89,3 @@ def _scontrol(*words: str) -> tuple[str, str]:
     if ran.returncode:
         return ran.stdout, " ".join(ran.stderr.split()) or f"scontrol ended with status {ran.returncode}"
     return ran.stdout, ""
-
-
-def _is_global_zero() -> bool:
-    """Whether this is rank 0, by the environment of torchrun, or else of srun and Lightning."""
-    names = ["RANK"] if "RANK" in os.environ else ["SLURM_PROCID", "LOCAL_RANK"]
-    return all(os.environ.get(name, "0") == "0" for name in names)

@@ -48,13 +48,16 @@ SLURM = {  # as `srun` has it, so that Lightning would answer signals itself
 }
 
 
+COMPLETING = "COMPLETING Reason=None Restarts=0 EndTime=2026-05-01T10:00:00"
+
+
 def scontrol(folder: Path, requeueing: str = "exit 0", state: str = "RUNNING") -> dict[str, str]:
     """A stand-in for `scontrol` that writes down how it is called; the environment that has it on PATH."""
     folder.mkdir(exist_ok=True)
     program = folder / "scontrol"
     program.write_text(f"""#!/bin/sh
 echo "$@" >>{folder}/calls
-if [ "$1" = show ]; then echo "JobId=4711 JobName=train JobState={state} Reason=None"; exit 0; fi
+if [ "$1" = show ]; then echo "JobId=4711 JobName=train JobState={state}"; exit 0; fi
 {requeueing}
 """)
     program.chmod(0o755)
@@ -207,6 +210,17 @@ def told(
         ({"requeueing": "exec sleep 60"}, "could not be requeued: scontrol did not answer within", True),
         ({"state": "CANCELLED"}, "job 4711 was cancelled and is not requeued\nto go on:", False),
         ({"state": "PREEMPTED"}, "job 4711 is requeued", True),
+        # what SLURM 22.05 says while the processes of a job end: tests/slurm
+        ({"state": COMPLETING}, "job 4711 was cancelled and is not requeued\nto go on:", False),
+        ({"state": f"{COMPLETING} PreemptTime=2026-05-01T10:00:00"}, "job 4711 is requeued", True),
+        ({"state": COMPLETING.replace("=None", "=TimeLimit")}, "job 4711 is requeued", True),
+        ({"state": COMPLETING.replace("=0", "=1")}, "job 4711 is requeued", False),
+        (
+            {"state": COMPLETING.replace("=0", "=1"), "env": {**SLURM, "SLURM_RESTART_COUNT": "1"}},
+            "job 4711 was cancelled",
+            False,
+        ),
+        ({"state": "RUNNING EndTime=Unknown PreemptTime=2026-05-01T10:00:00"}, "job 4711 is requeued", True),
         ({"number": signal.SIGINT}, "to go on: python train.py", False),
         ({"resume": False}, "is not requeued: its command lacks run.name=NAME run.resume=true", False),
         ({"wanted": "never"}, "to go on: python train.py", False),

@@ -51,8 +51,11 @@ def requeue(interrupted: Interrupted, run: Any) -> str:
         return message
     if not run.resume:
         return f"job {job} is not requeued: its command lacks run.name=NAME run.resume=true\n{message}"
-    if _job_state(job) == "CANCELLED":
+    fate = _fate(job)
+    if fate == "cancelled":
         return f"job {job} was cancelled and is not requeued\n{message}"
+    if fate == "requeued":
+        return f"job {job} is requeued"
     if problem := _scontrol("requeue", job)[1]:
         return f"job {job} could not be requeued: {problem}\n{message}"
     return f"job {job} is requeued"
@@ -71,10 +74,22 @@ def job_id() -> str | None:
     return os.environ.get("SLURM_JOB_ID") or None
 
 
-def _job_state(job: str) -> str | None:
-    """SLURM's state of the job: RUNNING, PREEMPTED, CANCELLED after `scancel`; None if unknown."""
-    found = re.search(r"\bJobState=(\w+)", _scontrol("show", "job", "--oneliner", job)[0])
-    return found[1] if found else None
+def _fate(job: str) -> str | None:
+    """What SLURM has decided on a job that is being signalled: "cancelled", "requeued"; None for all else.
+
+    While processes of the job still run, its JobState is COMPLETING whatever happened. One that is back in
+    the queue has this counted as a restart; of the others those that were preempted, or whose time is up, say
+    so.
+    """
+    text = _scontrol("show", "job", "--oneliner", job)[0]
+    names = ("JobState", "Reason", "Restarts", "PreemptTime")
+    found = [re.search(rf"\b{name}=(\S+)", text) for name in names]
+    state, reason, restarts, preempted = (match[1] if match else None for match in found)
+    if int(restarts or 0) > int(os.environ.get("SLURM_RESTART_COUNT", 0)):
+        return "requeued"
+    if state == "COMPLETING" and reason == "None" and preempted in (None, "None"):
+        return "cancelled"
+    return "cancelled" if state == "CANCELLED" else None
 
 
 def _scontrol(*words: str) -> tuple[str, str]:

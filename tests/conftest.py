@@ -15,6 +15,7 @@ INSTALL = {
     "axe-core": "npm install axe-core",
     "playwright": 'pip install -e ".[test]"',
     "tensorboard": 'pip install -e ".[test]"',
+    "SLURM": "apt-get install slurm-wlm munge, as root",
     "litdata": 'pip install -e ".[streaming]"',
     "wandb_workspaces": 'pip install -e ".[report]"',
     "timm": 'pip install -e ".[zoos]"',

@@ -16,6 +16,7 @@ INSTALL = {
     "playwright": 'pip install -e ".[test]"',
     "tensorboard": 'pip install -e ".[test]"',
     "SLURM": "apt-get install slurm-wlm munge, as root",
+    "moto": 'pip install -e ".[test]"',
     "litdata": 'pip install -e ".[streaming]"',
     "wandb_workspaces": 'pip install -e ".[report]"',
     "timm": 'pip install -e ".[zoos]"',

@@ -1,7 +1,7 @@
 """Images in litdata's chunks, in a folder or an object store, for data sets larger than one machine.
 
-`python -m vitrine convert FOLDER OUT` makes them. Only folders have been tested; addresses (s3://, gs://,
-azure://, ...) are passed to litdata.
+`python -m vitrine convert FOLDER OUT` makes them. Folders and a stand-in for S3 have been tested; other
+addresses (gs://, azure://, ...) are passed to litdata.
 
 litdata stores, downloads and caches, and is read by index; the order is that of our `ChunkBatchSampler`, and
 so a function of (seed, epoch, rank, number of ranks) as for every other source, where that of litdata's own
@@ -135,9 +135,8 @@ class ChunkedImages(ImageFiles):
                 return source[index]
         except Exception as error:  # litdata's own, those of a file, of a store, of a broken pickle
             chunk = bisect.bisect(list(itertools.accumulate(self.chunks)), index)
-            problem = " ".join(str(error).split()) or type(error).__name__
             where = f"{self.source}: chunk {chunk} (of image {index})"
-            raise UnreadableImage(f"{where} cannot be read ({problem})") from error
+            raise UnreadableImage(f"{where} cannot be read ({_problem(error)})") from error
 
     @property
     def storage(self) -> str:
@@ -150,8 +149,10 @@ class ChunkedImages(ImageFiles):
     def _open(self) -> tuple[Any, threading.Lock]:
         """litdata's data set, opened in each process: its files and threads do not survive a fork."""
         if self._opened is None or self._opened[0] != os.getpid():
-            source = import_litdata().StreamingDataset(self.source, cache_dir=self.download_dir)
+            open_source, options = import_litdata().StreamingDataset, _store_options(self.source)
+            source = open_source(self.source, cache_dir=self.download_dir, storage_options=options)
             if is_address(self.source):
+                _allow_http()
                 source[0:0]  # from now on it downloads and keeps whole chunks: their images come next
             self._opened = os.getpid(), source, threading.Lock()
         return self._opened[1:]
@@ -179,7 +180,8 @@ def read_index(root: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise SettingError("data.root", f"{root} has no {INDEX}; {_EXPECTED}") from None
     except Exception as error:  # each kind of store has its own
-        raise SettingError("data.root", f"{root}/{INDEX} cannot be read ({error}); {_EXPECTED}") from error
+        problem = f"{root}/{INDEX} cannot be read ({_problem(error)})"
+        raise SettingError("data.root", f"{problem}; {_EXPECTED}") from error
     if not complete:
         raise SettingError("data.root", f"{root}/{INDEX} is of another kind; {_EXPECTED}")
     return index
@@ -190,9 +192,35 @@ def _download_index(root: str) -> str:
     from litdata.streaming.downloader import get_downloader
 
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / INDEX
-        get_downloader(root, folder, []).download_file(f"{root}/{INDEX}", str(file))
+        downloader, file = get_downloader(root, folder, [], _store_options(root)), Path(folder) / INDEX
+        with open(file, "wb") as opened:  # with the store's own client: obstore must not start before a fork
+            downloader.download_fileobj(f"{root}/{INDEX}", opened)
+        if not file.stat().st_size:  # a kind that has none
+            file.unlink()
+            downloader.download_file(f"{root}/{INDEX}", str(file))
         return file.read_text(encoding="utf-8")
+
+
+def _store_options(address: str) -> dict[str, Any] | None:
+    """Options for litdata, which asks an S3 store that does not answer 1000 times, for hours."""
+    if not address.startswith("s3://"):
+        return None
+    from botocore.config import Config
+
+    return {"config": Config(retries={"max_attempts": 5, "mode": "standard"}, connect_timeout=10)}
+
+
+def _allow_http() -> None:
+    """Let litdata read chunks from stores at http://, as it reads its index: obstore refuses unless told."""
+    from litdata.streaming import downloader
+
+    getattr(downloader, "_OBSTORE_CLIENT_OPTIONS", {}).setdefault("allow_http", True)
+
+
+def _problem(error: Exception) -> str:
+    """What an error of a store says, without the details that obstore puts below it."""
+    text = str(error).partition("\n\nDebug source:")[0]
+    return " ".join(text.split()) or type(error).__name__
 
 
 def import_litdata() -> Any:

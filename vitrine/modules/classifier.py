@@ -129,6 +129,16 @@ class Classifier(LightningModule):
         torch.distributed.all_reduce(total)
         return list(total)
 
+    def _sums_by_rank(self) -> list[list[Tensor | int]]:
+        """`_sums` of every rank; added up over the ranks here, and over more steps later, they would round
+        otherwise than in an uninterrupted run."""
+        if world_size() == 1:
+            return [[s.cpu() if isinstance(s, Tensor) else s for s in self._sums]]
+        own = torch.stack([torch.as_tensor(s, device=self.device, dtype=torch.float32) for s in self._sums])
+        every = [torch.empty_like(own) for _ in range(world_size())]
+        torch.distributed.all_gather(every, own)
+        return [list(sums.cpu()) for sums in every]
+
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
     ) -> None:
@@ -200,15 +210,21 @@ class Classifier(LightningModule):
             "classes": list(self.classes),
             "step": int(checkpoint.get("global_step", 0)),
             "objective": self.objective.state_dict(),
-            "sums": [s.cpu() if isinstance(s, Tensor) else s for s in self._reduced_sums()],
+            "sums": self._sums_by_rank(),
             "logged": self._logged_at,
         }
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         saved = checkpoint.get("vitrine", {})
         self._logged_at = saved.get("logged", self._logged_at)
-        if world_size() == 1 or torch.distributed.get_rank() == 0:  # the sum over all ranks
-            self._sums = saved.get("sums", [0, 0, 0])
+        sums = saved.get("sums", [])
+        if sums and not isinstance(sums[0], list):
+            sums = [sums]  # earlier checkpoints have the sums over all ranks
+        rank = 0 if world_size() == 1 else torch.distributed.get_rank()
+        if len(sums) == world_size():
+            self._sums = sums[rank]
+        elif rank == 0:
+            self._sums = [sum(column) for column in zip(*sums)] or [0, 0, 0]
         self._resumed_epoch = checkpoint.get("epoch", 0)
         self.objective.load_state_dict(saved.get("objective", {}))
 

@@ -206,6 +206,7 @@ def told(
             "could not be requeued: no such job\nto go on:",
             True,
         ),
+        ({"requeueing": "echo Job is pending execution >&2; exit 1"}, "job 4711 is requeued", True),
         ({"requeueing": "exit 3"}, "could not be requeued: scontrol ended with status 3", True),
         ({"requeueing": "exec sleep 60"}, "could not be requeued: scontrol did not answer within", True),
         ({"state": "CANCELLED"}, "job 4711 was cancelled and is not requeued\nto go on:", False),

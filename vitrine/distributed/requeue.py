@@ -56,7 +56,8 @@ def requeue(interrupted: Interrupted, run: Any) -> str:
         return f"job {job} was cancelled and is not requeued\n{message}"
     if fate == "requeued":
         return f"job {job} is requeued"
-    if problem := _scontrol("requeue", job)[1]:
+    problem = _scontrol("requeue", job)[1]
+    if problem and "pending" not in problem:  # SLURM was quicker, and says "Job is pending execution"
         return f"job {job} could not be requeued: {problem}\n{message}"
     return f"job {job} is requeued"
 

@@ -33,6 +33,7 @@ WORDS = [
     "trainer.max_epochs=10",
     "trainer.accelerator=cpu",
     "trainer.enable_progress_bar=false",
+    "trainer.log_every_n_steps=1",
     "checkpoint.every_steps=4",
     "analysis.mode=off",
     "logging.wandb.mode=disabled",

@@ -1,8 +1,8 @@
 """`train.py` and `analyze.py` of a trial, in which training waits in the midst of a step.
 
 Where a file hold-STEP is in the working directory, the training step after STEP optimizer steps makes a file
-held-STEP.RANK, and goes on once hold-STEP is removed or a signal has come. `PACE` is the least time of a step
-in seconds: several ranks tell each other of signals about once a second.
+held-STEP.RANK, of an array held-STEP.TASK, and goes on once hold-STEP is removed or a signal has come. `PACE`
+is the least time of a step in seconds: several ranks tell each other of signals about once a second.
 """
 
 import os
@@ -16,7 +16,8 @@ def hold_steps() -> None:
     from vitrine.distributed import interruption
     from vitrine.modules.classifier import Classifier
 
-    rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID", "0")
+    names = "RANK", "SLURM_ARRAY_TASK_ID", "SLURM_PROCID"
+    rank = next((os.environ[name] for name in names if name in os.environ), "0")
     training_step, pace = Classifier.training_step, float(os.environ.get("PACE", 0))
 
     def waiting(self: Any, *args: Any, **options: Any) -> Any:

@@ -34,12 +34,12 @@ def test_a_job_trains_as_without_slurm(trial, cluster, whole):
 
 
 def test_two_nodes_train_as_two_processes_without_slurm_and_are_requeued(trial, cluster, whole_of_two):
-    trial.hold()
+    trial.hold(2)
     job = trial.train(options="--nodes=2", PACE="0.3")
-    trial.reached(ranks=2)
+    trial.reached(2, ranks=2)
     cluster.run("scontrol", "requeue", job)
     cluster.until_queued(job)
-    trial.release()
+    trial.release(2)
     check_completed(trial, job, 1)
     check_output(trial.output(job), "stopping after this step", f"job {job} is requeued", "6 steps in")
     check_same(trial.run(), whole_of_two)
@@ -58,8 +58,8 @@ def test_two_tasks_of_a_node_and_an_array_train_as_without_slurm(trial, cluster,
 
 def test_each_task_of_an_array_is_requeued_by_itself(trial, cluster, whole):
     trial.hold()
-    array = trial.train("run.name=again", options="--array=0-1", name="each")
-    trial.reached()
+    array = trial.train(options="--array=0-1", name="each")
+    trial.reached(ranks=2)
     cluster.run("scontrol", "requeue", f"{array}_0")
     cluster.until_queued(f"{array}_0")
     trial.release()

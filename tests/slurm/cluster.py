@@ -54,6 +54,7 @@ GresTypes=gpu
 SlurmdParameters=config_overrides
 ReturnToService=2
 SlurmdTimeout=12
+MessageTimeout=60
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 NodeName=127.0.0.1 NodeHostname={host} NodeAddr=127.0.0.1 Port={first} CPUs=64 Gres=gpu:8
@@ -110,7 +111,7 @@ class Cluster:
     def run(self, *command: str, **options: Any) -> str:
         """What one of SLURM's commands prints."""
         options = {"env": self.environment} | options
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, **options)
         assert ran.returncode == 0, f"{shlex.join(command)}: {ran.stdout}{ran.stderr}"
         return ran.stdout.strip()
 

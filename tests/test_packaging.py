@@ -52,7 +52,7 @@ def test_the_pinned_versions_name_what_the_project_asks_for():
     asked = sum(
         SETTINGS["project"]["optional-dependencies"].values(), start=SETTINGS["project"]["dependencies"]
     )
-    assert {name.split(">=")[0].lower() for name in asked} <= pinned
+    assert {re.split(r"\[|>=", name)[0].lower() for name in asked} <= pinned
 
 
 def test_documents_name_files_that_are_there():

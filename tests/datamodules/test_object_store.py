@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vitrine.cli.convert import ConvertSettings, convert
+from vitrine.cli.convert import Settings, convert
 
 pytest.importorskip("litdata", reason="litdata is not installed")
 pytest.importorskip("moto", reason="moto is not installed")
@@ -54,7 +54,7 @@ def chunks(tmp_path_factory) -> Path:
             Image.fromarray(pixels.to(torch.uint8).numpy()).save(file)
     with pytest.MonkeyPatch.context() as patch:  # chunks are of MiB, and these pictures of bytes
         patch.setattr("vitrine.cli.convert._MIB", 1024)
-        convert(root / "folder", root / "chunks", ConvertSettings(chunk_mib=6))
+        convert(root / "folder", root / "chunks", Settings(chunk_mib=6))
     assert len(list((root / "chunks" / "train").glob("*.bin"))) > 20
     return root / "chunks"
 

@@ -141,7 +141,7 @@ def test_a_page_that_has_no_room_stays_the_one_before(disk, whole, monkeypatch, 
     folder = disk / "run"
     seen = []
     with monkeypatch.context() as patch:
-        Filling(patch, disk, PageSink, "_build", 2, again=True)
+        Filling(patch, disk, PageSink, "close", 2, again=True)
         real = PageSink.log
 
         def log(self, report, place):

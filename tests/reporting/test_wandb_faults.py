@@ -49,6 +49,7 @@ def impatient(monkeypatch):
         """Wait for the end of runs that are opened from now on for so long."""
         for module in (guarded_run, wandb_run):
             monkeypatch.setattr(module, "FINISH_SECONDS", seconds)
+        monkeypatch.setattr(guarded_run, "CALL_SECONDS", max(seconds, 40))
 
     return end
 
@@ -98,8 +99,10 @@ def test_what_lasts_ends_in_bounded_time_and_the_next_start_logs_it(
     training.steps(4, 8)
     training.checkpoint(8)
     training.sink.close()
-    assert ours(caplog) == []
-    assert "wandb sync" in (said := capfd.readouterr().err) and "Traceback" not in said
+    said, disabled = capfd.readouterr().err, ours(caplog)
+    # wandb-core does not always keep to its own time limit: then ours ends it, in one line
+    assert len(disabled) <= 1 and all("W&B is disabled for the rest of the run" in line for line in disabled)
+    assert (disabled or "wandb sync" in said) and "Traceback" not in said
     server.status = answers(None)
     impatient(300)
     training = training.resume(8)

@@ -64,8 +64,11 @@ class GuardedRun:
 
     def _exit(self) -> None:
         self.finish()
-        if self._service is not None and self._service.poll() is not None:
-            _teardown()  # else W&B's handler prints the traceback of its lost connection
+        if self._service is not None:
+            with contextlib.suppress(
+                Exception
+            ):  # W&B's handler would print the traceback of a lost connection
+                self._caller.call(TEARDOWN_SECONDS, _teardown)
 
     def _call(
         self,

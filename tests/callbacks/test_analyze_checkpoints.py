@@ -5,6 +5,7 @@ import pytest
 import torch
 from foreign import MEAN, STD, Colours, Module, fit, loaders, network, normalised
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset
 from torchvision.transforms import v2
@@ -177,6 +178,21 @@ def test_averaged_weights_are_examined_as_the_file_holds_them(tmp_path):
     held = {name.removeprefix("model."): value for name, value in file["state_dict"].items()}
     expected = weights_hash(examinable_copy(module.model, None, held))
     assert Store(callback.folder).weights(6) == expected
+
+
+class Forgetful(TorchCheckpointIO):
+    """Writes other weights than it is given."""
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None):
+        zeros = {name: torch.zeros_like(value) for name, value in checkpoint["state_dict"].items()}
+        super().save_checkpoint({**checkpoint, "state_dict": zeros}, path)
+
+
+def test_a_file_that_holds_other_weights_than_those_examined_is_named(tmp_path, caplog):
+    fit(tmp_path, [analyze(analyses=["weights"])], max_epochs=1)
+    assert "holds other weights" not in caplog.text
+    fit(tmp_path / "other", [analyze(analyses=["weights"])], plugins=[Forgetful()], max_epochs=1)
+    assert "epoch=0-step=3.ckpt holds other weights than those examined" in caplog.text
 
 
 def test_own_hyperparameters_folders_and_several_checkpoints_are_no_obstacle(tmp_path):

@@ -19,7 +19,7 @@ OTHER_MEANINGS = {
     "cli/__init__.py": {"dream", "style"},  # commands
     "cli/dream.py": {"dream"},  # that command's folder
     "cli/style.py": {"style"},  # that command's folder and argument
-    "datamodules/network_search.py": {"features"},  # the columns of a data set of Hugging Face
+    "datamodules/foreign.py": {"features"},  # the columns of a data set of Hugging Face
     "config/schema.py": {"weights"},  # a choice of model.head
     "modules/loading.py": {"weights"},
     "modules/networks.py": {"weights"},  # an argument of torchvision's builders

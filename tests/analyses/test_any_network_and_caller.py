@@ -221,6 +221,7 @@ def test_other_outputs_are_refused_in_one_line(name, form, came):
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize("in_place", [False, True], ids=["wrapper", "in_place"])
 def test_a_network_that_has_been_compiled_and_called(function, in_place):

@@ -71,6 +71,7 @@ def test_pgd_succeeds_as_often_as_torchattacks(network, batch, early_stop):
     assert within_chance(ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["ce", "dlr"])
 def test_apgd_succeeds_as_often_as_torchattacks(network, batch, loss):
     torchattacks = pytest.importorskip("torchattacks")

@@ -51,6 +51,7 @@ def pictures(run: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_a_run_without_analyses_is_analyzed_later(tmp_path, capsys):
     folder = tmp_path / "off"
     train.main([*SHORT, f"run.root={tmp_path}", "run.name=off", "analysis.mode=off"])

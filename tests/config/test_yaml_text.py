@@ -68,6 +68,7 @@ def test_quotes_are_no_part_of_the_text(text, quote):
     assert parse(f"optional={quote}{text}{quote}").optional == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [*PLAIN, *NO_YAML_WORD, "None"])
 def test_a_saved_text_is_the_same_for_every_reader_of_yaml(tmp_path, text):
     settings = config.load(["run.name=a", f"logging.wandb.project={text}", f"run.root={tmp_path}"])

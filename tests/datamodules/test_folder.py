@@ -129,6 +129,7 @@ def test_a_corrupt_image_is_reported_with_its_path(pictures):
     assert file.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", ["auto", "never"])
 def test_a_corrupt_image_is_left_out_when_asked(pictures, cache, caplog):
     spoil(pictures)

@@ -136,6 +136,7 @@ def broadcast() -> list:
     return received
 
 
+@pytest.mark.slow
 def test_the_first_rank_broadcasts_and_its_failure_is_raised_on_all():
     assert launch.run_ranks(broadcast)[1] == [{"step": 4}, "again", "rank 0: ValueError: on purpose"]
 

@@ -44,6 +44,7 @@ def network():
     return tiny.tiny_network().eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("says", SAID)
 def test_the_batch_is_halved_until_there_is_room_and_that_is_recorded(tmp_path, network, says, caplog):
     store, analyses = Store(tmp_path), {"hungry": Hungry(says=says)}

@@ -74,6 +74,7 @@ def test_a_run_that_was_cut_off_and_resumed_has_each_step_once(tmp_path, monkeyp
     assert dict(resumed) == dict(whole)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_opened_again_keeps_its_id_and_is_appended_to(tmp_path, records):
     ids = []
     for step in (1, 2):

@@ -136,6 +136,7 @@ def test_nothing_is_left_of_a_lock_that_is_released(tmp_path):
     assert not list(folder.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_many_that_take_turns_never_hold_it_together(tmp_path):
     held, worst = [], []

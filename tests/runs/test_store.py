@@ -312,6 +312,7 @@ def write_forever(run):
             write(run, step, weights, cam=figures, examples=figures)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.parametrize("instant", range(12))
 def test_a_writer_killed_at_any_instant_leaves_whole_steps(tmp_path, instant):

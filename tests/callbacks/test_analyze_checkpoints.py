@@ -1,5 +1,7 @@
 """AnalyzeCheckpoints in a training that is not ours; that of our own is in test_analyze_run."""
 
+import shutil
+
 import lightning
 import pytest
 import torch
@@ -178,6 +180,23 @@ def test_averaged_weights_are_examined_as_the_file_holds_them(tmp_path):
     held = {name.removeprefix("model."): value for name, value in file["state_dict"].items()}
     expected = weights_hash(examinable_copy(module.model, None, held))
     assert Store(callback.folder).weights(6) == expected
+
+
+def test_a_resumed_training_keeps_the_averaged_pictures_of_its_checkpoint_and_makes_those_that_lack(tmp_path):
+    def train(**options):
+        callback = analyze(folder=tmp_path / "pictures")
+        writers = [
+            EMAWeightAveraging(decay=0.5),
+            ModelCheckpoint(tmp_path / "c", save_last=True, save_top_k=-1),
+        ]
+        fit(tmp_path, [*writers, callback], **options)
+        return Store(callback.folder)
+
+    averaged = train(max_epochs=1).weights(3)
+    last = tmp_path / "c" / "last.ckpt"
+    assert train(ckpt_path=last).weights(3) == averaged
+    shutil.rmtree(tmp_path / "pictures")
+    assert train(ckpt_path=tmp_path / "c" / "epoch=0-step=3.ckpt").weights(3) == averaged
 
 
 class Forgetful(TorchCheckpointIO):

@@ -22,6 +22,7 @@ from vitrine.callbacks.foreign_trainer import (
     loader_of,
     logger_folder,
     logger_sinks,
+    read_state,
     run_name,
     verify_file,
 )
@@ -138,8 +139,8 @@ class AnalyzeCheckpoints(ExamineSaved):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._prepare(trainer, pl_module)
         resumed = self.folder is not None and trainer.ckpt_path and trainer.global_step
-        if resumed:  # from a checkpoint that may not have been examined
-            self._note(trainer, pl_module)
+        if resumed and trainer.global_step not in self.examiner.store.steps():
+            self._note(trainer, pl_module, read_state(trainer.ckpt_path))  # nobody has examined it yet
         super().on_train_start(trainer, pl_module)
 
     def on_train_batch_end(
@@ -274,8 +275,11 @@ class AnalyzeCheckpoints(ExamineSaved):
         if self._curves is None or trainer.sanity_checking:
             return
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        if values:
-            self._curves.log_metrics({**values, "epoch": trainer.current_epoch}, trainer.global_step - 1)
+        try:
+            if values:
+                self._curves.log_metrics({**values, "epoch": trainer.current_epoch}, trainer.global_step - 1)
+        except OSError:
+            log.warning("the curves could not be written", exc_info=True)
 
     def _close(self, trainer: lightning.Trainer, state: str = "finished") -> None:
         if self.folder is None:

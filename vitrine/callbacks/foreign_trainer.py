@@ -36,13 +36,20 @@ def _plain(name: str) -> str:
     return name.replace("_orig_mod.", "")
 
 
+def read_state(file: str | Path) -> Mapping[str, Any] | None:
+    """The weights that a checkpoint file holds; None where it cannot be loaded safely: of a remote,
+    asynchronous, sharded or pickled checkpoint."""
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    except Exception:
+        return None
+
+
 def verify_file(file: Path, checkpoint: Mapping[str, Any]) -> None:
     """Warn where a file that can be loaded safely holds other weights than were handed over to be saved."""
-    try:
-        held = torch.load(file, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
-    except Exception:  # of a remote, asynchronous, sharded or pickled checkpoint
+    held, ours = read_state(file), checkpoint.get("state_dict", {})
+    if held is None:
         return
-    ours = checkpoint.get("state_dict", {})
     same = held.keys() == ours.keys() and all(
         torch.equal(held[name], tensor.cpu())
         for name, tensor in ours.items()

@@ -13,13 +13,14 @@ import pytest
 from vitrine.runs.store import Store
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.timeout(900)  # they make every picture of the default run
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
 def run(example: str, folder: Path, *arguments: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, ROOT / "examples" / example, *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=850)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout + done.stderr
 

@@ -52,7 +52,7 @@ if __name__ == "__main__":
     words = [word for word in sys.argv[1:] if not word.startswith("--")]
     module = FineTune(words[0] if words else "resnet18.a1_in1k", "--pretrained" in sys.argv)
     data = timm.data.resolve_model_data_config(module.model)
-    trainer = lightning.Trainer(max_epochs=2, callbacks=[AnalyzeCheckpoints(budget=1.0)])
+    trainer = lightning.Trainer(max_epochs=2, callbacks=[AnalyzeCheckpoints(analyses=["examples", "cam"])])
     trainer.fit(
         module, DataLoader(Signs(0, 512, data), 32, shuffle=True), DataLoader(Signs(1, 128, data), 32)
     )

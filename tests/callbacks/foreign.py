@@ -87,5 +87,5 @@ def fit(folder, callbacks, module=None, data=None, ckpt_path=None, **options):
     if isinstance(data, lightning.LightningDataModule):
         trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
     else:
-        trainer.fit(module, *(loaders() if data is None else data), ckpt_path=ckpt_path, weights_only=False)
+        trainer.fit(module, *(loaders() if data is None else data), ckpt_path=ckpt_path)
     return module, trainer

@@ -311,7 +311,7 @@ def test_fast_dev_run_and_validation_afterwards_are_left_alone(tmp_path):
     module, trainer = fit(tmp_path, [callback])
     trainer.validate(module, loaders()[1], verbose=False)
     trainer.fit_loop.max_epochs = 3
-    trainer.fit(module, *loaders(), weights_only=False)
+    trainer.fit(module, *loaders())
     assert Store(callback.folder).steps() == [3, 6, 9]
     callback = analyze()
     fit(tmp_path / "fast", [callback], fast_dev_run=True)

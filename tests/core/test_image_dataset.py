@@ -40,7 +40,7 @@ def test_any_map_style_data_set_becomes_one():
 
 def test_labels_that_the_data_set_has_spare_reading_its_images():
     class Labelled:
-        labels = [1, 0, 1]  # noqa: RUF012
+        labels = (1, 0, 1)
 
         def __len__(self):
             return 3

@@ -23,7 +23,10 @@ def opened(monkeypatch):
 
     def init(**how):
         calls.append(how)
-        nothing = lambda *_, **__: None  # noqa: E731
+
+        def nothing(*_, **__):
+            pass
+
         run = SimpleNamespace(id=how["id"], url="an address", offline=how["settings"].mode == "offline")
         run.define_metric = run.log = run.log_artifact = run.finish = nothing
         run.summary, run.resumed, run.config = {}, False, {}

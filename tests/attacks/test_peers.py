@@ -82,6 +82,7 @@ def test_apgd_succeeds_as_often_as_torchattacks(network, batch, loss):
     assert within_chance(*success)
 
 
+@pytest.mark.slow
 def test_nothing_stands_at_8_of_255(network, batch):
     images, labels = batch
     assert is_adversarial(network, PGD(steps=20)(network, images, labels), labels).all()

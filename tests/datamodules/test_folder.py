@@ -118,6 +118,7 @@ def spoil(folder):
     return file
 
 
+@pytest.mark.slow
 def test_a_corrupt_image_is_reported_with_its_path(pictures):
     file = spoil(pictures)
     with pytest.raises(SettingError, match=r"data.root: .*red2\.png cannot be read.*data\.skip_corrupt=true"):

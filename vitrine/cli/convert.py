@@ -23,6 +23,7 @@ from PIL import Image
 from vitrine.cli.help import command_help
 from vitrine.core.random_numbers import permutation
 from vitrine.core.settings import SettingError, setting
+from vitrine.datamodules.caching import image_files
 from vitrine.datamodules.files import (
     UnreadableImage,
     decode_image,
@@ -66,7 +67,8 @@ def convert(folder: str | Path, out: str | Path, settings: Settings | None = Non
         raise SettingError(str(out), "is there already, expected a folder to be created")
     classes, train, val = list_images(str(folder), settings.val_fraction, settings.split_seed)
     if settings.skip_corrupt:
-        train, val = drop_unreadable(train), drop_unreadable(val)
+        readable = (drop_unreadable(image_files(samples, 1)) for samples in (train, val))
+        train, val = (list(zip(split.files, split.labels.tolist())) for split in readable)
     for name, samples in (("training", train), ("validation", val)):
         if not samples:
             raise SettingError(str(folder), f"gives no {name} images")

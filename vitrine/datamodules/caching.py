@@ -35,27 +35,40 @@ def should_cache(cache: str, splits: Sequence[_Sized]) -> bool:
 def load_splits(
     settings: Any, *splits: Samples, image_size: int, **options: Any
 ) -> tuple[tuple[ImageFiles, ...] | tuple[InMemory, ...], Statistics, Statistics]:
-    """Splits of image files, training first, with the mean and standard deviation of their pixels.
+    """`prepare_splits` of files with labels; `image_size` and `options` as for ImageFiles."""
+    return prepare_splits(settings, *(image_files(samples, image_size, **options) for samples in splits))
+
+
+def image_files(samples: Samples, image_size: int, **options: Any) -> ImageFiles:
+    """The split of these files with labels; `image_size` and `options` as for ImageFiles."""
+    labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
+    return ImageFiles((file for file, _ in samples), labels, image_size, **options)
+
+
+def prepare_splits(
+    settings: Any, *splits: ImageFiles
+) -> tuple[tuple[ImageFiles, ...] | tuple[InMemory, ...], Statistics, Statistics]:
+    """Splits without what is not to be read, in memory if `cache` says so, and their statistics.
 
     Args:
         settings: of the source, with `skip_corrupt`.
-        image_size, options: as for ImageFiles.
+        splits: training first.
 
     Returns:
-        The splits, in memory if `cache` says so, and mean and standard deviation per channel: computed where
-        images are in memory, ImageNet's where they are not.
+        The splits, and mean and standard deviation per channel of their pixels: computed where images are in
+        memory, ImageNet's where they are not.
 
     Raises:
         SettingError: an image cannot be decoded and is not to be skipped; or none of a split can be.
     """
-    files, options["min_scale"] = [], settings.augment.random_resized_crop
-    for samples in splits:
-        kept = drop_unreadable(samples) if settings.skip_corrupt else samples
-        if samples and not kept:
-            problem = f"none of {len(samples)} images can be read, the first is {samples[0][0]}"
+    files = []
+    for split in splits:
+        kept = drop_unreadable(split) if settings.skip_corrupt else split
+        if len(split) and not len(kept):
+            problem = f"none of {len(split)} images can be read, the first is {split.encoded(0)[1]}"
             raise SettingError("data.root", problem)
-        labels = torch.tensor([label for _, label in kept], dtype=torch.int64)
-        files.append(ImageFiles((file for file, _ in kept), labels, image_size, **options))
+        kept.min_scale = settings.augment.random_resized_crop
+        files.append(kept)
     if not should_cache(settings.cache, files):
         return tuple(files), *imagenet_statistics(files[0].channels)
     try:

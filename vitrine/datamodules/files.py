@@ -1,13 +1,14 @@
 """Images in files, decoded one by one or all into memory."""
 
 import contextlib
+import copy
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, Self, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +21,6 @@ from tqdm import tqdm
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.random_numbers import make_key
 from vitrine.core.settings import RunAborted, SettingError
-from vitrine.datamodules.image_folders import Samples
 from vitrine.datamodules.memory import InMemory
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,10 @@ class UnreadableImage(RunAborted, ValueError):
 class ImageFiles(ImageDataset):
     """A split whose images are files, resized and center-cropped to squares of one size.
 
+    A subclass whose images are kept in another way says in `encoded` where to read them.
+
     Args:
+        files: of each image the file, or what `encoded` finds it by.
         labels: int64, [N].
         image_size: pixels a side.
         resize: pixels of the shorter side before the center crop; 0: `image_size`.
@@ -51,7 +54,7 @@ class ImageFiles(ImageDataset):
 
     def __init__(
         self,
-        files: Iterable[Path],
+        files: Iterable[Any],
         labels: Tensor,
         image_size: int,
         *,
@@ -74,7 +77,7 @@ class ImageFiles(ImageDataset):
         Raises:
             UnreadableImage: the file cannot be decoded.
         """
-        image = self._decode(index)
+        image = self.decode(index)
         if min(image.size) != self.resize:
             image = F.resize(image, self.resize)
         if image.size != (self.image_size, self.image_size):
@@ -88,7 +91,7 @@ class ImageFiles(ImageDataset):
         crop = v2.RandomResizedCrop(self.image_size, scale=(self.min_scale, 1.0))
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
             torch.default_generator.manual_seed(make_key(seed, index))
-            image = crop(self._decode(index))
+            image = crop(self.decode(index))
         return to_tensor(image), int(self.labels[index])
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,8 +113,24 @@ class ImageFiles(ImageDataset):
     def storage(self) -> str:
         return "read from disk"
 
-    def _decode(self, index: int) -> Image.Image:
-        return decode_image(self.files[index], self.files[index], self.channels)
+    def encoded(self, index: int) -> tuple[Path | BinaryIO, object]:
+        """What the image at `index` is decoded from, and what messages call it."""
+        return self.files[index], self.files[index]
+
+    def select(self, indices: Sequence[int]) -> Self:
+        """The split of these images alone."""
+        selected = copy.copy(self)
+        selected.files = [self.files[i] for i in indices]
+        selected.labels = self.labels[torch.as_tensor(indices, dtype=torch.int64)]
+        return selected
+
+    def decode(self, index: int) -> Image.Image:
+        """The whole image.
+
+        Raises:
+            UnreadableImage: it cannot be decoded.
+        """
+        return decode_image(*self.encoded(index), self.channels)
 
 
 def decode_image(file: Path | BinaryIO, name: object, channels: int) -> Image.Image:
@@ -177,16 +196,35 @@ def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.atleast_3d(np.array(image))).permute(2, 0, 1)
 
 
-def drop_unreadable(samples: Samples) -> Samples:
+def drop_unreadable(split: ImageFiles) -> ImageFiles:
     """The images that can be decoded (every one is, under a progress bar); each of the others is logged."""
 
-    def is_readable(sample: tuple[Path, int]) -> bool:
+    def is_readable(index: int) -> bool:
         try:
-            decode_image(sample[0], sample[0], 3)
+            split.decode(index)
         except UnreadableImage as error:
             log.warning("left out: %s", error)
             return False
         return True
 
-    readable = progress_bar(map_in_threads(is_readable, samples), "checking images", len(samples))
-    return [sample for sample, good in zip(samples, readable) if good]
+    indices = range(len(split))
+    readable = progress_bar(map_in_threads(is_readable, indices), "checking images", len(split))
+    return split.select([index for index, good in zip(indices, readable) if good])
+
+
+def square_size(*splits: ImageFiles) -> int:
+    """The side of the images, if up to 100 of them, evenly spaced, are squares of one size.
+
+    Raises:
+        SettingError: of `data.image_size`, if they are not.
+    """
+    sizes, every = set(), [(split, i) for split in splits for i in range(len(split))]
+    for split, index in every[:: max(1, -(-len(every) // 100))]:
+        # what is unreadable is reported, or skipped, when it is read
+        with contextlib.suppress(OSError, UnreadableImage), Image.open(split.encoded(index)[0]) as image:
+            sizes.add(image.size)
+    if len(sizes) == 1 and len(set(*sizes)) == 1:
+        return sizes.pop()[0]
+    shown = ", ".join(f"{width} x {height}" for width, height in sorted(sizes)[:3])
+    problem = f"is 0, but the images are {shown or 'unreadable'}; expected pixels a side"
+    raise SettingError("data.image_size", problem)

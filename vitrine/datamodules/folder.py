@@ -1,15 +1,13 @@
 """Images of your own, one folder a class."""
 
-import contextlib
 from dataclasses import dataclass
 
-from PIL import Image
-
 from vitrine.core.image_dataset import ImageDataset
-from vitrine.core.settings import SettingError, setting
+from vitrine.core.settings import setting
 from vitrine.datamodules.base import DataSettings, ImageDataModule
-from vitrine.datamodules.caching import load_splits
-from vitrine.datamodules.image_folders import Samples, list_images
+from vitrine.datamodules.caching import image_files, load_splits
+from vitrine.datamodules.files import square_size
+from vitrine.datamodules.image_folders import list_images
 
 
 @dataclass
@@ -38,20 +36,7 @@ class Folder(ImageDataModule):
         settings = self.settings
         self.classes, train, val = list_images(settings.root, settings.val_fraction, settings.split_seed)
         self.channels = settings.channels
-        self.image_size = settings.image_size or _square_size(train + val)
-        options = {"image_size": self.image_size, "resize": settings.resize, "channels": settings.channels}
-        splits, self.mean, self.std = load_splits(settings, train, val, **options)
+        options = {"resize": settings.resize, "channels": settings.channels}
+        self.image_size = settings.image_size or square_size(image_files(train + val, 0))
+        splits, self.mean, self.std = load_splits(settings, train, val, image_size=self.image_size, **options)
         return splits
-
-
-def _square_size(samples: Samples) -> int:
-    """The side of the images, if up to 100 of them, evenly spaced, are squares of one size."""
-    sizes = set()
-    for file, _ in samples[:: -(-len(samples) // 100)]:
-        with contextlib.suppress(OSError), Image.open(file) as image:  # reported, or skipped, when it is read
-            sizes.add(image.size)
-    if len(sizes) == 1 and len(set(*sizes)) == 1:
-        return sizes.pop()[0]
-    shown = ", ".join(f"{width} x {height}" for width, height in sorted(sizes)[:3])
-    problem = f"is 0, but the images are {shown or 'unreadable'}; expected pixels a side"
-    raise SettingError("data.image_size", problem)

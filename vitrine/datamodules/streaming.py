@@ -18,17 +18,16 @@ import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.base import DataSettings, ImageDataModule
 from vitrine.datamodules.caching import should_cache
-from vitrine.datamodules.files import ImageFiles, UnreadableImage, decode_image
+from vitrine.datamodules.files import ImageFiles, UnreadableImage
 from vitrine.datamodules.samplers import BatchSampler, ChunkBatchSampler
 
 INDEX = "images.json"  # beside the chunks: classes, labels, statistics; see cli.convert
@@ -142,9 +141,9 @@ class ChunkedImages(ImageFiles):
     def storage(self) -> str:
         return f"streamed from {self.source.rpartition('/')[0]}"
 
-    def _decode(self, index: int) -> Image.Image:
+    def encoded(self, index: int) -> tuple[BinaryIO, str]:
         item = self.read_item(index)
-        return decode_image(io.BytesIO(item["image"]), f"{self.source}: {item['name']}", self.channels)
+        return io.BytesIO(item["image"]), f"{self.source}: {item['name']}"
 
     def _open(self) -> tuple[Any, threading.Lock]:
         """litdata's data set, opened in each process: its files and threads do not survive a fork."""

@@ -128,7 +128,8 @@ def foreign_split(
         raise ValueError("mean and std come together, only one was given")
     items, collate = _items(loader)
     if mean is None:
-        found = find_normalizations(items, collate, getattr(loader, "dataset", None))
+        of_loader = (getattr(loader, name, None) for name in ("dataset", "collate_fn"))
+        found = find_normalizations(items, collate, *of_loader)
         if len(found) > 1:
             texts = " and ".join(f"mean={list(m)}, std={list(s)}" for m, s in found)
             raise ValueError(

@@ -26,6 +26,9 @@ def find_normalizations(*places: Any) -> list[MeanStd]:
 
     Args:
         places: a data set, a collate function, ...
+
+    Raises:
+        ValueError: each image is normalised by its own statistics, which nothing can undo.
     """
     found: list[MeanStd] = []
     for candidate in _reachable(places):
@@ -38,9 +41,18 @@ def find_normalizations(*places: Any) -> list[MeanStd]:
 def _statistics(candidate: Any) -> MeanStd | None:
     kind = type(candidate).__name__
     if kind == "Normalize" and hasattr(candidate, "mean") and hasattr(candidate, "std"):
-        if getattr(candidate, "normalization", "standard") != "standard":  # albumentations' of each image
+        if (by := getattr(candidate, "normalization", "standard")) in ("image", "image_per_channel"):
+            problem = "normalises each image by its own statistics, which cannot be undone"
+            raise ValueError(f"data: Normalize(normalization={by!r}) {problem}: expected fixed mean and std")
+        if by != "standard":  # albumentations' to [0, 1]
             return None
-        return _numbers(candidate.mean), _numbers(candidate.std)
+        mean, std = _numbers(candidate.mean), _numbers(candidate.std)
+        if max(mean, default=0) > 1 and getattr(candidate, "max_pixel_value", None) == 1:  # of bytes
+            return tuple(m / 255 for m in mean), tuple(s / 255 for s in std)
+        return mean, std
+    flags = getattr(candidate, "flags", None)
+    if kind == "Normalize" and isinstance(flags, Mapping) and {"mean", "std"} <= flags.keys():  # Kornia's
+        return _numbers(flags["mean"]), _numbers(flags["std"])
     if getattr(candidate, "do_normalize", False) and hasattr(candidate, "image_mean"):
         return _numbers(candidate.image_mean), _numbers(candidate.image_std)
     return None
@@ -74,6 +86,15 @@ def _is_object(value: Any) -> bool:
     )
 
 
+def _global_names(code: types.CodeType) -> Iterator[str]:
+    """The names that a function's code may read from its module; that of its comprehensions and inner
+    functions too, which are code objects of their own."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _global_names(constant)
+
+
 def _within(thing: Any) -> list[Any]:
     if isinstance(thing, Mapping):
         return list(thing.values())[:100]
@@ -88,7 +109,7 @@ def _within(thing: Any) -> list[Any]:
         for cell in thing.__closure__ or ():
             with contextlib.suppress(ValueError):  # not assigned yet
                 cells.append(cell.cell_contents)
-        named = [thing.__globals__.get(name) for name in thing.__code__.co_names]
+        named = [thing.__globals__.get(name) for name in _global_names(thing.__code__)]
         return [*cells, *named, *(thing.__defaults__ or ())]
     of_class = [value for kind in type(thing).__mro__ for name, value in vars(kind).items() if name in _READS]
     of_class += [

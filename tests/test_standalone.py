@@ -65,8 +65,9 @@ def test_what_was_examined_already_is_examined_again_only_with_new_settings(tmp_
     ],
 )
 def test_what_cannot_be_examined_is_refused_before_a_folder_is_made(tmp_path, net, options, problem):
+    data = normalised(6) if "mean" in options else Colours(6)
     with pytest.raises((ValueError, UnknownName), match=problem):
-        vitrine.look(net, Colours(6), tmp_path / "new", **{**CHEAP, **options})
+        vitrine.look(net, data, tmp_path / "new", **{**CHEAP, **options})
     assert not (tmp_path / "new").exists()
 
 

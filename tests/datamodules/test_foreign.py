@@ -92,7 +92,7 @@ def test_two_normalisations_are_refused_and_none_is_none():
     both = v2.Compose([v2.Normalize(MEAN, STD), v2.Normalize([0.0] * 3, [1.0] * 3)])
     with pytest.raises(ValueError, match=r"several normalisations.*give mean="):
         foreign_split(Images(both))
-    assert foreign_split(Images()).mean is None
+    assert foreign_split(Images()).of_images is None
 
 
 @pytest.mark.parametrize(

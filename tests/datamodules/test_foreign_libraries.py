@@ -30,7 +30,7 @@ def assert_unnormalised(split):
     images, labels = split.batch(torch.arange(len(PIXELS)))
     torch.testing.assert_close(images, EXPECTED, rtol=0, atol=1e-6)
     assert labels.tolist() == split.labels.tolist() == [0, 1, 0, 1, 0, 1]
-    assert split.mean == pytest.approx(MEAN) and split.std == pytest.approx(STD)
+    assert split.of_network.mean == pytest.approx(MEAN) and split.of_network.std == pytest.approx(STD)
 
 
 @pytest.mark.parametrize(

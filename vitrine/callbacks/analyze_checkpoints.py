@@ -26,6 +26,7 @@ from vitrine.callbacks.foreign_trainer import (
     run_name,
     verify_file,
 )
+from vitrine.callbacks.network_input import NetworkInput
 from vitrine.core.network_scopes import full_isolation, unwrapped
 from vitrine.datamodules.foreign import ForeignData, class_names, foreign_split
 from vitrine.distributed.ranks import ranks_of_trainer
@@ -72,8 +73,8 @@ class AnalyzeCheckpoints(ExamineSaved):
         analyses: names of techniques, or techniques by name; those of the default run unless given.
         network: where the network is in the LightningModule, by dotted name or function. By default the
             module itself if it maps images to logits, else the only child that does.
-        mean, std: per channel of [0, 1] pixels, by which the data are normalised. By default read off a
-            `Normalize` in the validation data's transforms; without one the images have to be in [0, 1].
+        mean, std: per channel of [0, 1] pixels, by which the network's input is normalised. By default read
+            off a `Normalize` in the validation data's transforms, and measured in the sanity check.
         classes: their names; by default those of the validation data.
         every_n_epochs, every_n_steps: examine the network then as well, with its weights as they are trained,
             whether or not a checkpoint is saved.
@@ -112,6 +113,7 @@ class AnalyzeCheckpoints(ExamineSaved):
         self._saved_step = -1
         self._curves: MetricsCSV | None = None
         self._idle: str | None = None  # why nothing can be examined
+        self._input = NetworkInput()
 
     # when
 
@@ -143,9 +145,7 @@ class AnalyzeCheckpoints(ExamineSaved):
             self._note(trainer, pl_module, read_state(trainer.ckpt_path))  # nobody has examined it yet
         super().on_train_start(trainer, pl_module)
 
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         step = trainer.global_step
         if self.folder is None:
             return
@@ -153,18 +153,21 @@ class AnalyzeCheckpoints(ExamineSaved):
             self._note(trainer, pl_module)
         self._examine_saved(trainer)
 
+    def on_validation_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        self._input.start(pl_module, loader_of(trainer, "val"), self.network)
+
+    def on_validation_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        if self._input.stop(loader_of(trainer, "val")) and self.folder is not None:
+            self._input.correct(self.examiner.data.split)
+
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._log_curves(trainer)
         super().on_validation_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._log_curves(trainer)
-        due = (
-            self.folder is not None
-            and self.every_n_epochs
-            and (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        )
-        if due and trainer.global_step != self._saved_step:
+        every = self.every_n_epochs if self.folder is not None else None
+        if every and (trainer.current_epoch + 1) % every == 0 and trainer.global_step != self._saved_step:
             self._note(trainer, pl_module)
         super().on_train_epoch_end(trainer, pl_module)
 
@@ -233,7 +236,9 @@ class AnalyzeCheckpoints(ExamineSaved):
                 "AnalyzeCheckpoints: this Trainer saves no checkpoints; give every_n_epochs=1 to see pictures"
             )
         with full_isolation(pl_module):
-            split = foreign_split(loader_of(trainer, self.settings.split), self.mean, self.std)
+            loader = loader_of(trainer, self.settings.split)
+            split = foreign_split(loader, self.mean, self.std, self._input.normalization)
+            self._input.check(split)
             images = split.raw(range(min(4, len(split))))[0].to(pl_module.device, pl_module.dtype)
             name, network = find_network(pl_module, images, self.network)
             self._name, self._prefix = name, f"{name}." if name else name

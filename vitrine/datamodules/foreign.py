@@ -15,11 +15,12 @@ from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset,
 
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.datamodules.foreign_batches import LABEL_KEYS, batch_parts, read_batch
+from vitrine.datamodules.input_normalization import IDENTITY, Normalization
 from vitrine.datamodules.normalization_search import find_normalizations
 
 HELD = 2048  # images that are kept of data which cannot be indexed
 SLACK = 0.02  # beyond [0, 1] that resizing with overshoot leaves; it is clipped
-_CHECKED = 16  # items whose labels are compared with the list of labels that a data set has
+_CHECKED = 16  # items that are tried at the start
 
 Statistics = tuple[Sequence[float], Sequence[float]]
 
@@ -30,18 +31,19 @@ class ForeignSplit(ImageDataset):
     Args:
         items: the data set; items are what `collate` takes a list of.
         collate: a list of items to a batch, see `read_batch`.
-        mean, std: per channel, by which the images are normalised; None: they are in [0, 1].
+        of_images: by which the images are normalised; None: they are in [0, 1].
+        of_network: by which the input of the network is normalised; None: it is in [0, 1].
     """
 
     def __init__(
         self,
         items: Any,
         collate: Callable[[list[Any]], Any] = default_collate,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        of_images: Normalization | None = None,
+        of_network: Normalization | None = None,
     ):
         self.items, self.collate = items, collate
-        self.mean, self.std = mean, std
+        self.of_images, self.of_network = of_images, of_network
 
     def __len__(self) -> int:
         return len(self.items)
@@ -52,10 +54,9 @@ class ForeignSplit(ImageDataset):
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         images, labels = self.raw(indices.tolist())
-        if self.mean is not None and self.std is not None:
-            mean, std = (torch.tensor(v, dtype=images.dtype).view(-1, 1, 1) for v in (self.mean, self.std))
-            images = images * std + mean
-        check_pixels(images, self.mean is not None)
+        if self.of_images is not None:
+            images = self.of_images.undo(images)
+        check_pixels(images, self.of_images is not None)
         return images.clamp_(0, 1), labels
 
     def raw(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -95,70 +96,95 @@ class ForeignData:
     def facts(self) -> dict[str, str]:
         """What a page says of the data."""
         facts = {"data": f"{type(self.split.items).__name__}, {len(self.split)} images"}
-        if self.statistics is not None:
-            mean, std = ([round(float(v), 4) for v in values] for values in self.statistics)
-            facts["pixels"] = f"un-normalised by mean {mean}, std {std}"
+        if (of_images := self.split.of_images) is not None:
+            facts["pixels"] = f"un-normalised by {of_images}"
+        if (of_network := self.split.of_network) is not None and of_network != of_images:
+            facts["input"] = f"the network's is normalised by {of_network}"
         return facts
 
     @property
     def statistics(self) -> Statistics | None:
         """Mean and standard deviation by which the network's input is normalised; None: it is not."""
-        return (
-            None if self.split.mean is None or self.split.std is None else (self.split.mean, self.split.std)
-        )
+        of_network = self.split.of_network
+        return None if of_network is None else (of_network.mean, of_network.std)
 
 
-def foreign_split(
-    loader: Any, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
-) -> ForeignSplit:
-    """The split that a loader loads: its data set, in order, not its batches.
+def plain_split(loader: Any) -> ForeignSplit:
+    """The split that a loader loads: its data set, in order, not its batches; images as they come.
 
     Of a data set that can only be iterated, and of a loader that has none, the first `HELD` images are held.
 
+    Raises:
+        ValueError: the data can be read only once; there are none.
+    """
+    split = ForeignSplit(*_items(loader))
+    if not len(split):
+        raise ValueError("the data set has no images")
+    return split
+
+
+def foreign_split(
+    loader: Any,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    measured: Normalization | None = None,
+) -> ForeignSplit:
+    """The split that a loader loads, un-normalised, and how the network's input is normalised.
+
     Args:
         loader: a DataLoader, or any iterable of batches; or a map-style data set.
-        mean, std: by which its images are normalised. None: as found in its transforms; where there are none,
-            its images are in [0, 1].
+        mean, std: by which the network's input is normalised; where images are in [0, 1] nevertheless, that
+            happens after the loader. None: as found in the data's transforms and measured after the loader;
+            where there is none, the network takes images in [0, 1].
+        measured: between what the loader yields and what the network was given; None: that is not known.
 
     Raises:
         ValueError: the images leave [0, 1] and nothing says how they were normalised; several normalisations
-            were found; the data can be read only once; a batch has no images and labels.
+            were found; mean and std are not those that were measured; as `plain_split`; a batch has no images
+            and labels.
     """
-    if (mean is None) != (std is None):
-        raise ValueError("mean and std come together, only one was given")
-    items, collate = _items(loader)
-    if mean is None:
-        of_loader = (getattr(loader, name, None) for name in ("dataset", "collate_fn"))
-        found = find_normalizations(items, collate, *of_loader)
-        if len(found) > 1:
-            texts = " and ".join(f"mean={list(m)}, std={list(s)}" for m, s in found)
-            raise ValueError(
-                f"mean: the data set has several normalisations, {texts}: give mean=... and std=..."
-            )
-        if found:
-            mean, std = found[0]
-    split = ForeignSplit(items, collate, mean, std)
-    if not len(split):
-        raise ValueError("the data set has no images")
-    if mean is None and _image_dtype(split) == torch.uint8:
+    given, split = Normalization.of(mean, std), plain_split(loader)
+    places = (getattr(loader, name, None) for name in ("dataset", "collate_fn"))
+    found = find_normalizations(split.items, split.collate, *places)
+    if len(found) > 1 and given is None:
+        texts = " and ".join(f"mean={list(m)}, std={list(s)}" for m, s in found)
+        raise ValueError(f"mean: the data set has several normalisations, {texts}: give mean=... and std=...")
+    some = torch.arange(min(_CHECKED, len(split)))
+    if found:
+        split.of_images = given or Normalization(*found[0])
+    elif given is not None and not is_in_unit_range(split.raw(some.tolist())[0]):
+        split.of_images = given
+    split.of_network = split.of_images or given
+    if measured is not None:
+        actual = (split.of_images or IDENTITY).then(measured)
+        if given is not None and not given.is_close(actual):
+            raise ValueError(f"mean, std: came {given}, but the network's input is normalised by {actual}")
+        if not actual.is_close(split.of_network or IDENTITY):
+            split.of_network = actual
+    elif split.of_network is None and _yields_bytes(split):
         raise ValueError(
             "mean: images are bytes, which the network takes in a way that cannot be known: give "
             "mean=(0, 0, 0), std=(1, 1, 1) if they are divided by 255 for it, (1/255, 1/255, 1/255) if not"
         )
-    split.batch(torch.tensor(range(min(8, len(split)))))  # to raise now
+    split.batch(some)  # to raise now
     return split
 
 
-def _image_dtype(split: ForeignSplit) -> torch.dtype:
+def _yields_bytes(split: ForeignSplit) -> bool:
     images, _ = batch_parts(split.collate([split.items[0]]))
-    return images.dtype
+    return images.dtype == torch.uint8
+
+
+def is_in_unit_range(images: Tensor) -> bool:
+    """Whether images are in [0, 1], but for a little overshoot."""
+    return float(images.min()) >= -SLACK and float(images.max()) <= 1 + SLACK
 
 
 def check_pixels(images: Tensor, normalised: bool) -> None:
     """Raise ValueError unless images are in [0, 1], but for a little overshoot."""
-    low, high = float(images.min()), float(images.max())
-    if low >= -SLACK and high <= 1 + SLACK:
+    if is_in_unit_range(images):
         return
+    low, high = float(images.min()), float(images.max())
     came = f"images run from {low:.3g} to {high:.3g}"
     if normalised:
         raise ValueError(f"mean, std: un-normalised with them {came}, expected 0 to 1: give others")

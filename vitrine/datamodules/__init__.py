@@ -15,6 +15,7 @@ DATA = Registry(
         "imagenette": "vitrine.datamodules.torchvision_sets:Imagenette",
         "imagenet": "vitrine.datamodules.torchvision_sets:ImageNet",
         "folder": "vitrine.datamodules.folder:Folder",
+        "csv": "vitrine.datamodules.csv_source:CSV",
         "streaming": "vitrine.datamodules.streaming:Streaming",
     },
 )

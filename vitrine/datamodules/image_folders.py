@@ -25,6 +25,11 @@ _IGNORED += ("thumbs.db", "desktop.ini")
 _LAYOUT = "expected ROOT/train/CLASS/*.jpg with ROOT/val or ROOT/test, or ROOT/CLASS/*.jpg"
 
 
+def split_of(name: str) -> str | None:
+    """The split ("train", "val" or "test") that usually has this name, in any case; None: it names none."""
+    return next((split for split, usual in _SPLITS.items() if name.lower() in usual), None)
+
+
 def list_images(root: str | None, val_fraction: float, split_seed: int) -> tuple[list[str], Samples, Samples]:
     """Class names, training and validation images of a folder, each image a file and its label.
 

@@ -1,0 +1,110 @@
+"""What the sources of labelled images have in common, whatever holds the images: splits, sizes, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, NamedTuple, Protocol
+
+from torch import Tensor
+
+from vitrine.core.image_dataset import ImageDataset
+from vitrine.core.random_numbers import permutation
+from vitrine.core.settings import SettingError, setting
+from vitrine.datamodules.base import ImageDataModule
+from vitrine.datamodules.caching import prepare_splits
+from vitrine.datamodules.files import ImageFiles, square_size
+from vitrine.datamodules.folder import FolderSettings
+
+
+class Labelled(NamedTuple):
+    """The images of a split with their labels."""
+
+    files: Sequence[Any]  # of each image the file, or the number that its store knows it by
+    labels: Tensor  # int64, [N]
+
+    def select(self, indices: Tensor) -> Labelled:
+        return Labelled([self.files[i] for i in indices.tolist()], self.labels[indices])
+
+
+class ImageStore(Protocol):
+    """Images by number, in something that is no folder of files."""
+
+    def read(self, number: int) -> tuple[BinaryIO, str]:
+        """The bytes of an image file, and what messages call it.
+
+        Raises:
+            UnreadableImage: they are not there any more.
+        """
+
+
+class StoredImages(ImageFiles):
+    """A split whose images are in a store; otherwise like `ImageFiles`.
+
+    Args:
+        files: the numbers of the images in the store.
+        store: can be pickled, and forked.
+    """
+
+    def __init__(
+        self, files: Sequence[int], labels: Tensor, image_size: int, *, store: ImageStore, **options: Any
+    ):
+        super().__init__(files, labels, image_size, **options)
+        self.store = store
+
+    def encoded(self, index: int) -> tuple[BinaryIO, str]:
+        return self.store.read(self.files[index])
+
+
+@dataclass
+class ImageSourceSettings(FolderSettings):
+    """With `image_size=0` all images have to be squares of one size; by default there is no augmentation."""
+
+    classes: list[str] | None = setting(
+        None, "class names in the order of their labels; null: the names that occur, sorted"
+    )
+
+
+class ImageSource(ImageDataModule):
+    """Labelled images; a subclass defines `find`, and `images` where they are no files."""
+
+    Settings = ImageSourceSettings
+    settings: ImageSourceSettings
+    key = "data.root"  # the setting that says where the images are
+
+    def find(self) -> dict[str, Labelled]:
+        """The images of each split that there is, "train", "val" and "test"; sets `classes`."""
+        raise NotImplementedError(f"{type(self).__name__} does not define find")
+
+    def images(self, found: Labelled, image_size: int, **options: Any) -> ImageFiles:
+        """The split of these images; `options` as for ImageFiles."""
+        return ImageFiles(found.files, found.labels, image_size, **options)
+
+    def load(self) -> tuple[ImageDataset, ImageDataset]:
+        settings, found = self.settings, self.find()
+        train, val = self._train_and_val(found)
+        self.channels = settings.channels
+        self.image_size = settings.image_size or square_size(self.images(train, 0), self.images(val, 0))
+        options = {"image_size": self.image_size, "resize": settings.resize, "channels": settings.channels}
+        splits = (self.images(split, **options) for split in (train, val))
+        prepared, self.mean, self.std = prepare_splits(settings, *splits)
+        return prepared
+
+    def _train_and_val(self, found: dict[str, Labelled]) -> tuple[Labelled, Labelled]:
+        if "train" not in found:
+            came = " and ".join(found)
+            raise SettingError(self.key, f"has images for {came}, but none to train on")
+        if "val" in found:
+            check_labels(found["train"].labels, found["val"].labels, self.classes)
+            return found["train"], found["val"]
+        train, settings = found["train"], self.settings
+        shuffled = permutation(len(train.labels), settings.split_seed)
+        held_out = max(1, round(len(shuffled) * settings.val_fraction))
+        return tuple(train.select(part.sort().values) for part in (shuffled[held_out:], shuffled[:held_out]))
+
+
+def check_labels(train: Tensor, val: Tensor, classes: Sequence[str]) -> None:
+    """Raise SettingError for a class that occurs in validation alone."""
+    if only := set(val.unique().tolist()) - set(train.unique().tolist()):
+        name = classes[min(only)]
+        raise SettingError("data.name", f"class {name!r} has images in validation, but none in training")

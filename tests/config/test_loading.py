@@ -49,6 +49,14 @@ def test_numbers_may_be_fractions_and_exponents():
     assert "division by zero" in refusal("optimizer.lr=1/0")
 
 
+@pytest.mark.parametrize("data", ["signs", "folder", "streaming", "cifar10"])
+@pytest.mark.parametrize("below", ["nothing", "hue.nothing", "crop_size"])
+def test_an_unknown_setting_below_a_known_one_is_not_said_to_be_anothers(data, below):
+    message = refusal(f"data.name={data}", f"data.augment.{below}=1")
+    assert "data.augment." in message and "is a setting of" not in message
+    assert "there is no such setting; " in message
+
+
 @pytest.mark.parametrize(
     ("argument", "expected"),
     [
@@ -66,6 +74,22 @@ def test_numbers_may_be_fractions_and_exponents():
         ("analysis.exampels.k=1", "did you mean analysis.examples"),
         ("analysis.enabled=false", "there is no such setting; did you mean analysis.mode=off?"),
         ("analysis.mode=none", "analysis.mode: is 'none', expected one of train, follow, off"),
+        (
+            "data.augment.crop_=1",
+            "data.augment.crop_: there is no such setting; did you mean data.augment.crop",
+        ),
+        ("data.augment.hue=1", "data.augment.hue: there is no such setting; data.augment has crop, flip, "),
+        ("data.augment.crop.x=1", "data.augment.crop: is {'x': 1}, expected int (random crop"),
+        ("logging.wandb.colour=1", "logging.wandb.colour: there is no such setting; logging.wandb has "),
+        ("analysis.cam.zzz=1", "analysis.cam.zzz: there is no such setting; analysis.cam has "),
+        (
+            "objective.eps.x=1",
+            "objective.eps: is a setting of objective.name=pgd, fast, free, trades, mart",
+        ),
+        (
+            "objective.name=multilabel",
+            "objective.name: objective 'multilabel' is not supported: an image has",
+        ),
         ("data=3", "data: is 3, expected settings below it"),
         ("analysis.cam=3", "analysis.cam: is 3, expected settings below it"),
         ("trainer.max_epoch=3", "did you mean trainer.max_epochs?"),

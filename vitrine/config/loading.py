@@ -23,7 +23,7 @@ from vitrine.config.schema import RunSettings, sections
 from vitrine.config.yaml_text import Scalar, UnreadableText, convert
 from vitrine.core import atomic
 from vitrine.core.registry import nearest
-from vitrine.core.settings import SettingError, check
+from vitrine.core.settings import SettingError, check, field_type
 from vitrine.runs import run_folders
 
 
@@ -139,8 +139,7 @@ def _unknown(key: str, tree: DictConfig) -> SettingError:
     section, _, rest = key.partition(".")
     schema = sections().get(section)
     if rest and schema and not isinstance(schema, type):
-        field = rest.split(".")[0]
-        owners = [n for n in schema.names if any(f.name == field for f in dataclasses.fields(schema(n)))]
+        owners = [name for name in schema.names if _has_setting(schema(name), rest.split("."))]
         if owners:
             chosen, some = tree[section].name, ", ".join(owners[:12])
             return SettingError(key, f"is a setting of {section}.name={some}, not of {section}.name={chosen}")
@@ -152,9 +151,23 @@ def _unknown(key: str, tree: DictConfig) -> SettingError:
     tail = difflib.get_close_matches(last, [k.split(".")[-1] for k in known], n=1, cutoff=0.75)
     if section == "analysis" and rest in ("enable", "enabled", "disable", "disabled", "on", "off"):
         close = ["analysis.mode=off"]
-    close = close or same[:3] or [k for k in known if tail and k.endswith(f".{tail[0]}")][:3]
-    hint = f"did you mean {' or '.join(close)}?" if close else "`--help` lists them all"
+    above, siblings = key.rpartition(".")[0], []
+    if "." in rest and isinstance(node := OmegaConf.select(tree, above), DictConfig):
+        siblings = [str(name) for name in node]  # the long key resembles each of them
+        close = [f"{above}.{name}" for name in difflib.get_close_matches(last, siblings, n=2)]
+    close = close or same[:3]
+    if not close and not siblings:
+        close = [k for k in known if tail and k.endswith(f".{tail[0]}")][:3]
+    hint = f"{above} has {', '.join(siblings)}" if siblings else "`--help` lists them all"
+    hint = f"did you mean {' or '.join(close)}?" if close else hint
     return SettingError(key, f"there is no such setting; {hint}")
+
+
+def _has_setting(schema: type, path: Sequence[str]) -> bool:
+    """Whether a dataclass of settings, and those nested in it, have what a dotted path leads to."""
+    if not dataclasses.is_dataclass(schema) or path[0] not in {f.name for f in dataclasses.fields(schema)}:
+        return False
+    return len(path) == 1 or _has_setting(field_type(schema, path[0]), path[1:])
 
 
 def dotted_keys(settings: Mapping[Any, Any], path: str = "") -> Iterator[str]:

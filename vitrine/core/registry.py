@@ -40,10 +40,11 @@ class Registry:
     Args:
         kind: of objects, for messages ("data set", "analysis").
         places: name -> "module:attribute", or the thing itself.
+        refused: names that are asked for and that there is nothing of on purpose -> what to do instead.
     """
 
-    def __init__(self, kind: str, places: dict[str, Any]):
-        self.kind, self.places = kind, places
+    def __init__(self, kind: str, places: dict[str, Any], refused: dict[str, str] | None = None):
+        self.kind, self.places, self.refused = kind, places, refused or {}
 
     def register(self, name: str, place: Any) -> None:
         """Add a thing, or the "module:attribute" that it is imported from, under a new name.
@@ -56,7 +57,9 @@ class Registry:
         self.places[name] = place
 
     def check(self, name: str) -> None:
-        """Raise UnknownName unless the name is known."""
+        """Raise UnknownName unless the name is known, and ValueError if it is refused."""
+        if name in self.refused:
+            raise ValueError(f"{self.kind} {name!r} is not supported: {self.refused[name]}")
         if name not in self:
             raise UnknownName(self.kind, name, self)
 

@@ -5,6 +5,10 @@ from typing import Any
 
 from vitrine.core.registry import Registry
 
+_ONE_LABEL = (
+    "an image has one class here, in training, metrics and analyses; train one network a label, each on two "
+    "classes (with the label, without it), or give images of several labels classes of their own"
+)
 OBJECTIVES = Registry(
     "objective",
     {
@@ -15,6 +19,7 @@ OBJECTIVES = Registry(
         "trades": "vitrine.modules.objectives.trades:TRADES",
         "mart": "vitrine.modules.objectives.mart:MART",
     },
+    refused=dict.fromkeys(("multilabel", "multi_label", "multi-label", "bce"), _ONE_LABEL),
 )
 
 # Imported when first used: naming a setting must not import torchvision or lightning.

@@ -94,6 +94,13 @@ def test_the_scalars_of_a_validation_are_those_of_a_brute_force(tmp_path):
     for k, name in enumerate(NAMES):
         mine = [r for r, t in zip(right, labels) if t == k]
         assert found[f"val/accuracy_class/{name}"] == pytest.approx(sum(mine) / len(mine))
+    recalls, f1s = [], []
+    for k in range(4):
+        hits = sum(g == t == k for g, t in zip(guesses, labels))
+        recalls.append(hits / labels.count(k))
+        f1s.append(2 * hits / (labels.count(k) + guesses.count(k)))
+    assert found["val/macro_accuracy"] == pytest.approx(sum(recalls) / 4)
+    assert found["val/macro_f1"] == pytest.approx(sum(f1s) / 4)
     matrix = [[sum(t == i and g == j for g, t in zip(guesses, labels)) for j in range(4)] for i in range(4)]
     assert classifier.confusion.tolist() == matrix
     gap = 0.0
@@ -113,6 +120,22 @@ def test_few_and_many_classes(tmp_path, classes):
     assert classifier.confusion.shape == (classes, classes) and classifier.confusion.sum() == 24
     logged = [key for key in run.callback_metrics if key.startswith("val/accuracy_class/")]
     assert len(logged) == len(dataset.labels.unique())  # a class that does not occur has no accuracy
+
+
+@pytest.mark.parametrize("classes", [10, 11])
+def test_five_guesses_are_counted_where_there_are_more_than_ten_classes(tmp_path, classes):
+    dataset, classifier = Squares(40, classes), small(classes=classes)
+    run = trainer(tmp_path)
+    run.validate(classifier, loader(dataset), verbose=False)
+    assert sorted(classifier.validation_metrics(dataset.labels)) == sorted(run.callback_metrics)
+    if classes == 10:
+        assert "val/top5_accuracy" not in run.callback_metrics
+        return
+    with torch.no_grad():
+        order = classifier.network.eval()(dataset.images).argsort(1, descending=True).tolist()
+    hits = [label in guesses[:5] for label, guesses in zip(dataset.labels.tolist(), order)]
+    assert run.callback_metrics["val/top5_accuracy"].item() == pytest.approx(sum(hits) / 40)
+    assert 0 < sum(hits) < 40
 
 
 def test_classes_of_one_name_have_an_accuracy_each(tmp_path):

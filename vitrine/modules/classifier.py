@@ -16,10 +16,13 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from vitrine.core.settings import check
 from vitrine.modules.calibration import CalibrationError
+from vitrine.modules.class_means import class_means
 from vitrine.modules.finite import FiniteLossCheck, NonFiniteWeights, nonfinite_names, world_size
 from vitrine.modules.network_record import record_of
 from vitrine.modules.objectives.base import Objective
 from vitrine.modules.optimizers import OptimizerSettings, build_optimizer
+
+_TOP5_ABOVE = 10  # classes: of ten, five guesses nearly always hold the right one
 
 
 class Classifier(LightningModule):
@@ -28,9 +31,11 @@ class Classifier(LightningModule):
     A batch is (images, labels, indices, ...): float [N, C, H, W] in [0, 1], int64 [N], int64 [N].
 
     Logged in training: train/loss and train/accuracy, means since they were logged last. Logged at the end of
-    a validation: val/accuracy, val/loss (cross-entropy), val/ece (15 bins; Guo 2017), and
-    val/accuracy_class/<name> for classes that occur (<name> (<label>) where two have one name); `confusion`
-    is then the confusion matrix, int64 [K, K], with a row for each true class.
+    a validation: val/accuracy, val/loss (cross-entropy, without the objective's weights and smoothing),
+    val/ece (15 bins; Guo 2017), val/macro_accuracy and val/macro_f1 (every class counts alike),
+    val/top5_accuracy where there are more than ten classes, and val/accuracy_class/<name>, the recall, for
+    classes that occur (<name> (<label>) where two have one name); `confusion` is then the confusion matrix,
+    int64 [K, K], with a row for each true class.
 
     Args:
         network: of `modules.load_network`.
@@ -69,6 +74,7 @@ class Classifier(LightningModule):
         self._matrix = MulticlassConfusionMatrix(count, validate_args=False)
         self._calibration = CalibrationError(count, n_bins=15, validate_args=False)
         self._loss = MeanMetric(nan_strategy="disable")
+        self._top5 = MeanMetric() if count > _TOP5_ABOVE else None
         self._extra: dict[str, MeanMetric] = {}
         self._sums: list[Tensor | int] = [0, 0, 0]  # of losses, of correct predictions, of images
         self._logged_at = 0  # step
@@ -155,7 +161,8 @@ class Classifier(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self._finite_loss.check_all()
-        for metric in (self._matrix, self._calibration, self._loss, *self._extra.values()):
+        top5 = [] if self._top5 is None else [self._top5]
+        for metric in (self._matrix, self._calibration, self._loss, *top5, *self._extra.values()):
             metric.reset()
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
@@ -164,6 +171,8 @@ class Classifier(LightningModule):
         self._matrix.update(logits, labels)
         self._calibration.update(logits.softmax(1), labels)
         self._loss.update(F.cross_entropy(logits, labels, reduction="none"))
+        if self._top5 is not None:
+            self._top5.update((logits.topk(5).indices == labels[:, None]).any(1).float())
         with torch.inference_mode(False), torch.enable_grad():
             more = self.objective.validate(self.network, images.clone(), labels.clone())
         for name, values in more.items():
@@ -188,6 +197,9 @@ class Classifier(LightningModule):
             for name, accuracy, count in zip(_unique_names(self.classes), per_class, occurring.tolist())
             if count
         }
+        more |= {f"val/{name}": value for name, value in class_means(self.confusion).items()}
+        if self._top5 is not None:
+            more["val/top5_accuracy"] = self._top5.compute()
         more |= {f"val/{name}": metric.compute() for name, metric in self._extra.items()}
         self.log_dict(more)
 
@@ -196,7 +208,8 @@ class Classifier(LightningModule):
         after a batch has been validated."""
         names = _unique_names(self.classes)
         per_class = [f"accuracy_class/{names[label]}" for label in labels.unique().tolist()]
-        return [f"val/{name}" for name in ("accuracy", "loss", "ece", *self._extra, *per_class)]
+        means = ["macro_accuracy", "macro_f1", *([] if self._top5 is None else ["top5_accuracy"])]
+        return [f"val/{name}" for name in ("accuracy", "loss", "ece", *means, *self._extra, *per_class)]
 
     # checkpoints
 

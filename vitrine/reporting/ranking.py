@@ -10,7 +10,7 @@ from vitrine.runs.metrics_csv import read_curves
 from vitrine.runs.store import Store
 
 # of the curves in metrics.csv: what is best of each
-BEST = {"accuracy": max, "robust_accuracy": max, "loss": min, "ece": min}
+BEST = {"accuracy": max, "robust_accuracy": max, "macro_f1": max, "loss": min, "ece": min}
 _LAST = (*BEST, "robust_gap")
 
 
@@ -18,7 +18,8 @@ def ranking(run_dir: str | Path) -> dict[str, float]:
     """The summary of a run's folder.
 
     Returns:
-        "best/<metric>" and "last/<metric>" of validation (accuracy, robust_accuracy, loss, ece, robust_gap);
+        "best/<metric>" and "last/<metric>" of validation (accuracy, robust_accuracy, macro_f1, loss,
+        ece, robust_gap);
         "last/<summary>" of the analyses, see `Traits.summaries` ("dead_units", "pointing_game/<mask>", ...),
         at the last checkpoint that has it; "last/step"; "seconds/analyses", the sum over all analyses. What
         was never measured is left out.

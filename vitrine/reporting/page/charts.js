@@ -83,7 +83,8 @@ function curves() {
 
 // the charts shown first; the others are folded away
 const headlines = () => ["accuracy", "loss", ...new Set(runs.flatMap((run) => run.analyses.flatMap((analysis) => analysis.headlines)))];
-const CHARTS = { "val/robust_accuracy": ["accuracy", "val, under attack"], "val/clean_accuracy_subset": ["accuracy", "val, the same images unattacked"] };
+const CHARTS = { "val/robust_accuracy": ["accuracy", "val, under attack"], "val/clean_accuracy_subset": ["accuracy", "val, the same images unattacked"],
+  "val/macro_accuracy": ["mean of classes", "val, accuracy"], "val/macro_f1": ["mean of classes", "val, F1"], "val/top5_accuracy": ["top-5 accuracy", "val"] };
 
 // "val/loss" and "val_loss": ["loss", "val"]
 function splitName(name) {

@@ -150,7 +150,8 @@ def test_the_network_may_be_normalised_as_on_imagenet():
 
 def test_it_describes_itself_in_a_line():
     assert data().describe() == (
-        "Noise: 53 training and 11 validation images of 3 x 8 x 8, 3 classes, 0.0 MiB in memory"
+        "Noise: 53 training and 11 validation images of 3 x 8 x 8, 3 classes, 0.0 MiB in memory; "
+        "no test split"
     )
 
 
@@ -168,3 +169,33 @@ def test_wrong_tensors_are_refused():
         InMemory(torch.rand(2, 3, 4, 4), torch.zeros(2))
     with pytest.raises(ValueError, match="labels"):
         InMemory(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(3))
+
+
+class HeldOut(Noise):
+    reads = 0
+
+    def load(self):
+        self.has_test = True
+        return super().load()
+
+    def load_test(self):
+        self.reads += 1
+        return self.split(*super().load()[0].batch(torch.arange(20, 27)))
+
+
+def test_a_test_split_is_read_when_it_is_asked_for_and_once():
+    module = data(HeldOut)
+    assert module.describe().endswith("; a test split is held out")
+    module.setup("fit"), list(module.train_dataloader()), list(module.val_dataloader())
+    assert module.reads == 0
+    (batch,) = module.test_dataloader()
+    assert torch.equal(batch.images, module.test_split().images) and len(batch.labels) == 7
+    assert torch.equal(module.preprocess(batch, train=False).images, batch.images / 255)
+    assert module.reads == 1
+
+
+def test_a_source_without_a_test_split_says_so():
+    module = data()
+    assert module.test_split() is None and module.describe().endswith("; no test split")
+    with pytest.raises(SettingError, match="Noise has no test split"):
+        module.test_dataloader()

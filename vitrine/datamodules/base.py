@@ -1,4 +1,4 @@
-"""The base of all data modules: two splits, their loaders, and the preprocessing of batches."""
+"""The base of all data modules: splits, their loaders, and the preprocessing of batches."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import lightning
 from torch import Tensor
 
 from vitrine.core.image_dataset import ImageDataset
-from vitrine.core.settings import check, setting
+from vitrine.core.settings import SettingError, check, setting
 from vitrine.datamodules.augment import Augment, augment, augment_setting
 from vitrine.datamodules.caching import imagenet_statistics
 from vitrine.datamodules.loader import Loader
@@ -47,7 +47,7 @@ class DataSettings:
 
 
 class ImageDataModule(lightning.LightningDataModule):
-    """A source of images: a training and a validation split.
+    """A source of images: a training and a validation split, and perhaps a test split.
 
     The order of the training images is a pure function of (seed, epoch, rank, number of ranks), their
     augmentation one of (seed, epoch, index). The training loader is stateful in Lightning's sense: a run
@@ -56,6 +56,9 @@ class ImageDataModule(lightning.LightningDataModule):
 
     A source is a subclass with its own `Settings` and `load()`. After `setup()`, which draws or loads the
     images once, `train` and `val` are the splits.
+
+    The test split is held out: no training, validation or analysis reads an image of it. `load()` says
+    whether there is one (`has_test`); `load_test()` reads it when `test_split()` is called the first time.
     """
 
     Settings: ClassVar[type[DataSettings]] = DataSettings
@@ -64,6 +67,8 @@ class ImageDataModule(lightning.LightningDataModule):
     image_size: int  # pixels a side
     mean: tuple[float, ...]  # of [0, 1] pixels, per channel, for the network's normalisation
     std: tuple[float, ...]
+    has_test: bool = False  # whether `load_test` gives a test split
+    val_origin: str = ""  # whose images validation has, if that needs to be said: "the official test split"
 
     def __init__(self, settings: DataSettings | None = None, seed: int = 0):
         super().__init__()
@@ -71,11 +76,17 @@ class ImageDataModule(lightning.LightningDataModule):
         self.seed = seed
         self.train: Any = None
         self.val: Any = None
+        self._test: ImageDataset | None = None
         check(self.settings, "data")
 
     def load(self) -> tuple[ImageDataset, ImageDataset]:
         """The training and validation splits; sets `classes`, `channels`, `image_size`, `mean`, `std`."""
         raise NotImplementedError(f"{type(self).__name__} does not define load")
+
+    def load_test(self) -> ImageDataset | None:
+        """The test split, prepared as the validation split is; None where there is none. Called once at most,
+        after `load`, by `test_split` alone."""
+        return None
 
     def setup(self, stage: str | None = None) -> None:
         if self.train is None:
@@ -83,11 +94,28 @@ class ImageDataModule(lightning.LightningDataModule):
             if self.settings.normalize == "imagenet":
                 self.mean, self.std = imagenet_statistics(self.channels)
 
+    def test_split(self) -> ImageDataset | None:
+        """The test split, read at the first call; None where there is none."""
+        self.setup()
+        if self._test is None and self.has_test:
+            self._test = self.load_test()
+        return self._test
+
     def train_dataloader(self) -> Loader:
         return self._loader(self.train, train=True)
 
     def val_dataloader(self) -> Loader:
         return self._loader(self.val, train=False)
+
+    def test_dataloader(self) -> Loader:
+        """Batches of the test split, each image once.
+
+        Raises:
+            SettingError: there is none.
+        """
+        if (split := self.test_split()) is None:
+            raise SettingError("data.name", f"{type(self).__name__} has no test split")
+        return self._loader(split, train=False)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
         """`preprocess` of a Batch, for training if the trainer is training; anything else unchanged."""
@@ -104,9 +132,11 @@ class ImageDataModule(lightning.LightningDataModule):
     def describe(self) -> str:
         """One line for logs."""
         size = f"{self.channels} x {self.image_size} x {self.image_size}"
+        origin = f" ({self.val_origin})" if self.val_origin else ""
+        test = "a test split is held out" if self.has_test else "no test split"
         return (
-            f"{type(self).__name__}: {len(self.train):,} training and {len(self.val):,} validation images "
-            f"of {size}, {len(self.classes)} classes, {self.train.storage}"
+            f"{type(self).__name__}: {len(self.train):,} training and {len(self.val):,} validation images"
+            f"{origin} of {size}, {len(self.classes)} classes, {self.train.storage}; {test}"
         )
 
     def _loader(self, split: ImageDataset, train: bool) -> Loader:

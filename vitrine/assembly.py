@@ -34,7 +34,7 @@ from vitrine.datamodules import DATA
 from vitrine.datamodules.base import ImageDataModule
 from vitrine.examination.examiner import Examiner
 from vitrine.examination.subject import choose_units
-from vitrine.modules import OBJECTIVES, load_checkpoint, load_network, optimizers
+from vitrine.modules import OBJECTIVES, load_checkpoint, load_network
 from vitrine.modules.classifier import Classifier
 from vitrine.modules.foreign_networks import check_existence, is_foreign, zoo_of
 from vitrine.modules.output_check import check_logits
@@ -104,10 +104,33 @@ def build_classifier(settings: Settings, data: ImageDataModule) -> Classifier:
     values = {f.name: getattr(settings.objective, f.name) for f in dataclasses.fields(chosen)}
     with as_setting_error("objective"):
         objective = chosen(**values)
-    with as_setting_error("optimizer"):
-        optimizers.build_optimizer(settings.optimizer, network, steps=1000)  # to raise now
+    model = settings.model
+    _check_unfreezing(settings)
     with as_setting_error("model"):
-        return Classifier(network, objective, settings.optimizer, data.classes, settings.model.compile)
+        module = Classifier(
+            network,
+            objective,
+            settings.optimizer,
+            data.classes,
+            model.compile,
+            model.freeze,
+            model.unfreeze_epoch,
+        )
+    with as_setting_error("optimizer"):
+        module.build_optimizer(steps=1000)  # to raise now
+    return module
+
+
+def _check_unfreezing(settings: Settings) -> None:
+    """Raise SettingError for an epoch of unfreezing that changes nothing."""
+    epoch, epochs = settings.model.unfreeze_epoch, settings.trainer.get("max_epochs")
+    if epoch is None:
+        return
+    if settings.model.freeze is None:
+        raise SettingError("model.unfreeze_epoch", f"is {epoch}, but nothing is frozen: give model.freeze")
+    if epochs is not None and 0 <= epochs <= epoch:
+        problem = f"is {epoch}, but training ends before it (trainer.max_epochs={epochs})"
+        raise SettingError("model.unfreeze_epoch", f"{problem}: expected less, or null for no unfreezing")
 
 
 def build_analyses(settings: Settings, network: nn.Module, data: ImageDataModule) -> dict[str, Analysis]:

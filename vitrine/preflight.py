@@ -17,7 +17,7 @@ from vitrine.core.registry import nearest
 from vitrine.core.settings import SettingError
 from vitrine.datamodules.base import ImageDataModule
 from vitrine.modules.classifier import Classifier
-from vitrine.modules.optimizers import build_optimizer
+from vitrine.modules.optimizers import lr_factor
 from vitrine.reporting.wandb_run import check_login
 
 LOWER_IS_BETTER = ("val/loss", "val/ece", "val/robust_gap", "val/robust_alarm")
@@ -63,7 +63,7 @@ def _check_limits(settings: Settings, trainer: Trainer, batches: int, val_batche
         raise SettingError("trainer.val_check_interval", f"{problem}, expected at most as many")
     if trainer.max_epochs == -1 and trainer.max_steps == -1:
         with as_setting_error("optimizer"):
-            build_optimizer(settings.optimizer, torch.nn.Linear(1, 1), math.inf)
+            lr_factor(settings.optimizer, math.inf)
 
 
 def _try_batch(module: Classifier, data: ImageDataModule, trainer: Trainer, batch_size: int) -> list[str]:
@@ -90,7 +90,7 @@ def _try_step(module: Classifier, data: ImageDataModule, trainer: Trainer, size:
         trial = precision.convert_module(trial)
         images = torch.rand(size, data.channels, data.image_size, data.image_size, device=device)
         labels = torch.arange(size, device=device) % len(data.classes)
-        optimizer, _ = build_optimizer(trial.optimizer, trial.network, steps=1000)
+        optimizer, _ = trial.build_optimizer(steps=1000)
         with precision.train_step_context():
             loss = trial.training_step((images, labels), 0)
         loss.backward()

@@ -35,6 +35,14 @@ class ModelSettings:
         "new: start the last layer afresh (weights of other classes)",
         choices=("weights", "new"),
     )
+    freeze: Any = setting(
+        None,
+        "what does not train: all_but_head, or glob patterns of names of parameters or modules",
+        hint=str | list[str] | None,
+    )
+    unfreeze_epoch: int | None = setting(
+        None, "epoch, from 0, from which what was frozen trains too; null: none", least=1
+    )
     mean: list[float] | None = setting(
         None, "normalisation, per channel of [0, 1] pixels; the weights' own, or the data's, unless given"
     )

@@ -117,12 +117,14 @@ def frozen_weights(
     Args:
         device: where the network is.
         mode: "eval"; or "train", where layers that keep running statistics use the batch's own and leave the
-            running ones alone. All other layers evaluate in either: dropout is no defence.
+            running ones alone, but for those in eval mode of a network in training mode: they are frozen. All
+            other layers evaluate in either: dropout is no defence.
         seed: of the random numbers that the network itself may draw.
     """
     with _differentiable_weights(network):
         normalising = (m for m in network.modules() if getattr(m, "track_running_stats", False))
-        by_batch = list(normalising) if mode == "train" else []
+        frozen = network.training and mode == "train"
+        by_batch = [m for m in normalising if m.training or not frozen] if mode == "train" else []
         trainable = [p for p in network.parameters() if p.requires_grad]
         generators = [torch.default_generator]
         if device.type == "cuda":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +11,10 @@ import torch
 import torch.distributed
 import torch.nn.functional as F
 from lightning import LightningModule
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
@@ -18,6 +22,7 @@ from vitrine.core.settings import check
 from vitrine.modules.calibration import CalibrationError
 from vitrine.modules.class_means import class_means
 from vitrine.modules.finite import FiniteLossCheck, NonFiniteWeights, nonfinite_names, world_size
+from vitrine.modules.freezing import find_frozen_part
 from vitrine.modules.network_record import record_of
 from vitrine.modules.objectives.base import Objective
 from vitrine.modules.optimizers import OptimizerSettings, build_optimizer
@@ -43,9 +48,12 @@ class Classifier(LightningModule):
         optimizer: settings of optimizer and schedule.
         classes: class names.
         compile: compile the network, in place.
+        freeze: what does not train, see `freezing.find_frozen_part`; None: nothing.
+        unfreeze_epoch: the epoch, from 0, from which all of it trains; None: none.
 
     Raises:
         ValueError: the network has another number of classes.
+        SettingError: of model.freeze.
         NonFiniteLoss: in training; before the step in one process on a CPU, at most 16 steps late elsewhere.
             All ranks raise it, whichever rank's loss it was.
         NonFiniteWeights: where a checkpoint of such weights would have been written.
@@ -58,6 +66,8 @@ class Classifier(LightningModule):
         optimizer: OptimizerSettings,
         classes: Sequence[str],
         compile: bool = False,
+        freeze: str | Sequence[str] | None = None,
+        unfreeze_epoch: int | None = None,
     ):
         super().__init__()
         record = record_of(network)
@@ -68,6 +78,10 @@ class Classifier(LightningModule):
         self.network, self.objective, self.optimizer = network, objective, optimizer
         self.classes = [str(name) for name in classes]
         self.confusion: Tensor | None = None
+        self.unfreeze_epoch = unfreeze_epoch
+        self.frozen = None if freeze is None else find_frozen_part(network, freeze, len(self.classes))
+        if self.frozen is not None:
+            self.frozen.freeze(network)
         if compile:
             network.compile()
         count = len(self.classes)
@@ -86,15 +100,29 @@ class Classifier(LightningModule):
         return self.network(images)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer, scheduler = build_optimizer(
-            self.optimizer, self.network, self.trainer.estimated_stepping_batches
-        )
+        optimizer, scheduler = self.build_optimizer(self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def build_optimizer(self, steps: float) -> tuple[Optimizer, LambdaLR]:
+        """Optimizer and scheduler, also of what is frozen now: so a run is resumed before and after that."""
+        frozen = () if self.frozen is None else self.frozen.parameters
+        return build_optimizer(self.optimizer, self.network, steps, frozen)
 
     # training
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # not at the start of an epoch, which a run that is resumed within it has behind it
+        due = self.unfreeze_epoch is not None and self.current_epoch >= self.unfreeze_epoch
+        if due and self.frozen is not None:
+            self.frozen.release(self.network)
+            self.frozen = None
+            _renew_replicas(self.trainer.strategy, self)
+            self.print(f"epoch {self.current_epoch}: from here on all of the network trains")
+
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         images, labels = batch[0], batch[1]
+        if self.frozen is not None:
+            self.frozen.keep_statistics(self.network)
         loss, logits = self.objective(self.network, images, labels)
         self._last_indices = batch[2] if len(batch) > 2 else None
         self._finite_loss.add(self.global_step, loss.detach(), self._last_indices)
@@ -240,6 +268,14 @@ class Classifier(LightningModule):
             self._sums = [sum(column) for column in zip(*sums)] or [0, 0, 0]
         self._resumed_epoch = checkpoint.get("epoch", 0)
         self.objective.load_state_dict(saved.get("objective", {}))
+
+
+def _renew_replicas(strategy: Any, module: LightningModule) -> None:
+    """Let data parallelism average the gradients of parameters that had none when it was set up."""
+    if isinstance(strategy, DDPStrategy):
+        strategy.model = module
+        gc.collect()  # the former wrapper's hooks on the parameters end with it
+        strategy.configure_ddp()
 
 
 def _unique_names(classes: Sequence[str]) -> list[str]:

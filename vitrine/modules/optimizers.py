@@ -4,7 +4,7 @@ import functools
 import inspect
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from vitrine.core.registry import UnknownName
 from vitrine.core.settings import SettingError, setting
+from vitrine.modules.depth import parameter_depths
 
 # schedules, each with the fraction of the run in which its rate rises
 SCHEDULES = {"constant": 0.0, "cosine": 0.05, "piecewise": 0.0, "one_cycle": 0.3, "cyclic": 0.4}
@@ -42,16 +43,24 @@ class OptimizerSettings:
     )
     milestones: list[float] = setting([0.5, 0.75], "piecewise: fractions of the run after which it decays")
     gamma: float = setting(0.1, "piecewise: factor of each decay", above=0)
+    layer_decay: float = setting(
+        1.0,
+        "factor of the learning rate from each block to the one before it (Bao 2021); 1: none",
+        above=0,
+        most=1,
+    )
     ema: float = setting(0.0, "decay of the moving average of the weights, a step; 0: none", least=0, most=1)
 
 
 def build_optimizer(
-    settings: OptimizerSettings, network: nn.Module, steps: float
+    settings: OptimizerSettings, network: nn.Module, steps: float, frozen: Collection[str] = ()
 ) -> tuple[Optimizer, LambdaLR]:
     """The optimizer of a network's trainable parameters, and its scheduler, stepped after each of its steps.
 
     Args:
         steps: optimizer steps in the whole run; infinite where unknown.
+        frozen: names of parameters that are not trainable now but may be later: in the optimizer from the
+            start, which leaves alone what has no gradient.
 
     Raises:
         UnknownName: no such optimizer.
@@ -76,8 +85,9 @@ def build_optimizer(
             problem = f"{settings.name} has no such option; it has {', '.join(known)}"
             raise SettingError(f"optimizer.options.{key}", problem)
         options[key] = tuple(value) if isinstance(value, (list, tuple)) else value
+    groups = _parameter_groups(network, settings, frozen)
     try:
-        optimizer = make(_parameter_groups(network, settings), **options)
+        optimizer = make(groups, **options)
     except (TypeError, ValueError) as error:
         raise SettingError("optimizer", f"{settings.name} does not take these settings: {error}") from error
     return optimizer, LambdaLR(optimizer, lr_factor(settings, steps))
@@ -137,15 +147,37 @@ def _cyclic(step: int, steps: float, peak: float) -> float:
     return max(steps - step, 0) / max(steps - peak, 1)
 
 
-def _parameter_groups(network: nn.Module, settings: OptimizerSettings) -> list[dict[str, Any]]:
-    """Trainable parameters; vectors (biases, normalisation) without weight decay unless `decay_all`."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
+def _parameter_groups(
+    network: nn.Module, settings: OptimizerSettings, frozen: Collection[str]
+) -> list[dict[str, Any]]:
+    """Trainable parameters; vectors (biases, normalisation) without weight decay unless `decay_all`.
+
+    With `layer_decay`, a group or two for each depth, the first ones first.
+    """
+    named = {name: p for name, p in network.named_parameters() if p.requires_grad or name in frozen}
+    if settings.layer_decay == 1:
+        return _split_by_decay(list(named.values()), settings)
+    depths = parameter_depths(network)
+    deepest = max(depths.values(), default=0)
+    if deepest == 0:
+        problem = f"is {settings.layer_decay}, but {type(network).__name__} has no blocks one after another"
+        raise SettingError("optimizer.layer_decay", f"{problem}, expected 1")
+    groups = []
+    for depth in range(deepest + 1):
+        rate = settings.lr * settings.layer_decay ** (deepest - depth)
+        parameters = [p for name, p in named.items() if depths[name] == depth]
+        groups += [group | {"lr": rate} for group in _split_by_decay(parameters, settings)]
+    return groups
+
+
+def _split_by_decay(parameters: list[nn.Parameter], settings: OptimizerSettings) -> list[dict[str, Any]]:
     if settings.decay_all or not settings.weight_decay:
-        return [{"params": parameters}]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1]},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+        groups = [{"params": parameters}]
+    else:
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1]},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
     return [group for group in groups if group["params"]]
 
 

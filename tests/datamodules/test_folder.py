@@ -9,7 +9,7 @@ from torchvision.transforms import v2
 
 from vitrine.core.settings import SettingError
 from vitrine.datamodules.augment import Augment
-from vitrine.datamodules.files import UnreadableImage
+from vitrine.datamodules.decoding import UnreadableImage
 from vitrine.datamodules.folder import Folder, FolderSettings
 
 

@@ -11,7 +11,7 @@ from vitrine.cli.arguments import run_command
 from vitrine.cli.convert import Settings, convert
 from vitrine.core.settings import SettingError
 from vitrine.datamodules.augment import Augment
-from vitrine.datamodules.files import UnreadableImage
+from vitrine.datamodules.decoding import UnreadableImage
 from vitrine.datamodules.folder import Folder, FolderSettings
 from vitrine.datamodules.streaming import Streaming, StreamingSettings
 

@@ -12,7 +12,7 @@ from cases import run_cases, time_limit
 from hypothesis import strategies as st
 from PIL import Image
 
-from vitrine.datamodules.files import UnreadableImage, decode_image
+from vitrine.datamodules.decoding import Decoding, UnreadableImage
 
 KINDS = {  # how an image is stored, and by how much a value of 255 may then be off
     "gray 8": ("L", ["PNG", "TIFF", "BMP", "GIF", "WEBP"]),
@@ -107,7 +107,7 @@ def check(case: tuple[Any, ...]) -> str:
         content = content[: int(cut * len(content))]
     try:
         with time_limit(60):  # damage may announce a hundred million pixels
-            pixels = np.asarray(decode_image(io.BytesIO(bytes(content)), "odd.image", channels))
+            pixels = np.asarray(Decoding(channels).decode(io.BytesIO(bytes(content)), "odd.image"))
     except UnreadableImage as refusal:
         assert flips or cut is not None, f"a whole image is refused: {refusal}"
         assert str(refusal).startswith("odd.image cannot be read as an image") and "\n" not in str(refusal)

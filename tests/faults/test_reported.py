@@ -19,7 +19,7 @@ from vitrine.analyses import cam, pointing, saliency, visualization
 from vitrine.analyses.layers import auto_layers
 from vitrine.analyses.objectives import channel
 from vitrine.attacks import APGD, FAB, FGSM, LBFGS, PGD, AutoAttack, Square, is_adversarial
-from vitrine.datamodules.files import UnreadableImage, decode_image
+from vitrine.datamodules.decoding import Decoding, UnreadableImage
 from vitrine.datamodules.image_folders import list_images
 from vitrine.examination.examiner import weights_hash
 from vitrine.modules import Classifier, OptimizerSettings, load_checkpoint, load_network
@@ -174,13 +174,13 @@ PATCHES = COLOURS.repeat(16, 0).reshape(6, 16, 3).repeat(16, 0)  # six stripes
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF", "BMP"])
 def test_a_palette_is_looked_up(kind):
     image = Image.fromarray(PATCHES).convert("P", palette=Image.Palette.ADAPTIVE, colors=6)
-    assert np.array_equal(np.array(decode_image(encoded(image, kind), "x", 3)), PATCHES)
+    assert np.array_equal(np.array(Decoding(3).decode(encoded(image, kind), "x")), PATCHES)
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "JPEG"])
 def test_printing_colours_are_no_negative(kind):
     options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {}
-    decoded = decode_image(encoded(Image.fromarray(PATCHES).convert("CMYK"), kind, **options), "x", 3)
+    decoded = Decoding(3).decode(encoded(Image.fromarray(PATCHES).convert("CMYK"), kind, **options), "x")
     assert abs(np.array(decoded).astype(int) - PATCHES).max() < 8
 
 
@@ -190,7 +190,7 @@ def test_opaque_images_lose_their_alpha_channel_alone(mode):
     image = {"RGBA": colours, "LA": colours.convert("L"), "PA": colours.quantize(6)}[mode].convert(mode)
     kind = "TIFF" if mode == "PA" else "PNG"
     expected = np.array(colours.convert("L").convert("RGB") if mode == "LA" else colours)
-    assert np.array_equal(np.array(decode_image(encoded(image, kind), "x", 3)), expected)
+    assert np.array_equal(np.array(Decoding(3).decode(encoded(image, kind), "x")), expected)
 
 
 def test_an_image_too_large_to_be_one_is_refused_by_name(tmp_path: Path):
@@ -201,7 +201,7 @@ def test_an_image_too_large_to_be_one_is_refused_by_name(tmp_path: Path):
     file = tmp_path / "bomb.png"
     file.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
     with pytest.raises(UnreadableImage, match=r"bomb\.png cannot be read as an image"):
-        decode_image(file, file, 3)
+        Decoding(3).decode(file, file)
 
 
 @pytest.mark.parametrize("empty", [False, True], ids=["absent", "empty"])

@@ -24,13 +24,8 @@ from vitrine.cli.help import command_help
 from vitrine.core.random_numbers import permutation
 from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.caching import image_files
-from vitrine.datamodules.files import (
-    UnreadableImage,
-    decode_image,
-    drop_unreadable,
-    map_in_threads,
-    progress_bar,
-)
+from vitrine.datamodules.decoding import Decoding, UnreadableImage
+from vitrine.datamodules.files import drop_unreadable, map_in_threads, progress_bar
 from vitrine.datamodules.image_folders import Samples, list_images
 from vitrine.datamodules.streaming import INDEX, import_litdata
 
@@ -137,7 +132,7 @@ def _statistics(samples: Samples) -> dict[str, list[list[float]]]:
 
 def _moments(channels: int, file: Path) -> torch.Tensor:
     """Mean and mean square of an image's pixels, [2, channels]."""
-    pixels = torch.frombuffer(bytearray(decode_image(file, file, channels).tobytes()), dtype=torch.uint8)
+    pixels = torch.frombuffer(bytearray(Decoding(channels).decode(file, file).tobytes()), dtype=torch.uint8)
     pixels = pixels.view(-1, channels).double() / 255
     return torch.stack([pixels.mean(0), pixels.square().mean(0)])
 

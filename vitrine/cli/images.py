@@ -10,7 +10,8 @@ from torch import Tensor
 from vitrine.analyses import paint
 from vitrine.core import atomic
 from vitrine.core.settings import SettingError
-from vitrine.datamodules.files import UnreadableImage, decode_image, to_tensor
+from vitrine.datamodules.decoding import Decoding, UnreadableImage
+from vitrine.datamodules.files import to_tensor
 
 
 def read_image(key: str, file: str, channels: int, size: int | None, max_size: int) -> Tensor:
@@ -29,7 +30,7 @@ def read_image(key: str, file: str, channels: int, size: int | None, max_size: i
     if not Path(file).is_file():
         raise SettingError(key, f"there is no file {file}")
     try:
-        image = decode_image(Path(file), file, channels)
+        image = Decoding(channels).decode(Path(file), file)
     except UnreadableImage as error:
         raise SettingError(key, str(error)) from None
     longer = max(image.size)

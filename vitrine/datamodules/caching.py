@@ -8,7 +8,8 @@ import torch
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.random_numbers import permutation
 from vitrine.core.settings import SettingError
-from vitrine.datamodules.files import ImageFiles, UnreadableImage, drop_unreadable
+from vitrine.datamodules.decoding import UnreadableImage
+from vitrine.datamodules.files import ImageFiles, drop_unreadable
 from vitrine.datamodules.image_folders import Samples
 from vitrine.datamodules.memory import InMemory
 

@@ -1,4 +1,4 @@
-"""Images in files, decoded one by one or all into memory."""
+"""Images in files, decoded one by one or all into memory, as squares of one size."""
 
 import contextlib
 import copy
@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Self, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.random_numbers import make_key
-from vitrine.core.settings import RunAborted, SettingError
+from vitrine.core.settings import SettingError
+from vitrine.datamodules.decoding import Decoding, UnreadableImage
 from vitrine.datamodules.memory import InMemory
 
 log = logging.getLogger(__name__)
@@ -28,15 +29,9 @@ log = logging.getLogger(__name__)
 _In, _Out = TypeVar("_In"), TypeVar("_Out")
 progress_bar = partial(tqdm, unit="image", leave=False, disable=None)  # on a terminal only, not in a log
 
-_BITS_PER_SAMPLE, _PHOTOMETRIC_INTERPRETATION = 258, 262  # tags of TIFF; the latter is 0 where white is 0
-
-
-class UnreadableImage(RunAborted, ValueError):
-    """A file that cannot be decoded as an image, or is missing; the message names it."""
-
 
 class ImageFiles(ImageDataset):
-    """A split whose images are files, resized and center-cropped to squares of one size.
+    """A split whose images are files, made squares of one size.
 
     A subclass whose images are kept in another way says in `encoded` where to read them.
 
@@ -45,11 +40,13 @@ class ImageFiles(ImageDataset):
         labels: int64, [N].
         image_size: pixels a side.
         resize: pixels of the shorter side before the center crop; 0: `image_size`.
-        channels: 1 (grayscale) or 3.
+        fit: how an image that is no square becomes one: crop (the middle), letterbox (all of it, centred on
+            the background), stretch.
+        decoding: what is made of a file; by default the usual, of `channels`.
         min_scale: smallest fraction of the area in the random resized crop of `training_item`; 1: no crop.
 
     Raises:
-        SettingError: the crop is larger than the resized image.
+        SettingError: the crop is larger than the resized image; or nothing is cropped of it.
     """
 
     def __init__(
@@ -59,14 +56,20 @@ class ImageFiles(ImageDataset):
         image_size: int,
         *,
         resize: int = 0,
+        fit: str = "crop",
         channels: int = 3,
+        decoding: Decoding | None = None,
         min_scale: float = 1.0,
     ):
         if 0 < resize < image_size:
             raise SettingError("data.resize", f"is {resize}, expected at least data.image_size, {image_size}")
+        if resize and fit != "crop":
+            problem = f"is {resize}, but data.fit={fit} crops nothing; expected 0"
+            raise SettingError("data.resize", problem)
         self.files, self.labels = list(files), labels.long()
-        self.image_size, self.channels, self.min_scale = image_size, channels, min_scale
-        self.resize = resize or image_size
+        self.decoding = decoding or Decoding(channels)
+        self.image_size, self.channels, self.min_scale = image_size, self.decoding.channels, min_scale
+        self.resize, self.fit = resize or image_size, fit
 
     def __len__(self) -> int:
         return len(self.files)
@@ -77,21 +80,32 @@ class ImageFiles(ImageDataset):
         Raises:
             UnreadableImage: the file cannot be decoded.
         """
-        image = self.decode(index)
-        if min(image.size) != self.resize:
-            image = F.resize(image, self.resize)
-        if image.size != (self.image_size, self.image_size):
-            image = F.center_crop(image, self.image_size)
+        image, side = self.decode(index), self.image_size
+        if self.fit == "letterbox":
+            image = _letterbox(image, side, self.decoding.fill)
+        elif self.fit == "stretch":
+            image = _resize(image, [side, side])
+        else:
+            if min(F.get_size(image)) != self.resize:
+                image = F.resize(image, self.resize)
+            if F.get_size(image) != [side, side]:
+                image = F.center_crop(image, side)
         return to_tensor(image), int(self.labels[index])
 
     def training_item(self, index: int, seed: int) -> tuple[Tensor, int]:
-        """A random resized crop of the whole photograph, a function of (seed, index), and its label."""
+        """A random resized crop of the whole photograph, of what `fit` makes a square of it, a function of
+        (seed, index), and its label."""
         if self.min_scale == 1:
             return self[index]
+        image = self.decode(index)
+        if self.fit == "letterbox":
+            image = _letterbox(image, max(F.get_size(image)), self.decoding.fill)
+        elif self.fit == "stretch":
+            image = _resize(image, [max(F.get_size(image))] * 2)
         crop = v2.RandomResizedCrop(self.image_size, scale=(self.min_scale, 1.0))
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
             torch.default_generator.manual_seed(make_key(seed, index))
-            image = crop(self.decode(index))
+            image = crop(image)
         return to_tensor(image), int(self.labels[index])
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,50 +138,13 @@ class ImageFiles(ImageDataset):
         selected.labels = self.labels[torch.as_tensor(indices, dtype=torch.int64)]
         return selected
 
-    def decode(self, index: int) -> Image.Image:
-        """The whole image.
+    def decode(self, index: int) -> Image.Image | Tensor:
+        """The whole image, see `Decoding.decode`.
 
         Raises:
             UnreadableImage: it cannot be decoded.
         """
-        return decode_image(*self.encoded(index), self.channels)
-
-
-def decode_image(file: Path | BinaryIO, name: object, channels: int) -> Image.Image:
-    """The image in a file, upright as its EXIF data say, grayscale (1 channel) or in colour (3).
-
-    Gray levels of 16 bits, and floats from 0 to 1, are scaled to 8 bits.
-
-    Raises:
-        UnreadableImage: it cannot be decoded, or its white is not known; the message begins with `name`.
-    """
-    try:
-        with Image.open(file) as image:
-            with contextlib.suppress(Exception):  # damaged EXIF data; damaged pixels are reported below
-                ImageOps.exif_transpose(image, in_place=True)
-            return _to_8_bits(image).convert("RGB" if channels == 3 else "L")
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ...
-        raise UnreadableImage(f"{name} cannot be read as an image ({error})") from error
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Gray levels of more than 8 bits scaled to 8, which Pillow would clip; other images as they are."""
-    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
-        return image
-    levels, tags = np.asarray(image, np.float64), getattr(image, "tag_v2", {})  # of a TIFF
-    if image.mode == "F":
-        white = 1.0
-        if not (levels.min() >= 0 and levels.max() <= 1):
-            raise ValueError(f"it has values from {levels.min():g} to {levels.max():g}, expected 0 to 1")
-    elif image.mode != "I":
-        white = 2.0 ** tags.get(_BITS_PER_SAMPLE, (16,))[0] - 1
-    elif image.format in ("PNG", "PPM"):
-        white = 2.0**16 - 1
-    else:
-        raise ValueError("it has 32-bit integers, whose white is not known")
-    if tags.get(_PHOTOMETRIC_INTERPRETATION) == 0:
-        levels = white - levels
-    return Image.fromarray(np.rint(levels * (255 / white)).astype(np.uint8))
+        return self.decoding.decode(*self.encoded(index))
 
 
 def available_cores() -> int:
@@ -191,8 +168,24 @@ def map_in_threads(work: Callable[[_In], _Out], items: Iterable[_In]) -> Iterabl
             pool.shutdown(cancel_futures=True)
 
 
-def to_tensor(image: Image.Image) -> Tensor:
+def _resize(image: Image.Image | Tensor, size: list[int]) -> Image.Image | Tensor:
+    return image if F.get_size(image) == size else F.resize(image, size)
+
+
+def _letterbox(image: Image.Image | Tensor, side: int, fill: list[int] | int) -> Image.Image | Tensor:
+    """All of an image in the middle of a square."""
+    scale = side / max(F.get_size(image))
+    height, width = (max(1, round(length * scale)) for length in F.get_size(image))
+    top, left = (side - height) // 2, (side - width) // 2
+    padding = [left, top, side - width - left, side - height - top]
+    image = _resize(image, [height, width])
+    return F.pad(image, padding, fill=fill) if any(padding) else image
+
+
+def to_tensor(image: Image.Image | Tensor) -> Tensor:
     """uint8 [C, H, W]; torchvision's own way takes as long as decoding a small JPEG does."""
+    if isinstance(image, Tensor):
+        return image
     return torch.from_numpy(np.atleast_3d(np.array(image))).permute(2, 0, 1)
 
 
@@ -220,9 +213,8 @@ def square_size(*splits: ImageFiles) -> int:
     """
     sizes, every = set(), [(split, i) for split in splits for i in range(len(split))]
     for split, index in every[:: max(1, -(-len(every) // 100))]:
-        # what is unreadable is reported, or skipped, when it is read
-        with contextlib.suppress(OSError, UnreadableImage), Image.open(split.encoded(index)[0]) as image:
-            sizes.add(image.size)
+        with contextlib.suppress(OSError, UnreadableImage):  # reported, or skipped, when it is read
+            sizes.add(split.decoding.size(*split.encoded(index)))
     if len(sizes) == 1 and len(set(*sizes)) == 1:
         return sizes.pop()[0]
     shown = ", ".join(f"{width} x {height}" for width, height in sorted(sizes)[:3])

@@ -84,9 +84,11 @@ class ImageSource(ImageDataModule):
         settings, found = self.settings, self.find()
         train, val = self._train_and_val(found)
         self.channels = settings.channels
-        self.image_size = settings.image_size or square_size(self.images(train, 0), self.images(val, 0))
-        options = {"image_size": self.image_size, "resize": settings.resize, "channels": settings.channels}
-        splits = (self.images(split, **options) for split in (train, val))
+        options = settings.file_options()
+        self.image_size = settings.image_size or square_size(
+            *(self.images(split, 0, **options) for split in (train, val))
+        )
+        splits = (self.images(split, self.image_size, **options) for split in (train, val))
         prepared, self.mean, self.std = prepare_splits(settings, *splits)
         return prepared
 

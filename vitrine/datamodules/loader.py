@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vitrine.core.image_dataset import ImageDataset
-from vitrine.datamodules.files import UnreadableImage, available_cores
+from vitrine.datamodules.decoding import UnreadableImage
+from vitrine.datamodules.files import available_cores
 from vitrine.datamodules.samplers import BatchSampler
 
 

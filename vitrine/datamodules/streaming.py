@@ -27,7 +27,8 @@ from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.base import DataSettings, ImageDataModule
 from vitrine.datamodules.caching import should_cache
-from vitrine.datamodules.files import ImageFiles, UnreadableImage
+from vitrine.datamodules.decoding import UnreadableImage
+from vitrine.datamodules.files import ImageFiles
 from vitrine.datamodules.samplers import BatchSampler, ChunkBatchSampler
 
 INDEX = "images.json"  # beside the chunks: classes, labels, statistics; see cli.convert

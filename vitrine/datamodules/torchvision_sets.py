@@ -16,6 +16,7 @@ from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.augment import Augment, augment_setting
 from vitrine.datamodules.base import DataSettings, ImageDataModule
 from vitrine.datamodules.caching import imagenet_statistics, load_splits
+from vitrine.datamodules.file_settings import FileSettings
 from vitrine.datamodules.memory import InMemory
 
 
@@ -141,27 +142,27 @@ class STL10(TorchvisionDataModule):
 
 
 @dataclass
-class FileSettings(TorchvisionSettings):
+class TorchvisionFileSettings(FileSettings, TorchvisionSettings):
     resize: int = setting(0, "shorter side before the center crop, pixels; 0: 8/7 image_size", least=0)
-    skip_corrupt: bool = setting(
-        False, "leave out images that cannot be read (all are tried first); else stop at the first"
-    )
 
 
 class TorchvisionFiles(TorchvisionDataModule):
     """One of torchvision's data sets whose images are files."""
 
     splits = ({"split": "train"}, {"split": "val"})
-    settings: FileSettings
+    settings: TorchvisionFileSettings
 
     def load(self) -> tuple[ImageDataset, ImageDataset]:
         settings, sources = self.settings, self._open_splits()
         self.classes, self.image_size = class_names(sources[0]), settings.image_size
         listed = [source.samples if hasattr(source, "samples") else source._samples for source in sources]
         train, val = ([(Path(file), label) for file, label in samples] for samples in listed)
-        resize = settings.resize or round(self.image_size * 8 / 7)  # 256 for 224
-        splits, _, _ = load_splits(settings, train, val, image_size=self.image_size, resize=resize)
-        self.mean, self.std = imagenet_statistics()
+        options = settings.file_options()
+        if settings.fit == "crop" and not settings.resize:
+            options["resize"] = round(self.image_size * 8 / 7)  # 256 for 224
+        splits, _, _ = load_splits(settings, train, val, image_size=self.image_size, **options)
+        self.channels = settings.channels
+        self.mean, self.std = imagenet_statistics(self.channels)
         return splits
 
 
@@ -171,7 +172,7 @@ class Imagenette(TorchvisionFiles):
     source = "Imagenette"
 
     @dataclass
-    class Settings(FileSettings):
+    class Settings(TorchvisionFileSettings):
         image_size: int = setting(128, "pixels a side, images are resized to it", least=1)
         augment: Augment = augment_setting(random_resized_crop=0.35, flip=True)
 
@@ -182,6 +183,6 @@ class ImageNet(TorchvisionFiles):
     source, downloadable = "ImageNet", False
 
     @dataclass
-    class Settings(FileSettings):
+    class Settings(TorchvisionFileSettings):
         image_size: int = setting(224, "pixels a side, images are resized to it", least=1)
         augment: Augment = augment_setting(random_resized_crop=0.08, flip=True)

@@ -30,6 +30,8 @@ class Labelled(NamedTuple):
 class ImageStore(Protocol):
     """Images by number, in something that is no folder of files."""
 
+    description: str  # where they are, for logs
+
     def read(self, number: int) -> tuple[BinaryIO, str]:
         """The bytes of an image file, and what messages call it.
 
@@ -54,6 +56,10 @@ class StoredImages(ImageFiles):
 
     def encoded(self, index: int) -> tuple[BinaryIO, str]:
         return self.store.read(self.files[index])
+
+    @property
+    def storage(self) -> str:
+        return self.store.description
 
 
 @dataclass

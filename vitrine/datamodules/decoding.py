@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError, features
+from PIL import Image, ImageCms, ImageOps, TiffImagePlugin, UnidentifiedImageError, features
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
@@ -18,11 +18,24 @@ from vitrine.datamodules.levels import Range, scale_levels
 from vitrine.datamodules.number_files import Planes, read_planes
 
 log = logging.getLogger(__name__)
+logging.getLogger(TiffImagePlugin.__name__).addFilter(  # of each such file, which is then read in another way
+    lambda record: not str(record.msg).startswith("More samples per pixel")
+)
 
 WHITE = (255, 255, 255)
 _CODECS = {".webp": "webp", ".avif": "avif", ".jp2": "jpg_2000"}  # which not every Pillow is built with
 _FRAMES = ("GIF", "TIFF", "WEBP", "AVIF", "PNG")  # a photograph's further frames (MPO) are its thumbnails
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
+_ORIENTATION, _PLANAR_CONFIGURATION = 274, 284
+_BACK = {  # from upright to stored, by orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 _SIGNED = 2  # a sample format
 
 
@@ -96,48 +109,56 @@ class Decoding:
         """Whether an image is one of those TIFFs of which Pillow would read too little."""
         if image.format != "TIFF":
             return False
+        bands, deep = len(image.getbands()), _is_deep(image)
         if self.channels not in (1, 3):
-            return len(image.getbands()) != self.channels or ";16" in str(image.tile)
-        return self.range is not None and len(image.getbands()) > 1 and ";16" in str(image.tile)
+            return bands != self.channels or deep
+        planar = image.tag_v2.get(_PLANAR_CONFIGURATION) == 2  # of which it mixes up the bytes
+        return bands > 1 and deep and (planar or self.range is not None)
 
     def _convert(self, image: Image.Image, name: object) -> Image.Image | Tensor:
         """`decode` of an image that Pillow has opened."""
-        if self.range is not None and len(image.getbands()) > 1 and ";16" in str(image.tile):
+        if self.range is not None and len(image.getbands()) > 1 and _is_deep(image):
             raise ValueError("of 16 bits a colour Pillow reads 8, for which range=[low,high] is not meant")
         _say_of_frames(image, name)
+        restore = None
         if self.exif:
             with contextlib.suppress(Exception):  # damaged EXIF data; damaged pixels are reported below
                 ImageOps.exif_transpose(image, in_place=True)
-        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        elif image.format == "TIFF":
+            restore = _undo_of_tiff(image)
+        if image.mode in ("I", "F") or image.mode.startswith("I;16") or _is_signed(image):
             image = self._to_8_bits(image, name)
         elif self.range is not None:
             image = _stretch(image, self.range)
         if self.channels not in (1, 3):
             if len(image.getbands()) != self.channels:
                 raise ValueError(f"it has {_counted(len(image.getbands()))}, expected {self.channels}")
-            return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        if image.mode == "LAB":
+        elif image.mode == "LAB":
             image = ImageCms.applyTransform(image, _lab_to_srgb())
         elif image.has_transparency_data:
             if image.mode == "La":  # of premultiplied levels
                 image = image.convert("LA")
             ground = Image.new("RGBA", image.size, self.background)
             image = Image.alpha_composite(ground, image.convert("RGBA"))
+        if restore is not None:
+            image = image.transpose(restore)
+        if self.channels not in (1, 3):
+            return torch.from_numpy(np.array(image)).permute(2, 0, 1)
         return image.convert("RGB" if self.channels == 3 else "L")
 
     def _to_8_bits(self, image: Image.Image, name: object) -> Image.Image:
-        """Gray levels of more than 8 bits scaled to 8, which Pillow would clip."""
+        """Gray levels of more than 8 bits, or signed ones, scaled to 8, which Pillow would clip or wrap."""
         tags = getattr(image, "tag_v2", {})  # of a TIFF
         bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
         numbers = np.asarray(image)
-        if image.mode == "I":
-            signed = tags.get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED
-            if image.format in ("PNG", "PPM"):
-                numbers = numbers.astype(np.uint16)
-            elif bits == 16:
-                numbers = numbers.astype(np.int16 if signed else np.uint16)
-            elif not signed:
-                numbers = numbers.view(np.uint32)  # Pillow has but signed ones
+        if image.mode == "L":
+            numbers = numbers.view(np.int8)
+        elif image.format in ("PNG", "PPM"):
+            numbers = numbers.astype(np.uint16)
+        elif image.mode == "I" and bits == 16:
+            numbers = numbers.astype(np.int16)
+        elif image.mode == "I" and not _is_signed(image):
+            numbers = numbers.view(np.uint32)  # Pillow has but signed ones
         white_is_0 = tags.get(_PHOTOMETRIC) == 0
         levels = self._scale(numbers, name, bits=bits if bits < 16 else None, white_is_0=white_is_0)
         if isinstance(hidden := image.info.get("transparency"), int):
@@ -163,7 +184,7 @@ class Decoding:
                 span = f"{numbers.min():g} to {numbers.max():g}"
                 _say_once("range", f"all of {name} is at one end of {ends}: it has numbers from {span}")
         elif numbers.dtype == np.uint16 and not options.get("bits") and 0 < numbers.max() < 2**12:
-            white = 2 ** int(numbers.max()).bit_length() - 1
+            white = 2 ** max(8, int(numbers.max()).bit_length()) - 1
             problem = f"{name} has 16 bits, but no number above {numbers.max()}, and is dark"
             _say_once("depth", f"{problem}: range=[0,{white}] would make that white")
         return levels
@@ -173,6 +194,24 @@ def missing_codec(suffix: str) -> str | None:
     """The codec that files of this suffix need, if Pillow was built without it on this machine."""
     codec = _CODECS.get(suffix.lower())
     return codec if codec and not features.check(codec) else None
+
+
+def _undo_of_tiff(image: Image.Image) -> Image.Transpose | None:
+    """Load a TIFF's pixels; what turns them back if Pillow has turned them upright."""
+    orientation = image.tag_v2.get(_ORIENTATION)
+    image.load()
+    return None if _ORIENTATION in image.getexif() else _BACK.get(orientation)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether the file has more than 8 bits a channel."""
+    if image.format == "TIFF":
+        return image.tag_v2.get(_BITS_PER_SAMPLE, (1,))[0] > 8
+    return ";16" in str(image.tile)
+
+
+def _is_signed(image: Image.Image) -> bool:
+    return image.format == "TIFF" and image.tag_v2.get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED
 
 
 def _stretch(image: Image.Image, limits: Range) -> Image.Image:

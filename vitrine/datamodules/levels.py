@@ -45,7 +45,7 @@ def _table(kind: str, low: float, high: float) -> np.ndarray:
 
 
 def _scale(numbers: np.ndarray, low: float, high: float) -> np.ndarray:
-    numbers = (numbers - low) * (255 / (high - low))
+    numbers = (numbers - low) * 255 / (high - low)  # in this order exact for integers
     return np.rint(np.clip(numbers, 0, 255, out=numbers), out=numbers).astype(np.uint8)
 
 

@@ -14,6 +14,7 @@ from PIL import Image, features
 
 from vitrine.datamodules import decoding as decoding_module
 from vitrine.datamodules.decoding import Decoding, UnreadableImage, missing_codec
+from vitrine.datamodules.folder import Folder, FolderSettings
 from vitrine.datamodules.levels import scale_levels
 
 tifffile = pytest.importorskip("tifffile")
@@ -256,7 +257,7 @@ def test_printing_colours_of_adobe_are_no_negative():
     shown = (255 - inks[0, 0, :3].astype(float)) * (255 - inks[0, 0, 3]) / 255
     for file in (adobe(inks, 0), saved(Image.fromarray(inks, "CMYK"), "TIFF")):
         assert abs(pixels(Decoding(3), file) - shown).max() <= 4
-    # what is stored, 255 - inks, are now Y, Cb, Cr of the inks (JFIF), and k, how much light black lets through
+    # what is stored, 255 - inks, are now Y, Cb, Cr of the inks (JFIF), and k: what black lets through
     y, cb, cr, k = (255 - inks[0, 0].astype(float)).tolist()
     cyan_magenta_yellow = np.array(
         [y + 1.402 * (cr - 128), y - 0.344136 * (cb - 128) - 0.714136 * (cr - 128), y + 1.772 * (cb - 128)]
@@ -339,3 +340,22 @@ def test_a_header_that_announces_too_much_is_refused_with_what_to_do():
     content[18:26] = struct.pack("<ii", 60_000, 60_000)
     with pytest.raises(UnreadableImage, match="more than 178,956,970 pixels: scale it down first"):
         Decoding(3).decode(io.BytesIO(bytes(content)), "x")
+
+
+def test_files_without_a_codec_are_counted_and_named(tmp_path: Path, monkeypatch, caplog):
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            np.save(tmp_path / split / name / "0.npy", np.full((8, 8), 200, np.uint8))
+            for suffix in ("JPEG", "GIF", "AVIF", "JPEG2000", "TIFF", "WEBP"):
+                ending = {"JPEG": "JFIF", "JPEG2000": "jp2", "TIFF": "tif"}.get(suffix, suffix.lower())
+                Image.new("L", (8, 8), 200).save(tmp_path / split / name / f"1.{ending}", suffix)
+    data = Folder(FolderSettings(root=str(tmp_path), channels=1))
+    data.setup()
+    assert len(data.train) == 14 and data.train.images.sub(200.0).abs().max() <= 2 and not caplog.text
+    monkeypatch.setattr(features, "check", lambda codec: codec != "avif")
+    data = Folder(FolderSettings(root=str(tmp_path), channels=1))
+    with caplog.at_level(logging.WARNING):
+        data.setup()
+    assert len(data.train) == 12
+    assert "4 files that are no images by name (4 .avif, as Pillow here has no avif)" in caplog.text

@@ -23,7 +23,12 @@ logging.getLogger(TiffImagePlugin.__name__).addFilter(  # of each such file, whi
 )
 
 WHITE = (255, 255, 255)
-_CODECS = {".webp": "webp", ".avif": "avif", ".jp2": "jpg_2000"}  # which not every Pillow is built with
+_CODECS = {
+    ".webp": "webp",
+    ".avif": "avif",
+    ".jp2": "jpg_2000",
+    ".j2k": "jpg_2000",
+}  # which not every Pillow is built with
 _FRAMES = ("GIF", "TIFF", "WEBP", "AVIF", "PNG")  # a photograph's further frames (MPO) are its thumbnails
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 _ORIENTATION, _PLANAR_CONFIGURATION = 274, 284
@@ -78,7 +83,7 @@ class Decoding:
                     if not self._beyond_pillow(image):
                         return self._convert(image, name)
             except UnidentifiedImageError:
-                if codec := missing_codec(Path(str(name)).suffix):
+                if codec := missing_codec(str(name)):
                     raise ValueError(f"Pillow was built without {codec} on this machine") from None
                 if (planes := read_planes(file, self.channels, self.exif)) is None:
                     raise
@@ -190,9 +195,9 @@ class Decoding:
         return levels
 
 
-def missing_codec(suffix: str) -> str | None:
-    """The codec that files of this suffix need, if Pillow was built without it on this machine."""
-    codec = _CODECS.get(suffix.lower())
+def missing_codec(name: str) -> str | None:
+    """The codec that a file of this name needs, if Pillow was built without it on this machine."""
+    codec = _CODECS.get(name[name.rfind(".") :].lower())
     return codec if codec and not features.check(codec) else None
 
 

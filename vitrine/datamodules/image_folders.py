@@ -9,11 +9,12 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from vitrine.core.random_numbers import permutation
 from vitrine.core.settings import SettingError
+from vitrine.datamodules.decoding import missing_codec
 
 log = logging.getLogger(__name__)
 
 Samples = list[tuple[Path, int]]
-SUFFIXES = frozenset((*IMG_EXTENSIONS, ".jfif", ".jpe", ".gif", ".jp2", ".avif"))
+SUFFIXES = frozenset((*IMG_EXTENSIONS, ".jfif", ".jpe", ".gif", ".jp2", ".j2k", ".avif", ".npy"))
 _SPLITS = {  # the usual names, in any case
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev"),
@@ -150,14 +151,19 @@ def _counts(name: str) -> bool:
 
 
 def _is_image(name: str) -> bool:
-    return _counts(name) and os.path.splitext(name)[1].lower() in SUFFIXES
+    return _counts(name) and os.path.splitext(name)[1].lower() in SUFFIXES and not missing_codec(name)
+
+
+def _described(suffix: str) -> str:
+    codec = missing_codec(suffix)
+    return f"{suffix}, as Pillow here has no {codec}" if codec else suffix or "without"
 
 
 def _warn_of_ignored(path: Path, outside: int, others: Counter[str]) -> None:
     ignored = [f"{outside} image{'s' * (outside > 1)} outside of the class folders"] if outside else []
     if total := others.total():
         kinds = sorted(others.items(), key=lambda item: (-item[1], item[0] or "~"))
-        shown = ", ".join(f"{count} {suffix or 'without'}" for suffix, count in kinds[:5])
+        shown = ", ".join(f"{count} {_described(suffix)}" for suffix, count in kinds[:5])
         files = "file that is no image" if total == 1 else "files that are no images"
         ignored.append(f"{total} {files} by name ({shown})")
     if ignored:

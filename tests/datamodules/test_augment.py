@@ -1,10 +1,14 @@
+import math
+
 import pytest
 import torch
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from vitrine import config
 from vitrine.core.random_numbers import fold_in, make_key, uniform
-from vitrine.datamodules.augment import Augment, augment
+from vitrine.core.settings import SettingError
+from vitrine.datamodules.augment import Augment, augment, check_augment, erased_sides
 
 SEED = torch.tensor(make_key(11))
 
@@ -27,9 +31,11 @@ def test_nothing_asked_for_nothing_changed(photos):
 
 
 ALL = {"crop": 3, "flip": True, "random_resized_crop": 0.5, "rotate": 20.0, "jitter": 0.4, "cutout": 5}
+POLICIES = [{"randaugment": 2}, {"trivialaugment": True}, {"augmix": True}]
+LATER = [*POLICIES, {"erasing": 1.0}, ALL | {"randaugment": 1, "erasing": 0.5}]
 
 
-@pytest.mark.parametrize("how", [{name: value} for name, value in ALL.items()] + [ALL], ids=str)
+@pytest.mark.parametrize("how", [{name: value} for name, value in ALL.items()] + [ALL, *LATER], ids=str)
 def test_an_image_is_varied_by_its_own_draws_alone(photos, how):
     together = varied(photos, **how)
     assert together.dtype == torch.float32 and together.min() >= 0 and together.max() <= 1
@@ -132,3 +138,51 @@ def test_settings_of_before_are_read_under_their_new_names(words, former, value,
     data = config.load(words).data
     assert value in (data.augment.random_resized_crop, getattr(data, "download_dir", None))
     assert f"the setting {former} is called" in caplog.text
+
+
+def test_what_is_erased_is_torchvisions_rectangle_on_the_same_draws(monkeypatch):
+    """The sizes of 300 rectangles, and that of the first that fits into an image of 6 x 30."""
+    for seed in range(300):
+        scale, log_aspect = torch.rand(2, 10, generator=torch.Generator().manual_seed(seed)).unbind()
+        scale = 0.02 + 0.31 * scale
+        log_aspect = math.log(0.3) + math.log(11) * log_aspect
+        numbers = iter([value for pair in zip(scale, log_aspect) for value in pair])
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, "uniform_", lambda *_, numbers=numbers: next(numbers).view(1))
+            params = v2.RandomErasing().make_params([torch.zeros(3, 6, 30)])
+        sides = erased_sides(scale, log_aspect, 6, 30)
+        fitting = [side for side in sides.tolist() if side[0] < 6 and side[1] < 30]
+        assert (fitting[0] if fitting else [6, 30]) == [params["h"], params["w"]]
+        assert bool(fitting) == (params["v"] is not None)
+
+
+def test_a_rectangle_of_the_mean_colour_is_erased_in_as_many_images_as_asked_for():
+    images = torch.full((2000, 3, 12, 16), 0.9)
+    indices, mean = torch.arange(2000), (0.2, 0.4, 0.6)
+    erased = augment(images, indices, SEED, Augment(erasing=0.25), mean)
+    changed = (erased != images).any(1)
+    assert torch.equal(erased.movedim(1, -1)[changed].unique(dim=0), torch.tensor([mean]))
+    assert 420 < changed.flatten(1).any(1).sum() < 580
+    for mask in changed[changed.flatten(1).any(1)]:
+        rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
+        assert mask.sum() == len(rows) * len(columns) and rows.max() - rows.min() == len(rows) - 1
+    always = augment(images, indices, SEED, Augment(erasing=1.0), mean) != images
+    area = always.any(1).flatten(1).float().mean(1)
+    assert area.min() > 0.01 and area.max() < 0.37  # sides are whole pixels
+    assert area.mean() == pytest.approx(0.175, abs=0.01)
+    assert always.any(1)[:, 0, 0].any() and always.any(1)[:, -1, -1].any()  # every corner is reached
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ({"randaugment": 2, "trivialaugment": True}, "trivialaugment: is True beside randaugment=2"),
+        ({"randaugment": 2, "augmix": True}, "augmix: is True beside randaugment=2, expected one policy"),
+    ],
+)
+def test_two_policies_at_once_are_refused(words, problem):
+    with pytest.raises(SettingError, match=problem):
+        check_augment(Augment(**words), 3)
+    with pytest.raises(SettingError, match=r"augmix: is True, but .* 1 or 3 channels, and these have 4"):
+        check_augment(Augment(augmix=True), 4)
+    check_augment(Augment(crop=4, mixup=1.0), 4)

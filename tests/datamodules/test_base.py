@@ -89,6 +89,55 @@ def test_batches_are_as_promised(kind):
         assert batch.seed.shape == () and batch.seed.dtype == torch.int64
 
 
+MIXED = Augment(flip=True, mixup=1.0, cutmix=1.0)
+
+
+@pytest.mark.parametrize("kind", [Noise, NoiseFromWorkers])
+def test_training_mixes_images_and_labels_and_validation_does_not(kind):
+    module = data(kind, augment=MIXED)
+    module.classes = ["a", "b", "c"]
+    for batch, single in zip(epoch(module), epoch(data(kind, augment=Augment(flip=True)))):
+        assert batch.labels.shape == (10, 3) and batch.labels.dtype == torch.float32
+        torch.testing.assert_close(batch.labels.sum(1), torch.ones(10))
+        one_hot = torch.nn.functional.one_hot(single.labels, 3).float()
+        share = ((batch.labels - one_hot.roll(1, 0)) * (one_hot - one_hot.roll(1, 0))).sum()
+        share = share / (one_hot - one_hot.roll(1, 0)).square().sum()
+        torch.testing.assert_close(batch.labels, share * one_hot + (1 - share) * one_hot.roll(1, 0))
+        blended = share * single.images + (1 - share) * single.images.roll(1, 0)
+        from_one = (batch.images == single.images) | (batch.images == single.images.roll(1, 0))
+        assert from_one.all() or torch.allclose(batch.images, blended, atol=1e-5)
+    assert all(
+        batch.labels.ndim == 1 for batch in (module.preprocess(b, False) for b in module.val_dataloader())
+    )
+
+
+def test_each_rank_and_batch_is_mixed_by_a_draw_of_its_own():
+    ranks = [as_rank(data(batch_size=5, augment=MIXED), rank, 2) for rank in range(2)]
+    shares = []
+    for module in ranks:
+        module.classes = ["a", "b", "c"]
+        shares += [batch.labels.max(1).values.min().item() for batch in epoch(module)]
+    assert len(set(shares)) > 7  # of 10 batches
+
+
+@pytest.mark.parametrize("kind", [Noise, NoiseFromWorkers])
+def test_copies_of_an_image_are_varied_each_in_its_own_way(kind):
+    module = data(kind, batch_size=12, augment=Augment(rotate=30.0, random_resized_crop=0.3, repeats=3))
+    for batch in epoch(module, 1):
+        assert batch.indices.bincount().unique().tolist() in ([3], [0, 3]) and batch.seed.shape == (12,)
+        for index in batch.indices.unique():
+            first, second, third = batch.images[batch.indices == index]
+            assert not torch.equal(first, second) and not torch.equal(second, third)
+        neighbours = batch.indices == batch.indices.roll(1)
+        assert not neighbours.any()  # mixup would mix an image with itself
+
+
+def test_a_balanced_sampler_is_that_of_the_settings_in_training_alone():
+    module = data(sampler="balanced", batch_size=53)
+    assert len({*epoch(module)[0].indices.tolist()}) < 53
+    assert torch.cat([batch.indices for batch in module.val_dataloader()]).tolist() == list(range(11))
+
+
 @pytest.mark.parametrize("kind", [Noise, NoiseFromWorkers])
 def test_validation_is_every_image_in_order_as_it_is(kind):
     module = data(kind)

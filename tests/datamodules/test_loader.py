@@ -44,7 +44,11 @@ class Recorder(lightning.LightningModule):
     def training_step(self, batch, _):
         if self.global_step == self.fail_at:
             raise KeyboardInterrupt
-        self.seen[self.global_step] = (batch.indices.tolist(), batch.images.sum().item())
+        self.seen[self.global_step] = (
+            batch.indices.tolist(),
+            batch.images.sum().item(),
+            batch.labels.tolist(),
+        )
         return nn.functional.cross_entropy(self.network(batch.images.flatten(1)), batch.labels)
 
     def validation_step(self, batch, _):
@@ -54,9 +58,14 @@ class Recorder(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(data, folder, callbacks=(), ckpt=None, fail_at=None, **trainer):
+SETTINGS = DataSettings(batch_size=BATCH, workers=1, augment=Augment(crop=1, flip=True))
+EVERYTHING = Augment(
+    crop=1, flip=True, random_resized_crop=0.5, randaugment=2, erasing=0.5, mixup=0.5, cutmix=1.0, repeats=2
+)
+
+
+def fit(data, folder, callbacks=(), ckpt=None, fail_at=None, settings=SETTINGS, **trainer):
     module = Recorder(fail_at)
-    settings = DataSettings(batch_size=BATCH, workers=1, augment=Augment(crop=1, flip=True))
     trainer = lightning.Trainer(
         default_root_dir=folder,
         accelerator="cpu",
@@ -129,6 +138,17 @@ def test_shortened_epochs_resume_alike(tmp_path, how):
         step = int(file.stem.removeprefix("step="))
         resumed = fit(Squares, tmp_path, ckpt=file, limit_train_batches=3, **how)
         assert resumed == {later: seen[later] for later in range(step, 9)}
+
+
+@pytest.mark.parametrize("kind", [Squares, FromWorkers])
+def test_a_run_with_everything_on_resumes_alike(tmp_path, kind):
+    how = {"settings": DataSettings(batch_size=BATCH, workers=1, sampler="balanced", augment=EVERYTHING)}
+    every = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    seen = fit(kind, tmp_path, [every], max_epochs=2, **how)
+    assert any(0 < share < 1 for _, _, labels in seen.values() for row in labels for share in row)
+    for step in (2, STEPS + 1):
+        resumed = fit(kind, tmp_path, ckpt=tmp_path / f"step={step}.ckpt", max_epochs=2, **how)
+        assert resumed == {later: seen[later] for later in range(step, 2 * STEPS)}
 
 
 def test_a_run_resumed_twice_in_an_epoch_goes_on(straight, tmp_path):

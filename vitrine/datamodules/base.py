@@ -8,20 +8,22 @@ import lightning
 from torch import Tensor
 
 from vitrine.core.image_dataset import ImageDataset
+from vitrine.core.random_numbers import fold_in
 from vitrine.core.settings import SettingError, check, setting
-from vitrine.datamodules.augment import Augment, augment, augment_setting
+from vitrine.datamodules.augment import Augment, augment, augment_setting, check_augment
 from vitrine.datamodules.caching import imagenet_statistics
 from vitrine.datamodules.loader import Loader
-from vitrine.datamodules.samplers import BatchSampler
+from vitrine.datamodules.mixing import mix
+from vitrine.datamodules.samplers import BalancedBatchSampler, BatchSampler
 
 
 class Batch(NamedTuple):
     """What a loader yields. The augmentation of image i is a function of (seed, indices[i])."""
 
     images: Tensor  # [N, C, H, W], uint8 as stored; float32 in [0, 1] after `on_after_batch_transfer`
-    labels: Tensor  # int64, [N]
+    labels: Tensor  # int64, [N]; float32 [N, K], probabilities, after a preprocessing that mixes images
     indices: Tensor  # int64, [N], of the images in their split
-    seed: Tensor  # int64 scalar, a function of (seed, split, epoch)
+    seed: Tensor  # int64 scalar, a function of (seed, split, epoch); [N] where an image comes more than once
 
 
 @dataclass
@@ -42,6 +44,11 @@ class DataSettings:
         "data",
         "mean and standard deviation for the normalisation: of the data, or of imagenet (pretrained weights)",
         choices=("data", "imagenet"),
+    )
+    sampler: str = setting(
+        "shuffled",
+        "of training images: shuffled, each once an epoch; or balanced, all classes equally likely",
+        choices=("shuffled", "balanced"),
     )
     augment: Augment = augment_setting()
 
@@ -78,6 +85,7 @@ class ImageDataModule(lightning.LightningDataModule):
         self.val: Any = None
         self._test: ImageDataset | None = None
         check(self.settings, "data")
+        check_augment(self.settings.augment, self.channels)
 
     def load(self) -> tuple[ImageDataset, ImageDataset]:
         """The training and validation splits; sets `classes`, `channels`, `image_size`, `mean`, `std`."""
@@ -93,6 +101,7 @@ class ImageDataModule(lightning.LightningDataModule):
             self.train, self.val = self.load()
             if self.settings.normalize == "imagenet":
                 self.mean, self.std = imagenet_statistics(self.channels)
+            check_augment(self.settings.augment, self.channels)
 
     def test_split(self) -> ImageDataset | None:
         """The test split, read at the first call; None where there is none."""
@@ -127,7 +136,13 @@ class ImageDataModule(lightning.LightningDataModule):
         settings = self.settings.augment if train else Augment()
         if train and not self.train.in_memory:  # `training_item` has cropped the original image
             settings = dataclasses.replace(settings, random_resized_crop=1.0)
-        return batch._replace(images=augment(batch.images, batch.indices, batch.seed, settings))
+        mean = getattr(self, "mean", (0.0,))  # which the network normalises to zero
+        images, labels = augment(batch.images, batch.indices, batch.seed, settings, mean), batch.labels
+        if settings.mixes:
+            alphas = {"mixup_alpha": settings.mixup, "cutmix_alpha": settings.cutmix}
+            keys = fold_in(batch.seed, batch.indices)
+            images, labels = mix(images, labels, keys, classes=len(self.classes), **alphas)
+        return batch._replace(images=images, labels=labels)
 
     def describe(self) -> str:
         """One line for logs."""
@@ -155,4 +170,8 @@ class ImageDataModule(lightning.LightningDataModule):
 
     def sampler(self, split: ImageDataset, batch_size: int, **options: Any) -> BatchSampler:
         """The sampler of a split's batches; `options` as for BatchSampler."""
+        if options.get("train", True):
+            options.setdefault("copies", self.settings.augment.repeats)
+            if self.settings.sampler == "balanced":
+                return BalancedBatchSampler(split.labels, batch_size, **options)
         return BatchSampler(len(split), batch_size, **options)

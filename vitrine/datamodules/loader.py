@@ -1,5 +1,6 @@
 """A data loader over a batch sampler, from memory or by worker processes, that resumes at any step."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -50,10 +51,9 @@ class Loader:
         # A generator: Lightning makes the iterator before it sets the epoch.
         epoch, start = self._next_epoch()
         self._epoch, self._yielded = epoch, start
-        seed = torch.tensor(self.sampler.epoch_key(epoch))
-        batches = self.sampler.batches(epoch)[start:]
+        batches, seeds = self.sampler.batches(epoch)[start:], self.sampler.seeds(epoch)[start:]
         try:
-            for (images, labels), indices in zip(self._read(batches, seed), batches):
+            for (images, labels), indices, seed in zip(self._read(batches, seeds), batches, seeds):
                 self._yielded += 1
                 yield self.batch_type(images, labels, indices, seed)
         except UnreadableImage as error:  # a worker's comes with the worker's traceback above it
@@ -89,19 +89,23 @@ class Loader:
         self._shift += epoch_now - epoch
         return epoch_now, start
 
-    def _read(self, batches: list[Tensor], seed: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _read(self, batches: list[Tensor], seeds: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         if self.split.in_memory:
             return (self.split.batch(indices) for indices in batches)
-        item_seed = int(seed) if self.sampler.train else None
         return iter(
             DataLoader(
                 _SeededItems(self.split),
-                batch_sampler=[[(int(i), item_seed) for i in indices] for indices in batches],
+                batch_sampler=[self._items(*batch) for batch in zip(batches, seeds)],
                 num_workers=self.workers,
                 pin_memory=torch.cuda.is_available(),
                 generator=torch.Generator().manual_seed(0),  # else the global one is advanced for a base seed
             )
         )
+
+    def _items(self, indices: Tensor, seed: Tensor) -> list[tuple[int, int | None]]:
+        """What `_SeededItems` is indexed by for a batch."""
+        one = itertools.repeat(int(seed) if self.sampler.train else None) if seed.ndim == 0 else seed.tolist()
+        return list(zip(indices.tolist(), one))
 
 
 class _SeededItems:

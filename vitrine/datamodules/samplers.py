@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitrine.core.random_numbers import make_key
+from vitrine.core.random_numbers import fold_in, make_key
 
 
 class BatchSampler:
@@ -21,6 +21,8 @@ class BatchSampler:
         batch_size: images a batch, on each rank.
         train: shuffled and of constant size, or in order and complete.
         repeat: the same shuffling in all epochs (to overfit a few batches on purpose).
+        copies: how often each image comes in a global batch of training (Hoffer 2020); an epoch has as many
+            batches as ever, and so fewer images.
 
     Raises:
         ValueError: there are fewer images than ranks.
@@ -34,13 +36,14 @@ class BatchSampler:
         seed: int = 0,
         train: bool = True,
         repeat: bool = False,
+        copies: int = 1,
         rank: int = 0,
         world_size: int = 1,
     ):
         if length < world_size:
             raise ValueError(f"length: {length} images cannot be shared among {world_size} ranks")
         self.length, self.rank, self.world_size = length, rank, world_size
-        self.seed, self.train, self.repeat = seed, train, repeat
+        self.seed, self.train, self.repeat, self.copies = seed, train, repeat, copies
         if train:
             self.batch_size = min(batch_size, length // world_size)
         else:  # ranks must have equally many batches, and where one is split no batch may be empty
@@ -62,11 +65,36 @@ class BatchSampler:
 
     def batches(self, epoch: int) -> list[Tensor]:
         """The epoch's batches of this rank, int64 indices each."""
-        if not self.train:
-            return self._sequential_batches()
+        return list(self._rank_batches(self._order(epoch))) if self.train else self._sequential_batches()
+
+    def seeds(self, epoch: int) -> list[Tensor]:
+        """The seed of each batch's augmentation, int64: the epoch's key, a scalar; or, where images come
+        again in an epoch, one for each image of the batch, [batch_size], and another each time."""
+        key = torch.tensor(self.epoch_key(epoch))
+        if not self.train or not self._may_come_again:
+            return [key] * len(self)
+        count = occurrences(self._order(epoch))
+        return list(self._rank_batches(torch.where(count > 0, fold_in(key, count), key)))
+
+    @property
+    def _may_come_again(self) -> bool:
+        return self.copies > 1
+
+    def _order(self, epoch: int) -> Tensor:
+        """The images of all ranks' batches in a training epoch, with their copies."""
         generator = torch.Generator().manual_seed(self.epoch_key(0 if self.repeat else epoch))
-        used = len(self) * self.batch_size * self.world_size
-        return list(self._rank_batches(self._shuffle(generator)[:used]))
+        order, used = self._shuffle(generator), len(self) * self.batch_size * self.world_size
+        if self.copies == 1:
+            return order[:used]
+        distinct = -(-self._together // self.copies)
+        parts = order[: used // self._together * distinct].view(-1, distinct)
+        # one after another, not each image beside its copies: mixup and cutmix pair neighbours
+        return parts.repeat(1, self.copies)[:, : self._together].flatten()
+
+    @property
+    def _together(self) -> int:
+        """How many images of the order are one batch."""
+        return self.batch_size * self.world_size
 
     def _shuffle(self, generator: torch.Generator) -> Tensor:
         """The indices of all images in an epoch's order."""
@@ -82,6 +110,35 @@ class BatchSampler:
             # Another rank has one image and so one batch more; ranks wait for each other, so split one.
             batches[-1:] = batches[-1].split(self.batch_size - 1)
         return batches
+
+
+class BalancedBatchSampler(BatchSampler):
+    """Training batches in which every class is equally likely.
+
+    First the class is drawn, and then it is the next image of that class; these are shuffled anew whenever
+    all have come. An epoch is as long as without: it leaves out images of common classes, and repeats those
+    of rare ones.
+
+    Args:
+        labels: of all images of the split, int64, [N].
+        batch_size, ...: as for BatchSampler.
+    """
+
+    _may_come_again = True
+
+    def __init__(self, labels: Tensor, batch_size: int, **options: Any):
+        super().__init__(len(labels), batch_size, **options)
+        self.images = [(labels == label).nonzero()[:, 0] for label in labels.unique()]
+
+    def _shuffle(self, generator: torch.Generator) -> Tensor:
+        classes = torch.randint(len(self.images), (self.length,), generator=generator)
+        order = torch.empty_like(classes)
+        for number, images in enumerate(self.images):
+            places = (classes == number).nonzero()[:, 0]
+            times = -(-len(places) // len(images))
+            shuffled = [images[torch.randperm(len(images), generator=generator)] for _ in range(times)]
+            order[places] = torch.cat([*shuffled, images[:0]])[: len(places)]
+        return order
 
 
 class ChunkBatchSampler(BatchSampler):
@@ -112,3 +169,15 @@ class ChunkBatchSampler(BatchSampler):
 
     def _rank_batches(self, order: Tensor) -> Tensor:
         return order.view(self.world_size, len(self), self.batch_size)[self.rank]
+
+    @property
+    def _together(self) -> int:
+        return self.batch_size
+
+
+def occurrences(order: Tensor) -> Tensor:
+    """How often each value has come before, int64 [N]: 0 0 1 0 for a b a c."""
+    values, places = order.sort(stable=True)
+    count = torch.empty_like(order)
+    count[places] = torch.arange(len(order)) - torch.searchsorted(values, values)
+    return count

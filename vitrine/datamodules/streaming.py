@@ -77,7 +77,14 @@ class Streaming(ImageDataModule):
 
     def sampler(self, split: ImageDataset, batch_size: int, **options: Any) -> BatchSampler:
         if isinstance(split, ChunkedImages):
+            if self.settings.sampler == "balanced":
+                problem = (
+                    "is balanced, but chunks are read one after another: data.cache=always if they fit into"
+                )
+                raise SettingError("data.sampler", f"{problem} memory, or objective.class_weights=balanced")
             window = self.settings.window
+            if options.get("train", True):
+                options.setdefault("copies", self.settings.augment.repeats)
             return ChunkBatchSampler(len(split), batch_size, chunks=split.chunks, window=window, **options)
         return super().sampler(split, batch_size, **options)
 

@@ -48,6 +48,8 @@ from vitrine.runs.checkpoint_io import AtomicCheckpointIO
 from vitrine.runs.metrics_csv import MetricsCSV
 from vitrine.runs.store import Store
 
+log = logging.getLogger(__name__)
+
 
 def build_data(
     settings: Settings, prepare_scope: Callable[[], Any] = contextlib.nullcontext
@@ -66,6 +68,21 @@ def check_network(settings: Settings) -> None:
     with as_setting_error("model.name"):
         if is_foreign(settings.model.name):
             check_existence(settings.model.name)
+
+
+def check_objective(settings: Settings) -> None:
+    """Raise SettingError for labels that the objective does not take; say what is done twice."""
+    augmentation = getattr(settings.data, "augment", None)
+    if getattr(augmentation, "mixes", False) and not settings.objective.soft_targets:
+        name = "mixup" if augmentation.mixup else "cutmix"
+        takers = ", ".join(other for other in OBJECTIVES if OBJECTIVES[other].soft_targets)
+        problem = (
+            f"is {getattr(augmentation, name)}, but objective.name={settings.objective.name} needs images of "
+        )
+        raise SettingError(f"data.augment.{name}", f"{problem}one class each, expected 0 or one of {takers}")
+    weights = getattr(settings.objective, "class_weights", None)
+    if weights is not None and getattr(settings.data, "sampler", None) == "balanced":
+        log.warning("data.sampler=balanced and objective.class_weights both favour rare classes, twice over")
 
 
 def checkpoint_loader(settings: Settings) -> Callable[[str | Path], nn.Module]:
@@ -104,6 +121,7 @@ def build_classifier(settings: Settings, data: ImageDataModule) -> Classifier:
     values = {f.name: getattr(settings.objective, f.name) for f in dataclasses.fields(chosen)}
     with as_setting_error("objective"):
         objective = chosen(**values)
+        objective.prepare(data.train, data.classes)
     model = settings.model
     _check_unfreezing(settings)
     with as_setting_error("model"):

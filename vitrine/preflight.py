@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 import torch
 from lightning.pytorch import Trainer
+from torch.nn.functional import one_hot
 
 from vitrine.callbacks.checkpoints import CheckpointSettings
 from vitrine.callbacks.robust_validation import METRICS, RobustValidation
@@ -91,8 +92,10 @@ def _try_step(module: Classifier, data: ImageDataModule, trainer: Trainer, size:
         images = torch.rand(size, data.channels, data.image_size, data.image_size, device=device)
         labels = torch.arange(size, device=device) % len(data.classes)
         optimizer, _ = trial.build_optimizer(steps=1000)
+        mixes = getattr(getattr(data.settings, "augment", None), "mixes", False)
+        targets = one_hot(labels, len(data.classes)).float() if mixes else labels
         with precision.train_step_context():
-            loss = trial.training_step((images, labels), 0)
+            loss = trial.training_step((images, targets), 0)
         loss.backward()
         trial.on_after_backward()
         optimizer.step()

@@ -158,6 +158,13 @@ def test_training_with_analyses_on_is_bit_identical_to_training_without(run, tmp
         (["optimizer.name=sdg"], r"did you mean sgd"),
         (["optimizer.schedule=piecewise", "optimizer.milestones=[2]"], r"optimizer\.milestones"),
         (["trainer.precision=bf16-mixd"], r"trainer\.precision"),
+        (
+            ["objective.name=mart", "data.augment.cutmix=1"],
+            r"data\.augment\.cutmix: is 1\.0, but objective\.name=mart needs images of one class each",
+        ),
+        (["data.augment.augmix=true", "data.augment.randaugment=2"], "expected one policy of the two"),
+        (["objective.class_weights=[1,2]"], r"objective\.class_weights: has 2 numbers, expected 8"),
+        (["objective.class_weights=even"], r"objective\.class_weights: is 'even', expected balanced"),
         (["model.name=inception_v3"], r"does not take images of 3 x 32 x 32"),
     ],
 )
@@ -165,6 +172,33 @@ def test_what_cannot_be_is_refused_before_a_folder_is_made(tmp_path, words, mess
     with pytest.raises(SettingError, match=message):
         train.main([*SHORT, f"run.root={tmp_path}/runs", "run.name=a", *words])
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["standard", "fast", "trades"])
+def test_a_run_with_every_augmentation_resumes_to_the_same_weights(tmp_path, objective):
+    everything = "flip: true, trivialaugment: true, erasing: 0.3, mixup: 0.2, cutmix: 1.0, repeats: 2"
+    words = [
+        *SMALL,
+        "analysis.mode=off",
+        "optimizer.ema=0.9",
+        "optimizer.schedule=constant",
+        f"run.root={tmp_path}",
+        f"data.augment={{{everything}}}",
+        "data.sampler=balanced",
+        f"objective.name={objective}",
+        "objective.class_weights=balanced",
+        "objective.label_smoothing=0.1",
+        "checkpoint.monitor=val/macro_f1",
+    ]
+    train.main([*words, "run.name=whole", "trainer.max_steps=8"])
+    train.main([*words, "run.name=halves", "trainer.max_steps=2"])
+    train.main([*words, "run.name=halves", "run.resume=true", "trainer.max_steps=8"])
+    whole, halves = (
+        torch.load(tmp_path / name / "checkpoints/step=00000008.ckpt", weights_only=True)["state_dict"]
+        for name in ("whole", "halves")
+    )
+    assert all(torch.equal(value, whole[name]) for name, value in halves.items())
 
 
 def test_a_folder_of_images_that_is_missing_is_named(tmp_path):

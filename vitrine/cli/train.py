@@ -50,6 +50,7 @@ def train(settings: config.Settings, arguments: list[str], processes: Processes,
 
     trainer_arguments = processes.with_launched_devices(settings.trainer)
     assembly.check_network(settings)
+    assembly.check_objective(settings)
     data = assembly.build_data(settings, processes.local_rank_zero_first)
     module = assembly.build_classifier(settings, data)
     analyses = assembly.build_analyses(settings, module.network, data)

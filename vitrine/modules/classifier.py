@@ -35,12 +35,14 @@ class Classifier(LightningModule):
 
     A batch is (images, labels, indices, ...): float [N, C, H, W] in [0, 1], int64 [N], int64 [N].
 
-    Logged in training: train/loss and train/accuracy, means since they were logged last. Logged at the end of
-    a validation: val/accuracy, val/loss (cross-entropy, without the objective's weights and smoothing),
-    val/ece (15 bins; Guo 2017), val/macro_accuracy and val/macro_f1 (every class counts alike),
-    val/top5_accuracy where there are more than ten classes, and val/accuracy_class/<name>, the recall, for
-    classes that occur (<name> (<label>) where two have one name); `confusion` is then the confusion matrix,
-    int64 [K, K], with a row for each true class.
+    In training labels may be probabilities, float32 [N, K], if the objective has `soft_targets`.
+
+    Logged in training: train/loss and train/accuracy, means since they were logged last; of mixed images
+    accuracy is as against the class with the larger share. Logged at the end of a validation: val/accuracy,
+    val/loss (cross-entropy, without the objective's weights and smoothing), val/ece (15 bins; Guo 2017),
+    val/macro_accuracy and val/macro_f1 (every class counts alike), val/top5_accuracy of more than ten
+    classes, and val/accuracy_class/<name>, the recall, for classes that occur (<name> (<label>) where two
+    have one name); `confusion` is then the confusion matrix, int64 [K, K], with a row for each true class.
 
     Args:
         network: of `modules.load_network`.
@@ -128,7 +130,8 @@ class Classifier(LightningModule):
         self._finite_loss.add(self.global_step, loss.detach(), self._last_indices)
         with torch.no_grad():
             losses, correct, count = self._sums
-            correct = correct + (logits.detach().argmax(1) == labels).sum()
+            classes = labels.argmax(1) if labels.ndim == 2 else labels
+            correct = correct + (logits.detach().argmax(1) == classes).sum()
             self._sums = [losses + loss.detach() * len(labels), correct, count + len(labels)]
         return loss
 

@@ -1,8 +1,9 @@
 """Adversarial weight perturbation (Wu 2020): any objective's loss, at the worst weights nearby."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from vitrine.core import settings
 from vitrine.core.settings import setting
 from vitrine.modules.objectives.base import Objective
+from vitrine.modules.objectives.class_weights import weights_of_classes
 
 _TINY = 1e-20
 
@@ -19,7 +21,9 @@ Loss = Callable[[], tuple[Tensor, Tensor]]
 
 @dataclass
 class WeightPerturbed(Objective):
-    """An objective with the settings `awp` and `label_smoothing`."""
+    """An objective whose cross-entropy has class weights and label smoothing, with the setting `awp`."""
+
+    soft_targets = True
 
     awp: float = setting(
         0.0,
@@ -34,8 +38,15 @@ class WeightPerturbed(Objective):
         most=1,
     )
 
+    class_weights: Any = setting(
+        None,
+        "weights of the classes in the cross-entropy: balanced (n / (K n_k)), or one for each class",
+        hint=str | list[float] | None,
+    )
+
     def __post_init__(self) -> None:
         settings.check(self)
+        self.weights: Tensor | None = None  # of the classes, float32, [K]
         self._perturbed: list[tuple[Tensor, Tensor]] = []  # weights, and what they were
 
     def at_perturbed_weights(self, network: nn.Module, loss: Loss) -> tuple[Tensor, Tensor]:
@@ -45,12 +56,36 @@ class WeightPerturbed(Objective):
             self._perturbed = perturb(network, loss, self.awp)
         return loss()
 
+    def prepare(self, train: Any, classes: Sequence[str]) -> None:
+        self.weights = weights_of_classes(self.class_weights, train, classes)
+
+    def classification_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The cross-entropy with label smoothing and class weights.
+
+        The mean is torch's: by the weights of the labels, or over the images where labels are probabilities.
+        """
+        weights = self._weights_like(logits)
+        return F.cross_entropy(logits, labels, weights, label_smoothing=self.label_smoothing)
+
+    def mean_by_class(self, losses: Tensor, labels: Tensor) -> Tensor:
+        """The mean of losses [N], weighted by the classes of the labels, int64 [N]."""
+        if self.weights is None:
+            return losses.mean()
+        weights = self._weights_like(losses)[labels]
+        return (weights * losses).sum() / weights.sum()
+
+    def _weights_like(self, values: Tensor) -> Tensor | None:
+        if self.weights is not None:
+            kind = torch.promote_types(values.dtype, self.weights.dtype)
+            self.weights = self.weights.to(values.device, kind)
+        return self.weights
+
     def cross_entropy(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The mean cross-entropy and the logits, at the perturbed weights if awp is on."""
 
         def loss() -> tuple[Tensor, Tensor]:
             logits = network(images)
-            return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing), logits
+            return self.classification_loss(logits, labels), logits
 
         return self.at_perturbed_weights(network, loss)
 

@@ -1,5 +1,6 @@
 """What an objective is: how one batch becomes a loss."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,6 +17,10 @@ class Objective:
     replays: int = 1  # optimizer steps on each batch (free adversarial training)
     norm: str = "linf"  # of the budget that it trains against, and that validation measures
     eps: float | None = None  # None where there is no adversary
+    soft_targets: bool = False  # labels may be probabilities of the classes, as mixup and cutmix make them
+
+    def prepare(self, train: Any, classes: Sequence[str]) -> None:
+        """Called once before training, with the training split and the names of its classes."""
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The loss (a scalar to minimise) and the logits [N, K] that training accuracy is computed from.
@@ -23,7 +28,7 @@ class Objective:
         Args:
             network: in train mode; takes [0, 1] pixels.
             images: float in [0, 1], [N, C, H, W].
-            labels: int64, [N].
+            labels: int64, [N]; with `soft_targets` perhaps probabilities of the classes, float32, [N, K].
         """
         raise NotImplementedError(f"{type(self).__name__} does not define __call__")
 

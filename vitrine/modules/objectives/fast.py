@@ -85,6 +85,8 @@ class OverfittingDetector:
         if self.detected or not self.every:
             return self.detected
         if self.images is None:
+            if labels.ndim == 2:  # probabilities: the class that an image is most of
+                labels = labels.argmax(1)
             self.images, self.labels = images[: self.count].clone(), labels[: self.count].clone()
         if self.steps % self.every == 0:
             self.images, self.labels = self.images.to(images.device), self.labels.to(images.device)

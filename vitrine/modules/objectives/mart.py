@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrine.attacks.losses import largest_other
@@ -18,8 +17,11 @@ _LEAST = 1e-4  # keeps the logarithm finite where another class is certain
 class MART(PGD):
     """BCE(x') + beta (1 - p_y(x)) KL(p(x) | p(x')), with x' of PGD; training accuracy is on x'.
 
-    BCE is the boosted cross-entropy, -log p_y - log(1 - max of the others' p).
+    BCE is the boosted cross-entropy, -log p_y - log(1 - max of the others' p), which takes class weights. Its
+    margin, and the divergence's factor, need the one class of an image: no mixup, no cutmix.
     """
+
+    soft_targets = False
 
     beta: float = setting(5.0, "weight of the divergence", least=0)
 
@@ -28,9 +30,9 @@ class MART(PGD):
 
         def loss() -> tuple[Tensor, Tensor]:
             clean, logits = probabilities(network(images)), network(adversarial)
-            cross_entropy = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+            cross_entropy = self.classification_loss(logits, labels)
             others = largest_other(probabilities(logits), labels)
-            margin = -torch.log(1 + _LEAST - others).mean()
+            margin = self.mean_by_class(-torch.log(1 + _LEAST - others), labels)
             misclassified = 1 - clean.gather(1, labels[:, None])[:, 0]
             weighted = (misclassified * divergence(logits, clean)).mean()
             return cross_entropy + margin + self.beta * weighted, logits

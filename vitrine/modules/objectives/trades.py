@@ -20,7 +20,8 @@ class TRADES(PGD):
     """CE(x) + beta KL(p(x) | p(x')), where x' maximises that divergence; training accuracy is on x.
 
     The attack's target p(x) is computed once, not at every step; where attack and loss see the very same
-    network (attack_mode=train, no awp) the loss takes its logits from there too.
+    network (attack_mode=train, no awp) the loss takes its logits from there too. Class weights are of
+    the cross-entropy: the divergence has no labels.
     """
 
     beta: float = setting(6.0, "weight of the divergence", least=0)
@@ -40,7 +41,7 @@ class TRADES(PGD):
 
         def loss() -> tuple[Tensor, Tensor]:
             logits = network(images) if clean is None else clean
-            cross_entropy = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+            cross_entropy = self.classification_loss(logits, labels)
             robustness = divergence(network(adversarial), probabilities(logits)).mean()
             return cross_entropy + self.beta * robustness, logits
 

@@ -17,6 +17,8 @@ INSTALL = {
     "tensorboard": 'pip install -e ".[test]"',
     "SLURM": "apt-get install slurm-wlm munge, as root",
     "moto": 'pip install -e ".[test]"',
+    "datasets": 'pip install -e ".[test]"',
+    "webdataset": 'pip install -e ".[test]"',
     "litdata": 'pip install -e ".[streaming]"',
     "wandb_workspaces": 'pip install -e ".[report]"',
     "timm": 'pip install -e ".[zoos]"',

@@ -16,6 +16,7 @@ DATA = Registry(
         "imagenet": "vitrine.datamodules.torchvision_sets:ImageNet",
         "folder": "vitrine.datamodules.folder:Folder",
         "csv": "vitrine.datamodules.csv_source:CSV",
+        "hf": "vitrine.datamodules.hf_source:HF",
         "webdataset": "vitrine.datamodules.webdataset_source:WebDataset",
         "streaming": "vitrine.datamodules.streaming:Streaming",
     },

@@ -234,3 +234,18 @@ def test_a_recipe_that_repeats_itself_beyond_all_bounds_is_refused(tmp_path, end
     )
     (tmp_path / "laughs.yaml").write_text(laughs + end)
     assert "repeats itself too often" in refusal(f"{tmp_path}/laughs.yaml")
+
+
+def test_a_run_saved_before_a_setting_existed_goes_on_as_it_began(tmp_path):
+    own = [f"run.root={tmp_path}", "run.name=old", "run.resume=true", "data.name=folder", "data.root=x"]
+    new = config.load_run(own)
+    assert new.data.stratify is True and new.data.val_from == "train"
+    new.folder.mkdir()
+    new.save()
+    assert config.load_run(own).data.stratify is True
+    saved = tmp_path / "old" / "config.yaml"
+    lines = saved.read_text().splitlines(keepends=True)
+    saved.write_text("".join(line for line in lines if "stratify" not in line and "val_from" not in line))
+    for old in (config.load_run(own), config.load_saved(tmp_path / "old", [])):
+        assert old.data.stratify is False and old.data.val_from == "test"
+    assert config.load_run([*own, "data.stratify=true"]).data.stratify is True

@@ -61,6 +61,19 @@ def test_pixels_labels_and_splits_are_those_of_the_table(table, delimiter, encod
     assert data.train.labels.tolist() == [0, 1] * 3 and data.val.labels.tolist() == [0, 1]
 
 
+def test_a_test_split_is_held_out(table):
+    names = ("train", "train", "Val", "testing")
+    data = opened(table(text_of(rows=[(i, "ab"[i % 2], names[i // 2]) for i in range(8)])))
+    assert data.has_test and seeds_of(data.train) + seeds_of(data.val) == list(range(6))
+    assert seeds_of(data.test_split()) == [6, 7]
+    rows = text_of(rows=[(i, "ab"[i % 2], "train" if i < 6 else "test") for i in range(8)])
+    data = opened(table(rows), val_fraction=0.3)
+    assert (len(data.train), seeds_of(data.test_split())) == (4, [6, 7])
+    assert data.val.labels.tolist() == [0, 1]
+    data = opened(table(rows), val_from="test")
+    assert seeds_of(data.val) == [6, 7] and not data.has_test
+
+
 def test_what_pandas_and_csv_write_is_read(images):
     frame = pandas.DataFrame(
         {"file": [f"pictures/{i}.png" for i in range(4)], "label": [3.0, 10.0, 3.0, 10.0]}

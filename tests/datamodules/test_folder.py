@@ -10,6 +10,7 @@ from torchvision.transforms import v2
 from vitrine.core.settings import SettingError
 from vitrine.datamodules.augment import Augment
 from vitrine.datamodules.decoding import UnreadableImage
+from vitrine.datamodules.files import ImageFiles
 from vitrine.datamodules.folder import Folder, FolderSettings
 
 
@@ -55,9 +56,40 @@ def test_images_and_labels_are_imagefolders(pictures, cache):
         assert torch.equal(item[0], images[i]) and item[1] == label
 
 
-def test_a_test_folder_serves_for_validation(pictures):
+def test_a_test_folder_serves_for_validation_only_if_asked(pictures):
     (pictures / "val").rename(pictures / "test")
-    assert len(opened(pictures).val) == 4
+    data = opened(pictures, val_from="test")
+    assert (len(data.train), len(data.val), data.has_test) == (12, 4, False)
+
+
+@pytest.mark.parametrize("cache", ["auto", "never"])
+def test_a_test_folder_is_held_out_and_prepared_as_validation_is(pictures, cache, monkeypatch):
+    classes_under(pictures / "test", 3, size=(18, 15))
+    read, encoded = [], ImageFiles.encoded
+    monkeypatch.setattr(
+        ImageFiles, "encoded", lambda files, i: read.append(files.files[i]) or encoded(files, i)
+    )
+    data = opened(pictures, image_size=8, cache=cache)
+    list(data.train_dataloader()), list(data.val_dataloader())
+    assert data.has_test and read and not any("test" in file.parts for file in read)
+    read.clear()
+    batches = list(data.test_dataloader())
+    assert len(read) == len(set(read)) == 6 and all("test" in file.parts for file in read)
+    expected = opened_as_validation(pictures / "test", image_size=8)
+    assert torch.equal(torch.cat([batch.images for batch in batches]), expected.val.images)
+    assert torch.equal(torch.cat([batch.labels for batch in batches]), expected.val.labels)
+
+
+def opened_as_validation(root, **how):
+    return opened(root, val_fraction=1, **how)
+
+
+def test_a_test_set_is_held_out_where_there_is_none(tmp_path):
+    classes_under(tmp_path, 10)
+    data = opened(tmp_path, cache="never", val_fraction=0.2, test_fraction=0.3)
+    files = [data.train.files, data.val.files, data.test_split().files]
+    assert [len(split) for split in files] == [10, 4, 6] and len(set().union(*files)) == 20
+    assert data.test_split().labels.bincount().tolist() == [3, 3]
 
 
 def test_one_folder_is_split_by_a_seed(tmp_path):

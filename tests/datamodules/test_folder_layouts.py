@@ -2,13 +2,15 @@
 
 import logging
 import os
+import unicodedata
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from vitrine.core.settings import SettingError
-from vitrine.datamodules.image_folders import list_images
+from vitrine.datamodules.folder import divide_folder
+from vitrine.datamodules.splitting import SplitSettings
 
 CLASSES = ("cat", "dog")
 
@@ -26,10 +28,25 @@ def put_classes(folder, count=3, classes=CLASSES):
 
 def found(root, **options):
     """Class names, and the paths of training and validation images below the root."""
-    classes, train, val = list_images(str(root), **{"val_fraction": 0.5, "split_seed": 0} | options)
-    for file, label in (*train, *val):
-        assert classes[label] in file.parts
-    return classes, *([str(file.relative_to(root)) for file, _ in split] for split in (train, val))
+    classes, splits = found_splits(root, **options)
+    return classes, splits["train"], splits["val"]
+
+
+def normal(name):
+    return unicodedata.normalize("NFC", name)
+
+
+def found_splits(root, **options):
+    """Class names, and the paths of the images of each split below the root."""
+    classes, splits = divide_folder(str(root), SplitSettings(**{"val_fraction": 0.5} | options))
+    for split in splits.values():
+        for file, label in split:
+            assert unicodedata.normalize("NFC", classes[label]) in unicodedata.normalize(
+                "NFC", str(file)
+            ).split("/")
+    return classes, {
+        name: [str(file.relative_to(root)) for file, _ in split] for name, split in splits.items()
+    }
 
 
 # hidden folders and files
@@ -96,7 +113,7 @@ def test_images_and_folders_elsewhere_may_be_linked(tmp_path):
 def test_splits_are_known_by_their_usual_names(tmp_path, train, val):
     put_classes(tmp_path / train, 4)
     put_classes(tmp_path / val, 2)
-    classes, training, validation = found(tmp_path)
+    classes, training, validation = found(tmp_path, val_from="test")
     assert classes == ["cat", "dog"]
     assert all(path.startswith(f"{train}/") for path in training) and len(training) == 8
     assert all(path.startswith(f"{val}/") for path in validation) and len(validation) == 4
@@ -105,7 +122,65 @@ def test_splits_are_known_by_their_usual_names(tmp_path, train, val):
 def test_validation_comes_before_test(tmp_path):
     for split, count in (("train", 3), ("valid", 2), ("test", 1)):
         put_classes(tmp_path / split, count)
-    assert len(found(tmp_path)[2]) == 4
+    for val_from in ("train", "test"):  # which is for folders without val/
+        splits = found_splits(tmp_path, val_from=val_from)[1]
+        assert {name: len(files) for name, files in splits.items()} == {"train": 6, "val": 4, "test": 2}
+        assert all(path.startswith("test/") for path in splits["test"])
+
+
+def test_a_test_folder_is_not_validated_on_unasked(tmp_path, caplog):
+    put_classes(tmp_path / "Train", 10)
+    put_classes(tmp_path / "TEST", 4)
+    splits = found_splits(tmp_path, val_fraction=0.3)[1]
+    assert {name: len(files) for name, files in splits.items()} == {"train": 14, "val": 6, "test": 8}
+    assert all(path.startswith("Train/") for path in splits["train"] + splits["val"])
+    (line,) = caplog.messages
+    assert "6 of 20 training images are held out for it; data.val_from=test validates" in line
+
+
+def test_a_test_folder_of_other_classes_is_no_test_split_and_said(tmp_path, caplog):
+    for split in ("train", "val"):
+        put_classes(tmp_path / split, 2)
+    put(tmp_path / "test" / "unknown", "0.png")  # as competitions have them
+    assert list(found_splits(tmp_path)[1]) == ["train", "val"]
+    (line,) = caplog.messages
+    assert line.startswith("there is no test split: ") and "test has class 'unknown', which train/" in line
+
+
+def test_what_lies_beside_the_splits_is_named(tmp_path, caplog):
+    for split in ("train", "val"):
+        put_classes(tmp_path / split, 2)
+    put(tmp_path / "test", "0.png")  # without labels
+    put_classes(tmp_path / "unlabelled", 1)
+    assert list(found_splits(tmp_path)[1]) == ["train", "val"]
+    (line,) = caplog.messages
+    assert "left out what lies beside the splits with a folder a class (test/, unlabelled/)" in line
+
+
+@pytest.mark.parametrize("held_out", ["val", "test"])
+def test_classes_that_a_split_lacks_are_counted_and_named(tmp_path, caplog, held_out):
+    names = tuple("abcdefgh")
+    put_classes(tmp_path / "train", 1, names)
+    put_classes(tmp_path / "val", 1, names[:2] if held_out == "val" else names)
+    put_classes(tmp_path / "test", 1, names[:2] if held_out == "test" else names)
+    found(tmp_path)
+    kind = {"val": "validation", "test": "test"}[held_out]
+    assert caplog.messages == [
+        f"{tmp_path}: there are no {kind} images of 6 of 8 classes (c, d, e, f, g, ...)"
+    ]
+
+
+# names
+
+
+def test_the_two_ways_to_write_an_accent_are_one_class(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
+    put_classes(tmp_path / "train", 2, (composed, "cat"))
+    put_classes(tmp_path / "val", 1, (decomposed, "cat"))
+    put_classes(tmp_path / "test", 1, (composed, decomposed, "cat"))
+    classes, splits = found_splits(tmp_path)
+    assert classes == sorted([composed, "cat"])
+    assert {name: len(files) for name, files in splits.items()} == {"train": 4, "val": 2, "test": 3}
 
 
 def test_a_class_may_be_called_train(tmp_path):
@@ -214,7 +289,7 @@ def test_the_order_is_that_of_torchvision(tmp_path):
         "é/1.png",
     ):
         put(tmp_path / os.path.dirname(name), os.path.basename(name))
-    classes, train, val = list_images(str(tmp_path), 1.0, 0)
+    classes, splits = divide_folder(str(tmp_path), SplitSettings(val_fraction=1))
     expected = ImageFolder(tmp_path)
-    assert not train and classes == expected.classes
-    assert [(str(file), label) for file, label in val] == expected.samples
+    assert not splits["train"] and classes == expected.classes
+    assert [(str(file), label) for file, label in splits["val"]] == expected.samples

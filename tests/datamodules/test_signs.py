@@ -68,6 +68,15 @@ def test_training_and_validation_share_no_scene_nor_do_two_seeds():
     assert torch.equal(again.train.images, first.train.images)
 
 
+def test_the_test_split_is_drawn_of_other_scenes_when_it_is_asked_for():
+    data = Signs(SignsSettings(train_size=32, val_size=32, test_size=24))
+    data.setup()
+    test = data.test_split()
+    assert len(test) == 24 and test.images is None and not test.stickers.any()
+    images = torch.cat([split.batch(torch.arange(24))[0] for split in (data.train, data.val, test)])
+    assert len(images.flatten(1).unique(dim=0)) == 72
+
+
 def test_classes_are_balanced(scenes):
     assert scenes.labels.bincount().tolist() == [64] * 8
     assert len(CLASSES) == 8

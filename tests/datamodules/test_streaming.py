@@ -61,6 +61,19 @@ def same(some, others):
     )
 
 
+def test_a_test_split_is_held_out(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "folder")
+    for i in range(6):
+        picture(tmp_path / "folder" / "test" / f"class{i % 3}" / f"{i}.png", 200 + i)
+    index = convert(tmp_path / "folder", tmp_path / "chunks")
+    assert index["splits"]["test"]["labels"] == [0, 0, 1, 1, 2, 2]
+    data = opened(tmp_path / "chunks")
+    expected = Folder(FolderSettings(root=str(tmp_path / "folder"), image_size=12))
+    indices = torch.arange(6)
+    assert torch.equal(data.test_split().batch(indices)[0], expected.test_split().batch(indices)[0])
+    assert [len(batch.labels) for batch in data.test_dataloader()] == [4, 2]
+
+
 def test_images_labels_and_classes_are_those_of_the_folder(folder, chunks):
     data = opened(chunks)
     plain = Folder(FolderSettings(root=str(folder), image_size=12, cache="never"))

@@ -123,6 +123,48 @@ def test_images_and_labels_are_those_on_disk(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", SETS)
+def test_the_official_test_split_is_validated_on_and_said_or_held_out(name, tmp_path, monkeypatch):
+    (images, _), (held_out, _) = SETS[name](tmp_path)
+    data = opened(name, tmp_path)
+    assert not data.has_test and data.test_split() is None
+    assert "validation images (the official test split)" in data.describe()
+    assert data.describe().endswith("no test split")
+    # two images a class, so that one can be held out
+    monkeypatch.setattr(DATA[name], "_in_memory", halved_labels(DATA[name]._in_memory))
+    read, opening = [], DATA[name]._open
+    monkeypatch.setattr(
+        DATA[name], "_open", lambda self, **split: read.append(split) or opening(self, **split)
+    )
+    data = opened(name, tmp_path, val_fraction=0.4)
+    assert len(data.train) + len(data.val) == len(images) and len(data.val) == round(0.4 * len(images))
+    assert data.has_test and read.count(DATA[name].splits[1]) == 0 and "official" not in data.describe()
+    assert torch.equal(data.test_split().images, torch.from_numpy(held_out))
+    assert read.count(DATA[name].splits[1]) == 1 and list(data.test_dataloader())
+    assert read.count(DATA[name].splits[1]) == 1
+    with pytest.raises(SettingError, match=r"data\.test_fraction: is 0.1 beside data.val_fraction"):
+        opened(name, tmp_path, val_fraction=0.4, test_fraction=0.1)
+
+
+def halved_labels(in_memory):
+    def read(self, source):
+        split = in_memory(self, source)
+        split.labels = split.labels // 2
+        return split
+
+    return read
+
+
+def test_a_test_set_may_be_held_out_of_training_beside_the_official_split(tmp_path, monkeypatch):
+    (images, _), (official, _) = SETS["mnist"](tmp_path)
+    monkeypatch.setattr(DATA["mnist"], "_in_memory", halved_labels(DATA["mnist"]._in_memory))
+    data = opened("mnist", tmp_path, test_fraction=0.4)
+    assert data.has_test and torch.equal(data.val.images, torch.from_numpy(official))
+    assert (len(data.train), len(data.test_split())) == (TRAIN - 3, 3)
+    together = torch.cat([data.train.images, data.test_split().images]).flatten(1)
+    assert len(together.unique(dim=0)) == TRAIN == len(images)
+
+
+@pytest.mark.parametrize("name", SETS)
 def test_a_set_that_is_not_there_is_answered_by_its_key(name, tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(SettingError, match=r"data.root: .* cannot be read from .*(download|corrupted)"):
@@ -161,6 +203,10 @@ def test_imagenette_is_read_from_its_folders(tmp_path):
     assert data.train.in_memory and data.train.images.shape == (20, 3, 28, 28)
     assert data.train.labels.tolist() == [i // 2 for i in range(20)] and len(data.val) == 10
     assert data.mean == (0.485, 0.456, 0.406)
+    assert "10 validation images (the official validation split)" in data.describe()
+    held_out = opened("imagenette", tmp_path, image_size=28, val_fraction=0.5)
+    assert (len(held_out.train), len(held_out.val), held_out.has_test) == (10, 10, True)
+    assert torch.equal(held_out.test_split().batch(torch.arange(10))[0], data.val.images)
 
 
 def test_imagenet_is_read_from_its_folders_by_workers_when_large(tmp_path, monkeypatch):

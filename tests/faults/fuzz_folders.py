@@ -4,6 +4,7 @@ nothing, each image is of the class that its path says, or one message names wha
 from __future__ import annotations
 
 import io
+import itertools
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vitrine.core.settings import SettingError
-from vitrine.datamodules.image_folders import SUFFIXES, list_images
+from vitrine.datamodules.folder import divide_folder
+from vitrine.datamodules.image_folders import SUFFIXES
+from vitrine.datamodules.splitting import SplitSettings
 
 SPLITS = ["train", "Train", "training", "val", "VAL", "valid", "validation", "dev", "test", "Testing"]
 HIDDEN = [".ipynb_checkpoints", ".git", ".cache", "__MACOSX", "@eaDir", "__pycache__"]
@@ -65,20 +68,20 @@ def check_in(place: Path) -> Any:
         build(root, tree)
         try:
             with time_limit(10):
-                names, train, val = list_images(str(root), 0.5, 0)
+                names, splits = divide_folder(str(root), SplitSettings(val_fraction=0.5))
         except SettingError as refusal:
             assert refusal.key == "data.root" and "\n" not in str(refusal)
             return "refused by name"
         assert names == sorted(set(names)) and names
-        seen = [file for file, _ in (*train, *val)]
+        seen = [file for split in splits.values() for file, _ in split]
         assert len(set(seen)) == len(seen) and seen
-        for file, label in (*train, *val):
+        for file, label in itertools.chain(*splits.values()):
             inside = file.relative_to(root).parts
             assert not any(part.startswith(".") or part in HIDDEN for part in inside), file
             assert file.suffix.lower() in SUFFIXES
             assert file.is_file() or file.is_symlink()  # a link to nothing is named when it is read
             assert names[label] in inside[:-1] and inside.index(names[label]) <= 1, (file, names[label])
-        for split in (train, val):  # a loop of links multiplies nothing within a class
+        for split in splits.values():  # a loop of links multiplies nothing within a class
             resolved = [(file.resolve(), label) for file, label in split]
             assert len(set(resolved)) == len(resolved), "an image counts twice in its class"
         return "read"

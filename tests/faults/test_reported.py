@@ -212,9 +212,9 @@ def test_a_class_that_validation_lacks_shifts_no_label(tmp_path: Path, empty: bo
             Image.fromarray(PATCHES).save(tmp_path / split / name / "x.png")
     if empty:
         (tmp_path / "val" / "b").mkdir()
-    classes, _, val = list_images(str(tmp_path), 0.5, 0)
+    classes, splits = list_images(str(tmp_path))
     assert classes == ["a", "b", "c"]
-    assert [(file.parent.name, label) for file, label in val] == [("a", 0), ("c", 2)]
+    assert [(file.parent.name, label) for file, label in splits["val"]] == [("a", 0), ("c", 2)]
 
 
 # metrics

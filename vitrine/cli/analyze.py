@@ -86,7 +86,7 @@ def analyze_weights(overrides: list[str], start: float) -> None:
     if settings.model.weights is None:
         raise SettingError("model.weights", f"nothing to analyze; {run_folders.EXPECTED}")
     given = recipes.merge_arguments(overrides).get("data", {})
-    if hasattr(settings.data, "val_fraction") and "val_fraction" not in given:
+    if getattr(settings.data, "val_fraction", 0) and "val_fraction" not in given:
         settings.data.val_fraction = 1.0  # nothing was trained on a part of them
 
     from vitrine import assembly

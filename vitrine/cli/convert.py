@@ -1,11 +1,12 @@
 """Convert a folder of images, one folder per class, for `data.name=streaming`.
 
-    python -m vitrine convert FOLDER OUT          of FOLDER/train/CLASS and val/ or test/, or FOLDER/CLASS
+    python -m vitrine convert FOLDER OUT          of FOLDER/train/CLASS, val/ and test/, or FOLDER/CLASS
+    python -m vitrine convert FOLDER OUT test_fraction=0.1
     python -m vitrine convert FOLDER OUT chunk_mib=16 skip_corrupt=true
 
 Files are kept byte for byte, so nothing is compressed twice. Training images are shuffled once, so that every
-chunk has images of many classes; validation images keep their order. OUT can then be copied into an object
-store as it is.
+chunk has images of many classes; those of validation and test keep their order. OUT can then be copied into
+an object store as it is.
 """
 
 import json
@@ -26,19 +27,17 @@ from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.caching import image_files
 from vitrine.datamodules.decoding import Decoding, UnreadableImage
 from vitrine.datamodules.files import drop_unreadable, map_in_threads, progress_bar
-from vitrine.datamodules.image_folders import Samples, list_images
+from vitrine.datamodules.folder import divide_folder
+from vitrine.datamodules.image_folders import Samples
+from vitrine.datamodules.splitting import SplitSettings
 from vitrine.datamodules.streaming import INDEX, import_litdata
 
 _MIB = 2**20
 _SAMPLE = 2000  # images that mean and standard deviation are taken of
 
 
-@dataclass(frozen=True)
-class Settings:
-    val_fraction: float = setting(
-        0.1, "share held out for validation where there is no val/ or test/", above=0, most=0.9
-    )
-    split_seed: int = setting(0, "which images are held out; as for data.name=folder", least=0)
+@dataclass
+class Settings(SplitSettings):
     seed: int = setting(0, "of the order of the training images in the chunks", least=0)
     chunk_mib: int = setting(64, "size of a chunk, MiB", least=1)
     skip_corrupt: bool = setting(False, "leave unreadable images out (all are decoded), not stop at them")
@@ -50,7 +49,7 @@ def convert(folder: str | Path, out: str | Path, settings: Settings | None = Non
     Returns:
         The content of images.json: `classes`; `side` (pixels; None unless all images are squares of one
         size); `statistics` (channels -> mean and standard deviation of [0, 1] pixels, a list each); `splits`
-        (for train and val: `labels`, and `chunks`, the number of images in each).
+        (for train, val and, if there is one, test: `labels`, and `chunks`, the number of images in each).
 
     Raises:
         SettingError: `folder` is no such folder, or `out` exists.
@@ -60,21 +59,22 @@ def convert(folder: str | Path, out: str | Path, settings: Settings | None = Non
     settings, out = settings or Settings(), Path(out)
     if out.exists():
         raise SettingError(str(out), "is there already, expected a folder to be created")
-    classes, train, val = list_images(str(folder), settings.val_fraction, settings.split_seed)
+    classes, listed = divide_folder(str(folder), settings)
     if settings.skip_corrupt:
-        readable = (drop_unreadable(image_files(samples, 1)) for samples in (train, val))
-        train, val = (list(zip(split.files, split.labels.tolist())) for split in readable)
-    for name, samples in (("training", train), ("validation", val)):
-        if not samples:
-            raise SettingError(str(folder), f"gives no {name} images")
-    train = [train[i] for i in permutation(len(train), settings.seed)]
+        readable = {name: drop_unreadable(image_files(samples, 1)) for name, samples in listed.items()}
+        listed = {name: list(zip(split.files, split.labels.tolist())) for name, split in readable.items()}
+    for name, kind in (("train", "training"), ("val", "validation"), ("test", "test")):
+        if not listed.get(name, True):
+            raise SettingError(str(folder), f"gives no {kind} images")
+    train = listed["train"]
+    listed["train"] = train = [train[i] for i in permutation(len(train), settings.seed)]
     staged = out.with_name(f".{out.name}.partial")
     shutil.rmtree(staged, ignore_errors=True)  # of a conversion that was cut off
     try:
         sizes: set[tuple[int, int]] = set()
         splits = {
             name: _write_chunks(staged / name, samples, Path(folder), settings.chunk_mib, sizes)
-            for name, samples in (("train", train), ("val", val))
+            for name, samples in listed.items()
         }
         width, height = sizes.pop() if len(sizes) == 1 else (0, 0)
         index = {
@@ -148,7 +148,8 @@ def main(words: list[str], settings: Settings) -> None:
     counts = {name: len(split["labels"]) for name, split in index["splits"].items()}
     chunks = sum(len(split["chunks"]) for split in index["splits"].values())
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) / 2**20
-    images = f"{counts['train']:,} training and {counts['val']:,} validation images"
+    test = f" and {counts['test']:,} test" if "test" in counts else ""
+    images = f"{counts['train']:,} training and {counts['val']:,} validation{test} images"
     took = f"{size:,.1f} MiB, in {time.monotonic() - started:.1f} s"
     print(f"{images} of {len(index['classes'])} classes: {chunks} chunks, {took}")
     print(f"python train.py data.name=streaming data.root={out}")

@@ -75,6 +75,7 @@ def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
         SettingError: names the key, what came, what was expected and the likely intention.
     """
     raw = merge_arguments(arguments, base)
+    _complete_saved(raw, merge_arguments([], base))
     tree = OmegaConf.create({"trainer": trainer_arguments.DEFAULTS})
     for name, schema in sections().items():
         if isinstance(schema, type):
@@ -124,6 +125,23 @@ def parse_settings(schema: type, arguments: Sequence[str]) -> Any:
     values = OmegaConf.to_object(tree)
     check(values)
     return values
+
+
+def _complete_saved(raw: dict[str, Any], saved: dict[str, Any]) -> None:
+    """Add what a run saved by an earlier version did where it had no setting for it yet (`before`)."""
+    for section, schema in sections().items():
+        own, now = _mapping(saved, section), _mapping(raw, section)
+        if not own:
+            continue
+        if not isinstance(schema, type):
+            named, chosen = (str(convert(of.get("name", schema.default), str)) for of in (own, now))
+            if named != chosen or named not in schema.names:
+                continue
+            schema = schema(named)
+        for field in dataclasses.fields(schema):
+            before = field.metadata.get("before", dataclasses.MISSING)
+            if before is not dataclasses.MISSING and field.name not in {*own, *now}:
+                raw[section][field.name] = before
 
 
 def _mapping(raw: dict[str, Any], key: str) -> dict[str, Any]:

@@ -37,6 +37,7 @@ def setting(
     choices: tuple[Any, ...] | None = None,
     renamed_from: str | None = None,
     hint: Any = None,
+    before: Any = dataclasses.MISSING,
 ) -> Any:
     """A dataclass field with its meaning and its possible values.
 
@@ -47,9 +48,10 @@ def setting(
         choices: the values allowed, where they are few.
         renamed_from: the key's former name, which recipes and saved settings may still use.
         hint: the type, of a field annotated as Any because OmegaConf has no such type (unions with lists).
+        before: the value that stands for what was done before this setting existed, for runs saved then.
     """
     metadata = {"meaning": meaning, "least": least, "above": above, "most": most, "choices": choices}
-    metadata |= {"renamed_from": renamed_from, "hint": hint}
+    metadata |= {"renamed_from": renamed_from, "hint": hint, "before": before}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)

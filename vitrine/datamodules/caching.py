@@ -33,13 +33,6 @@ def should_cache(cache: str, splits: Sequence[_Sized]) -> bool:
     return cache == "always" or (cache == "auto" and size <= MAX_CACHE_BYTES)
 
 
-def load_splits(
-    settings: Any, *splits: Samples, image_size: int, **options: Any
-) -> tuple[tuple[ImageFiles, ...] | tuple[InMemory, ...], Statistics, Statistics]:
-    """`prepare_splits` of files with labels; `image_size` and `options` as for ImageFiles."""
-    return prepare_splits(settings, *(image_files(samples, image_size, **options) for samples in splits))
-
-
 def image_files(samples: Samples, image_size: int, **options: Any) -> ImageFiles:
     """The split of these files with labels; `image_size` and `options` as for ImageFiles."""
     labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
@@ -62,14 +55,7 @@ def prepare_splits(
     Raises:
         SettingError: an image cannot be decoded and is not to be skipped; or none of a split can be.
     """
-    files = []
-    for split in splits:
-        kept = drop_unreadable(split) if settings.skip_corrupt else split
-        if len(split) and not len(kept):
-            problem = f"none of {len(split)} images can be read, the first is {split.encoded(0)[1]}"
-            raise SettingError("data.root", problem)
-        kept.min_scale = settings.augment.random_resized_crop
-        files.append(kept)
+    files = [_readable(settings, split) for split in splits]
     if not should_cache(settings.cache, files):
         return tuple(files), *imagenet_statistics(files[0].channels)
     try:
@@ -77,6 +63,24 @@ def prepare_splits(
     except UnreadableImage as error:
         raise SettingError("data.root", f"{error}; data.skip_corrupt=true leaves such images out") from error
     return loaded, *compute_statistics(next(split for split in loaded if len(split)))
+
+
+def prepare_test(settings: Any, split: ImageFiles) -> ImageFiles:
+    """The test split without what is not to be read; each image is read when it is needed, which is once.
+
+    Raises:
+        SettingError: as `prepare_splits`.
+    """
+    return _readable(settings, split)
+
+
+def _readable(settings: Any, split: ImageFiles) -> ImageFiles:
+    kept = drop_unreadable(split) if settings.skip_corrupt else split
+    if len(split) and not len(kept):
+        problem = f"none of {len(split)} images can be read, the first is {split.encoded(0)[1]}"
+        raise SettingError("data.root", problem)
+    kept.min_scale = settings.augment.random_resized_crop
+    return kept
 
 
 def imagenet_statistics(channels: int = 3) -> tuple[Statistics, Statistics]:

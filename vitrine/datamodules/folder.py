@@ -2,24 +2,23 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import setting
 from vitrine.datamodules.base import ImageDataModule
-from vitrine.datamodules.caching import image_files, load_splits
+from vitrine.datamodules.caching import image_files, prepare_splits, prepare_test
 from vitrine.datamodules.file_settings import FileSettings
-from vitrine.datamodules.files import square_size
-from vitrine.datamodules.image_folders import list_images
+from vitrine.datamodules.files import ImageFiles, square_size
+from vitrine.datamodules.image_folders import Samples, list_images
+from vitrine.datamodules.splitting import SplitSettings, divide
 
 
 @dataclass
-class FolderSettings(FileSettings):
+class FolderSettings(FileSettings, SplitSettings):
     """With `image_size=0` all images have to be squares of one size; by default there is no augmentation."""
 
-    root: str | None = setting(None, "ROOT/train/CLASS and ROOT/val or test/CLASS, or ROOT/CLASS alone")
-    val_fraction: float = setting(
-        0.1, "fraction held out for validation where there is no val/ or test/; 1: all", above=0, most=1
-    )
-    split_seed: int = setting(0, "seed of the images held out; not the run's, so that runs can be compared")
+    root: str | None = setting(None, "ROOT/train/CLASS with ROOT/val/ and ROOT/test/, or ROOT/CLASS alone")
 
 
 class Folder(ImageDataModule):
@@ -30,9 +29,26 @@ class Folder(ImageDataModule):
 
     def load(self) -> tuple[ImageDataset, ImageDataset]:
         settings = self.settings
-        self.classes, train, val = list_images(settings.root, settings.val_fraction, settings.split_seed)
+        self.classes, splits = divide_folder(settings.root, settings)
+        self.has_test, self._held_out = "test" in splits, splits.get("test", [])
+        train, val = splits["train"], splits["val"]
         self.channels = settings.channels
-        options = settings.file_options()
-        self.image_size = settings.image_size or square_size(image_files(train + val, 0, **options))
-        splits, self.mean, self.std = load_splits(settings, train, val, image_size=self.image_size, **options)
-        return splits
+        self.image_size = settings.image_size or square_size(self._files(train + val, 0))
+        prepared, self.mean, self.std = prepare_splits(settings, *map(self._files, (train, val)))
+        return prepared
+
+    def load_test(self) -> ImageFiles:
+        return prepare_test(self.settings, self._files(self._held_out))
+
+    def _files(self, samples: Samples, image_size: int | None = None) -> ImageFiles:
+        size = self.image_size if image_size is None else image_size
+        return image_files(samples, size, **self.settings.file_options())
+
+
+def divide_folder(root: str | None, settings: SplitSettings) -> tuple[list[str], dict[str, Samples]]:
+    """Class names, and the images of "train", "val" and, where there is one, "test"; see `list_images` and
+    `divide`, whose errors are raised."""
+    classes, listed = list_images(root)
+    labels = {name: torch.tensor([label for _, label in samples]) for name, samples in listed.items()}
+    found = divide(labels, classes, settings, str(root))
+    return classes, {name: [listed[of][i] for i in indices.tolist()] for name, (of, indices) in found.items()}

@@ -2,12 +2,12 @@
 
 import logging
 import os
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from vitrine.core.random_numbers import permutation
 from vitrine.core.settings import SettingError
 from vitrine.datamodules.decoding import missing_codec
 
@@ -31,16 +31,20 @@ def split_of(name: str) -> str | None:
     return next((split for split, usual in _SPLITS.items() if name.lower() in usual), None)
 
 
-def list_images(root: str | None, val_fraction: float, split_seed: int) -> tuple[list[str], Samples, Samples]:
-    """Class names, training and validation images of a folder, each image a file and its label.
+def list_images(root: str | None) -> tuple[list[str], dict[str, Samples]]:
+    """Class names, and the images of the splits of a folder, each image a file and its label.
 
-    Hidden files and folders do not count. Files that are no images by their names, and images outside of the
-    class folders, are counted in a warning. Links are followed, but each folder is visited once in a class.
+    Hidden files and folders do not count. Files that are no images by their names, images outside of the
+    class folders, and folders beside the splits are counted in a warning. Links are followed, but each folder
+    is visited once in a class. Names that differ in their Unicode normalisation alone are one.
 
     Args:
-        root: ROOT/train/CLASS and ROOT/val or test/CLASS, or ROOT/CLASS alone. The splits may also be called
+        root: ROOT/train/CLASS with ROOT/val or ROOT/test, or ROOT/CLASS alone. The splits may also be called
             Train, training, valid, validation, dev, ...
-        val_fraction: fraction held out, by `split_seed`, where there is no val/ or test/; at least one image.
+
+    Returns:
+        The classes of training, sorted, and the images of "train", "val" and "test", of those that there are;
+        all are "train" where there are no splits.
 
     Raises:
         SettingError: `data.root` is missing, empty, or has another layout.
@@ -51,49 +55,64 @@ def list_images(root: str | None, val_fraction: float, split_seed: int) -> tuple
     if not path.is_dir():
         problem = "not a folder" if path.exists() else "missing"
         raise SettingError("data.root", f"{path} is {problem}; {_LAYOUT}")
-    train_dir, val_dir = _find_splits(path)
-    classes = _subfolders(train_dir)
-    if not classes:
+    places = _find_splits(path)
+    train_dir = places["train"]
+    names: dict[str, str] = {}
+    for name in _subfolders(train_dir):
+        names.setdefault(_normal(name), name)
+    if not (classes := list(names.values())):
         raise SettingError("data.root", f"{train_dir} holds no folder a class; {_LAYOUT}")
     others: Counter[str] = Counter()
-    train = _list_samples(train_dir, classes, others)
-    if empty := set(range(len(classes))) - {label for _, label in train}:
+    found = {"train": _list_samples(train_dir, classes, others)}
+    if empty := set(range(len(classes))) - {label for _, label in found["train"]}:
         problem = f"class {classes[min(empty)]!r} has no images"
         raise SettingError("data.root", f"{problem} in {train_dir} ({', '.join(sorted(SUFFIXES))})")
-    if val_dir != train_dir:
-        if unknown := set(_subfolders(val_dir)) - set(classes):
-            problem = f"{val_dir} has class {min(unknown)!r}, which {train_dir.name}/ has not"
-            raise SettingError("data.root", problem)
-        val = _list_samples(val_dir, classes, others)
-    else:
-        shuffled = permutation(len(train), split_seed)
-        held_out = max(1, round(len(train) * val_fraction))
-        val = [train[i] for i in shuffled[:held_out].sort().values]
-        train = [train[i] for i in shuffled[held_out:].sort().values]
-    outside = sum(_is_image(name) for folder in {path, train_dir, val_dir} for name in os.listdir(folder))
-    _warn_of_ignored(path, outside, others)
-    return classes, train, val
+    for split in places.keys() - {"train"}:
+        try:
+            _check_classes(places[split], train_dir, classes)
+            found[split] = _list_samples(places[split], classes, others)
+        except SettingError as error:
+            if split == "val" or "val" not in places:
+                raise
+            log.warning("there is no test split: %s", error.problem)  # training needs none
+    outside = sum(_is_image(name) for folder in {path, *places.values()} for name in os.listdir(folder))
+    beside = sorted(set(_subfolders(path)) - {place.name for place in places.values()})
+    _warn_of_ignored(path, outside, others, [] if train_dir == path else beside)
+    return classes, found
 
 
-def _find_splits(path: Path) -> tuple[Path, Path]:
-    """The folders of training and validation; both are `path` where classes are not divided into splits."""
+def _check_classes(folder: Path, train_dir: Path, classes: list[str]) -> None:
+    """Raise SettingError if a split has a class that training has not."""
+    known = set(map(_normal, classes))
+    if unknown := [name for name in _subfolders(folder) if _normal(name) not in known]:
+        raise SettingError("data.root", f"{folder} has class {unknown[0]!r}, which {train_dir.name}/ has not")
+
+
+def _normal(name: str) -> str:
+    """A name in one of the two ways in which Unicode writes an accent: macOS writes the other."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _find_splits(path: Path) -> dict[str, Path]:
+    """The folders of the splits; `path` itself is "train" where classes are not divided into splits."""
     folders = _subfolders(path)
     splits = _splits_among(path, folders)
     for names in splits.values():
         if len(names) > 1:
             raise SettingError("data.root", f"{path} has {_listed(names)}, expected one")
-    val = [*splits["val"], *splits["test"]]
+    held_out = [*splits["val"], *splits["test"]]
     if splits["train"]:
-        if not val:
+        if not held_out:
             problem = f"{path} has {_listed(splits['train'])} but neither val/ nor test/"
-            raise SettingError("data.root", f"{problem}; {_LAYOUT}")
-        return path / splits["train"][0], path / val[0]
-    if val and set(folders) == set(val):
-        raise SettingError("data.root", f"{path} has {_listed(sorted(val))} but no train/; {_LAYOUT}")
+            alone = f"; to train on {splits['train'][0]}/ alone, data.root={path / splits['train'][0]}"
+            raise SettingError("data.root", f"{problem} with a folder a class{alone}")
+        return {split: path / names[0] for split, names in splits.items() if names}
+    if held_out and set(folders) == set(held_out):
+        raise SettingError("data.root", f"{path} has {_listed(sorted(held_out))} but no train/; {_LAYOUT}")
     for name in folders[:3]:
         if _splits_among(path / name, _subfolders(path / name))["train"]:
             raise SettingError("data.root", f"{path} holds no folder a class; did you mean {path / name}?")
-    return path, path
+    return {"train": path}
 
 
 def _splits_among(path: Path, folders: list[str]) -> dict[str, list[str]]:
@@ -114,8 +133,11 @@ def _subfolders(folder: Path) -> list[str]:
 def _list_samples(folder: Path, classes: list[str], others: Counter[str]) -> Samples:
     """The images of all classes with their labels, in torchvision's order: by class, folder and name."""
     samples: Samples = []
+    places: dict[str, list[Path]] = {}
+    for name in _subfolders(folder):
+        places.setdefault(_normal(name), []).append(folder / name)
     for label, name in enumerate(classes):
-        files = _list_files(folder / name) if (folder / name).is_dir() else []
+        files = [file for place in places.get(_normal(name), ()) for file in _list_files(place)]
         samples += [(file, label) for file in files if _is_image(file.name)]
         others.update(file.suffix.lower() for file in files if not _is_image(file.name))
     if not samples:
@@ -159,13 +181,16 @@ def _described(suffix: str) -> str:
     return f"{suffix}, as Pillow here has no {codec}" if codec else suffix or "without"
 
 
-def _warn_of_ignored(path: Path, outside: int, others: Counter[str]) -> None:
+def _warn_of_ignored(path: Path, outside: int, others: Counter[str], beside: list[str]) -> None:
     ignored = [f"{outside} image{'s' * (outside > 1)} outside of the class folders"] if outside else []
     if total := others.total():
         kinds = sorted(others.items(), key=lambda item: (-item[1], item[0] or "~"))
         shown = ", ".join(f"{count} {_described(suffix)}" for suffix, count in kinds[:5])
         files = "file that is no image" if total == 1 else "files that are no images"
         ignored.append(f"{total} {files} by name ({shown})")
+    if beside:
+        shown = [f"{name}/" for name in beside[:5]] + ["..."] * (len(beside) > 5)
+        ignored.append(f"what lies beside the splits with a folder a class ({', '.join(shown)})")
     if ignored:
         log.warning("%s: left out %s", path, ", ".join(ignored))
 

@@ -9,12 +9,12 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 from torch import Tensor
 
 from vitrine.core.image_dataset import ImageDataset
-from vitrine.core.random_numbers import permutation
 from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.base import ImageDataModule
-from vitrine.datamodules.caching import prepare_splits
+from vitrine.datamodules.caching import prepare_splits, prepare_test
 from vitrine.datamodules.files import ImageFiles, square_size
 from vitrine.datamodules.folder import FolderSettings
+from vitrine.datamodules.splitting import divide
 
 
 class Labelled(NamedTuple):
@@ -87,32 +87,37 @@ class ImageSource(ImageDataModule):
         return ImageFiles(found.files, found.labels, image_size, **options)
 
     def load(self) -> tuple[ImageDataset, ImageDataset]:
-        settings, found = self.settings, self.find()
-        train, val = self._train_and_val(found)
+        settings, splits = self.settings, self._divided()
+        train, val = splits["train"], splits["val"]
+        self.has_test, self._held_out = "test" in splits, splits.get("test")
         self.channels = settings.channels
-        options = settings.file_options()
-        self.image_size = settings.image_size or square_size(
-            *(self.images(split, 0, **options) for split in (train, val))
-        )
-        splits = (self.images(split, self.image_size, **options) for split in (train, val))
-        prepared, self.mean, self.std = prepare_splits(settings, *splits)
+        self.image_size = settings.image_size or square_size(self._files(train, 0), self._files(val, 0))
+        prepared, self.mean, self.std = prepare_splits(settings, *map(self._files, (train, val)))
         return prepared
 
-    def _train_and_val(self, found: dict[str, Labelled]) -> tuple[Labelled, Labelled]:
+    def load_test(self) -> ImageDataset:
+        return prepare_test(self.settings, self._files(self._held_out))
+
+    def _files(self, split: Labelled, image_size: int | None = None) -> ImageFiles:
+        size = self.image_size if image_size is None else image_size
+        return self.images(split, size, **self.settings.file_options())
+
+    def _divided(self) -> dict[str, Labelled]:
+        found = self.find()
         if "train" not in found:
             came = " and ".join(found)
             raise SettingError(self.key, f"has images for {came}, but none to train on")
-        if "val" in found:
-            check_labels(found["train"].labels, found["val"].labels, self.classes)
-            return found["train"], found["val"]
-        train, settings = found["train"], self.settings
-        shuffled = permutation(len(train.labels), settings.split_seed)
-        held_out = max(1, round(len(shuffled) * settings.val_fraction))
-        return tuple(train.select(part.sort().values) for part in (shuffled[held_out:], shuffled[:held_out]))
+        for name, kind in (("val", "validation"), ("test", "test")):
+            if name in found:
+                check_labels(found["train"].labels, found[name].labels, self.classes, kind)
+        labels = {name: split.labels for name, split in found.items()}
+        place = str(getattr(self.settings, self.key.removeprefix("data.")))
+        divided = divide(labels, self.classes, self.settings, place)
+        return {name: found[of].select(indices) for name, (of, indices) in divided.items()}
 
 
-def check_labels(train: Tensor, val: Tensor, classes: Sequence[str]) -> None:
-    """Raise SettingError for a class that occurs in validation alone."""
-    if only := set(val.unique().tolist()) - set(train.unique().tolist()):
+def check_labels(train: Tensor, other: Tensor, classes: Sequence[str], kind: str = "validation") -> None:
+    """Raise SettingError for a class that occurs in a split, of this `kind`, and not in training."""
+    if only := set(other.unique().tolist()) - set(train.unique().tolist()):
         name = classes[min(only)]
-        raise SettingError("data.name", f"class {name!r} has images in validation, but none in training")
+        raise SettingError("data.name", f"class {name!r} has images in {kind}, but none in training")

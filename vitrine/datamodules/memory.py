@@ -1,5 +1,7 @@
 """Images in memory."""
 
+from typing import Self
+
 import torch
 from torch import Tensor
 
@@ -31,6 +33,10 @@ class InMemory(ImageDataset):
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The images, uint8 [n, C, H, W], and labels, int64 [n], at `indices`."""
         return self.images.index_select(0, indices), self.labels.index_select(0, indices)
+
+    def select(self, indices: Tensor) -> Self:
+        """The split of these images alone."""
+        return type(self)(self.images[indices], self.labels[indices])
 
     @property
     def storage(self) -> str:

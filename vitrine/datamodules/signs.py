@@ -20,7 +20,7 @@ from vitrine.datamodules.drawing.scene import Drawing, compose, render
 
 MEAN, STD = (0.498, 0.434, 0.409), (0.250, 0.229, 0.252)  # of the pixels, whatever the seed
 
-_TRAIN, _VAL, _STICKERS = range(3)  # purposes of random numbers
+_TRAIN, _VAL, _STICKERS, _TEST = range(4)  # purposes of random numbers
 _PIXELS = 2**20  # drawn at once by a thread: about 150 MB of intermediate results
 
 
@@ -29,9 +29,10 @@ class SignsSettings(DataSettings):
     image_size: int = setting(64, "pixels a side that scenes are drawn with", least=16, most=1024)
     train_size: int = setting(6144, "scenes to train on", least=1)
     val_size: int = setting(2048, "scenes to validate on", least=1)
+    test_size: int = setting(2048, "scenes of the test split, which are drawn when they are needed", least=1)
     shortcut: float = setting(
         0.0,
-        "fraction of training images (never validation) with a sticker that gives the class away",
+        "fraction of training images (never validation or test) with a sticker that gives the class away",
         least=0,
         most=1,
     )
@@ -57,7 +58,11 @@ class Signs(ImageDataModule):
         if should_cache(settings.cache, (train, val)):
             train.draw_all()
             val.draw_all()
+        self.has_test = True
         return train, val
+
+    def load_test(self) -> SignImages:
+        return SignImages(make_key(self.seed, _TEST), self.settings.test_size, self.image_size)
 
 
 class SignImages(ImageDataset):

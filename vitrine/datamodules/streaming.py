@@ -73,7 +73,11 @@ class Streaming(ImageDataModule):
             problem = "is 0, but the images are not squares of one size; expected pixels a side"
             raise SettingError("data.image_size", problem)
         self.mean, self.std = (tuple(values) for values in index["statistics"][str(settings.channels)])
-        return self._split(root, "train", index), self._split(root, "val", index)
+        self.has_test, self._index, self._root = "test" in index["splits"], index, root
+        return self._split("train"), self._split("val")
+
+    def load_test(self) -> ImageDataset:
+        return self._split("test", cache=False)
 
     def sampler(self, split: ImageDataset, batch_size: int, **options: Any) -> BatchSampler:
         if isinstance(split, ChunkedImages):
@@ -88,10 +92,10 @@ class Streaming(ImageDataModule):
             return ChunkBatchSampler(len(split), batch_size, chunks=split.chunks, window=window, **options)
         return super().sampler(split, batch_size, **options)
 
-    def _split(self, root: str, name: str, index: dict[str, Any]) -> ImageDataset:
-        settings, entry = self.settings, index["splits"][name]
+    def _split(self, name: str, cache: bool = True) -> ImageDataset:
+        settings, entry = self.settings, self._index["splits"][name]
         split = ChunkedImages(
-            f"{root}/{name}",
+            f"{self._root}/{name}",
             torch.tensor(entry["labels"], dtype=torch.int64),
             entry["chunks"],
             self.image_size,
@@ -100,7 +104,7 @@ class Streaming(ImageDataModule):
             min_scale=settings.augment.random_resized_crop,
             download_dir=settings.download_dir and f"{settings.download_dir}/{name}",
         )
-        return split.load(f"reading {name}") if should_cache(settings.cache, [split]) else split
+        return split.load(f"reading {name}") if cache and should_cache(settings.cache, [split]) else split
 
 
 class ChunkedImages(ImageFiles):

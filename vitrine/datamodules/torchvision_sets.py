@@ -1,13 +1,15 @@
 """Standard data sets, through torchvision."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from urllib.error import URLError
 
 import torch
 from filelock import FileLock
+from torch import Tensor
 from torchvision import datasets
 from torchvision.transforms.v2 import functional as F
 
@@ -15,15 +17,30 @@ from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.augment import Augment, augment_setting
 from vitrine.datamodules.base import DataSettings, ImageDataModule
-from vitrine.datamodules.caching import imagenet_statistics, load_splits
+from vitrine.datamodules.caching import image_files, imagenet_statistics, prepare_splits, prepare_test
 from vitrine.datamodules.file_settings import FileSettings
+from vitrine.datamodules.files import ImageFiles
 from vitrine.datamodules.memory import InMemory
+from vitrine.datamodules.splitting import hold_out
+
+_Split = TypeVar("_Split", InMemory, ImageFiles)
 
 
 @dataclass
 class TorchvisionSettings(DataSettings):
     root: str = setting("data", "folder of the data set, where it is downloaded to")
     download: bool = setting(True, "download the data set if it is missing")
+    val_fraction: float = setting(
+        0.0,
+        "fraction of the training images to validate on, while the data set's own test split is held out; "
+        "0: validate on that, as published numbers do, and hold out nothing",
+        least=0,
+        most=0.9,
+    )
+    test_fraction: float = setting(
+        0.0, "with val_fraction=0: fraction of the training images held out as a test set", least=0, most=0.9
+    )
+    split_seed: int = setting(0, "seed of the images held out; not the run's, so that runs can be compared")
 
 
 def augmented(**augment: Any) -> type[TorchvisionSettings]:
@@ -37,12 +54,16 @@ class TorchvisionDataModule(ImageDataModule):
 
     A subclass sets its name there (`source`), the arguments of its splits (`splits`, training first), and the
     mean and standard deviation of its pixels.
+
+    Its second split, which the field calls the test split, is what published numbers are of, and so what is
+    validated on; with `val_fraction` it is a test split here, too.
     """
 
     Settings = TorchvisionSettings
     settings: TorchvisionSettings
     source: ClassVar[str]
     splits: ClassVar[tuple[dict[str, Any], dict[str, Any]]] = ({"train": True}, {"train": False})
+    official: ClassVar[str] = "test"  # the name of its second split
     downloadable: ClassVar[bool] = True
 
     def prepare_data(self) -> None:
@@ -51,12 +72,35 @@ class TorchvisionDataModule(ImageDataModule):
             self._open_splits()
 
     def load(self) -> tuple[ImageDataset, ImageDataset]:
-        train, val = self._open_splits()
-        self.classes = class_names(train)
-        return self._in_memory(train), self._in_memory(val)
+        sources = self._open_splits()
+        self.classes = class_names(sources[0])
+        train, *official = map(self._in_memory, sources)
+        train, val, self._held_out = self._divide(train, InMemory.select, *official)
+        return train, val
+
+    def load_test(self) -> ImageDataset:
+        return self._in_memory(self._open(**self.splits[1])) if self._held_out is None else self._held_out
 
     def _open_splits(self) -> list[Any]:
-        return [self._open(**split) for split in self.splits]
+        """The training split, and the official one if it is validated on: else it is not opened before
+        `load_test`."""
+        splits = self.splits[:1] if self.settings.val_fraction else self.splits
+        return [self._open(**split) for split in splits]
+
+    def _divide(self, train: _Split, select: Callable[[_Split, Tensor], _Split], *official: _Split) -> Any:
+        """The training, validation and test split; the last is None if it is the official one, or none."""
+        settings, name = self.settings, f"the official {self.official} split"
+        self.has_test = bool(settings.val_fraction or settings.test_fraction)
+        if settings.val_fraction and settings.test_fraction:
+            problem = f"is {settings.test_fraction:g} beside data.val_fraction, with which {name}"
+            raise SettingError("data.test_fraction", f"{problem} is the test split, expected 0")
+        self.val_origin = "" if settings.val_fraction else name
+        if not self.has_test:
+            return train, *official, None
+        fractions = settings.val_fraction, settings.test_fraction
+        parts = hold_out(train.labels, *fractions, settings.split_seed, self.classes)
+        rest, val, test = (select(train, part) if len(part) else None for part in parts)
+        return (rest, val, None) if settings.val_fraction else (rest, *official, test)
 
     def _open(self, **split: Any) -> Any:
         """torchvision's data set of a split, downloaded and checked by torchvision."""
@@ -150,20 +194,31 @@ class TorchvisionFiles(TorchvisionDataModule):
     """One of torchvision's data sets whose images are files."""
 
     splits = ({"split": "train"}, {"split": "val"})
+    official = "validation"
     settings: TorchvisionFileSettings
 
     def load(self) -> tuple[ImageDataset, ImageDataset]:
         settings, sources = self.settings, self._open_splits()
         self.classes, self.image_size = class_names(sources[0]), settings.image_size
-        listed = [source.samples if hasattr(source, "samples") else source._samples for source in sources]
-        train, val = ([(Path(file), label) for file, label in samples] for samples in listed)
-        options = settings.file_options()
-        if settings.fit == "crop" and not settings.resize:
-            options["resize"] = round(self.image_size * 8 / 7)  # 256 for 224
-        splits, _, _ = load_splits(settings, train, val, image_size=self.image_size, **options)
+        found = map(self._files, sources)
+        train, val, self._held_out = self._divide(next(found), ImageFiles.select, *found)
+        splits, _, _ = prepare_splits(settings, train, val)
         self.channels = settings.channels
         self.mean, self.std = imagenet_statistics(self.channels)
         return splits
+
+    def load_test(self) -> ImageDataset:
+        held_out = self._held_out
+        return prepare_test(
+            self.settings, self._files(self._open(**self.splits[1])) if held_out is None else held_out
+        )
+
+    def _files(self, source: Any) -> ImageFiles:
+        samples = source.samples if hasattr(source, "samples") else source._samples
+        options = self.settings.file_options()
+        if self.settings.fit == "crop" and not self.settings.resize:
+            options["resize"] = round(self.image_size * 8 / 7)  # 256 for 224
+        return image_files([(Path(file), label) for file, label in samples], self.image_size, **options)
 
 
 class Imagenette(TorchvisionFiles):

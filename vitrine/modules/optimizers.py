@@ -1,6 +1,7 @@
-"""Optimizers by torch's names, and learning rate schedules as a function of the step."""
+"""Optimizers by torch's and timm's names, and learning rate schedules as a function of the step."""
 
 import functools
+import importlib.util
 import inspect
 import itertools
 import math
@@ -16,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from vitrine.core.registry import UnknownName
 from vitrine.core.settings import SettingError, setting
 from vitrine.modules.depth import parameter_depths
+from vitrine.modules.muon import MuonWithAdamW, split_inner_matrices
 
 # schedules, each with the fraction of the run in which its rate rises
 SCHEDULES = {"constant": 0.0, "cosine": 0.05, "piecewise": 0.0, "one_cycle": 0.3, "cyclic": 0.4}
@@ -26,7 +28,9 @@ class OptimizerSettings:
     """The optimizer and its learning rate schedule."""
 
     name: str = setting(
-        "adamw", "one of torch.optim's optimizers, in lower case: sgd, adam, adamw, rmsprop, ..."
+        "adamw",
+        "in lower case: torch.optim's (sgd, adam, adamw, muon, ...) or timm's (lamb, lion, adan, ...); "
+        "timm/NAME: timm's also where torch has one of the name",
     )
     lr: float = setting(0.005, "learning rate; the maximum of the schedule", above=0)
     weight_decay: float = setting(0.05, "weight decay", least=0)
@@ -66,11 +70,8 @@ def build_optimizer(
         UnknownName: no such optimizer.
         SettingError: an invalid value, or an option that the optimizer does not have.
     """
-    classes = _optimizer_classes()
-    if settings.name not in classes:
-        raise UnknownName("optimizer", settings.name, classes)
-    make = classes[settings.name]
-    known = [name for name in inspect.signature(make).parameters if name != "params"]
+    make = _find_optimizer(settings.name)
+    known = [name for name in inspect.signature(make).parameters if name not in ("params", "kwargs")]
     if settings.weight_decay and "weight_decay" not in known:
         problem = f"is {settings.weight_decay}, but {settings.name} has none"
         raise SettingError("optimizer.weight_decay", problem)
@@ -86,9 +87,11 @@ def build_optimizer(
             raise SettingError(f"optimizer.options.{key}", problem)
         options[key] = tuple(value) if isinstance(value, (list, tuple)) else value
     groups = _parameter_groups(network, settings, frozen)
+    if make is MuonWithAdamW:
+        groups = split_inner_matrices(groups, network)
     try:
         optimizer = make(groups, **options)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AssertionError, RuntimeError, ImportError) as error:
         raise SettingError("optimizer", f"{settings.name} does not take these settings: {error}") from error
     return optimizer, LambdaLR(optimizer, lr_factor(settings, steps))
 
@@ -186,4 +189,31 @@ def _optimizer_classes() -> dict[str, type[Optimizer]]:
     """torch.optim's optimizers that need one gradient a step, of dense weights."""
     classes = {name.lower(): value for name, value in vars(torch.optim).items() if inspect.isclass(value)}
     refused = {"optimizer", "lbfgs", "sparseadam"}
-    return {k: v for k, v in classes.items() if issubclass(v, Optimizer) and k not in refused}
+    found = {k: v for k, v in classes.items() if issubclass(v, Optimizer) and k not in refused}
+    return found | {"muon": MuonWithAdamW}
+
+
+def _find_optimizer(name: str) -> Callable[..., Optimizer]:
+    """An optimizer of torch, else of timm, which is imported for no other.
+
+    Raises:
+        UnknownName: there is none.
+        SettingError: timm is not installed, or its optimizer needs what is not to be had here.
+    """
+    classes = _optimizer_classes()
+    if name in classes:
+        return classes[name]
+    if importlib.util.find_spec("timm") is None:
+        hint = 'timm\'s (lamb, lion, adan, ...) need it: pip install "vitrine[timm]"'
+        raise SettingError("optimizer.name", f"{UnknownName('optimizer', name, classes)}; {hint}")
+    from timm.optim import get_optimizer_class, get_optimizer_info, list_optimizers
+
+    theirs, wanted = list_optimizers(), name.removeprefix("timm/")
+    if wanted not in theirs:
+        raise UnknownName("optimizer", name, [*classes, *(t for t in theirs if t not in classes)])
+    if get_optimizer_info(wanted).second_order:
+        raise SettingError("optimizer.name", f"{name} takes second derivatives, which are not computed here")
+    try:
+        return get_optimizer_class(wanted)
+    except (ImportError, AssertionError) as error:
+        raise SettingError("optimizer.name", f"{name} needs what is not here: {error}") from None

@@ -133,6 +133,7 @@ def build_classifier(settings: Settings, data: ImageDataModule) -> Classifier:
             model.compile,
             model.freeze,
             model.unfreeze_epoch,
+            model.channels_last,
         )
     with as_setting_error("optimizer"):
         module.build_optimizer(steps=1000)  # to raise now

@@ -73,6 +73,9 @@ def _try_batch(module: Classifier, data: ImageDataModule, trainer: Trainer, batc
     try:
         return _try_step(module, data, trainer, size)
     except Exception as error:
+        if module.memory_format is torch.channels_last and "view size is not compatible" in str(error):
+            problem = "is true, but the network takes views that want channels outermost: reshape serves"
+            raise SettingError("model.channels_last", problem) from error
         if str(error).startswith(NO_LOGITS):  # one that returns more in training than in eval mode
             raise SettingError("model.name", f"in training mode, {error}") from error
         if size == 1:

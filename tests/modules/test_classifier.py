@@ -308,3 +308,19 @@ def test_means_go_on_where_a_checkpoint_was_written(tmp_path):
     assert (
         rows(ckpt_path=tmp_path / "at.ckpt", weights_only=True) == whole
     )  # written before step 4 was logged
+
+
+def test_channels_last_trains_the_same_network_but_for_rounding(tmp_path):
+    dataset, formats = Squares(24), []
+    plain, last = small(), small(channels_last=True)
+
+    def record(module, inputs, output):
+        formats.append(output.is_contiguous(memory_format=torch.channels_last))
+
+    last.network.features[1][0].register_forward_hook(record)
+    for classifier in (plain, last):
+        trainer(tmp_path, max_epochs=2).fit(classifier, loader(dataset), loader(dataset))
+    assert formats and all(formats)  # in training and in validation
+    assert all(p.is_contiguous() for p in last.network.parameters())  # as a checkpoint and analyses want them
+    for key, value in plain.network.state_dict().items():
+        torch.testing.assert_close(last.network.state_dict()[key], value, atol=1e-5, rtol=1e-4, msg=key)

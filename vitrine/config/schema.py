@@ -48,6 +48,9 @@ class ModelSettings:
     )
     std: list[float] | None = setting(None, "goes with mean")
     compile: bool = setting(False, "torch.compile the network in place")
+    channels_last: bool = setting(
+        False, "train and validate with channels innermost in memory: faster convolutions, other rounding"
+    )
     options: dict[str, Any] = setting({}, "handed to the network's builder, e.g. {width: 32}")
 
 

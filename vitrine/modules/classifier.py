@@ -50,6 +50,8 @@ class Classifier(LightningModule):
         optimizer: settings of optimizer and schedule.
         classes: class names.
         compile: compile the network, in place.
+        channels_last: hand images to the network with their channels innermost in memory, in which its layers
+            then compute too; the network's own weights keep their format.
         freeze: what does not train, see `freezing.find_frozen_part`; None: nothing.
         unfreeze_epoch: the epoch, from 0, from which all of it trains; None: none.
 
@@ -70,6 +72,7 @@ class Classifier(LightningModule):
         compile: bool = False,
         freeze: str | Sequence[str] | None = None,
         unfreeze_epoch: int | None = None,
+        channels_last: bool = False,
     ):
         super().__init__()
         record = record_of(network)
@@ -81,6 +84,7 @@ class Classifier(LightningModule):
         self.classes = [str(name) for name in classes]
         self.confusion: Tensor | None = None
         self.unfreeze_epoch = unfreeze_epoch
+        self.memory_format = torch.channels_last if channels_last else torch.preserve_format
         self.frozen = None if freeze is None else find_frozen_part(network, freeze, len(self.classes))
         if self.frozen is not None:
             self.frozen.freeze(network)
@@ -122,7 +126,7 @@ class Classifier(LightningModule):
             self.print(f"epoch {self.current_epoch}: from here on all of the network trains")
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        images, labels = batch[0], batch[1]
+        images, labels = batch[0].to(memory_format=self.memory_format), batch[1]
         if self.frozen is not None:
             self.frozen.keep_statistics(self.network)
         loss, logits = self.objective(self.network, images, labels)
@@ -197,7 +201,7 @@ class Classifier(LightningModule):
             metric.reset()
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
-        images, labels = batch[0], batch[1]
+        images, labels = batch[0].to(memory_format=self.memory_format), batch[1]
         logits = self.network(images).float()
         self._matrix.update(logits, labels)
         self._calibration.update(logits.softmax(1), labels)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 ANALYSES = Registry(
     "analysis",
     {
+        "confusion": "vitrine.analyses.confusion:Confusion",
         "weights": "vitrine.analyses.weights:Weights",
         "examples": "vitrine.analyses.examples:Examples",
         "cam": "vitrine.analyses.class_maps:ClassMaps",

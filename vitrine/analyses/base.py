@@ -45,6 +45,18 @@ class Histogram:
 
 
 @dataclass(frozen=True)
+class Table:
+    """Names and numbers in columns of one length, by heading: the first names the rows.
+
+    Attributes:
+        sort_by: the heading of the column that orders the rows at first, ascending.
+    """
+
+    columns: Mapping[str, Sequence[str | float | None]]
+    sort_by: str = ""
+
+
+@dataclass(frozen=True)
 class Figure:
     """One picture, and what it is of: layer, unit, probe and label are None where they do not apply."""
 
@@ -60,6 +72,7 @@ class Figure:
     scores: Sequence[float] = ()  # of these images (activations, ...), in the same order
     class_shares: Mapping[str, float] = field(default_factory=dict)  # of each class among them, by name
     histogram: Histogram | None = None  # of the scores of all images of the data set
+    table: Table | None = None  # of what is too much for a picture
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,16 @@ from vitrine.reporting.page_data import run_data
 _log = logging.getLogger(__name__)
 
 _ASSETS = Path(__file__).with_name("page")
-_SCRIPTS = ("data.js", "elements.js", "charts.js", "pictures.js", "numbers.js", "views.js", "app.js")
+_SCRIPTS = (
+    "data.js",
+    "elements.js",
+    "charts.js",
+    "pictures.js",
+    "numbers.js",
+    "tables.js",
+    "views.js",
+    "app.js",
+)
 
 
 def build(run_dir: str | Path) -> Path:

@@ -73,6 +73,7 @@ def _result(result: AnalysisResult) -> dict[str, Any]:
 def _analysis(store: Store, steps: list[int], name: str) -> dict[str, Any]:
     """An analysis with its figures: once what all steps share, by step what changes."""
     places: dict[str, int] = {}
+    tables: dict[int, dict[str, Any]] = {}  # of the step before
     figures: list[list[Any]] = []
     at: dict[int, list[list[Any]]] = {}
     for step in steps:
@@ -84,16 +85,23 @@ def _analysis(store: Store, steps: list[int], name: str) -> dict[str, Any]:
                 figures.append([*of, *size])
             file = None if entry["file"] == figures[place][5] else entry["file"]
             numbers = {key: _rounded(value) for key, value in entry["values"].items()}
-            at.setdefault(step, []).append([place, entry["caption"], numbers, file, *_drawn(entry)])
+            drawn = _drawn(entry, tables.get(place, {}))
+            if "table" in entry:
+                tables[place] = entry["table"]["columns"]
+            at.setdefault(step, []).append([place, entry["caption"], numbers, file, *drawn])
     traits = traits_of(name)
     shown = {trait: getattr(traits, trait) for trait in PAGE_TRAITS}
     headlines = [summary.key for summary in traits.summaries if summary.headline]
     return {"name": name, **shown, "headlines": headlines, "figures": figures, "at": at}
 
 
-def _drawn(entry: dict[str, Any]) -> list[dict[str, Any]]:
+def _drawn(entry: dict[str, Any], table_before: dict[str, Any]) -> list[dict[str, Any]]:
     """What the page draws beside a figure, in a list: its histogram (heights from 0 to 99), the range of its
-    scores, its class shares."""
+    scores, its class shares, its table.
+
+    Args:
+        table_before: columns of its table at the step before, which are not repeated: null.
+    """
     drawn: dict[str, Any] = {}
     histogram, scores = entry.get("histogram"), entry.get("scores")
     if histogram and any(histogram["shares"]):
@@ -107,7 +115,17 @@ def _drawn(entry: dict[str, Any]) -> list[dict[str, Any]]:
         drawn["scores"] = [_rounded(scores[-1]), _rounded(scores[0])]
     if shares := entry.get("class_shares"):
         drawn["classes"] = {name: _rounded(share) for name, share in shares.items()}
+    if table := entry.get("table"):
+        columns = {
+            heading: None if column == table_before.get(heading) else _rounded_column(column)
+            for heading, column in table["columns"].items()
+        }
+        drawn["table"] = {**table, "columns": columns}
     return [drawn] if drawn else []
+
+
+def _rounded_column(column: list[Any]) -> list[Any]:
+    return [value if isinstance(value, str) else _rounded(value) for value in column]
 
 
 def _rounded(value: float | None) -> float | None:

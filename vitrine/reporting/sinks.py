@@ -58,6 +58,11 @@ def named_scalars(analysis: str, result: AnalysisResult) -> dict[str, float]:
     return {scalar_key(analysis, scalar.key): float(scalar.value) for scalar in scalars}
 
 
+def table_key(analysis: str, figure: str) -> str:
+    """The key of the table of a figure of an analysis."""
+    return f"{section(analysis)}/{figure} table"
+
+
 def media_key(analysis: str, layer: str | None) -> str:
     """The key of the pictures of an analysis, or of a layer of it: "Examples/examples/layer3"."""
     return "/".join([section(analysis), analysis, *([layer] if layer else [])])

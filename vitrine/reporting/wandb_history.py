@@ -14,7 +14,7 @@ from vitrine.analyses.result import AnalysisResult
 from vitrine.core.bounded import BoundedCaller
 from vitrine.reporting import wandb_offline
 from vitrine.reporting.guarded_run import GuardedRun
-from vitrine.reporting.sinks import STEP, media_key, metric_key, named_scalars
+from vitrine.reporting.sinks import STEP, media_key, metric_key, named_scalars, table_key
 from vitrine.runs.metrics_csv import read_rows
 from vitrine.runs.store import Store
 
@@ -95,8 +95,12 @@ def recorded_keys(run_dir: Path) -> Keys:
 
 
 def result_keys(name: str, result: AnalysisResult, entries: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The keys of an analysis' scalars and of its pictures, whose entries in figures.json are given."""
-    return {*named_scalars(name, result), *(media_key(name, entry["layer"]) for entry in entries)}
+    """The keys of an analysis' scalars, pictures and tables, whose entries in figures.json are given."""
+    keys = {*named_scalars(name, result)}
+    for entry in entries:
+        keys |= {media_key(name, entry["layer"])}
+        keys |= {table_key(name, entry["key"])} if "table" in entry else set()
+    return keys
 
 
 def _read_from_server(path: str) -> list[dict[str, Any]]:

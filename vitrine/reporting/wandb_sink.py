@@ -17,7 +17,7 @@ from vitrine.analyses.result import CheckpointReport
 from vitrine.reporting.guarded_run import GuardedRun
 from vitrine.reporting.ranking import ranking
 from vitrine.reporting.sheet import PAPER, by_layer, sheet
-from vitrine.reporting.sinks import STEP, UNITS, media_key, named_scalars
+from vitrine.reporting.sinks import STEP, UNITS, media_key, named_scalars, table_key
 from vitrine.reporting.units_table import units_table
 from vitrine.reporting.wandb_claims import Claims
 from vitrine.reporting.wandb_history import Keys, logged_keys, result_keys
@@ -140,6 +140,11 @@ def _payload(report: CheckpointReport, folder: Path, classes: Sequence[str]) -> 
     for name, result in report.results.items():
         payload |= named_scalars(name, result)
         payload |= dict(_media(report.step, name, result.figures, files[name]))
+        for figure in result.figures:
+            if figure.table is not None:
+                columns = figure.table.columns
+                rows = [list(row) for row in zip(*columns.values())]
+                payload[table_key(name, figure.key)] = wandb.Table(columns=list(columns), data=rows)
 
     def picture(name: str, figure: Figure) -> Any:
         return _image(figure, files[name].get(figure.key), figure.caption)

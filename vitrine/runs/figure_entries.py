@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vitrine.analyses.base import Figure, Histogram
+from vitrine.analyses.base import Figure, Histogram, Table
 
 
 def to_entry(figure: Figure, file: str) -> dict[str, Any]:
@@ -29,6 +29,7 @@ def to_entry(figure: Figure, file: str) -> dict[str, Any]:
         "scores": [finite(score) for score in figure.scores],
         "class_shares": {name: finite(share) for name, share in figure.class_shares.items()},
         "histogram": asdict(figure.histogram) if figure.histogram is not None else None,
+        "table": asdict(figure.table) if figure.table is not None else None,
     }
     return entry | {name: value for name, value in typed.items() if value}
 
@@ -40,6 +41,8 @@ def to_figure(entry: dict[str, Any], image: Tensor) -> Figure:
     fields["scores"] = [number(score) for score in entry.get("scores", ())]
     if "histogram" in entry:
         fields["histogram"] = Histogram(**entry["histogram"])
+    if "table" in entry:
+        fields["table"] = Table(**entry["table"])
     return Figure(image=image, **fields)
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from vitrine.analyses.base import Figure, Scalar
+from vitrine.analyses.base import Figure, Scalar, Table
 from vitrine.analyses.result import AnalysisResult
 from vitrine.reporting import page
 from vitrine.runs.store import Store
@@ -306,3 +306,45 @@ def test_sixty_checkpoints_open_within_two_seconds(visit, tmp_path):
     key = "dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowRight' }))"
     assert tab.evaluate(moved % key) < 100  # smooth
     assert tab.text_content("output") == "step 2000"
+
+
+@pytest.fixture(scope="module")
+def many_classes(tmp_path_factory):
+    """Two checkpoints with a table of a hundred classes, one of which is called like an attack."""
+    folder = tmp_path_factory.mktemp("tables") / "run"
+    names = [HOSTILE, *(f"class {i}" for i in range(1, 100))]
+    for step in (10, 20):
+        recalls = [None if i == 7 else ((i + step // 10) % 100) / 100 for i in range(100)]
+        table = Table({"class": names, "images": [5] * 100, "recall": recalls}, sort_by="recall")
+        figure = Figure("matrix", colour(1, 2, 3), "a matrix", table=table)
+        with Store(folder).writing(step, weights=str(step)) as writer:
+            writer.write("something_new", AnalysisResult([figure], [], 1))
+    page.build(folder)
+    return folder
+
+
+def rows(tab):
+    return tab.eval_on_selector_all(
+        ".table tbody tr", "rows => rows.map(r => [...r.cells].map(c => c.textContent))"
+    )
+
+
+def test_a_long_table_is_searched_sorted_and_follows_the_slider(visit, many_classes):
+    tab = visit(folder=many_classes)
+    found = rows(tab)
+    # the least recall first, those without one last
+    assert [row[0] for row in found[:2]] == ["class 98", "class 99"]
+    assert found[12][0] == "76 more" and found[-1][0] == "class 7" and len(found) == 25
+    assert tab.locator(".table svg.spark path").count() == 23
+    tab.keyboard.press("ArrowLeft")
+    assert rows(tab)[0][:3] == ["class 99", "5", "0"]
+    tab.click(".table th:has-text('recall') button")
+    assert rows(tab)[0][0] == "class 98" and rows(tab)[-1][0] == "class 7"
+    assert tab.get_attribute(".table th:has-text('recall')", "aria-sort") == "descending"
+    tab.fill(".table input", "ONERROR")
+    assert [row[0] for row in rows(tab)] == [HOSTILE]
+    tab.fill(".table input", "nobody")
+    assert "none is called “nobody”" in rows(tab)[0][0]
+    tab.fill(".table input", "")
+    tab.click("text=76 more")
+    assert len(rows(tab)) == 100

@@ -14,6 +14,7 @@ function load(gallery) {
       for (const step of Object.keys(analysis.at).map(Number).sort((a, b) => a - b)) {
         for (const [place, caption, values, file, drawn] of analysis.at[step]) {
           const figure = own[place];
+          if (drawn?.table) fillColumns(drawn.table.columns, figure.versions.at(-1)?.table?.columns);
           const path = `analysis/step=${String(step).padStart(8, "0")}/${analysis.name}/${file ?? figure.file}`;
           figure.versions.push({ step, caption, values, ...drawn, src: address(run.base + path) });
         }
@@ -23,6 +24,11 @@ function load(gallery) {
     return { ...run, figures };
   });
   steps = [...new Set(runs.flatMap((run) => run.steps.map((at) => at.step)))].sort((a, b) => a - b);
+}
+
+// columns that are as at the step before are not repeated
+function fillColumns(columns, before) {
+  for (const heading of Object.keys(columns)) columns[heading] ??= before[heading];
 }
 
 function address(path) {

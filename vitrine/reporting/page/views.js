@@ -19,7 +19,10 @@ const views = {
       ...groupBy(classes, (f) => f.analysis).map(([, figures]) =>
         section(`${figures[0].title} of the classes`, el("div", { class: "tiles" }, ...figures.map(small)))),
       ...groupBy(others, (f) => f.analysis).map(([, figures]) =>
-        section(figures[0].title, el("div", { class: "halves" }, ...figures.map((f) => picture(f, { caption: true }))))),
+        section(figures[0].title, figures.length > 1
+          ? el("div", { class: "halves" }, ...figures.map((f) => picture(f, { caption: true })))
+          : withAside(false, el("div", { class: "wide" }, picture(figures[0], { caption: true })), dataTable(figures[0])),
+        ...(figures.length > 1 ? figures.map(dataTable) : []))),
       el("p", { class: "quiet keys" }, "Keys: ", ...[["←", "→"], ["space"], ["j", "k"]].flatMap((keys, i) => [
         ...keys.flatMap((key) => [el("kbd", {}, key), " "]), ["move through time, ", "plays, ", "next and previous layer, unit or image"][i]])),
     ];

@@ -1,0 +1,65 @@
+// A figure's table: sorted by any column, searched by name; of many rows the first and the last, the rest on request.
+
+const MOST_ROWS = 24;
+
+function dataTable(figure) {
+  const versions = (run) => (run.figures.get(figure.id)?.versions ?? []).filter((version) => version.table);
+  if (!runs.some((run) => versions(run).length)) return null;
+  const first = runs.map(versions).find((own) => own.length)[0].table;
+  const [name] = Object.keys(first.columns), count = first.columns[name].length;
+  const shown = { sort: first.sort_by || name, descending: false, search: "", all: count <= MOST_ROWS };
+  const place = el("div", { class: "tables" });
+  const redraw = () => place.replaceChildren(...columns().map((column) => {
+    const version = versions(column.run).findLast((one) => one.step <= column.step);
+    return version ? drawTable(column, version, versions(column.run), shown, redraw) : null;
+  }).filter(Boolean));
+  const search = el("input", { type: "search", placeholder: `find one of ${count}`, "aria-label": `Find a ${name}`, oninput: (event) => {
+    shown.search = event.target.value;
+    redraw();
+  } });
+  watch(redraw);
+  return el("div", { class: "table" }, count > MOST_ROWS / 2 ? search : null, place);
+}
+
+function drawTable(column, version, versions, shown, redraw) {
+  const { columns: content } = version.table;
+  const headings = Object.keys(content), [name] = headings, rows = content[name].map((_, i) => i);
+  const wanted = shown.search.trim().toLowerCase();
+  const found = wanted ? rows.filter((i) => String(content[name][i]).toLowerCase().includes(wanted)) : rows;
+  const by = content[shown.sort] ?? content[name];
+  const missing = (i) => by[i] === null || by[i] === ""; // last, whichever the direction
+  const compare = (a, b) => missing(a) - missing(b) || (shown.descending ? -1 : 1) * (typeof by[a] === "string" ? by[a].localeCompare(by[b]) : by[a] - by[b]) || a - b;
+  const sorted = found.toSorted(compare);
+  const cut = !shown.all && sorted.length > MOST_ROWS;
+  const head = headings.map((heading) => {
+    const sorting = heading === shown.sort;
+    const click = () => {
+      Object.assign(shown, sorting ? { descending: !shown.descending } : { sort: heading, descending: false });
+      redraw();
+    };
+    const text = content[heading].some((value) => typeof value === "string");
+    return el("th", { scope: "col", class: text ? "text" : null, "aria-sort": sorting ? (shown.descending ? "descending" : "ascending") : null },
+      el("button", { type: "button", onclick: click }, heading, el("span", { "aria-hidden": "true" }, sorting ? (shown.descending ? " ↓" : " ↑") : "")));
+  });
+  const history = versions.length > 1 && version.table.sort_by;
+  const row = (i) => el("tr", {}, ...headings.map((heading) => tableCell(heading === name, content[heading][i])),
+    history ? el("td", {}, sparkline([rowHistory(versions, name, content[name][i], version.table.sort_by)])) : null);
+  const more = el("tr", {}, el("td", { class: "more", colSpan: headings.length + (history ? 1 : 0) },
+    el("button", { type: "button", onclick: () => { shown.all = true; redraw(); } }, `${sorted.length - MOST_ROWS} more`)));
+  const half = MOST_ROWS / 2;
+  const body = cut ? [...sorted.slice(0, half).map(row), more, ...sorted.slice(-half).map(row)] : sorted.map(row);
+  return el("div", { class: "scrolled", role: "group", tabindex: "0", "aria-label": `Table of ${rows.length}, ${column.name}` },
+    columns().length > 1 ? el("p", { class: "of" }, column.name) : null,
+    el("table", { class: "numbers" }, el("thead", {}, el("tr", {}, ...head, history ? el("th", { scope: "col" }, `${version.table.sort_by} over time`) : null)),
+      el("tbody", {}, ...(body.length ? body : [el("tr", {}, el("td", { class: "quiet", colSpan: headings.length }, `none is called “${shown.search.trim()}”`))]))));
+}
+
+function tableCell(heads, value) {
+  if (heads) return el("th", { scope: "row", title: value.length > 40 ? value : null }, value.length > 40 ? `${value.slice(0, 24)}…${value.slice(-14)}` : value);
+  return el("td", { class: typeof value === "string" ? "" : "value" }, typeof value === "string" ? value : number(value));
+}
+
+// how a row's number went, found by the row's name
+function rowHistory(versions, name, of, heading) {
+  return versions.map(({ step, table: { columns: content } }) => [step, content[heading]?.[content[name].indexOf(of)]]).filter(([, value]) => typeof value === "number");
+}

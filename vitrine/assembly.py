@@ -32,6 +32,7 @@ from vitrine.core.network_scopes import full_isolation
 from vitrine.core.settings import SettingError
 from vitrine.datamodules import DATA
 from vitrine.datamodules.base import ImageDataModule
+from vitrine.datamodules.file_settings import FileSettings
 from vitrine.examination.examiner import Examiner
 from vitrine.examination.subject import choose_units
 from vitrine.modules import OBJECTIVES, load_checkpoint, load_network
@@ -55,12 +56,28 @@ def build_data(
     settings: Settings, prepare_scope: Callable[[], Any] = contextlib.nullcontext
 ) -> ImageDataModule:
     """The data module, set up; `prepare_scope`: entered while data are downloaded or unpacked."""
+    _adopt_preprocessing(settings)
     with as_setting_error("data"):
         module = DATA[settings.data.name](settings.data, seed=settings.run.seed)
         with prepare_scope():
             module.prepare_data()
         module.setup()
     return module
+
+
+def _adopt_preprocessing(settings: Settings) -> None:
+    """Fill what the settings of image files leave open with what the library of the network does."""
+    data, zoo = settings.data, zoo_of(settings.model.name)
+    own = (
+        zoo.preprocessing(settings.model.name) if zoo is not None and isinstance(data, FileSettings) else None
+    )
+    if own is None:
+        return
+    data.image_size = data.image_size or own.image_size
+    data.fit = own.fit if data.fit == "auto" else data.fit
+    data.interpolation = own.interpolation if data.interpolation == "auto" else data.interpolation
+    if data.fit == "crop" and not data.resize:
+        data.resize = round(data.image_size * own.resize / own.image_size)
 
 
 def check_network(settings: Settings) -> None:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import vitrine.reporting.wandb_run as wandb_run
+from vitrine.analyses.base import Figure, Table
 from vitrine.analyses.result import AnalysisResult, CheckpointReport
 from vitrine.callbacks.robust_validation import METRICS
 from vitrine.reporting.sheet import sheet
@@ -148,6 +149,26 @@ def test_the_summary_ranks_a_run_by_its_whole_life(tmp_path, report, records):
         "last/step": 1000,
         "seconds/analyses": 9.0,
     }
+
+
+@pytest.mark.slow
+def test_a_table_is_shown_as_one_and_is_missed_where_it_lacks(tmp_path, history):
+    table = Table({"class": ["a", "<b>"], "recall": [0.5, None]}, sort_by="recall")
+    image = torch.zeros(4, 4, 3, dtype=torch.uint8)
+    results = {"confusion": AnalysisResult([Figure("matrix", image, "a matrix", table=table)])}
+    run_dir = tmp_path / "run"
+    store = Store(run_dir)
+    with store.writing(5, weights="") as writer:
+        writer.write("confusion", results["confusion"])
+    logger, _ = wandb_logger(run_dir, WandbSettings(), config={})
+    sink = WandbSink(logger.experiment, run_dir=run_dir)
+    sink.log_missing({5: {"Classes/confusion", "Time/confusion"}})  # all but the table
+    sink.log_missing({5: {"Classes/confusion", "Time/confusion", "Classes/matrix table"}})
+    sink.close()
+    (folder,) = offline_folders(run_dir)
+    (item,) = history(run_dir)
+    shown = json.loads((folder / "files" / item["Classes/matrix table.path"]).read_text())
+    assert shown["columns"] == ["class", "recall"] and shown["data"] == [["a", 0.5], ["<b>", None]]
 
 
 def test_what_robust_validation_measures_has_a_section_of_its_own():

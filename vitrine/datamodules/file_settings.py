@@ -14,12 +14,22 @@ from vitrine.datamodules.decoding import Decoding
 class FileSettings(DataSettings):
     """What is made of image files; a source adds where they are."""
 
-    resize: int = setting(0, "shorter side before the center crop, pixels; 0: image_size", least=0)
+    resize: int = setting(
+        0,
+        "shorter side before the center crop, pixels; 0: as the network's library, else image_size",
+        least=0,
+    )
     channels: int = setting(3, "3 for colour, 1 for grayscale, or as many as every file has", least=1)
     fit: str = setting(
-        "crop",
-        "what makes squares of images: crop their middle, letterbox (data.background around them), stretch",
-        choices=("crop", "letterbox", "stretch"),
+        "auto",
+        "what makes squares of images: crop their middle, letterbox (data.background around them), stretch; "
+        "auto: what the library of the network does (timm/, hf/), else crop",
+        choices=("auto", "crop", "letterbox", "stretch"),
+    )
+    interpolation: str = setting(
+        "auto",
+        "how images are resized; auto: as the library of the network does (timm/, hf/), else bilinear",
+        choices=("auto", "nearest", "bilinear", "bicubic", "lanczos"),
     )
     range: list[float] | None = setting(
         None,
@@ -39,7 +49,12 @@ class FileSettings(DataSettings):
             SettingError: a range or colour that is none.
         """
         decoding = checked_decoding("data.", self.channels, self.range, self.background, self.exif)
-        return {"resize": self.resize, "fit": self.fit, "decoding": decoding}
+        return {
+            "resize": self.resize,
+            "fit": "crop" if self.fit == "auto" else self.fit,
+            "interpolation": "bilinear" if self.interpolation == "auto" else self.interpolation,
+            "decoding": decoding,
+        }
 
 
 def checked_decoding(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import v2
+from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 from tqdm import tqdm
 
@@ -42,6 +42,7 @@ class ImageFiles(ImageDataset):
         resize: pixels of the shorter side before the center crop; 0: `image_size`.
         fit: how an image that is no square becomes one: crop (the middle), letterbox (all of it, centred on
             the background), stretch.
+        interpolation: nearest, bilinear, bicubic or lanczos.
         decoding: what is made of a file; by default the usual, of `channels`.
         min_scale: smallest fraction of the area in the random resized crop of `training_item`; 1: no crop.
 
@@ -57,6 +58,7 @@ class ImageFiles(ImageDataset):
         *,
         resize: int = 0,
         fit: str = "crop",
+        interpolation: str = "bilinear",
         channels: int = 3,
         decoding: Decoding | None = None,
         min_scale: float = 1.0,
@@ -70,6 +72,7 @@ class ImageFiles(ImageDataset):
         self.decoding = decoding or Decoding(channels)
         self.image_size, self.channels, self.min_scale = image_size, self.decoding.channels, min_scale
         self.resize, self.fit = resize or image_size, fit
+        self.interpolation = InterpolationMode(interpolation)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -82,12 +85,12 @@ class ImageFiles(ImageDataset):
         """
         image, side = self.decode(index), self.image_size
         if self.fit == "letterbox":
-            image = _letterbox(image, side, self.decoding.fill)
+            image = self._letterbox(image, side)
         elif self.fit == "stretch":
-            image = _resize(image, [side, side])
+            image = self._resize(image, [side, side])
         else:
             if min(F.get_size(image)) != self.resize:
-                image = F.resize(image, self.resize)
+                image = F.resize(image, self.resize, self.interpolation)
             if F.get_size(image) != [side, side]:
                 image = F.center_crop(image, side)
         return to_tensor(image), int(self.labels[index])
@@ -99,10 +102,11 @@ class ImageFiles(ImageDataset):
             return self[index]
         image = self.decode(index)
         if self.fit == "letterbox":
-            image = _letterbox(image, max(F.get_size(image)), self.decoding.fill)
+            image = self._letterbox(image, max(F.get_size(image)))
         elif self.fit == "stretch":
-            image = _resize(image, [max(F.get_size(image))] * 2)
-        crop = v2.RandomResizedCrop(self.image_size, scale=(self.min_scale, 1.0))
+            image = self._resize(image, [max(F.get_size(image))] * 2)
+        scale = (self.min_scale, 1.0)
+        crop = v2.RandomResizedCrop(self.image_size, scale, interpolation=self.interpolation)
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
             torch.default_generator.manual_seed(make_key(seed, index))
             image = crop(image)
@@ -122,6 +126,18 @@ class ImageFiles(ImageDataset):
         for image, (item, _) in zip(images, bar(map_in_threads(self.__getitem__, indices))):
             image.copy_(item)
         return images
+
+    def _resize(self, image: Image.Image | Tensor, size: list[int]) -> Image.Image | Tensor:
+        return image if F.get_size(image) == size else F.resize(image, size, self.interpolation)
+
+    def _letterbox(self, image: Image.Image | Tensor, side: int) -> Image.Image | Tensor:
+        """All of an image in the middle of a square."""
+        scale = side / max(F.get_size(image))
+        height, width = (max(1, round(length * scale)) for length in F.get_size(image))
+        top, left = (side - height) // 2, (side - width) // 2
+        padding = [left, top, side - width - left, side - height - top]
+        image = self._resize(image, [height, width])
+        return F.pad(image, padding, fill=self.decoding.fill) if any(padding) else image
 
     @property
     def storage(self) -> str:
@@ -166,20 +182,6 @@ def map_in_threads(work: Callable[[_In], _Out], items: Iterable[_In]) -> Iterabl
                 yield waiting.pop(0).result()
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _resize(image: Image.Image | Tensor, size: list[int]) -> Image.Image | Tensor:
-    return image if F.get_size(image) == size else F.resize(image, size)
-
-
-def _letterbox(image: Image.Image | Tensor, side: int, fill: list[int] | int) -> Image.Image | Tensor:
-    """All of an image in the middle of a square."""
-    scale = side / max(F.get_size(image))
-    height, width = (max(1, round(length * scale)) for length in F.get_size(image))
-    top, left = (side - height) // 2, (side - width) // 2
-    padding = [left, top, side - width - left, side - height - top]
-    image = _resize(image, [height, width])
-    return F.pad(image, padding, fill=fill) if any(padding) else image
 
 
 def to_tensor(image: Image.Image | Tensor) -> Tensor:

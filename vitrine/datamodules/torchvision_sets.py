@@ -216,7 +216,7 @@ class TorchvisionFiles(TorchvisionDataModule):
     def _files(self, source: Any) -> ImageFiles:
         samples = source.samples if hasattr(source, "samples") else source._samples
         options = self.settings.file_options()
-        if self.settings.fit == "crop" and not self.settings.resize:
+        if self.settings.fit in ("auto", "crop") and not self.settings.resize:
             options["resize"] = round(self.image_size * 8 / 7)  # 256 for 224
         return image_files([(Path(file), label) for file, label in samples], self.image_size, **options)
 

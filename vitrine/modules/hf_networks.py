@@ -13,6 +13,7 @@ from torch import nn
 
 from vitrine.core.registry import nearest
 from vitrine.modules.model_hub import offline_unless_reachable
+from vitrine.modules.preprocessing import Preprocessing, of_processor
 from vitrine.modules.weights import Weights, WeightsError
 
 PREFIX, PACKAGE = "hf/", "transformers"
@@ -76,23 +77,21 @@ def build(spec: Mapping[str, Any]) -> nn.Module:
 
 def statistics(spec: Mapping[str, Any]) -> tuple[list[float], list[float]] | None:
     """The normalisation in preprocessor_config.json; None where there is none for so many channels."""
-    from transformers.image_processing_base import ImageProcessingMixin
-
-    source, is_folder = _find(spec["name"])
-    with nullcontext() if is_folder else offline_unless_reachable() as problem:
-        try:
-            known, _ = ImageProcessingMixin.get_image_processor_dict(
-                source, local_files_only=is_folder or problem is not None
-            )
-        except (OSError, ValueError):
-            return None
-    channels = spec["channels"]
+    channels, known = spec["channels"], _read_processor(spec["name"])
+    if known is None:
+        return None
     if known.get("do_normalize") is False:
         return [0.0] * channels, [1.0] * channels
     mean, std = known.get("image_mean"), known.get("image_std")
     if not isinstance(mean, list) or not isinstance(std, list) or not len(mean) == len(std) == channels:
         return None
     return mean, std
+
+
+def preprocessing(name: str) -> Preprocessing | None:
+    """How preprocessor_config.json makes the input of photographs; None where there is none to follow."""
+    known = _read_processor(name)
+    return None if known is None else of_processor(known)
 
 
 def has_weights(name: str) -> bool:
@@ -139,6 +138,21 @@ def _find(name: str) -> tuple[str, bool]:
     source = name.removeprefix(PREFIX)
     folder = Path(source).expanduser()
     return (str(folder), True) if folder.is_dir() else (source, False)
+
+
+def _read_processor(name: str) -> dict[str, Any] | None:
+    """The content of preprocessor_config.json; None where there is none."""
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    source, is_folder = _find(name)
+    with nullcontext() if is_folder else offline_unless_reachable() as problem:
+        try:
+            known, _ = ImageProcessingMixin.get_image_processor_dict(
+                source, local_files_only=is_folder or problem is not None
+            )
+        except (OSError, ValueError):
+            return None
+    return known
 
 
 def _read_config(name: str) -> Any:

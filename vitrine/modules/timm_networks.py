@@ -9,6 +9,7 @@ from torch import nn
 
 from vitrine.core.registry import UnknownName
 from vitrine.modules.model_hub import offline_unless_reachable
+from vitrine.modules.preprocessing import Preprocessing, of_timm
 from vitrine.modules.weights import Weights, WeightsError, strip_prefixes
 
 PREFIX, PACKAGE = "timm/", "timm"
@@ -64,6 +65,15 @@ def statistics(spec: Mapping[str, Any]) -> tuple[list[float], list[float]] | Non
     if known is None or len(known.mean) != spec["channels"]:
         return None
     return list(known.mean), list(known.std)
+
+
+def preprocessing(name: str) -> Preprocessing | None:
+    """How timm's data config makes the input of photographs; None where there is none to follow."""
+    import timm
+    from timm.data import resolve_data_config
+
+    known = timm.get_pretrained_cfg(name.removeprefix(PREFIX))
+    return known and of_timm(resolve_data_config({}, pretrained_cfg=known.to_dict(), verbose=False))
 
 
 def has_weights(_name: str) -> bool:

@@ -1,0 +1,119 @@
+"""Photographs on their way into networks of timm and transformers, as those libraries transform them."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vitrine import assembly, config
+from vitrine.datamodules.files import ImageFiles
+from vitrine.modules.preprocessing import Preprocessing, of_processor
+
+
+@pytest.fixture
+def photograph(tmp_path):
+    """Smooth, wider than high, as `folder/c/0.png`, beside one of another class."""
+    coarse = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((400, 300), Image.Resampling.BICUBIC)
+    for split, name in (("train", "a"), ("train", "b"), ("val", "a")):
+        (tmp_path / "data" / split / name).mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / "data" / split / name / "0.png")
+    return image
+
+
+def ours(photograph, tmp_path, own):
+    options = {"image_size": own.image_size, "fit": own.fit, "interpolation": own.interpolation}
+    if own.fit == "crop":
+        options["resize"] = own.resize
+    return ImageFiles([tmp_path / "data/val/a/0.png"], torch.tensor([0]), **options)[0][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("resnet10t", Preprocessing(176, 201, "crop", "bicubic")),
+        ("vit_tiny_patch16_224", Preprocessing(224, 248, "crop", "bicubic")),
+        ("resnet18", Preprocessing(224, 235, "crop", "bicubic")),
+        ("inception_v3", None),
+        ("coat_lite_medium_384", Preprocessing(384, 384, "stretch", "bicubic")),
+        ("deepseek_vit_412m", None),
+    ],
+)
+def test_images_are_those_of_timms_transform(photograph, tmp_path, name, expected):
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    from timm.data import create_transform, resolve_data_config
+
+    from vitrine.modules import timm_networks
+
+    own = timm_networks.preprocessing(f"timm/{name}")
+    assert expected is None or own == expected
+    known = resolve_data_config({}, pretrained_cfg=timm.get_pretrained_cfg(name).to_dict(), verbose=False)
+    theirs = create_transform(**{**known, "mean": (0, 0, 0), "std": (1, 1, 1)}, is_training=False)
+    difference = (ours(photograph, tmp_path, own) / 255 - theirs(photograph)).abs()
+    # letterboxes differ in their background, and by half a pixel in where they put the image
+    inside = (
+        difference[:, own.image_size // 3 : -(own.image_size // 3)] if own.fit == "letterbox" else difference
+    )
+    assert inside.max() < (0.1 if own.fit == "letterbox" else 1e-6)
+
+
+PROCESSORS = {
+    "vit": ({"size": {"height": 96, "width": 96}, "resample": 2, "do_resize": True}, "ViTImageProcessor"),
+    "convnext": ({"size": {"shortest_edge": 96}, "crop_pct": 0.875, "resample": 3}, "ConvNextImageProcessor"),
+    "deit": (
+        {"size": {"shortest_edge": 112}, "do_center_crop": True, "crop_size": {"height": 96, "width": 96},
+         "resample": 3, "do_resize": True},
+        "CLIPImageProcessor",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PROCESSORS)
+def test_images_are_those_of_the_processor(photograph, tmp_path, kind):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    content, name = PROCESSORS[kind]
+    own = of_processor(content)
+    processor = getattr(transformers, name)(**content, do_normalize=False, do_rescale=False)
+    theirs = torch.as_tensor(processor(photograph, return_tensors="pt")["pixel_values"][0]).float()
+    assert (ours(photograph, tmp_path, own).float() - theirs).abs().max() <= 2
+
+
+def test_what_cannot_be_followed_is_none():
+    for content in (
+        {"do_resize": False},
+        {},
+        {"size": {"height": 3, "width": 4}},
+        {"size": 32, "resample": 4},
+    ):
+        assert of_processor(content) is None
+    assert of_processor({"size": 32}) == Preprocessing(32, 32, "stretch", "bilinear")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], (224, 235, "crop", "bicubic")),
+        (["data.image_size=64"], (64, 67, "crop", "bicubic")),
+        (["data.resize=300", "data.interpolation=bilinear"], (224, 300, "crop", "bilinear")),
+        (["data.fit=letterbox"], (224, 0, "letterbox", "bicubic")),
+    ],
+)
+def test_a_run_adopts_what_its_settings_leave_open(photograph, tmp_path, words, expected):
+    pytest.importorskip("timm", reason="timm is not installed")
+    root = ["data.name=folder", f"data.root={tmp_path / 'data'}", f"run.root={tmp_path / 'runs'}"]
+    settings = config.load_run(["model.name=timm/resnet18", *root, *words])
+    data = assembly.build_data(settings)
+    assert data.train[0][0].shape[-1] == expected[0]
+    found = dataclasses.asdict(settings.data)
+    assert tuple(found[key] for key in ("image_size", "resize", "fit", "interpolation")) == expected
+
+
+def test_other_networks_change_nothing(photograph, tmp_path):
+    root = ["data.name=folder", f"data.root={tmp_path / 'data'}", "data.image_size=32"]
+    settings = config.load_run([*root, f"run.root={tmp_path / 'runs'}"])
+    assembly.build_data(settings)
+    assert (settings.data.resize, settings.data.fit, settings.data.interpolation) == (0, "auto", "auto")
+    assert json.dumps(dataclasses.asdict(settings.data))

@@ -11,6 +11,7 @@ from PIL import Image
 from tiny_images import pixels
 
 from vitrine.core.settings import SettingError
+from vitrine.datamodules.augment import Augment
 from vitrine.datamodules.files import UnreadableImage
 from vitrine.datamodules.shard_files import expand
 from vitrine.datamodules.webdataset_source import WebDataset, WebDatasetSettings
@@ -294,3 +295,15 @@ def test_a_corrupt_image_is_named_or_left_out(tmp_path):
     data = opened(tmp_path, skip_corrupt=True)
     assert len(data.train) == 6 and sum(map(len, data.train_dataloader().sampler.batches(0))) == 4
     assert json.dumps(data.describe()).count("read from 2 tar files") == 1
+
+
+def test_sampling_and_copies_are_those_of_the_settings_or_are_refused(shards):
+    with pytest.raises(SettingError, match=r"data\.sampler: is balanced, but these images are read chunk by"):
+        opened(shards, cache="never", sampler="balanced").train_dataloader()
+    in_memory = opened(shards, cache="always", sampler="balanced").train_dataloader()
+    assert type(in_memory.sampler).__name__ == "BalancedBatchSampler"
+    for cache in ("never", "always"):
+        data = opened(shards, cache=cache, batch_size=4, augment=Augment(repeats=2))
+        for batch in data.train_dataloader().sampler.batches(0):
+            assert {batch.tolist().count(index) for index in batch.tolist()} == {2}
+        assert data.val_dataloader().sampler.copies == 1

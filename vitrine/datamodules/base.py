@@ -14,7 +14,7 @@ from vitrine.datamodules.augment import Augment, augment, augment_setting, check
 from vitrine.datamodules.caching import imagenet_statistics
 from vitrine.datamodules.loader import Loader
 from vitrine.datamodules.mixing import mix
-from vitrine.datamodules.samplers import BalancedBatchSampler, BatchSampler
+from vitrine.datamodules.samplers import BalancedBatchSampler, BatchSampler, ChunkBatchSampler
 
 
 class Batch(NamedTuple):
@@ -169,9 +169,29 @@ class ImageDataModule(lightning.LightningDataModule):
         return Loader(split, sampler, batch_type=Batch, workers=self.settings.workers, progress=progress)
 
     def sampler(self, split: ImageDataset, batch_size: int, **options: Any) -> BatchSampler:
-        """The sampler of a split's batches; `options` as for BatchSampler."""
+        """The sampler of a split's batches; `options` as for BatchSampler.
+
+        Raises:
+            SettingError: it is to be balanced, but the images are read chunk by chunk.
+        """
+        chunks, balanced = self.chunks(split), False
         if options.get("train", True):
             options.setdefault("copies", self.settings.augment.repeats)
-            if self.settings.sampler == "balanced":
-                return BalancedBatchSampler(split.labels, batch_size, **options)
+            balanced = self.settings.sampler == "balanced"
+        if chunks is not None:
+            if balanced:
+                problem = (
+                    "is balanced, but these images are read chunk by chunk; expected data.cache=always, if"
+                )
+                instead = "they fit into memory, or objective.class_weights=balanced"
+                raise SettingError("data.sampler", f"{problem} {instead}")
+            window = self.settings.window
+            return ChunkBatchSampler(len(split), batch_size, chunks=chunks, window=window, **options)
+        if balanced:
+            return BalancedBatchSampler(split.labels, batch_size, **options)
         return BatchSampler(len(split), batch_size, **options)
+
+    def chunks(self, split: ImageDataset) -> list[int] | None:
+        """How many images each chunk of a split has, in its order, if chunks are to be read one after another
+        (`settings.window` of them at a time); None if images may come in any order."""
+        return None

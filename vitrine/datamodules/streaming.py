@@ -29,7 +29,6 @@ from vitrine.datamodules.base import DataSettings, ImageDataModule
 from vitrine.datamodules.caching import should_cache
 from vitrine.datamodules.decoding import UnreadableImage
 from vitrine.datamodules.files import ImageFiles
-from vitrine.datamodules.samplers import BatchSampler, ChunkBatchSampler
 
 INDEX = "images.json"  # beside the chunks: classes, labels, statistics; see cli.convert
 _EXPECTED = "expected the OUT of `python -m vitrine convert FOLDER OUT`: a folder, or an address of one"
@@ -79,18 +78,8 @@ class Streaming(ImageDataModule):
     def load_test(self) -> ImageDataset:
         return self._split("test", cache=False)
 
-    def sampler(self, split: ImageDataset, batch_size: int, **options: Any) -> BatchSampler:
-        if isinstance(split, ChunkedImages):
-            if self.settings.sampler == "balanced":
-                problem = (
-                    "is balanced, but chunks are read one after another: data.cache=always if they fit into"
-                )
-                raise SettingError("data.sampler", f"{problem} memory, or objective.class_weights=balanced")
-            window = self.settings.window
-            if options.get("train", True):
-                options.setdefault("copies", self.settings.augment.repeats)
-            return ChunkBatchSampler(len(split), batch_size, chunks=split.chunks, window=window, **options)
-        return super().sampler(split, batch_size, **options)
+    def chunks(self, split: ImageDataset) -> list[int] | None:
+        return split.chunks if isinstance(split, ChunkedImages) else None
 
     def _split(self, name: str, cache: bool = True) -> ImageDataset:
         settings, entry = self.settings, self._index["splits"][name]

@@ -19,7 +19,6 @@ from vitrine.datamodules.class_labels import number_labels
 from vitrine.datamodules.files import map_in_threads, progress_bar
 from vitrine.datamodules.image_folders import SUFFIXES
 from vitrine.datamodules.image_source import ImageSource, ImageSourceSettings, Labelled, StoredImages
-from vitrine.datamodules.samplers import BatchSampler, ChunkBatchSampler
 from vitrine.datamodules.shard_files import EXPECTED, find_shards, group_by_split, refuse_address
 from vitrine.datamodules.tar_index import Sample, read_shard
 from vitrine.datamodules.tar_store import TarStore
@@ -73,12 +72,11 @@ class WebDataset(ImageSource):
     def images(self, found: Labelled, image_size: int, **options: Any) -> StoredImages:
         return StoredImages(found.files, found.labels, image_size, store=self.store, **options)
 
-    def sampler(self, split: ImageDataset, batch_size: int, **options: Any) -> BatchSampler:
-        if isinstance(split, StoredImages):
-            shards = self.store.shard_of(split.files)
-            options["chunks"] = torch.unique_consecutive(shards, return_counts=True)[1].tolist()
-            return ChunkBatchSampler(len(split), batch_size, window=self.settings.window, **options)
-        return super().sampler(split, batch_size, **options)
+    def chunks(self, split: ImageDataset) -> list[int] | None:
+        if not isinstance(split, StoredImages):
+            return None
+        shards = self.store.shard_of(split.files)
+        return torch.unique_consecutive(shards, return_counts=True)[1].tolist()
 
     def _shards(self) -> dict[str, list[Path]]:
         """The shards of each split."""

@@ -15,6 +15,7 @@ from vitrine.core.random_numbers import fold_in, uniform
 from vitrine.core.settings import SettingError, setting
 
 _POLICY, _ERASING = 1, 2  # purposes of further random numbers
+_CACHED = 2**19  # numbers that a processor's cache holds between two operations
 _ATTEMPTS = 10  # at a rectangle to erase
 _COLUMNS = 16  # random numbers of an image; each use has its own, so that no setting shifts another's
 
@@ -123,12 +124,16 @@ def _apply_policy(images: Tensor, keys: Tensor | None, settings: Augment) -> Ten
         return images
     from vitrine.datamodules import policies  # torchvision takes half a second
 
-    keys = fold_in(keys, _POLICY)
     if settings.randaugment:
-        return policies.randaugment(images, keys, settings.randaugment, settings.magnitude)
-    if settings.trivialaugment:
-        return policies.trivialaugment(images, keys)
-    return policies.augmix(images, keys, settings.augmix_severity, settings.augmix_width)
+        how = {"operations": settings.randaugment, "magnitude": settings.magnitude}
+        policy = partial(policies.randaugment, **how)
+    elif settings.trivialaugment:
+        policy = policies.trivialaugment
+    else:
+        policy = partial(policies.augmix, severity=settings.augmix_severity, width=settings.augmix_width)
+    block = max(_CACHED // images[0].numel(), 1) if images.device.type == "cpu" else len(images)
+    parts = zip(images.split(block), fold_in(keys, _POLICY).split(block))
+    return torch.cat([policy(*part) for part in parts])
 
 
 def _crop_and_flip(images: Tensor, position: Tensor, flip: Tensor | None, padding: int) -> Tensor:

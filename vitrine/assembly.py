@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
@@ -23,6 +23,7 @@ from vitrine.analyses.base import Analysis
 from vitrine.callbacks.averaging import ExactEMA
 from vitrine.callbacks.bad_batch import SaveBadBatch
 from vitrine.callbacks.checkpoints import model_checkpoints
+from vitrine.callbacks.lightning_internals import LearningRates
 from vitrine.callbacks.resume import ExactResume
 from vitrine.callbacks.robust_validation import METRICS, RobustValidation
 from vitrine.callbacks.signals import StopBetweenSteps
@@ -249,7 +250,7 @@ def build_trainer(
     callbacks: list[Callback] = [
         ExactResume(),
         StopBetweenSteps(),
-        LearningRateMonitor("step"),
+        LearningRates("step"),
         SaveBadBatch(settings.folder),
     ]
     _check_replays(settings)

@@ -10,6 +10,7 @@ from vitrine.analyses import ANALYSES
 from vitrine.cli import analyze, train
 from vitrine.core.registry import UnknownName
 from vitrine.modules import Classifier, OptimizerSettings, load_checkpoint, load_network, record_of
+from vitrine.modules.freezing import find_frozen_part
 from vitrine.modules.loading import infer_classes
 from vitrine.modules.objectives.standard import Standard
 from vitrine.modules.weights import WeightsError
@@ -137,6 +138,28 @@ def test_what_is_wrong_with_a_folder_is_said_in_one_line(folder):
         assert "\n" not in str(caught.value)
     with pytest.raises(WeightsError, match="has a configuration alone"):
         load_network(f"hf/{folder}/bare", classes=5, weights="pretrained")
+
+
+def test_the_head_of_theirs_trains_alone_where_all_else_is_frozen(timm, folder):
+    for name, head in (
+        ("timm/vit_tiny_patch16_224", "head"),
+        ("timm/resnet18", "fc"),
+        ("timm/convnext_atto", "head.fc"),
+        (f"hf/{folder}/bare", "classifier"),
+    ):
+        network = load_network(name, classes=5, image_size=32)
+        frozen = find_frozen_part(network, "all_but_head", 5)
+        left = {key for key, _ in network.named_parameters()} - set(frozen.parameters)
+        assert left == {f"{head}.weight", f"{head}.bias"}
+        classifier = Classifier(
+            network, Standard(), OptimizerSettings("sgd"), list("abcde"), freeze="all_but_head"
+        )
+        before = {key: value.clone() for key, value in network.state_dict().items()}
+        optimizer, _ = classifier.build_optimizer(10)
+        classifier.training_step((images(), torch.tensor([1, 2])), 0).backward()
+        optimizer.step()
+        changed = {k for k, v in network.state_dict().items() if not torch.equal(v, before[k])}
+        assert changed == left, name
 
 
 @pytest.mark.slow

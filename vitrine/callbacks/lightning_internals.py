@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loops import evaluation_loop
 from lightning.pytorch.loops.fit_loop import RestartStage
 from lightning.pytorch.loops.loop import _Loop
@@ -132,3 +133,15 @@ class ExplicitModelCheckpoint(ModelCheckpoint):
 
 def _do_nothing(*_: Any) -> None:
     pass
+
+
+class LearningRates(LearningRateMonitor):
+    """Logs the rate of every group of parameters; where they are more than four (`optimizer.layer_decay`), of
+    the first and the last, between which the others lie."""
+
+    def _get_optimizer_stats(self, optimizer: Any, names: list[str]) -> dict[str, float]:
+        groups = optimizer.param_groups
+        if len(groups) <= 4:
+            return super()._get_optimizer_stats(optimizer, names)
+        ends = SimpleNamespace(param_groups=[groups[0], groups[-1]], defaults=optimizer.defaults)
+        return super()._get_optimizer_stats(ends, [names[0], names[-1]])

@@ -6,15 +6,8 @@ import vitrine
 from vitrine.core.registry import Registry, UnknownName
 from vitrine.core.settings import SettingError
 
-_COMMANDS = (
-    "dream",
-    "style",
-    "export",
-    "compare",
-    "report",
-    "sync",
-    "convert",
-)  # also run by `analyze.py COMMAND ...`
+# also run by `analyze.py COMMAND ...`
+_COMMANDS = ("dream", "style", "export", "compare", "report", "sync", "convert")
 _PROGRAMS = ("train", "analyze", "follow", *_COMMANDS)
 COMMANDS = Registry("command", {name: f"vitrine.cli.{name}:main" for name in _COMMANDS})
 PROGRAMS = Registry("program", {name: f"vitrine.cli.{name}:main" for name in _PROGRAMS})

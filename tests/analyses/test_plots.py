@@ -2,6 +2,7 @@ import math
 
 import torch
 
+from vitrine.analyses.lettering import printable
 from vitrine.analyses.plots import bars, render_plot, wilson_interval
 
 
@@ -23,3 +24,9 @@ def test_the_interval_is_wilsons():
     assert low == 0 and abs(high - 1.96**2 / (10 + 1.96**2)) < 1e-9
     low, high = wilson_interval(50, 100)
     assert abs(low + high - 1) < 1e-9 and abs(high - 0.5962) < 1e-3
+
+
+def test_letters_that_the_font_lacks_are_left_out_and_said():
+    assert printable("été  naïve\nñ") == "été naïve ñ"
+    assert printable("🚦 light 日本語 55%") == "? light ? 55%"
+    assert printable("") == ""

@@ -67,6 +67,14 @@ def test_the_subject_is_frozen_in_eval_mode_and_from_the_split_asked_for():
     assert subject.units
 
 
+def test_two_classes_of_one_name_are_told_apart():
+    data = tiny.TinyData(steps=3)
+    data.setup()
+    data.classes = ["crane", "crane"]
+    settings = AnalysisSettings(units=1, probes=2)
+    assert make_subject(tiny.tiny_network(), data, settings).classes == ["crane (0)", "crane (1)"]
+
+
 def test_layers_and_units_that_are_not_there_are_answered():
     network = tiny.tiny_network().eval()
     assert {k: list(v) for k, v in choose_units(network, IMAGES, ["0", "2"], [3, 1]).items()} == {

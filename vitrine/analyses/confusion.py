@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject, Table
+from vitrine.analyses.lettering import printable
 from vitrine.analyses.plots import render_plot
 from vitrine.analyses.traits import Summary, Traits
 from vitrine.core.network_scopes import in_eager_eval_mode
@@ -105,7 +106,6 @@ class Confusion(Analysis):
                 caption=f"The {len(worst)} of {len(subject.classes)} classes with most mistakes, missed or "
                 "taken for by others; their mistakes with other classes are not shown.",
             )
-        yield Scalar("accuracy", share)
         if occurring := recall[images > 0].tolist():
             yield Scalar("worst_class_accuracy", min(occurring))
 
@@ -180,7 +180,7 @@ def _draw(matrix: Tensor, names: Sequence[str] | None, images: Tensor | None = N
 
 
 def _shortened(name: str) -> str:
-    """A name with its middle left out if it is long; without line breaks."""
-    name = " ".join(name.split())
+    """A name in one line, with its middle left out if it is long."""
+    name = printable(name) or "?"
     half = (_LETTERS - 1) // 2
     return name if len(name) <= _LETTERS else f"{name[:half]}…{name[-half:]}"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from vitrine.analyses.lettering import font_file, printable
 
 FONT_SIZE = 12  # pixels
 LINE = 17  # pixels: height of a line of text
@@ -66,13 +67,11 @@ def truncate(text: str, width: float) -> str:
 def _draw_text(
     sheet: Image.Image, text: str, left: int, top: int, width: int, colour: tuple[int, int, int] = BLACK
 ) -> None:
-    text = truncate(" ".join(text.split()), width)
+    text = truncate(printable(text), width)
     centre = (left + width / 2, top + LINE / 2)
     ImageDraw.Draw(sheet).text(centre, text, fill=colour, font=_font(), anchor="mm")
 
 
 @cache
 def _font() -> Any:
-    import matplotlib  # ships the font of the plots
-
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), FONT_SIZE)
+    return ImageFont.truetype(font_file(), FONT_SIZE)

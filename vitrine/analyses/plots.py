@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vitrine.analyses.lettering import FAMILY, printable
+
 WIDTH, HEIGHT = 640, 400  # pixels
 COLOURS = {"clean": "#9aa5b1", "pgd": "#2166ac", "robust": "#b2182b", "other": "#4d9221"}
 _STYLE = {
-    "font.family": "DejaVu Sans",
+    "font.family": FAMILY,
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -65,7 +67,8 @@ def bars(
                 if not math.isnan(length):
                     place = {"xy": (length, height), "xytext": (3, 0), "textcoords": "offset points"}
                     axes.annotate(f"{length:.0f}", **place, va="center", size=8)
-        axes.set_yticks(range(len(values)), values)
+        names = [printable(name) or "?" for name in values]
+        axes.set_yticks(range(len(values)), names, parse_math=False)
         axes.set_ylim(len(values) - 0.5, -0.5)
         axes.set_xlim(0, limit)
         axes.set_xlabel(label)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vitrine.analyses.base import Figure, Probes, Subject, as_float
 from vitrine.analyses.layers import choose_units as layers_and_units
+from vitrine.core.class_names import unique_names
 from vitrine.core.image_dataset import ImageDataset, as_image_dataset
 from vitrine.core.network_scopes import unwrapped
 from vitrine.core.registry import UnknownName
@@ -51,7 +52,7 @@ def make_subject(
         network=network,
         probes=probes,
         dataset=dataset,
-        classes=list(data.classes),
+        classes=unique_names(data.classes),
         units=choose_units(network, probes.images[:1], settings.layers, settings.units),
         step=step,
         seed=settings.seed,

@@ -39,7 +39,7 @@ function picture(figure, { href = null, caption = false, title = "", large = fal
       below.textContent = shown[0].caption;
     }
   });
-  return el("figure", { class: "picture" }, title ? el("p", { class: "of" }, title) : null, frame, below);
+  return el("figure", { class: "picture" }, title ? el("p", { class: "of", title: title.length > 20 ? title : null }, title) : null, frame, below);
 }
 
 // how many times its own size a picture is drawn, in halves

@@ -7,7 +7,7 @@ const views = {
     const missed = lost?.length === 3 ? `${lost[0]} ${lost[2]} of ${lost[1]}` : lost?.join(" ");
     const rest = figuresWhere((f) => f.layer === null && f.unit === null && f.probe === null);
     const classes = rest.filter((f) => f.label !== null), others = rest.filter((f) => f.label === null);
-    const small = (f) => picture(f, { title: subjectOf(f) || f.key.split("/").at(-1), caption: true });
+    const small = (f) => picture(f, { title: subjectOf(f) || f.key.split("/").slice(1).join("/") || f.key, caption: true });
     return [
       heading(runs.map((run) => run.name).join(" beside ")),
       lost && el("p", { class: "quiet", role: "status" }, `There is no ${missed} here: this is the overview.`),

@@ -80,9 +80,12 @@ def train(settings: config.Settings, arguments: list[str], processes: Processes,
     found = last_good_checkpoint(settings.folder) if settings.run.resume else None
     checkpoint = None if found is None else str(found)
     processes.broadcast(name=settings.run.name, checkpoint=checkpoint)
-    parameters = sum(p.numel() for p in module.network.parameters())
+    counts = [(p.numel(), p.requires_grad) for p in module.network.parameters()]
+    parameters = f"{sum(count for count, _ in counts):,} parameters"
+    if module.frozen is not None:
+        parameters += f" (all but {sum(count for count, trains in counts if trains):,} frozen)"
     print(data.describe())
-    print(f"{settings.run.name}: {settings.model.name}, {parameters:,} parameters, in {settings.folder}")
+    print(f"{settings.run.name}: {settings.model.name}, {parameters}, in {settings.folder}")
     if checkpoint:
         print(f"going on from {checkpoint}")
     with record:

@@ -8,8 +8,8 @@
 
 The file's logits are compared with the network's on validation images (random ones where the data are not at
 hand), and it is written only if they agree to 1e-4. Its metadata have the class names, mean and std, the size
-of images, the step and the hash of the weights. ONNX needs `pip install "vitrine[onnx]"`; without onnxruntime,
-which is of it, nothing can be compared, which is then said.
+of images, the step and the hash of the weights. ONNX needs `pip install "vitrine[onnx]"`; where
+onnxruntime, a part of that, is missing, the file is written without the comparison, which is then said.
 """
 
 import json

@@ -174,15 +174,28 @@ def test_a_rectangle_of_the_mean_colour_is_erased_in_as_many_images_as_asked_for
 
 
 @pytest.mark.parametrize(
-    ("words", "problem"),
+    ("words", "channels", "batch_size", "problem"),
     [
-        ({"randaugment": 2, "trivialaugment": True}, "trivialaugment: is True beside randaugment=2"),
-        ({"randaugment": 2, "augmix": True}, "augmix: is True beside randaugment=2, expected one policy"),
+        ({"randaugment": 2, "trivialaugment": True}, 3, 8, "trivialaugment: is True beside randaugment=2"),
+        (
+            {"randaugment": 2, "augmix": True},
+            3,
+            8,
+            "augmix: is True beside randaugment=2, expected one policy",
+        ),
+        ({"augmix": True}, 4, 8, r"augmix: is True, but .* 1 or 3 channels, and these have 4"),
+        ({"magnitude": 15}, 3, 8, r"magnitude: is 15, but data\.augment\.randaugment is off"),
+        ({"augmix_width": 4}, 3, 8, r"augmix_width: is 4, but data\.augment\.augmix is off"),
+        ({"repeats": 9}, 3, 8, r"repeats: is 9, expected at most the 8 of data\.batch_size"),
+        ({"cutmix": 1.0}, 3, 1, r"cutmix: is 1\.0, but data\.batch_size=1 leaves no two to mix"),
     ],
 )
-def test_two_policies_at_once_are_refused(words, problem):
+def test_what_cannot_be_or_would_do_nothing_is_refused(words, channels, batch_size, problem):
     with pytest.raises(SettingError, match=problem):
-        check_augment(Augment(**words), 3)
-    with pytest.raises(SettingError, match=r"augmix: is True, but .* 1 or 3 channels, and these have 4"):
-        check_augment(Augment(augmix=True), 4)
-    check_augment(Augment(crop=4, mixup=1.0), 4)
+        check_augment(Augment(**words), channels, batch_size)
+
+
+def test_what_can_be_is_let_through():
+    for words in ({"crop": 4, "mixup": 1.0}, {"erasing": 0.5, "repeats": 8}):
+        check_augment(Augment(**words), 4, 8)
+    check_augment(Augment(randaugment=1, magnitude=30), 1, 1)

@@ -72,8 +72,23 @@ def augment_setting(**defaults: Any) -> Any:
     return dataclasses.field(default_factory=partial(Augment, **defaults), metadata=meaning)
 
 
-def check_augment(settings: Augment, channels: int) -> None:
-    """Raise SettingError for settings that exclude each other, or that images of so many channels exclude."""
+def check_augment(settings: Augment, channels: int, batch_size: int) -> None:
+    """Raise SettingError for settings that exclude each other, would do nothing, or do not fit images of so
+    many channels or batches of so many."""
+    for key, of in {
+        "magnitude": "randaugment",
+        "augmix_severity": "augmix",
+        "augmix_width": "augmix",
+    }.items():
+        if getattr(settings, key) != getattr(Augment(), key) and not getattr(settings, of):
+            problem = f"is {getattr(settings, key)}, but data.augment.{of} is off, to which it belongs"
+            raise SettingError(f"data.augment.{key}", problem)
+    if settings.repeats > batch_size:
+        problem = f"is {settings.repeats}, expected at most the {batch_size} of data.batch_size"
+        raise SettingError("data.augment.repeats", problem)
+    if settings.mixes and batch_size == 1:
+        key, problem = "mixup" if settings.mixup else "cutmix", "but data.batch_size=1 leaves no two to mix"
+        raise SettingError(f"data.augment.{key}", f"is {getattr(settings, key)}, {problem}")
     policies = {"randaugment": settings.randaugment, "trivialaugment": settings.trivialaugment}
     chosen = [name for name, value in (policies | {"augmix": settings.augmix}).items() if value]
     if len(chosen) > 1:

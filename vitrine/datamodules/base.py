@@ -85,7 +85,7 @@ class ImageDataModule(lightning.LightningDataModule):
         self.val: Any = None
         self._test: ImageDataset | None = None
         check(self.settings, "data")
-        check_augment(self.settings.augment, self.channels)
+        check_augment(self.settings.augment, self.channels, self.settings.batch_size)
 
     def load(self) -> tuple[ImageDataset, ImageDataset]:
         """The training and validation splits; sets `classes`, `channels`, `image_size`, `mean`, `std`."""
@@ -101,7 +101,7 @@ class ImageDataModule(lightning.LightningDataModule):
             self.train, self.val = self.load()
             if self.settings.normalize == "imagenet":
                 self.mean, self.std = imagenet_statistics(self.channels)
-            check_augment(self.settings.augment, self.channels)
+            check_augment(self.settings.augment, self.channels, self.settings.batch_size)
 
     def test_split(self) -> ImageDataset | None:
         """The test split, read at the first call; None where there is none."""

@@ -107,8 +107,11 @@ def test_labels_of_the_split_are_read_for_balanced_weights_alone(weights):
     [
         ("even", None, "is 'even', expected balanced, null or a list of 4 numbers"),
         ([1.0, 2.0], None, "has 2 numbers, expected 4, in the order of a, b, c, d"),
-        ([1.0, -2.0, 1.0, 1.0], None, "is -2.0 for 'b', expected at least 0"),
-        ([1.0, float("nan"), 1.0, 1.0], None, "is nan for 'b', expected at least 0"),
+        ([1.0, -2.0, 1.0, 1.0], None, "is -2.0 for 'b', expected a number of at least 0"),
+        ([1.0, float("nan"), 1.0, 1.0], None, "is nan for 'b', expected a number of at least 0"),
+        ([1.0, "a", 1.0, 1.0], None, "is 'a' for 'b', expected a number"),
+        (True, None, "is True, expected balanced"),
+        ({"a": 1.0}, None, "expected balanced, null or a list of 4 numbers"),
         ([0.0] * 4, None, "are all 0"),
         ("balanced", None, "the labels of these data are not known"),
         ("balanced", torch.tensor([0, 0, 3]), "'b' has no training image, nor have 1 other classes"),

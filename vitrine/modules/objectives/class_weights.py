@@ -37,8 +37,9 @@ def weights_of_classes(setting: Any, train: Any, classes: Sequence[str]) -> Tens
         shown = ", ".join(classes[:5]) + (", ..." if count > 5 else "")
         raise SettingError(_KEY, f"has {len(setting)} numbers, expected {count}, in the order of {shown}")
     for name, weight in zip(classes, setting):
-        if not (math.isfinite(weight) and weight >= 0):
-            raise SettingError(_KEY, f"is {weight} for {name!r}, expected at least 0")
+        number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+        if not (number and math.isfinite(weight) and weight >= 0):
+            raise SettingError(_KEY, f"is {weight!r} for {name!r}, expected a number of at least 0")
     if not any(setting):
         raise SettingError(_KEY, "are all 0, expected one at least that is more")
     return torch.tensor([float(weight) for weight in setting])

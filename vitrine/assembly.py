@@ -126,6 +126,7 @@ def build_network(settings: Settings, data: ImageDataModule) -> nn.Module:
             stem=model.stem,
             head=model.head,
             image_size=data.image_size,
+            image_statistics=(data.mean, data.std),
             options=model.options,
         )
         check_logits(network, len(data.classes), data.channels, data.image_size)

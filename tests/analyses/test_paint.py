@@ -17,6 +17,23 @@ def test_signed_values_leave_zero_mid_grey_and_use_one_scale():
     assert (paint.signed_picture(torch.zeros(3, 2, 2)) == 128).all()
 
 
+def test_of_many_channels_three_are_shown_or_those_that_are_chosen():
+    image = torch.arange(13.0)[:, None, None].expand(13, 4, 4) / 12
+    level = [round(255 * i / 12) for i in range(13)]
+    assert paint.picture(image)[0, 0].tolist() == level[:3]
+    assert paint.picture(image[:2])[0, 0].tolist() == level[:1] * 3
+    with paint.showing([7, 3, 2]):
+        assert paint.picture(image)[0, 0].tolist() == [level[7], level[3], level[2]]
+        assert paint.picture(image[:3])[0, 0].tolist() == level[:3] and paint.picture(image[:1]).max() == 0
+        signed = paint.signed_picture(image - 0.5)
+        assert all(abs(v - level[i]) <= 1 for v, i in zip(signed[0, 0].tolist(), (7, 3, 2)))
+        overlay = paint.overlay_heatmap(torch.zeros(4, 4), image, opacity=0.0)
+        assert overlay[0, 0].tolist() == [round(255 * 4 / 12)] * 3
+    with paint.showing([12]):
+        assert paint.picture(image)[0, 0].tolist() == [255] * 3
+    assert paint.picture(image)[0, 0].tolist() == level[:3]
+
+
 def test_a_heatmap_is_divided_by_its_maximum_and_zero_stays_zero():
     over = torch.full((3, 8, 8), 0.5)
     values = torch.zeros(2, 2)

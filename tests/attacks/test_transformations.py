@@ -76,10 +76,14 @@ def test_jpeg_is_nearly_what_pillow_writes(quality, picture, tmp_path):
 
 def test_jpeg_takes_sides_that_are_no_multiples_of_a_block():
     assert jpeg(torch.rand(1, 3, 13, 21), torch.tensor([50.0])).shape == (1, 3, 13, 21)
-    with pytest.raises(ValueError, match="2 channels"):
-        jpeg(torch.rand(1, 2, 16, 16), torch.tensor([50.0]))
     with pytest.raises(ValueError, match="least"):
         JPEG(least=90, most=50)
+
+
+def test_channels_that_are_no_colours_are_compressed_one_by_one():
+    images, quality = torch.rand(2, 4, 13, 16), torch.tensor([50.0, 80.0])
+    alone = torch.cat([jpeg(images[:, i : i + 1], quality) for i in range(4)], 1)
+    assert torch.equal(jpeg(images, quality), alone)
 
 
 def test_keys_for_many_draws_are_different():

@@ -207,13 +207,34 @@ def test_normalisation_in_the_weights_is_used_unless_another_is_given(tmp_path):
 def test_weights_that_do_not_fit_are_answered_with_the_nearest_names(tmp_path):
     state = load_network("resnet20", classes=10).state_dict()
     state["layer1.0.convA.weight"] = state.pop("layer1.0.conv1.weight")
-    state["conv1.weight"] = torch.zeros(16, 1, 3, 3)
+    state["conv1.weight"] = torch.zeros(16, 1, 5, 5)
     torch.save(state, tmp_path / "weights.pt")
     with pytest.raises(ValueError) as caught:
         load_network("resnet20", classes=10, weights=tmp_path / "weights.pt")
     assert "missing layer1.0.conv1.weight" in str(caught.value)
     assert "layer1.0.convA.weight (nearest: layer1.0.conv1.weight)" in str(caught.value)
-    assert "conv1.weight is [16, 1, 3, 3], expected [16, 3, 3, 3]" in str(caught.value)
+    assert "conv1.weight is [16, 1, 5, 5], expected [16, 3, 3, 3]" in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "first"), [("resnet20", "conv1"), ("squeezenet1_1", "features.0")])
+def test_weights_are_fitted_to_images_of_other_channels(tmp_path, caplog, name, first):
+    network = load_network(name, classes=10, mean=(0.5,) * 3, std=(0.25,) * 3).eval()
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    gray = torch.rand(2, 1, 64, 64)
+    expected = network(gray.expand(-1, 3, -1, -1))
+    for channels in (1, 2, 6, 7, 13):
+        statistics = (0.5,) * channels, (0.25,) * channels
+        options = {"channels": channels, "image_statistics": statistics}
+        fitted = load_network(name, classes=10, weights=tmp_path / "weights.pt", **options).eval()
+        assert fitted.normalize.mean.flatten().tolist() == [0.5] * channels
+        if channels % 3 == 0 or channels == 1:  # each colour as often as any other
+            torch.testing.assert_close(fitted(gray.expand(-1, channels, -1, -1)), expected)
+        weight, theirs = fitted.get_submodule(first).weight, network.get_submodule(first).weight
+        for i in range(channels if channels > 1 else 0):
+            torch.testing.assert_close(weight[:, i], theirs[:, i % 3] * 3 / channels)
+        assert f"the weights of {first}, for 3 channels, were fitted to {channels}" in caplog.text
+    with pytest.raises(ValueError, match="does not say how images of 2 channels were normalised"):
+        load_network(name, classes=10, weights=tmp_path / "weights.pt", channels=2)
 
 
 def test_a_head_of_other_classes_is_refused_or_started_afresh_when_asked(tmp_path):

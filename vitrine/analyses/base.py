@@ -108,6 +108,9 @@ class Subject:
     seed: int = 0  # everything random in an analysis comes from it
     device: torch.device = torch.device("cpu")  # noqa: RUF009 (immutable); where network and probes are
     batch_size: int = 256  # images a batch, for passes over the data set
+    shown: Sequence[int] | None = (
+        None  # channels in pictures of images that have neither 1 nor 3; see `paint`
+    )
     # what each analysis yielded at the checkpoint before, by name; empty where there is none
     previous: Mapping[str, Sequence[Figure]] = field(default_factory=dict)
     progress: Progress = no_progress

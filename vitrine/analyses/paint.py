@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vitrine.core.image_dataset import shown_channels
+
 GAP = 2  # pixels between the pictures of a grid
 BACKGROUND = 255  # white
+_shown: ContextVar[Sequence[int] | None] = ContextVar("shown", default=None)
 
 
 @cache
@@ -20,14 +25,32 @@ def _colormap(name: str) -> Tensor:
     return torch.tensor(colormaps[name](range(256)))[:, :3].mul(255).round().to(torch.uint8)
 
 
+@contextmanager
+def showing(channels: Sequence[int] | None) -> Iterator[None]:
+    """Within it, pictures of images with neither 1 nor 3 channels show these: one in gray, or three as red,
+    green and blue; None: `core.image_dataset.shown_channels`."""
+    token = _shown.set(channels)
+    try:
+        yield
+    finally:
+        _shown.reset(token)
+
+
+def visible(image: Tensor) -> Tensor:
+    """The channels [1 or 3, H, W] of an image [C, H, W] that pictures show; all of 1 or 3."""
+    if len(image) in (1, 3):
+        return image
+    return image[list(_shown.get() or shown_channels(len(image)))]
+
+
 def picture(image: Tensor) -> Tensor:
-    """An image [C, H, W] with C = 1 or 3, float in [0, 1], as uint8 [H, W, 3]."""
-    image = image.detach().float().cpu().clamp(0, 1).mul(255).round().to(torch.uint8)
+    """An image [C, H, W], float in [0, 1], as uint8 [H, W, 3]; of more channels than 3 those of `showing`."""
+    image = visible(image).detach().float().cpu().clamp(0, 1).mul(255).round().to(torch.uint8)
     return image.expand(3, -1, -1).permute(1, 2, 0).contiguous()
 
 
 def signed_picture(values: Tensor, scale: float | None = None) -> Tensor:
-    """Signed values [1 or 3, H, W] as a picture in their own colours, in which zero is mid-grey and `scale`
+    """Signed values [C, H, W] as a picture in their own colours, in which zero is mid-grey and `scale`
     (the largest magnitude unless given) full brightness."""
     scale = values.abs().max().item() if scale is None else scale
     return picture(values.detach() / (2 * scale if scale > 0 else 1) + 0.5)
@@ -64,7 +87,7 @@ def overlay_signed(values: Tensor, image: Tensor, opacity: float = 0.6) -> Tenso
 
 
 def _overlay(values: Tensor, image: Tensor, opacity: float, colormap: str) -> Tensor:
-    grey = picture(image.float().mean(0, keepdim=True)).float()
+    grey = picture(visible(image).float().mean(0, keepdim=True)).float()
     colours = colorize(upsample(values, image.shape[-2:]), colormap).float()
     return (grey * (1 - opacity) + colours * opacity).round().to(torch.uint8)
 

@@ -37,7 +37,7 @@ _TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, 
 
 @dataclass(frozen=True)
 class JPEG(Transformation):
-    """JPEG compression, with half the resolution in colour (4:2:0); one channel is luminance."""
+    """JPEG compression, with half the resolution in colour (4:2:0); without colour channels are luminance."""
 
     least: int = setting(60, "lowest quality", least=1, most=100)
     most: int = setting(95, "highest quality", least=1, most=100)
@@ -53,13 +53,12 @@ class JPEG(Transformation):
 
 
 def jpeg(images: Tensor, quality: Tensor) -> Tensor:
-    """Images [N, 1 or 3, H, W] after JPEG compression at a quality [N] of 1 to 100."""
-    if images.shape[1] not in (1, 3):
-        raise ValueError(f"images have {images.shape[1]} channels, expected 1 or 3 for JPEG")
+    """Images [N, C, H, W] after JPEG compression at a quality [N] of 1 to 100: C = 3 in colour, else each
+    channel as an image of its own."""
     height, width = images.shape[2:]
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality) / 100
     padded = F.pad(images * 255, [0, -width % 16, 0, -height % 16], mode="replicate")
-    if images.shape[1] == 1:
+    if images.shape[1] != 3:
         return (_compress(padded - 128, scale, _LUMA) + 128)[:, :, :height, :width].div(255).clamp(0, 1)
     matrix = _ycc_matrix(images.device, images.dtype)
     ycc = torch.einsum("ij,njhw->nihw", matrix, padded)

@@ -75,7 +75,7 @@ def train(settings: config.Settings, arguments: list[str], processes: Processes,
     part = "leader" if settings.analysis.mode == "follow" else "alone"
     logs = assembly.open_logs(settings, data.classes, part)
     cleanup.callback(logs.close)
-    record = RunRecord(settings.folder, ["train.py", *arguments])
+    record = RunRecord(settings.folder, ["train.py", *arguments], data.facts())
     trainer.loggers, analyze_run.examiner.sinks = logs.loggers, [record, *logs.sinks]
     found = last_good_checkpoint(settings.folder) if settings.run.resume else None
     checkpoint = None if found is None else str(found)

@@ -10,6 +10,12 @@ import torch
 from torch import Tensor
 
 
+def shown_channels(channels: int) -> tuple[int, ...]:
+    """The channels that pictures show of images with so many, unless others are chosen: the first three, as
+    red, green and blue; of two the first, as gray."""
+    return (0,) if channels < 3 else (0, 1, 2)
+
+
 class ImageDataset:
     """A split of a data set: map-style, and many images at once. A subclass defines length and items.
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import lightning
 from torch import Tensor
 
-from vitrine.core.image_dataset import ImageDataset
+from vitrine.core.image_dataset import ImageDataset, shown_channels
 from vitrine.core.random_numbers import fold_in
 from vitrine.core.settings import SettingError, check, setting
 from vitrine.datamodules.augment import Augment, augment, augment_setting, check_augment
@@ -70,7 +70,7 @@ class ImageDataModule(lightning.LightningDataModule):
 
     Settings: ClassVar[type[DataSettings]] = DataSettings
     classes: list[str]  # names, by label
-    channels: int = 3  # or 1 (grayscale)
+    channels: int = 3  # or 1 (grayscale), or as many as the files have
     image_size: int  # pixels a side
     mean: tuple[float, ...]  # of [0, 1] pixels, per channel, for the network's normalisation
     std: tuple[float, ...]
@@ -102,6 +102,18 @@ class ImageDataModule(lightning.LightningDataModule):
             if self.settings.normalize == "imagenet":
                 self.mean, self.std = imagenet_statistics(self.channels)
             check_augment(self.settings.augment, self.channels, self.settings.batch_size)
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """The channels that pictures show where images have neither 1 nor 3."""
+        return tuple(getattr(self.settings, "show", None) or shown_channels(self.channels))
+
+    def facts(self) -> dict[str, str]:
+        """What the page says of the data, beside the settings."""
+        if self.channels in (1, 3):
+            return {}
+        numbers = " ".join(map(str, self.shown))
+        return {"pictures show": f"channels {numbers} of 0 to {self.channels - 1}"}
 
     def test_split(self) -> ImageDataset | None:
         """The test split, read at the first call; None where there is none."""

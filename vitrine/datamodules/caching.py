@@ -50,19 +50,20 @@ def prepare_splits(
 
     Returns:
         The splits, and mean and standard deviation per channel of their pixels: computed where images are in
-        memory, ImageNet's where they are not.
+        memory, or have neither 1 nor 3 channels; else ImageNet's.
 
     Raises:
         SettingError: an image cannot be decoded and is not to be skipped; or none of a split can be.
     """
     files = [_readable(settings, split) for split in splits]
-    if not should_cache(settings.cache, files):
+    cached = should_cache(settings.cache, files)
+    if not cached and files[0].channels in (1, 3):
         return tuple(files), *imagenet_statistics(files[0].channels)
     try:
-        loaded = tuple(split.load("reading images") for split in files)
+        prepared = tuple(split.load("reading images") for split in files) if cached else tuple(files)
+        return prepared, *compute_statistics(next(split for split in prepared if len(split)))
     except UnreadableImage as error:
         raise SettingError("data.root", f"{error}; data.skip_corrupt=true leaves such images out") from error
-    return loaded, *compute_statistics(next(split for split in loaded if len(split)))
 
 
 def prepare_test(settings: Any, split: ImageFiles) -> ImageFiles:
@@ -87,6 +88,8 @@ def imagenet_statistics(channels: int = 3) -> tuple[Statistics, Statistics]:
     """Mean and standard deviation of ImageNet's [0, 1] pixels; in grayscale for one channel."""
     if channels == 1:
         return (0.449,), (0.226,)
+    if channels != 3:
+        raise SettingError("data.normalize", f"is imagenet, whose images have 3 channels, not {channels}")
     return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

@@ -38,6 +38,11 @@ class FileSettings(DataSettings):
     )
     background: str = setting("white", "colour behind transparent parts, by name or #rrggbb")
     exif: bool = setting(True, "turn photographs upright as their EXIF data say")
+    show: list[int] | None = setting(
+        None,
+        "channels that pictures show where there are neither 1 nor 3: one, or [red, green, blue], from 0; "
+        "null: the first three",
+    )
     skip_corrupt: bool = setting(
         False, "leave out images that cannot be read (all are tried first); else stop at the first"
     )
@@ -46,8 +51,10 @@ class FileSettings(DataSettings):
         """Arguments of `ImageFiles`.
 
         Raises:
-            SettingError: a range or colour that is none.
+            SettingError: a range or colour that is none, or a channel that is not there.
         """
+        if self.show is not None:
+            _check_shown(self.show, self.channels)
         decoding = checked_decoding("data.", self.channels, self.range, self.background, self.exif)
         return {
             "resize": self.resize,
@@ -72,3 +79,13 @@ def checked_decoding(
             f"{prefix}background", f"is {background!r}, expected a colour: white, black, #ff8800"
         )
     return Decoding(channels, range and (range[0], range[1]), colour, exif)
+
+
+def _check_shown(show: list[int], channels: int) -> None:
+    if channels in (1, 3):
+        raise SettingError(
+            "data.show", f"is {list(show)}, but images of data.channels={channels} are shown whole"
+        )
+    if len(show) not in (1, 3) or not all(0 <= channel < channels for channel in show):
+        expected = f"expected one channel of 0 to {channels - 1}, or three"
+        raise SettingError("data.show", f"is {list(show)}, {expected}")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vitrine.analyses import paint
 from vitrine.analyses.base import Analysis, Figure, Scratch, Subject
 from vitrine.analyses.result import AnalysisResult
 from vitrine.core.network_scopes import full_isolation
@@ -126,7 +127,7 @@ def run_analysis(
         def work(all_gather: AllGather) -> None:
             place = {"rank": ranks.rank, "world_size": ranks.world_size}
             own = dataclasses.replace(subject, **place, all_gather=all_gather)
-            with full_isolation(subject.network):
+            with full_isolation(subject.network), paint.showing(subject.shown):
                 for yielded in analysis(own):
                     (figures if isinstance(yielded, Figure) else scalars).append(yielded)
 

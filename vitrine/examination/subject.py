@@ -33,7 +33,7 @@ def make_subject(
     Args:
         network: is put in eval mode, its parameters frozen, and moved to the device: pass a copy. Taken out
             of its wrappers; may return an output with `logits`.
-        data: set up; has `train` and `val` (map-style data sets) and `classes`.
+        data: set up; has `train` and `val` (map-style data sets) and `classes`, and perhaps `shown`.
         device: for `settings.device` of "auto"; where the network is, unless given.
 
     Raises:
@@ -58,6 +58,7 @@ def make_subject(
         seed=settings.seed,
         device=device,
         batch_size=settings.batch_size,
+        shown=getattr(data, "shown", None),
         previous=previous or {},
         progress=progress_bar,
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import logging
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -14,7 +16,9 @@ from vitrine.modules import hf_networks, surgery, timm_networks
 from vitrine.modules.network_record import attach_record
 from vitrine.modules.own_network import build_own
 from vitrine.modules.references import check_reference, is_reference, resolve
-from vitrine.modules.weights import Weights, WeightsError, load_into, read_weights
+from vitrine.modules.weights import Statistics, Weights, WeightsError, load_into, read_weights
+
+log = logging.getLogger(__name__)
 
 _ZOOS = {zoo.PREFIX: zoo for zoo in (timm_networks, hf_networks)}
 PRETRAINED = "pretrained"  # in place of a file of weights
@@ -71,6 +75,7 @@ def load_foreign(
     head: str,
     image_size: int | None,
     options: Mapping[str, Any],
+    image_statistics: Statistics | None = None,
 ) -> tuple[nn.Module, list[str] | None]:
     """A foreign network with its record, and the class names of its weights where they have any.
 
@@ -89,7 +94,7 @@ def load_foreign(
             raise WeightsError(loaded.source, f"is a checkpoint of {loaded.network}, not of {name}")
         load_weights(network, spec["classes"], loaded, head)
     if mean is None or std is None:
-        mean, std = _statistics(spec, loaded)
+        mean, std = _statistics(spec, loaded, image_statistics)
     _returning_logits(network)
     spec |= {"mean": None if mean is None else list(mean), "std": None if std is None else list(std)}
     return attach_record(network, mean=mean, std=std, spec=spec, classes=names), loaded and loaded.classes
@@ -110,6 +115,8 @@ def find_foreign_weights(spec: Mapping[str, Any], weights: str | None) -> Weight
 def load_weights(network: nn.Module, classes: int, weights: Weights, head: str) -> None:
     """Load weights into a network that has no normalisation yet.
 
+    Those of a first convolution of images with other channels are fitted to it, which is logged.
+
     Args:
         head: "new" leaves out the last layer.
 
@@ -127,7 +134,26 @@ def load_weights(network: nn.Module, classes: int, weights: Weights, head: str) 
     if head != "new" and theirs is not None and len(theirs) != classes:
         problem = f"has {len(theirs)} classes, expected {classes}"
         raise WeightsError(weights.source, f"{problem}: head=new makes a new last layer")
-    load_into(network, weights, skip=layer if head == "new" else None)
+    load_into(network, _fit_channels(weights, network), skip=layer if head == "new" else None)
+
+
+def _fit_channels(weights: Weights, network: nn.Module) -> Weights:
+    """The weights, with those of the first convolution for the channels that the network's has."""
+    try:
+        name = surgery.first_convolution(network)
+    except ValueError:
+        return weights
+    layer, key = network.get_submodule(name), f"{name}.weight"
+    theirs = weights.state.get(key)
+    alike = (layer.out_channels, *layer.kernel_size)  # but for the channels
+    if theirs is None or theirs.ndim != 4 or (theirs.shape[0], *theirs.shape[2:]) != alike:
+        return weights
+    if layer.groups != 1 or theirs.shape[1] == layer.in_channels:
+        return weights
+    counts = theirs.shape[1], layer.in_channels
+    log.warning("%s: the weights of %s, for %d channels, were fitted to %d", weights.source, name, *counts)
+    fitted = surgery.fit_channels(theirs, layer.in_channels)
+    return dataclasses.replace(weights, state={**weights.state, key: fitted})
 
 
 def _build_own(spec: Mapping[str, Any]) -> nn.Module:
@@ -135,15 +161,17 @@ def _build_own(spec: Mapping[str, Any]) -> nn.Module:
 
 
 def _statistics(
-    spec: Mapping[str, Any], loaded: Weights | None
-) -> tuple[Sequence[float], Sequence[float]] | tuple[None, None]:
+    spec: Mapping[str, Any], loaded: Weights | None, of_images: Statistics | None
+) -> Statistics | tuple[None, None]:
     """Mean and std where neither is an argument; None: not normalised."""
-    if loaded is not None and loaded.mean is not None and loaded.std is not None:
+    if loaded is not None and loaded.has_statistics(spec["channels"]):
         return loaded.mean, loaded.std
     zoo = zoo_of(spec["name"])
     known = None if zoo is None else zoo.statistics(spec)
     if known is not None:
         return known
+    if loaded is not None and zoo is not None and spec["channels"] != 3 and of_images is not None:
+        return of_images
     if loaded is not None:
         expected = "give mean and std, 0 and 1 for none"
         raise ValueError(f"mean: {loaded.source} does not say how images were normalised; {expected}")

@@ -16,9 +16,7 @@ from vitrine.modules.network_record import attach_record
 from vitrine.modules.networks import NETWORKS, build_network, default_options, image_size_option
 from vitrine.modules.own_network import takes_class_count
 from vitrine.modules.references import is_reference
-from vitrine.modules.weights import Weights, WeightsError, read_weights, strip_prefixes
-
-Statistics = tuple[Sequence[float], Sequence[float]]
+from vitrine.modules.weights import Statistics, Weights, WeightsError, read_weights, strip_prefixes
 
 # torchvision's own forward pass would turn ImageNet's statistics into one half (transform_input)
 _HALF_STATISTICS = ("googlenet", "inception_v3")
@@ -36,6 +34,7 @@ def load_network(
     stem: str = "standard",
     head: str = "weights",
     image_size: int | None = None,
+    image_statistics: Statistics | None = None,
     options: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> nn.Module:
@@ -59,13 +58,15 @@ def load_network(
             trained; one half for googlenet and inception_v3, which were trained with that) and, without
             weights, one half for other numbers of channels. Those of timm's data config or of
             preprocessor_config.json; none for a network by reference without weights.
-        channels: of the images. Other than 3, torchvision's networks get a new first convolution.
+        channels: of the images. Other than 3, torchvision's networks get a new first convolution, to which
+            weights are fitted, see `surgery.fit_channels`.
         stem: "small" gives torchvision's networks a first convolution of 3x3 and stride 1 and no max-pool
             after it.
         head: "weights", or "new" for a new last layer where the weights are of other classes.
         image_size: side of the images, in pixels, for the networks that are built for one size (perceptron,
             vit_*, maxvit_t, many of timm and transformers); all others take any. Not handed to a network by
             reference.
+        image_statistics: mean and std of the images, for weights that have none for so many channels.
         options, more: further arguments of the network's builder, under `options` those with names of ours.
 
     Raises:
@@ -81,6 +82,7 @@ def load_network(
             raise ValueError(f"stem: stem=small is for torchvision's networks, {name} is none")
         found = {"weights": None if weights is None else str(weights), "mean": mean, "std": std}
         sizes = {"channels": channels, "head": head, "image_size": image_size}
+        found["image_statistics"] = image_statistics
         network, known = load_foreign(name, names, **found, **sizes, options=given)
         if isinstance(classes, int) and known is not None and len(known) == classes:
             attach_record(network, classes=known)
@@ -104,7 +106,7 @@ def load_network(
         if isinstance(classes, int) and loaded.classes is not None and len(loaded.classes) == classes:
             names = list(loaded.classes)
     if mean is None or std is None:
-        mean, std = _statistics(name, channels, loaded)
+        mean, std = _statistics(name, channels, loaded, image_statistics)
     attach_record(network, spec=spec, classes=names)
     return normalize.attach(network, mean, std)
 
@@ -172,12 +174,16 @@ def _find_weights(name: str, weights: str) -> Weights:
     )
 
 
-def _statistics(name: str, channels: int, weights: Weights | None) -> Statistics:
+def _statistics(
+    name: str, channels: int, weights: Weights | None, of_images: Statistics | None
+) -> Statistics:
     """Mean and standard deviation where neither is an argument."""
-    if weights is not None and weights.mean is not None and weights.std is not None:
+    if weights is not None and weights.has_statistics(channels):
         return weights.mean, weights.std
     if channels == 3 and name not in _HALF_STATISTICS:
         return normalize.IMAGENET_MEAN, normalize.IMAGENET_STD
+    if channels != 3 and weights is not None and of_images is not None:
+        return of_images
     if channels != 3 and weights is not None:
         raise ValueError(
             f"mean: {weights.source} does not say how images of {channels} channels were normalised"

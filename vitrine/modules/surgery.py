@@ -1,6 +1,6 @@
 """Changes to a torchvision network for which its builder has no option: stem, input channels, head."""
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def first_convolution(network: nn.Module) -> str:
@@ -57,6 +57,16 @@ def set_input_channels(network: nn.Module, channels: int) -> None:
     conv = network.get_submodule(name)
     if conv.in_channels != channels:
         network.set_submodule(name, _convolution_like(conv, channels))
+
+
+def fit_channels(weight: Tensor, channels: int) -> Tensor:
+    """A first convolution's weights [units, C, h, w] for images of another number of channels: added up for
+    one, else repeated in turn and scaled by C / channels, so that outputs keep their size (as timm does)."""
+    given = weight.shape[1]
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    repeated = weight.repeat(1, -(-channels // given), 1, 1)[:, :channels]
+    return repeated * (given / channels)
 
 
 def _convolution_like(conv: nn.Conv2d, channels: int, kernel: int | None = None) -> nn.Conv2d:

@@ -17,6 +17,7 @@ from vitrine.core.registry import nearest
 
 # what torch.load and safetensors raise for a damaged file
 _DAMAGE = (OSError, RuntimeError, EOFError, SafetensorError, ValueError, LookupError, AttributeError)
+Statistics = tuple[Sequence[float], Sequence[float]]  # mean and standard deviation of [0, 1] pixels
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")
 
 
@@ -39,6 +40,10 @@ class Weights:
     mean: Sequence[float] | None = None  # of the normalisation that the weights expect, per channel
     std: Sequence[float] | None = None
     image_size: int | None = None  # side of the training images, in pixels
+
+    def has_statistics(self, channels: int) -> bool:
+        """Whether they say how images of so many channels are normalised."""
+        return self.mean is not None and self.std is not None and len(self.mean) == channels
 
 
 def read_file(file: str | Path) -> Any:

@@ -39,6 +39,7 @@ from vitrine.examination.subject import choose_units
 from vitrine.modules import OBJECTIVES, load_checkpoint, load_network
 from vitrine.modules.classifier import Classifier
 from vitrine.modules.foreign_networks import check_existence, is_foreign, zoo_of
+from vitrine.modules.objectives.base import Objective
 from vitrine.modules.output_check import check_logits
 from vitrine.reporting.page import PageSink
 from vitrine.reporting.tensorboard_logger import BoardLogger
@@ -136,11 +137,7 @@ def build_network(settings: Settings, data: ImageDataModule) -> nn.Module:
 def build_classifier(settings: Settings, data: ImageDataModule) -> Classifier:
     """The LightningModule: network, objective, optimizer."""
     network = build_network(settings, data)
-    chosen = OBJECTIVES[settings.objective.name]
-    values = {f.name: getattr(settings.objective, f.name) for f in dataclasses.fields(chosen)}
-    with as_setting_error("objective"):
-        objective = chosen(**values)
-        objective.prepare(data.train, data.classes)
+    objective = _build_objective(settings, data)
     model = settings.model
     _check_unfreezing(settings)
     with as_setting_error("model"):
@@ -169,6 +166,21 @@ def _check_unfreezing(settings: Settings) -> None:
     if epochs is not None and 0 <= epochs <= epoch:
         problem = f"is {epoch}, but training ends before it (trainer.max_epochs={epochs})"
         raise SettingError("model.unfreeze_epoch", f"{problem}: expected less, or null for no unfreezing")
+
+
+def build_test_module(settings: Settings, data: ImageDataModule, network: nn.Module) -> Classifier:
+    """The LightningModule that measures a trained network as validation does."""
+    objective, channels_last = _build_objective(settings, data), settings.model.channels_last
+    return Classifier(network, objective, settings.optimizer, data.classes, channels_last=channels_last)
+
+
+def _build_objective(settings: Settings, data: ImageDataModule) -> Objective:
+    chosen = OBJECTIVES[settings.objective.name]
+    values = {f.name: getattr(settings.objective, f.name) for f in dataclasses.fields(chosen)}
+    with as_setting_error("objective"):
+        objective = chosen(**values)
+        objective.prepare(data.train, data.classes)
+    return objective
 
 
 def build_analyses(settings: Settings, network: nn.Module, data: ImageDataModule) -> dict[str, Analysis]:
@@ -277,6 +289,20 @@ def build_trainer(
             default_root_dir=settings.folder,
             use_distributed_sampler=False,
         )
+
+
+def build_test_trainer(settings: Settings, arguments: Mapping[str, Any]) -> Trainer:
+    """Lightning's Trainer for a whole pass over the test split, with nothing of a training.
+
+    Args:
+        arguments: of the Trainer of the training, devices and precision among them.
+    """
+    _silence_lightning()
+    partial_passes = ("fast_dev_run", "overfit_batches", "limit_test_batches")
+    kept = {name: value for name, value in arguments.items() if name not in partial_passes}
+    without = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    own = {"use_distributed_sampler": False, "default_root_dir": settings.folder}
+    return Trainer(**{**kept, **without, **own})
 
 
 def _check_replays(settings: Settings) -> None:

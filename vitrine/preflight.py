@@ -20,6 +20,7 @@ from vitrine.datamodules.base import ImageDataModule
 from vitrine.modules.classifier import Classifier
 from vitrine.modules.optimizers import lr_factor
 from vitrine.reporting.wandb_run import check_login
+from vitrine.runs.held_out import NO_TEST_SPLIT
 
 LOWER_IS_BETTER = ("val/loss", "val/ece", "val/robust_gap", "val/robust_alarm")
 
@@ -30,6 +31,8 @@ def check_run(settings: Settings, data: ImageDataModule, module: Classifier, tra
     Raises:
         SettingError: a setting with which training cannot start, or cannot end an epoch.
     """
+    if settings.run.test and not data.has_test:
+        raise SettingError("run.test", f"is true, but {NO_TEST_SPLIT}")
     sampler = data.sampler(data.train, settings.data.batch_size, world_size=trainer.world_size)
     of_val = {"train": False, "world_size": trainer.world_size}
     val_batches = len(data.sampler(data.val, settings.data.batch_size, **of_val)) if len(data.val) else 0

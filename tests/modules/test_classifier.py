@@ -324,3 +324,16 @@ def test_channels_last_trains_the_same_network_but_for_rounding(tmp_path):
     assert all(p.is_contiguous() for p in last.network.parameters())  # as a checkpoint and analyses want them
     for key, value in plain.network.state_dict().items():
         torch.testing.assert_close(last.network.state_dict()[key], value, atol=1e-5, rtol=1e-4, msg=key)
+
+
+def test_a_test_measures_what_validation_does_and_logs_nothing(tmp_path):
+    classifier, dataset = small(classes=["a", "b", "a", "c"]), Squares(40)
+    (validated,) = trainer(tmp_path).validate(classifier, loader(dataset), verbose=False)
+    of_validation, tester = classifier.confusion, trainer(tmp_path)
+    tester.test(classifier, loader(dataset), verbose=False)
+    assert classifier.test_metrics == pytest.approx(
+        {name.replace("val/", "test/"): value for name, value in validated.items()}
+    )
+    assert "test/accuracy_class/a (2)" in classifier.test_metrics
+    assert torch.equal(classifier.confusion, of_validation)
+    assert not tester.callback_metrics and not tester.logged_metrics

@@ -3,6 +3,7 @@
     python analyze.py RUN                            whatever is missing at the checkpoints of a run
     python analyze.py CKPT [CKPT ...]                these checkpoints only
     python analyze.py RUN follow=true                while it trains with analysis.mode=follow, elsewhere
+    python analyze.py RUN test=true                  its best checkpoint on the test split, once
     python analyze.py RUN features.steps=512         with other settings (analysis.features.steps)
     python analyze.py model.name=squeezenet1_0 model.weights=FILE data.name=folder data.root=DIR
                                                      a network that was never trained here
@@ -29,7 +30,7 @@ from torch import nn
 
 from vitrine import config
 from vitrine.analyses import ANALYSES
-from vitrine.cli import COMMANDS, follow
+from vitrine.cli import COMMANDS, follow, measure_test
 from vitrine.cli.arguments import run_command
 from vitrine.cli.help import print_help_if_asked
 from vitrine.config import recipes
@@ -55,6 +56,10 @@ def main(arguments: list[str]) -> None:
         follow.follow(paths[0], follow_settings, overrides)
         return
     _refuse_several_processes()
+    test, overrides = measure_test.split_arguments(overrides)
+    if test:
+        measure_test.main(paths, test, overrides)
+        return
     if not paths:
         analyze_weights(overrides, start)
     chosen: dict[Path, list[Path]] = {}

@@ -38,6 +38,7 @@ def train(settings: config.Settings, arguments: list[str], processes: Processes,
     from vitrine import assembly  # seconds of imports, which a mistyped setting need not wait for
     from vitrine.callbacks.analyze_run import AnalyzeRun
     from vitrine.cli.final_report import final_report
+    from vitrine.cli.measure_test import measure_trained
     from vitrine.preflight import check_run
     from vitrine.runs.checkpoint_files import last_good_checkpoint
     from vitrine.runs.metrics_csv import MetricsCSV
@@ -64,6 +65,8 @@ def train(settings: config.Settings, arguments: list[str], processes: Processes,
         _, trainer = build_trainer()
         trainer.loggers = [MetricsCSV(settings.folder)]  # writes on rank 0; Lightning expects it on all
         trainer.fit(module, datamodule=data, ckpt_path=decided["checkpoint"], weights_only=True)
+        if settings.run.test:
+            measure_trained(settings, data, trainer, trainer_arguments)
         return
 
     # nothing is refused from here on
@@ -88,9 +91,12 @@ def train(settings: config.Settings, arguments: list[str], processes: Processes,
     print(f"{settings.run.name}: {settings.model.name}, {parameters}, in {settings.folder}")
     if checkpoint:
         print(f"going on from {checkpoint}")
+    tested = None
     with record:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        if settings.run.test:
+            tested = measure_trained(settings, data, trainer, trainer_arguments)
         interruption.defer()  # the run is complete: an interrupt now waits for the final report
     cleanup.close()
     seconds = time.monotonic() - start
-    print(final_report(settings, trainer, analyze_run.reports, logs.notes, seconds))
+    print(final_report(settings, trainer, analyze_run.reports, logs.notes, seconds, tested))

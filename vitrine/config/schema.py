@@ -15,6 +15,7 @@ class RunSettings:
     root: str = setting("runs", "where runs are kept")
     seed: int = setting(0, "everything random comes from it", least=0, most=2**31 - 1)
     resume: bool = setting(False, "go on with the run of this name from its last good checkpoint")
+    test: bool = setting(False, "at the end, measure the best checkpoint on the test split, once")
     requeue: str = setting(
         "auto",
         "auto: a SLURM job that is preempted (SIGTERM, SIGUSR1) is put back into the queue",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -83,6 +84,7 @@ class Classifier(LightningModule):
         self.network, self.objective, self.optimizer = network, objective, optimizer
         self.classes = [str(name) for name in classes]
         self.confusion: Tensor | None = None
+        self.test_metrics: dict[str, float | None] = {}
         self.unfreeze_epoch = unfreeze_epoch
         self.memory_format = torch.channels_last if channels_last else torch.preserve_format
         self.frozen = None if freeze is None else find_frozen_part(network, freeze, len(self.classes))
@@ -217,31 +219,53 @@ class Classifier(LightningModule):
     def on_validation_epoch_end(self) -> None:
         if self.trainer.sanity_checking:
             return
+        values, more = self._measured()
+        self.log_dict({f"val/{name}": value for name, value in values.items()}, prog_bar=True)
+        self.log_dict({f"val/{name}": value for name, value in more.items()})
+
+    def _measured(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The metrics of the images seen since `on_validation_epoch_start`: the main ones, and the others."""
         self.confusion = self._matrix.compute().cpu()
         occurring = self.confusion.sum(1)
         correct = self.confusion.diagonal()
         values: dict[str, Any] = {
-            "val/accuracy": correct.sum() / occurring.sum(),
-            "val/loss": self._loss.compute(),
-            "val/ece": self._calibration.compute(),
+            "accuracy": correct.sum() / occurring.sum(),
+            "loss": self._loss.compute(),
+            "ece": self._calibration.compute(),
         }
-        self.log_dict(values, prog_bar=True)
         per_class = (correct / occurring).tolist()
         more = {
-            f"val/accuracy_class/{name}": accuracy
-            for name, accuracy, count in zip(_unique_names(self.classes), per_class, occurring.tolist())
+            f"accuracy_class/{name}": accuracy
+            for name, accuracy, count in zip(self.unique_classes, per_class, occurring.tolist())
             if count
         }
-        more |= {f"val/{name}": value for name, value in class_means(self.confusion).items()}
+        more |= class_means(self.confusion)
         if self._top5 is not None:
-            more["val/top5_accuracy"] = self._top5.compute()
-        more |= {f"val/{name}": metric.compute() for name, metric in self._extra.items()}
-        self.log_dict(more)
+            more["top5_accuracy"] = self._top5.compute()
+        return values, more | {name: metric.compute() for name, metric in self._extra.items()}
+
+    # test: measured as validation is, and logged nowhere
+
+    def on_test_epoch_start(self) -> None:
+        self.on_validation_epoch_start()
+
+    def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        values, more = self._measured()
+        numbers = {f"test/{name}": float(value) for name, value in (values | more).items()}
+        self.test_metrics = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+
+    @property
+    def unique_classes(self) -> list[str]:
+        """The class names, with the label behind each that another class has too."""
+        return _unique_names(self.classes)
 
     def validation_metrics(self, labels: Tensor) -> list[str]:
         """The names that a validation logs for images of these labels, int64 [N]; those of the objective only
         after a batch has been validated."""
-        names = _unique_names(self.classes)
+        names = self.unique_classes
         per_class = [f"accuracy_class/{names[label]}" for label in labels.unique().tolist()]
         means = ["macro_accuracy", "macro_f1", *([] if self._top5 is None else ["top5_accuracy"])]
         return [f"val/{name}" for name in ("accuracy", "loss", "ece", *means, *self._extra, *per_class)]

@@ -13,6 +13,7 @@ from PIL import Image
 
 from vitrine.analyses import traits_of
 from vitrine.analyses.result import AnalysisResult
+from vitrine.runs import held_out
 from vitrine.runs.metrics_csv import read_curves
 from vitrine.runs.run_record import read, read_facts
 from vitrine.runs.store import Store
@@ -40,7 +41,8 @@ def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
         base: path from the page to the run's folder, "" or ending in "/".
 
     Returns:
-        JSON's own types: name, base, settings (config.yaml's text), facts, steps, analyses, scalars, metrics.
+        JSON's own types: name, base, settings (config.yaml's text), facts, steps, analyses, scalars,
+        tests (see `runs.held_out`), metrics.
     """
     run_dir = Path(run_dir)
     store = Store(run_dir)
@@ -61,6 +63,7 @@ def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
         ],
         "analyses": [_analysis(store, list(results), name) for name in ordered],
         "scalars": _scalars(results),
+        "tests": held_out.read(run_dir),
         "metrics": {name: _downsampled(points) for name, points in read_curves(run_dir).items()},
     }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vitrine.analyses import traits_of
 from vitrine.analyses.traits import Summary
+from vitrine.runs import held_out
 from vitrine.runs.metrics_csv import read_curves
 from vitrine.runs.store import Store
 
@@ -21,8 +22,8 @@ def ranking(run_dir: str | Path) -> dict[str, float]:
         "best/<metric>" and "last/<metric>" of validation (accuracy, robust_accuracy, macro_f1, loss,
         ece, robust_gap);
         "last/<summary>" of the analyses, see `Traits.summaries` ("dead_units", "pointing_game/<mask>", ...),
-        at the last checkpoint that has it; "last/step"; "seconds/analyses", the sum over all analyses. What
-        was never measured is left out.
+        at the last checkpoint that has it; "last/step"; "seconds/analyses", the sum over all analyses;
+        "test/<metric>" and "test/step" of the test split. What was never measured is left out.
     """
     curves = {
         name.removeprefix("val/"): [value for _, value in points]
@@ -35,6 +36,9 @@ def ranking(run_dir: str | Path) -> dict[str, float]:
         numbers |= means
     numbers |= {f"best/{name}": best(curves[name]) for name, best in BEST.items() if name in curves}
     numbers |= {f"last/{name}": curves[name][-1] for name in _LAST if name in curves}
+    if tested := held_out.read(run_dir):
+        metrics = tested[-1]["metrics"] | {"test/step": tested[-1]["step"]}
+        numbers |= {name: value for name, value in metrics.items() if value is not None}
     if steps := store.steps():
         numbers["last/step"] = steps[-1]
         seconds = sum(result.seconds for step in steps for result in store.results(step).values())

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from vitrine.runs.metrics_csv import read_curves
+
 log = logging.getLogger(__name__)
 
 
@@ -22,6 +24,30 @@ def last_good_checkpoint(run_dir: str | Path) -> Path | None:
             continue  # a fresh start gives the same
         if (damage := find_damage(file)) is None:
             return file
+        log.warning("passed over %s: %s", file, damage)
+    return None
+
+
+def best_checkpoint(run_dir: str | Path) -> tuple[int, Path, str] | None:
+    """The step and file of the best intact checkpoint, and as what it is the best; None if there is none.
+
+    That is best.ckpt (`checkpoint.monitor`); without one, of the checkpoints that are there, the one with the
+    highest validation accuracy, or else the last.
+    """
+    folder = Path(run_dir) / "checkpoints"
+    found: list[tuple[int | None, Path, str]] = []
+    if (best := folder / "best.ckpt").exists():
+        found.append((read_step(best), best, "the best by checkpoint.monitor"))
+    accuracy = dict(read_curves(run_dir).get("val/accuracy", []))
+    steps = list(checkpoint_files(folder, newest_first=True))
+    by_accuracy = sorted((at for at in steps if at[0] in accuracy), key=lambda at: (-accuracy[at[0]], at[0]))
+    found += [(*at, "the most accurate in validation") for at in by_accuracy]
+    found += [(*at, "the last") for at in steps]
+    for step, file, reason in found:
+        if step is None:
+            continue
+        if (damage := find_damage(file)) is None:
+            return step, file, reason
         log.warning("passed over %s: %s", file, damage)
     return None
 

@@ -82,7 +82,7 @@ function draw(focus = false) {
   const main = document.getElementById("main");
   if (!steps.length) {
     main.replaceChildren(heading(runs[0].name), el("p", { class: "quiet" }, "No checkpoint has been analysed yet. This page shows the first as soon as it is there."), facts(),
-      curveSection() ?? "");
+      curveSection() ?? "", testSection() ?? "");
   } else {
     main.replaceChildren(...views[state.view](state).filter((part) => part !== null));
   }

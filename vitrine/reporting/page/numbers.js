@@ -1,6 +1,7 @@
 // What pictures cannot say: their numbers now and over time, how a unit's activations are spread, of which classes
 // its best images are.
 
+const MOST_CLASSES = 12; // of a test that are shown without being asked for
 const FEW = 8; // rows of numbers that are shown without being asked for
 
 // a table: a row a number, a column a checkpoint or run, and how it went
@@ -100,4 +101,38 @@ function confidences(figures) {
     }
   }
   return lines.length ? chart("confidence", lines, goTo, [0, 1]) : null;
+}
+
+// what was measured on the test split: of each run the latest, apart from the curves, as it belongs to no time chosen
+function testSection() {
+  const tested = runs.filter((run) => run.tests?.length);
+  if (!tested.length) return null;
+  const shown = tested.map((run) => ({ run, ...run.tests.at(-1) }));
+  const names = [...new Set(shown.flatMap((one) => Object.keys(one.metrics)))];
+  const value = (name, of) => (/accuracy|f1/.test(name) && typeof of === "number" ? `${(100 * of).toFixed(1)} %` : number(of));
+  const title = (name) => words(name.replace(/^test\//, "")).replace(/^ece$/, "calibration error");
+  const origin = (one) => `${one.checkpoint} at step ${one.step}${one.chosen && one.chosen !== "named" ? `, ${one.chosen}` : ""}; ${one.images.toLocaleString("en")} images; measured ${String(one.measured ?? "").replace("T", " ").slice(0, 16)}`;
+  const several = (run) => new Set(run.tests.map((test) => test.weights)).size;
+  const once = ({ run }) => (several(run) > 1 ? `The latest of ${several(run)} checkpoints that were measured: for the best of several, this split is not held out.` : "");
+  const numbers = (one) => el("dl", { class: "tested" }, ...names.filter((name) => name in one.metrics).map((name) => el("div", {}, el("dt", {}, title(name)), el("dd", {}, value(name, one.metrics[name])))));
+  return section("Test split", el("p", { class: "quiet" }, "Images that no training, validation or analysis has read."),
+    ...shown.map((one) => el("div", { class: "card test" },
+      shown.length > 1 ? el("h3", {}, one.run.name) : null, numbers(one), el("p", { class: "of" }, origin(one)),
+      once(one) ? el("p", { class: "of" }, once(one)) : null, testedClasses(one.classes ?? []))));
+}
+
+// the accuracy of each class, the worst first
+function testedClasses(classes) {
+  const worst = classes.toSorted((a, b) => a.accuracy - b.accuracy);
+  if (!worst.length) return null;
+  const row = ({ name, images, accuracy }) => {
+    const fill = el("i", { class: "c0" });
+    fill.style.width = `${100 * (accuracy ?? 0)}%`;
+    return el("div", {}, el("dt", {}, name), el("dd", {}, el("div", { class: "bar" }, el("span", {}, fill), el("b", {}, percent(accuracy ?? 0))),
+      el("span", { class: "quiet" }, `of ${images}`)));
+  };
+  const list = (some) => el("dl", {}, ...some.map(row));
+  const rest = worst.slice(MOST_CLASSES);
+  return el("div", { class: "mix by-class" }, el("p", { class: "of" }, "accuracy of each class, the lowest first"), list(worst.slice(0, MOST_CLASSES)),
+    rest.length ? el("details", {}, el("summary", {}, `${rest.length} more classes`), list(rest)) : null);
 }

@@ -14,6 +14,7 @@ const views = {
       failures(),
       facts(),
       curveSection(),
+      testSection(),
       layers.length ? section("Layers", ...layers.map(layerStrip)) : null,
       probes.length ? section("Images", probeStrip(probes)) : null,
       ...groupBy(classes, (f) => f.analysis).map(([, figures]) =>

@@ -36,6 +36,11 @@ REFUSED = [
     (["checkpoint.monitor=train/loss"], "checkpoint.monitor", "which validation does not log"),
     (["checkpoint.monitor=val/accuracy_class/house"], "checkpoint.monitor", "does not log"),
     (
+        ["checkpoint.monitor=val/accuracy_class/stop", "logging.class_curves=2"],
+        "checkpoint.monitor",
+        "where logging.class_curves is at least",
+    ),
+    (
         ["checkpoint.monitor=val/robust_acc", "validation.robust_images=4"],
         "checkpoint.monitor",
         "did you mean",

@@ -150,6 +150,7 @@ def build_classifier(settings: Settings, data: ImageDataModule) -> Classifier:
             model.freeze,
             model.unfreeze_epoch,
             model.channels_last,
+            settings.logging.class_curves,
         )
     with as_setting_error("optimizer"):
         module.build_optimizer(steps=1000)  # to raise now

@@ -124,6 +124,9 @@ def _check_monitor(settings: CheckpointSettings, metrics: Collection[str], valid
         hint = f"did you mean {close[0]}? " if close else ""
         shown = [name for name in metrics if "accuracy_class" not in name]
         problem = f"is {monitor}, which validation does not log; {hint}It logs {', '.join(shown)}"
-        raise SettingError("checkpoint.monitor", f"{problem} and val/accuracy_class/CLASS")
+        of_class = "val/accuracy_class/CLASS"
+        if len(shown) == len(metrics):
+            of_class += " where logging.class_curves is at least the number of classes"
+        raise SettingError("checkpoint.monitor", f"{problem} and {of_class}")
     if monitor in LOWER_IS_BETTER and settings.mode == "max":
         raise SettingError("checkpoint.mode", f"is max, but a lower {monitor} is better: expected min")

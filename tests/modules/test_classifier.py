@@ -102,7 +102,7 @@ def test_the_scalars_of_a_validation_are_those_of_a_brute_force(tmp_path):
     assert found["val/macro_accuracy"] == pytest.approx(sum(recalls) / 4)
     assert found["val/macro_f1"] == pytest.approx(sum(f1s) / 4)
     matrix = [[sum(t == i and g == j for g, t in zip(guesses, labels)) for j in range(4)] for i in range(4)]
-    assert classifier.confusion.tolist() == matrix
+    assert classifier.metrics.confusion.tolist() == matrix
     gap = 0.0
     for b in range(15):
         inside = [i for i, p in enumerate(probabilities) if b / 15 < p <= (b + 1) / 15]
@@ -117,9 +117,21 @@ def test_few_and_many_classes(tmp_path, classes):
     classifier = small(classes=classes)
     run = trainer(tmp_path, limit_train_batches=1)
     run.fit(classifier, loader(dataset), loader(dataset))
-    assert classifier.confusion.shape == (classes, classes) and classifier.confusion.sum() == 24
-    logged = [key for key in run.callback_metrics if key.startswith("val/accuracy_class/")]
-    assert len(logged) == len(dataset.labels.unique())  # a class that does not occur has no accuracy
+    confusion = classifier.metrics.confusion
+    assert confusion.shape == (classes, classes) and confusion.sum() == 24
+    logged = {key: float(value) for key, value in run.callback_metrics.items()}
+    each = [key for key in logged if key.startswith("val/accuracy_class/")]
+    if classes == 2:  # a class that does not occur has no accuracy
+        assert len(each) == len(dataset.labels.unique())
+        return
+    assert not each and len(logged) < 30
+    occurring = confusion.sum(1) > 0
+    recalls = confusion.diagonal()[occurring].double() / confusion.sum(1)[occurring]
+    for name, share in (("minimum", 0), ("percentile_10", 0.1), ("median", 0.5), ("maximum", 1)):
+        assert logged[f"val/class_accuracy/{name}"] == pytest.approx(recalls.quantile(share).item())
+    assert sorted(classifier.validation_metrics(dataset.labels)) == sorted(
+        key for key in logged if key.startswith("val/")
+    )
 
 
 @pytest.mark.parametrize("classes", [10, 11])
@@ -329,11 +341,11 @@ def test_channels_last_trains_the_same_network_but_for_rounding(tmp_path):
 def test_a_test_measures_what_validation_does_and_logs_nothing(tmp_path):
     classifier, dataset = small(classes=["a", "b", "a", "c"]), Squares(40)
     (validated,) = trainer(tmp_path).validate(classifier, loader(dataset), verbose=False)
-    of_validation, tester = classifier.confusion, trainer(tmp_path)
+    of_validation, tester = classifier.metrics.confusion, trainer(tmp_path)
     tester.test(classifier, loader(dataset), verbose=False)
     assert classifier.test_metrics == pytest.approx(
         {name.replace("val/", "test/"): value for name, value in validated.items()}
     )
     assert "test/accuracy_class/a (2)" in classifier.test_metrics
-    assert torch.equal(classifier.confusion, of_validation)
+    assert torch.equal(classifier.metrics.confusion, of_validation)
     assert not tester.callback_metrics and not tester.logged_metrics

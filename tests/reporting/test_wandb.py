@@ -175,6 +175,7 @@ def test_what_robust_validation_measures_has_a_section_of_its_own():
     assert {metric_key(f"val/{name}").split("/")[0] for name in METRICS} == {"Robustness"}
     assert metric_key("val/accuracy") == "Training/val/accuracy"
     assert metric_key("val/accuracy_class/no entry") == "Classes/accuracy/no entry"
+    assert metric_key("val/class_accuracy/median") == "Classes/all/median"
     assert metric_key("lr-AdamW/pg1") == "Training/lr-AdamW/pg1"
 
 

@@ -119,10 +119,11 @@ def measure(
     weights = weights_hash(network)
     module = assembly.build_test_module(settings, data, network)
     assembly.build_test_trainer(settings, arguments).test(module, datamodule=data, verbose=False)
-    counts, metrics = module.confusion.sum(1).tolist(), module.test_metrics
+    counts, recalls = module.metrics.confusion.sum(1).tolist(), module.metrics.recalls()
+    metrics = {name: value for name, value in module.test_metrics.items() if "accuracy_class/" not in name}
     classes = [
-        {"name": name, "images": count, "accuracy": metrics.pop(f"test/accuracy_class/{name}")}
-        for name, count in zip(module.unique_classes, counts)
+        {"name": name, "images": count, "accuracy": recalls[name]}
+        for name, count in zip(module.metrics.names, counts)
         if count
     ]
     now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")

@@ -118,6 +118,11 @@ def _sections(analyses: tuple[tuple[str, type], ...]) -> dict[str, Any]:
             [
                 ("wandb", WandbSettings, dataclasses.field(default_factory=WandbSettings)),
                 ("tensorboard", bool, setting(False, "log to TensorBoard too, into the run's folder")),
+                (
+                    "class_curves",
+                    int,
+                    setting(20, "classes up to which each has a curve; of more, five quantiles", least=0),
+                ),
             ],
         ),
     }

@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import gc
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.distributed
-import torch.nn.functional as F
 from lightning import LightningModule
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from vitrine.core.settings import check
-from vitrine.modules.calibration import CalibrationError
-from vitrine.modules.class_means import class_means
 from vitrine.modules.finite import FiniteLossCheck, NonFiniteWeights, nonfinite_names, world_size
 from vitrine.modules.freezing import find_frozen_part
 from vitrine.modules.network_record import record_of
 from vitrine.modules.objectives.base import Objective
 from vitrine.modules.optimizers import OptimizerSettings, build_optimizer
-
-_TOP5_ABOVE = 10  # classes: of ten, five guesses nearly always hold the right one
+from vitrine.modules.validation_metrics import ValidationMetrics
 
 
 class Classifier(LightningModule):
@@ -39,11 +32,9 @@ class Classifier(LightningModule):
     In training labels may be probabilities, float32 [N, K], if the objective has `soft_targets`.
 
     Logged in training: train/loss and train/accuracy, means since they were logged last; of mixed images
-    accuracy is as against the class with the larger share. Logged at the end of a validation: val/accuracy,
-    val/loss (cross-entropy, without the objective's weights and smoothing), val/ece (15 bins; Guo 2017),
-    val/macro_accuracy and val/macro_f1 (every class counts alike), val/top5_accuracy of more than ten
-    classes, and val/accuracy_class/<name>, the recall, for classes that occur (<name> (<label>) where two
-    have one name); `confusion` is then the confusion matrix, int64 [K, K], with a row for each true class.
+    accuracy is as against the class with the larger share. Logged at the end of a validation: what
+    `ValidationMetrics` measures, as val/accuracy and so on. The test split is measured in the same way, into
+    `test_metrics`.
 
     Args:
         network: of `modules.load_network`.
@@ -51,6 +42,7 @@ class Classifier(LightningModule):
         optimizer: settings of optimizer and schedule.
         classes: class names.
         compile: compile the network, in place.
+        class_curves: classes up to which each has a curve of its own.
         channels_last: hand images to the network with their channels innermost in memory, in which its layers
             then compute too; the network's own weights keep their format.
         freeze: what does not train, see `freezing.find_frozen_part`; None: nothing.
@@ -74,6 +66,7 @@ class Classifier(LightningModule):
         freeze: str | Sequence[str] | None = None,
         unfreeze_epoch: int | None = None,
         channels_last: bool = False,
+        class_curves: int = 20,
     ):
         super().__init__()
         record = record_of(network)
@@ -83,7 +76,7 @@ class Classifier(LightningModule):
         check(optimizer, "optimizer")
         self.network, self.objective, self.optimizer = network, objective, optimizer
         self.classes = [str(name) for name in classes]
-        self.confusion: Tensor | None = None
+        self.metrics = ValidationMetrics(self.classes, class_curves)
         self.test_metrics: dict[str, float | None] = {}
         self.unfreeze_epoch = unfreeze_epoch
         self.memory_format = torch.channels_last if channels_last else torch.preserve_format
@@ -92,12 +85,6 @@ class Classifier(LightningModule):
             self.frozen.freeze(network)
         if compile:
             network.compile()
-        count = len(self.classes)
-        self._matrix = MulticlassConfusionMatrix(count, validate_args=False)
-        self._calibration = CalibrationError(count, n_bins=15, validate_args=False)
-        self._loss = MeanMetric(nan_strategy="disable")
-        self._top5 = MeanMetric() if count > _TOP5_ABOVE else None
-        self._extra: dict[str, MeanMetric] = {}
         self._sums: list[Tensor | int] = [0, 0, 0]  # of losses, of correct predictions, of images
         self._logged_at = 0  # step
         self._resumed_epoch = 0
@@ -198,51 +185,21 @@ class Classifier(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self._finite_loss.check_all()
-        top5 = [] if self._top5 is None else [self._top5]
-        for metric in (self._matrix, self._calibration, self._loss, *top5, *self._extra.values()):
-            metric.reset()
+        self.metrics.reset()
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
         images, labels = batch[0].to(memory_format=self.memory_format), batch[1]
         logits = self.network(images).float()
-        self._matrix.update(logits, labels)
-        self._calibration.update(logits.softmax(1), labels)
-        self._loss.update(F.cross_entropy(logits, labels, reduction="none"))
-        if self._top5 is not None:
-            self._top5.update((logits.topk(5).indices == labels[:, None]).any(1).float())
         with torch.inference_mode(False), torch.enable_grad():
             more = self.objective.validate(self.network, images.clone(), labels.clone())
-        for name, values in more.items():
-            metric = self._extra.setdefault(name, MeanMetric(nan_strategy="disable").to(self.device))
-            metric.update(values.detach().float())
+        self.metrics.update(logits, labels, more)
 
     def on_validation_epoch_end(self) -> None:
         if self.trainer.sanity_checking:
             return
-        values, more = self._measured()
+        values, more = self.metrics.compute()
         self.log_dict({f"val/{name}": value for name, value in values.items()}, prog_bar=True)
         self.log_dict({f"val/{name}": value for name, value in more.items()})
-
-    def _measured(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The metrics of the images seen since `on_validation_epoch_start`: the main ones, and the others."""
-        self.confusion = self._matrix.compute().cpu()
-        occurring = self.confusion.sum(1)
-        correct = self.confusion.diagonal()
-        values: dict[str, Any] = {
-            "accuracy": correct.sum() / occurring.sum(),
-            "loss": self._loss.compute(),
-            "ece": self._calibration.compute(),
-        }
-        per_class = (correct / occurring).tolist()
-        more = {
-            f"accuracy_class/{name}": accuracy
-            for name, accuracy, count in zip(self.unique_classes, per_class, occurring.tolist())
-            if count
-        }
-        more |= class_means(self.confusion)
-        if self._top5 is not None:
-            more["top5_accuracy"] = self._top5.compute()
-        return values, more | {name: metric.compute() for name, metric in self._extra.items()}
 
     # test: measured as validation is, and logged nowhere
 
@@ -253,22 +210,14 @@ class Classifier(LightningModule):
         self.validation_step(batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:
-        values, more = self._measured()
+        values, more = self.metrics.compute()
         numbers = {f"test/{name}": float(value) for name, value in (values | more).items()}
         self.test_metrics = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-
-    @property
-    def unique_classes(self) -> list[str]:
-        """The class names, with the label behind each that another class has too."""
-        return _unique_names(self.classes)
 
     def validation_metrics(self, labels: Tensor) -> list[str]:
         """The names that a validation logs for images of these labels, int64 [N]; those of the objective only
         after a batch has been validated."""
-        names = self.unique_classes
-        per_class = [f"accuracy_class/{names[label]}" for label in labels.unique().tolist()]
-        means = ["macro_accuracy", "macro_f1", *([] if self._top5 is None else ["top5_accuracy"])]
-        return [f"val/{name}" for name in ("accuracy", "loss", "ece", *means, *self._extra, *per_class)]
+        return [f"val/{name}" for name in self.metrics.keys(labels)]
 
     # checkpoints
 
@@ -307,9 +256,3 @@ def _renew_replicas(strategy: Any, module: LightningModule) -> None:
         strategy.model = module
         gc.collect()  # the former wrapper's hooks on the parameters end with it
         strategy.configure_ddp()
-
-
-def _unique_names(classes: Sequence[str]) -> list[str]:
-    """The class names, with the label behind each that another class has too (ImageNet has two cranes)."""
-    counts = Counter(classes)
-    return [name if counts[name] == 1 else f"{name} ({label})" for label, name in enumerate(classes)]

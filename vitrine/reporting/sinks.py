@@ -14,7 +14,8 @@ STEP = "trainer/global_step"  # Lightning's name for it, and everybody's x axis
 
 # metrics of a validation under attack
 _ROBUST = ("clean_accuracy_subset", "robust_accuracy", "robust_gap", "fgsm_minus_pgd", "robust_alarm")
-_CLASS = "val/accuracy_class/"
+# metrics of classes: of each, and quantiles over all
+_CLASSES = {"val/accuracy_class/": "Classes/accuracy/", "val/class_accuracy/": "Classes/all/"}
 
 
 class Sink(Protocol):
@@ -36,8 +37,9 @@ def section(name: str) -> str:
 
 def metric_key(name: str) -> str:
     """The key of a metric of training or validation: "Training/val/accuracy" for "val/accuracy"."""
-    if name.startswith(_CLASS):
-        return f"Classes/accuracy/{name.removeprefix(_CLASS)}"
+    for prefix, place in _CLASSES.items():
+        if name.startswith(prefix):
+            return place + name.removeprefix(prefix)
     if name.removeprefix("val/") in _ROBUST:
         return f"Robustness/{name}"
     return f"Training/{name}"

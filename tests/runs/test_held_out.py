@@ -9,7 +9,7 @@ from vitrine.runs import held_out
 from vitrine.runs.checkpoint_files import best_checkpoint
 
 ONE = {
-    "weights": "aa",
+    "weights_hash": "aa",
     "checkpoint": "best.ckpt",
     "chosen": "the best",
     "step": 30,
@@ -23,7 +23,7 @@ ONE = {
 def test_measurements_are_kept_and_found_by_their_weights(tmp_path):
     assert held_out.read(tmp_path) == [] and held_out.find(tmp_path, "aa") is None
     held_out.add(tmp_path, ONE)
-    held_out.add(tmp_path, ONE | {"weights": "bb", "step": 40})
+    held_out.add(tmp_path, ONE | {"weights_hash": "bb", "step": 40})
     assert [one["step"] for one in held_out.read(tmp_path)] == [30, 40]
     assert held_out.find(tmp_path, "aa") == ONE
     assert [file.name for file in tmp_path.iterdir()] == ["test.json"]

@@ -128,7 +128,7 @@ def measure(
     ]
     now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     measured = {"images": sum(counts), "metrics": metrics, "classes": classes, "measured": now}
-    return {"weights": weights, **measured}
+    return {"weights_hash": weights, **measured}
 
 
 def _origin(file: Path, chosen: str, step: int | None) -> dict[str, Any]:

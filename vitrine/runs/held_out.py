@@ -16,19 +16,21 @@ NO_TEST_SPLIT = (
 def read(run_dir: str | Path) -> list[dict[str, Any]]:
     """The measurements, in their order; empty if there are none that can be read.
 
-    Each has `checkpoint` (its file), `chosen` (as what), `step`, `weights` (their hash), `images`, `metrics`
+    Each has `checkpoint` (its file), `chosen` (as what), `step`, `weights_hash`, `images`, `metrics`
     (by name, "test/accuracy"), `classes` (name, images, accuracy of each that occurs) and `measured` (when).
     """
     try:
         found = json.loads((Path(run_dir) / NAME).read_text(encoding="utf-8"))["measurements"]
-        return [one for one in found if {"weights", "metrics", "checkpoint", "step", "images"} <= set(one)]
+        return [
+            one for one in found if {"weights_hash", "metrics", "checkpoint", "step", "images"} <= set(one)
+        ]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
 
 def find(run_dir: str | Path, weights: str) -> dict[str, Any] | None:
     """The latest measurement of these weights; None if there is none."""
-    return next((one for one in reversed(read(run_dir)) if one["weights"] == weights), None)
+    return next((one for one in reversed(read(run_dir)) if one["weights_hash"] == weights), None)
 
 
 def add(run_dir: str | Path, measurement: dict[str, Any]) -> None:

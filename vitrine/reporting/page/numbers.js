@@ -112,7 +112,7 @@ function testSection() {
   const value = (name, of) => (/accuracy|f1/.test(name) && typeof of === "number" ? `${(100 * of).toFixed(1)} %` : number(of));
   const title = (name) => words(name.replace(/^test\//, "")).replace(/^ece$/, "calibration error");
   const origin = (one) => `${one.checkpoint} at step ${one.step}${one.chosen && one.chosen !== "named" ? `, ${one.chosen}` : ""}; ${one.images.toLocaleString("en")} images; measured ${String(one.measured ?? "").replace("T", " ").slice(0, 16)}`;
-  const several = (run) => new Set(run.tests.map((test) => test.weights)).size;
+  const several = (run) => new Set(run.tests.map((test) => test.weights_hash)).size;
   const once = ({ run }) => (several(run) > 1 ? `The latest of ${several(run)} checkpoints that were measured: for the best of several, this split is not held out.` : "");
   const numbers = (one) => el("dl", { class: "tested" }, ...names.filter((name) => name in one.metrics).map((name) => el("div", {}, el("dt", {}, title(name)), el("dd", {}, value(name, one.metrics[name])))));
   return section("Test split", el("p", { class: "quiet" }, "Images that no training, validation or analysis has read."),

@@ -8,6 +8,7 @@ import torch
 from vitrine.analyses.base import Figure, Scalar, Table
 from vitrine.analyses.result import AnalysisResult
 from vitrine.reporting import page
+from vitrine.runs import held_out
 from vitrine.runs.store import Store
 
 pytestmark = pytest.mark.slow
@@ -348,3 +349,29 @@ def test_a_long_table_is_searched_sorted_and_follows_the_slider(visit, many_clas
     tab.fill(".table input", "")
     tab.click("text=76 more")
     assert len(rows(tab)) == 100
+
+
+def test_the_test_split_stands_apart_with_its_classes_the_worst_first(visit, tmp_path):
+    run = tmp_path / "tested"
+    write(run, 500)
+    classes = [{"name": f"class {i}", "images": 30, "accuracy": 1 - i / 20} for i in range(14)]
+    classes.append({"name": HOSTILE, "images": 4, "accuracy": 0.25})
+    one = {"checkpoint": "best.ckpt", "chosen": "the best", "step": 500, "images": 424}
+    one |= {"metrics": {"test/accuracy": 0.875, "test/ece": None}, "classes": classes, "weights_hash": "a"}
+    for digest in "aab":
+        held_out.add(run, one | {"weights_hash": digest})
+    page.build(run)
+    tab = visit(folder=run)
+    section = tab.locator("section", has=tab.get_by_role("heading", name="Test split"))
+    text = section.inner_text()
+    assert "87.5 %" in text and "best.ckpt at step 500, the best; 424 images" in text
+    assert "The latest of 2 checkpoints that were measured" in text
+    names = section.locator(".by-class dt").all_inner_texts()
+    assert names[:2] == [HOSTILE, "class 13"]
+    assert section.locator("summary").inner_text() == "3 more classes"
+    assert section.locator(".tested dd").all_inner_texts() == ["87.5 %", "–"]
+    assert "test" not in " ".join(tab.locator(".chart figcaption").all_inner_texts())
+
+
+def test_a_run_without_a_test_has_no_such_section(visit):
+    assert not visit().get_by_role("heading", name="Test split").count()

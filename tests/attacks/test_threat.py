@@ -3,7 +3,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vitrine import attacks
 from vitrine.attacks.threat import L2, Linf, norm_ball, violations
+from vitrine.core.settings import SettingError
 
 norms = st.sampled_from(["linf", "l2"])
 budgets = st.floats(1e-4, 2.0)
@@ -74,3 +76,10 @@ def test_what_is_not_allowed_is_seen():
     assert violations(images, changed, "l2", 0.3).tolist() == [False, False, True, True, False]
     assert violations(images, changed, "l2", None).tolist() == [False, False, True, True, False]
     assert violations(images, changed, "l2", 0.2).tolist()[0]
+
+
+def test_a_budget_in_levels_of_255_is_refused_with_what_may_be_meant():
+    with pytest.raises(SettingError, match=r"eps: is 8, expected at most 1; .*did you mean 8/255\?"):
+        attacks.PGD(eps=8)
+    assert attacks.PGD(norm="l2", eps=3).eps == 3
+    assert attacks.PGD(eps=1).eps == 1

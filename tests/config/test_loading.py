@@ -86,6 +86,11 @@ def test_an_unknown_setting_below_a_known_one_is_not_said_to_be_anothers(data, b
             "objective.eps.x=1",
             "objective.eps: is a setting of objective.name=pgd, fast, free, trades, mart",
         ),
+        ("analysis.adversarial.eps=8", "analysis.adversarial.eps: is 8.0, expected at most 1; pixels are in"),
+        (
+            "validation.eps=4",
+            "validation.eps: is 4.0, expected at most 1; pixels are in [0, 1]: did you mean",
+        ),
         (
             "objective.name=multilabel",
             "objective.name: objective 'multilabel' is not supported: an image has",

@@ -98,7 +98,8 @@ def test_what_cannot_be_followed_is_none():
         ([], (224, 235, "crop", "bicubic")),
         (["data.image_size=64"], (64, 67, "crop", "bicubic")),
         (["data.resize=300", "data.interpolation=bilinear"], (224, 300, "crop", "bilinear")),
-        (["data.fit=letterbox"], (224, 0, "letterbox", "bicubic")),
+        (["data.fit=letterbox", "data.image_size=64"], (64, 0, "letterbox", "bicubic")),
+        (["data.fit=crop", "data.image_size=64"], (64, 0, "crop", "bicubic")),
     ],
 )
 def test_a_run_adopts_what_its_settings_leave_open(photograph, tmp_path, words, expected):

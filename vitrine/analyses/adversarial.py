@@ -18,6 +18,7 @@ from vitrine.analyses.pointing import energy_inside
 from vitrine.analyses.threat_model import class_index, format_budget
 from vitrine.analyses.traits import Summary, Traits
 from vitrine.attacks import PGD
+from vitrine.attacks.threat import eps_setting
 from vitrine.core.settings import setting
 
 Inside = dict[str, dict[str, Tensor]]  # by mask and side: the gradient's share in the mask, [N]
@@ -48,7 +49,7 @@ class Adversarial(Analysis):
     probes: int = setting(8, "probes attacked, the first ones", least=1)
     target: str | None = setting(None, "class (name or index) to be taken for; null: any wrong one")
     norm: str = setting("linf", "norm of the perturbation", choices=("linf", "l2"))
-    eps: float = setting(8 / 255, "largest perturbation, of [0, 1] pixels", above=0)
+    eps: float = eps_setting(8 / 255, "largest perturbation, of [0, 1] pixels", above=0)
     steps: int = setting(20, "of PGD", least=1)
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:

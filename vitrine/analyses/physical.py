@@ -18,6 +18,7 @@ from vitrine.analyses.plots import COLOURS, bars
 from vitrine.analyses.threat_model import class_index, format_budget
 from vitrine.analyses.traits import Traits
 from vitrine.attacks import EOT, PGD, TRANSFORMATIONS, destruction_rate, is_adversarial
+from vitrine.attacks.threat import eps_setting
 from vitrine.core.random_numbers import content_keys, fold_in, uniform
 from vitrine.core.settings import setting
 
@@ -49,7 +50,7 @@ class Physical(Analysis):
     shown: int = setting(4, "how many of them are shown", least=0)
     target: str | None = setting(None, "class (name or index) to be taken for; null: the one after the true")
     norm: str = setting("linf", "norm of the perturbation", choices=("linf", "l2"))
-    eps: float = setting(16 / 255, "largest perturbation, of [0, 1] pixels", above=0)
+    eps: float = eps_setting(16 / 255, "largest perturbation, of [0, 1] pixels", above=0)
     steps: int = setting(100, "of both attacks", least=1)
     draws: int = setting(16, "EOT: transformations an image and step", least=1)
     draws_each: int = setting(16, "destruction rate: transformations an image", least=1)

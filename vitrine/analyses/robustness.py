@@ -16,6 +16,7 @@ from vitrine.analyses.traits import Summary, Traits
 from vitrine.attacks import PGD, AutoAttack, robustness_curve
 from vitrine.attacks.evaluation import Evaluation, fingerprint
 from vitrine.attacks.health import HealthReport, check_health
+from vitrine.attacks.threat import eps_setting
 from vitrine.core.random_numbers import permutation
 from vitrine.core.settings import SettingError, setting
 
@@ -42,7 +43,7 @@ class Robustness(Analysis):
     enabled: bool = setting(False, "make these pictures at every checkpoint (minutes to hours each)")
     images: int = setting(256, "images of the data set that are attacked, a seeded draw", least=1)
     norm: str = setting("linf", "norm of the perturbation", choices=("linf", "l2"))
-    eps: float = setting(8 / 255, "largest perturbation, of [0, 1] pixels", above=0)
+    eps: float = eps_setting(8 / 255, "largest perturbation, of [0, 1] pixels", above=0)
     version: str = setting(
         "standard",
         "of AutoAttack; rand is for networks that draw random numbers",

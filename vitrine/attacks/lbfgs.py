@@ -13,7 +13,7 @@ from vitrine.attacks.apgd import wrong_classes
 from vitrine.attacks.base import Attack
 from vitrine.attacks.model import Model
 from vitrine.attacks.quasi_newton import minimize
-from vitrine.attacks.threat import L2, per_image
+from vitrine.attacks.threat import L2, eps_setting, per_image
 from vitrine.core.settings import setting
 
 _FACTOR = 10.0  # by which c moves until it is bracketed
@@ -29,7 +29,7 @@ class LBFGS(Attack):
     """
 
     norm: str = setting("l2", "norm of the perturbation", choices=("l2",))
-    eps: float | None = setting(None, "largest perturbation that counts; null: any", least=0)
+    eps: float | None = eps_setting(None, "largest perturbation that counts; null: any", least=0)
     c: float = setting(1.0, "weight of the perturbation's norm at first", above=0)
     searches: int = setting(10, "values of c tried", least=1)
     steps: int = setting(50, "L-BFGS steps for each", least=1)

@@ -7,11 +7,13 @@ of them.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vitrine.core.random_numbers import fold_in, normal, uniform
+from vitrine.core.settings import setting
 
 SLACK = 1e-6  # relative: how far beyond eps the rounding of float32 pixels may lead
 
@@ -87,6 +89,16 @@ class L2:
     def norm(perturbations: Tensor) -> Tensor:
         """The norm of each perturbation, [N]."""
         return torch.linalg.vector_norm(perturbations.flatten(1), dim=1)
+
+
+def eps_setting(default: float | None, meaning: str, **limits: Any) -> Any:
+    """A field `eps` beside a field `norm`: in Linf more than 1 is every image there is."""
+    most = {"most": _largest_eps, "advice": "pixels are in [0, 1]: did you mean {value:g}/255?"}
+    return setting(default, meaning, **most, **limits)
+
+
+def _largest_eps(settings: Any) -> float | None:
+    return None if getattr(settings, "norm", "linf") == "l2" else 1
 
 
 NormBall = Linf | L2

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vitrine import attacks
 from vitrine.analyses.base import as_float
-from vitrine.attacks.threat import NORMS
+from vitrine.attacks.threat import NORMS, eps_setting
 from vitrine.core.network_scopes import frozen_weights
 from vitrine.core.random_numbers import permutation
 from vitrine.core.settings import setting
@@ -35,7 +35,7 @@ class ValidationSettings:
     norm: str | None = setting(
         None, "norm of the perturbation; null: the objective's, or linf", choices=tuple(NORMS)
     )
-    eps: float | None = setting(
+    eps: float | None = eps_setting(
         None, "largest perturbation, of [0, 1] pixels; null: the objective's, or 8/255", least=0
     )
     steps: int = setting(10, "steps of PGD", least=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Callable
 from typing import Any
 
 
@@ -33,10 +34,11 @@ def setting(
     *,
     least: float | None = None,
     above: float | None = None,
-    most: float | None = None,
+    most: float | Callable[[Any], float | None] | None = None,
     choices: tuple[Any, ...] | None = None,
     renamed_from: str | None = None,
     hint: Any = None,
+    advice: str = "",
     before: Any = dataclasses.MISSING,
 ) -> Any:
     """A dataclass field with its meaning and its possible values.
@@ -44,14 +46,16 @@ def setting(
     Args:
         default: the default; lists and dicts are copied for every instance.
         meaning: one line for `--help`, units included.
-        least, above, most: the value is >= least, > above, <= most; None is exempt where the type allows it.
+        least, above, most: the value is >= least, > above, <= most, which may be a function of the settings
+            beside it; None is exempt where the type allows it.
         choices: the values allowed, where they are few.
         renamed_from: the key's former name, which recipes and saved settings may still use.
         hint: the type, of a field annotated as Any because OmegaConf has no such type (unions with lists).
+        advice: on a value that is too large, with "{value}" in it: what may have been meant.
         before: the value that stands for what was done before this setting existed, for runs saved then.
     """
     metadata = {"meaning": meaning, "least": least, "above": above, "most": most, "choices": choices}
-    metadata |= {"renamed_from": renamed_from, "hint": hint, "before": before}
+    metadata |= {"renamed_from": renamed_from, "hint": hint, "advice": advice, "before": before}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -74,9 +78,11 @@ def check(settings: Any, path: str = "") -> None:
             ("above", lambda v, bound: not v > bound, "more than"),
             ("most", lambda v, bound: not v <= bound, "at most"),
         ):
-            bound = limits[name]
+            bound = limits[name](settings) if callable(limits[name]) else limits[name]
             if bound is not None and isinstance(value, (int, float)) and bad(value, bound):
-                raise SettingError(key, f"is {value}, expected {words} {bound}")
+                advice = limits["advice"].format(value=value) if name == "most" else ""
+                problem = f"is {value}, expected {words} {bound}"
+                raise SettingError(key, f"{problem}; {advice}" if advice else problem)
 
 
 def field_type(schema: type, name: str) -> Any:

@@ -25,11 +25,13 @@ class FileSettings(DataSettings):
         "what makes squares of images: crop their middle, letterbox (data.background around them), stretch; "
         "auto: what the library of the network does (timm/, hf/), else crop",
         choices=("auto", "crop", "letterbox", "stretch"),
+        before="crop",
     )
     interpolation: str = setting(
         "auto",
         "how images are resized; auto: as the library of the network does (timm/, hf/), else bilinear",
         choices=("auto", "nearest", "bilinear", "bicubic", "lanczos"),
+        before="bilinear",
     )
     range: list[float] | None = setting(
         None,

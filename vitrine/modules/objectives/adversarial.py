@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vitrine import attacks
-from vitrine.attacks.threat import NORMS
+from vitrine.attacks.threat import NORMS, eps_setting
 from vitrine.core.settings import setting
 from vitrine.modules.objectives.awp import WeightPerturbed
 
@@ -21,7 +21,7 @@ class Adversarial(WeightPerturbed):
     """
 
     norm: str = setting("linf", "norm of the perturbation", choices=tuple(NORMS))
-    eps: float = setting(8 / 255, "largest perturbation, of [0, 1] pixels", least=0)
+    eps: float = eps_setting(8 / 255, "largest perturbation, of [0, 1] pixels", least=0)
     step: float | None = setting(None, "size of the attack's steps; null: as its paper has it", above=0)
     eps_warmup: int = setting(0, "batches over which eps rises to its full size", least=0)
     attack_mode: str = setting(

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitrine.attacks.threat import eps_setting
 from vitrine.core.settings import setting
 from vitrine.modules.objectives.awp import WeightPerturbed
 
@@ -19,7 +20,7 @@ class Free(WeightPerturbed):
     rate schedules and averages of weights count batches, not replays. The budget is in Linf, as in the paper.
     """
 
-    eps: float = setting(8 / 255, "largest perturbation, of [0, 1] pixels", least=0)
+    eps: float = eps_setting(8 / 255, "largest perturbation, of [0, 1] pixels", least=0)
     step: float | None = setting(None, "ascent of the perturbation, a replay; null: eps", above=0)
     replays: int = setting(8, "optimizer steps on each batch; divide trainer.max_epochs by it", least=1)
 

@@ -81,11 +81,12 @@ def contains(image, part):
     [
         ({"show": [0, 5, 1]}, "data.show", "expected one channel of 0 to 4, or three"),
         ({"show": [0, 1]}, "data.show", "or three"),
-        ({"show": [0], "channels": 3}, "data.show", "are shown whole"),
+        ({"show": [0], "channels": 3}, "data.show", "are shown whole; expected null"),
         ({"range": [5.0, 5.0]}, "data.range", "the lower first"),
         ({"range": [1.0]}, "data.range", "expected \\[low, high\\]"),
         ({"background": "whit"}, "data.background", "expected a colour"),
         ({"background": "#ffffff80"}, "data.background", "expected a colour"),
+        ({"interpolation": "lanczos"}, "data.interpolation", "expected bilinear or bicubic"),
         ({"normalize": "imagenet"}, "data.normalize", "3 channels, not 5"),
         ({"channels": 4}, "data.root", "shape \\[5, 16, 16\\], expected \\[H, W, 4\\] or \\[4, H, W\\]"),
         ({"range": None, "channels": 3}, "data.root", "expected \\[H, W, 3\\]"),

@@ -74,6 +74,28 @@ def test_a_test_split_is_held_out(folder, tmp_path):
     assert [len(batch.labels) for batch in data.test_dataloader()] == [4, 2]
 
 
+def test_chunks_are_decoded_as_they_were_converted(tmp_path):
+    for split in ("train", "val"):
+        for name in "ab":
+            (tmp_path / "folder" / split / name).mkdir(parents=True)
+            for i in range(3):
+                numbers = np.random.default_rng(i).integers(0, 900, (4, 12, 12), dtype=np.uint16)
+                np.save(tmp_path / "folder" / split / name / f"{i}.npy", numbers)
+    how = {"channels": 4, "range": [100.0, 800.0], "background": "black", "exif": False}
+    convert(tmp_path / "folder", tmp_path / "chunks", Settings(**how))
+    data = opened(tmp_path / "chunks", channels=4, image_size=0)
+    plain = Folder(FolderSettings(root=str(tmp_path / "folder"), **how))
+    plain.setup()
+    assert data.train.decoding == plain.settings.file_options()["decoding"]
+    assert torch.equal(data.val.batch(torch.arange(6))[0], plain.val.batch(torch.arange(6))[0])
+    assert data.mean == pytest.approx(plain.mean, abs=1e-6) and data.std == pytest.approx(plain.std, abs=1e-6)
+    with pytest.raises(SettingError, match=r"^data\.channels: is 3, but .* was converted for 4"):
+        opened(tmp_path / "chunks")
+    with pytest.raises(SettingError, match=r"^range: is"):
+        convert(tmp_path / "folder", tmp_path / "other", Settings(range=[3.0, 2.0]))
+    assert not (tmp_path / "other").exists()
+
+
 def test_images_labels_and_classes_are_those_of_the_folder(folder, chunks):
     data = opened(chunks)
     plain = Folder(FolderSettings(root=str(folder), image_size=12, cache="never"))

@@ -9,6 +9,7 @@ chunk has images of many classes; those of validation and test keep their order.
 an object store as it is.
 """
 
+import dataclasses
 import json
 import os
 import shutil
@@ -19,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from vitrine.cli.help import command_help
 from vitrine.core.random_numbers import permutation
 from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.caching import image_files
 from vitrine.datamodules.decoding import Decoding, UnreadableImage
-from vitrine.datamodules.files import drop_unreadable, map_in_threads, progress_bar
+from vitrine.datamodules.file_settings import DecodingSettings, checked_decoding
+from vitrine.datamodules.files import drop_unreadable, map_in_threads, progress_bar, to_tensor
 from vitrine.datamodules.folder import divide_folder
 from vitrine.datamodules.image_folders import Samples
 from vitrine.datamodules.splitting import SplitSettings
@@ -37,7 +38,7 @@ _SAMPLE = 2000  # images that mean and standard deviation are taken of
 
 
 @dataclass
-class Settings(SplitSettings):
+class Settings(DecodingSettings, SplitSettings):
     seed: int = setting(0, "of the order of the training images in the chunks", least=0)
     chunk_mib: int = setting(64, "size of a chunk, MiB", least=1)
     skip_corrupt: bool = setting(False, "leave unreadable images out (all are decoded), not stop at them")
@@ -49,7 +50,8 @@ def convert(folder: str | Path, out: str | Path, settings: Settings | None = Non
     Returns:
         The content of images.json: `classes`; `side` (pixels; None unless all images are squares of one
         size); `statistics` (channels -> mean and standard deviation of [0, 1] pixels, a list each); `splits`
-        (for train, val and, if there is one, test: `labels`, and `chunks`, the number of images in each).
+        (for train, val and, if there is one, test: `labels`, and `chunks`, the number of images in each);
+        `decoding` (the fields of Decoding, by which the data source reads the images, too).
 
     Raises:
         SettingError: `folder` is no such folder, or `out` exists.
@@ -59,9 +61,13 @@ def convert(folder: str | Path, out: str | Path, settings: Settings | None = Non
     settings, out = settings or Settings(), Path(out)
     if out.exists():
         raise SettingError(str(out), "is there already, expected a folder to be created")
+    decoding = checked_decoding(settings)
     classes, listed = divide_folder(str(folder), settings)
     if settings.skip_corrupt:
-        readable = {name: drop_unreadable(image_files(samples, 1)) for name, samples in listed.items()}
+        readable = {
+            name: drop_unreadable(image_files(samples, 1, decoding=decoding))
+            for name, samples in listed.items()
+        }
         listed = {name: list(zip(split.files, split.labels.tolist())) for name, split in readable.items()}
     for name, kind in (("train", "training"), ("val", "validation"), ("test", "test")):
         if not listed.get(name, True):
@@ -73,14 +79,15 @@ def convert(folder: str | Path, out: str | Path, settings: Settings | None = Non
     try:
         sizes: set[tuple[int, int]] = set()
         splits = {
-            name: _write_chunks(staged / name, samples, Path(folder), settings.chunk_mib, sizes)
+            name: _write_chunks(staged / name, samples, Path(folder), settings.chunk_mib, sizes, decoding)
             for name, samples in listed.items()
         }
         width, height = sizes.pop() if len(sizes) == 1 else (0, 0)
         index = {
             "classes": classes,
             "side": width if width and width == height else None,
-            "statistics": _statistics(train[:_SAMPLE]),
+            "statistics": _statistics(train[:_SAMPLE], decoding),
+            "decoding": dataclasses.asdict(decoding),
             "splits": splits,
         }
         (staged / INDEX).write_text(json.dumps(index) + "\n", encoding="utf-8")
@@ -92,7 +99,12 @@ def convert(folder: str | Path, out: str | Path, settings: Settings | None = Non
 
 
 def _write_chunks(
-    split: Path, samples: Samples, folder: Path, chunk_mib: int, sizes: set[tuple[int, int]]
+    split: Path,
+    samples: Samples,
+    folder: Path,
+    chunk_mib: int,
+    sizes: set[tuple[int, int]],
+    decoding: Decoding,
 ) -> dict[str, list[int]]:
     """Write chunks of images and return their part of images.json; `sizes` gets two of theirs at most."""
     import_litdata()
@@ -102,7 +114,7 @@ def _write_chunks(
     cache = Cache(str(split), chunk_bytes=chunk_mib * _MIB)
     for i, (file, label) in enumerate(progress_bar(samples, f"converting {split.name}", len(samples))):
         if len(sizes) < 2:
-            sizes.add(_size(file))
+            sizes.add(_size(file, decoding))
         cache[i] = {"image": file.read_bytes(), "label": label, "name": str(file.relative_to(folder))}
     cache.done()
     cache.merge()
@@ -111,29 +123,33 @@ def _write_chunks(
     return {"labels": labels, "chunks": [chunk["chunk_size"] for chunk in chunks]}
 
 
-def _size(file: Path) -> tuple[int, int]:
+def _size(file: Path, decoding: Decoding) -> tuple[int, int]:
     try:
-        with Image.open(file) as image:
-            return image.size
+        return decoding.size(file, file)
     except Exception as error:
         hint = "skip_corrupt=true leaves such images out"
-        raise UnreadableImage(f"{file} cannot be read as an image ({error}); {hint}") from error
+        problem = (
+            error if isinstance(error, UnreadableImage) else f"{file} cannot be read as an image ({error})"
+        )
+        raise UnreadableImage(f"{problem}; {hint}") from error
 
 
-def _statistics(samples: Samples) -> dict[str, list[list[float]]]:
-    """Mean and standard deviation of [0, 1] pixels, in grey and in colour, each image counting alike."""
+def _statistics(samples: Samples, decoding: Decoding) -> dict[str, list[list[float]]]:
+    """Mean and standard deviation of [0, 1] pixels, each image counting alike: in grey and in colour, or of
+    the other number of channels."""
     statistics = {}
-    for channels in (1, 3):
-        moments = map_in_threads(partial(_moments, channels), (file for file, _ in samples))
+    for channels in (1, 3) if decoding.channels in (1, 3) else (decoding.channels,):
+        read = dataclasses.replace(decoding, channels=channels)
+        moments = map_in_threads(partial(_moments, read), (file for file, _ in samples))
         mean, squares = torch.stack(list(progress_bar(moments, "statistics", len(samples)))).mean(0)
         statistics[str(channels)] = [mean.tolist(), (squares - mean**2).clamp(min=1e-6).sqrt().tolist()]
     return statistics
 
 
-def _moments(channels: int, file: Path) -> torch.Tensor:
+def _moments(decoding: Decoding, file: Path) -> torch.Tensor:
     """Mean and mean square of an image's pixels, [2, channels]."""
-    pixels = torch.frombuffer(bytearray(Decoding(channels).decode(file, file).tobytes()), dtype=torch.uint8)
-    pixels = pixels.view(-1, channels).double() / 255
+    pixels = to_tensor(decoding.decode(file, file)).permute(1, 2, 0).reshape(-1, decoding.channels)
+    pixels = pixels.double() / 255
     return torch.stack([pixels.mean(0), pixels.square().mean(0)])
 
 

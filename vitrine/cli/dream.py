@@ -19,6 +19,7 @@ from vitrine.cli import images
 from vitrine.cli.arguments import add_technique_settings
 from vitrine.config.errors import as_setting_error
 from vitrine.core.settings import SettingError, setting
+from vitrine.datamodules.file_settings import FileSettings
 
 MAX_SIZE = 512  # default limit of the longer side, in pixels
 TECHNIQUE_SETTINGS = ("octaves", "ratio", "steps", "step_size", "jitter")
@@ -40,7 +41,9 @@ class OwnSettings:
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...")
 
 
-Settings = add_technique_settings(OwnSettings, Dream, TECHNIQUE_SETTINGS)
+Settings = add_technique_settings(
+    add_technique_settings(OwnSettings, FileSettings, images.FILE_SETTINGS), Dream, TECHNIQUE_SETTINGS
+)
 
 
 def main(words: list[str], settings: Any) -> None:
@@ -56,7 +59,7 @@ def main(words: list[str], settings: Any) -> None:
     if settings.from_noise:
         image, stem = noise(1, settings.size or MAX_SIZE // 2, source.channels, settings.seed), "noise"
     else:
-        image = images.read_image("image", settings.image, source.channels, settings.size, MAX_SIZE)
+        image = images.read_image("image", settings.image, source.channels, settings.size, MAX_SIZE, settings)
         stem = Path(settings.image).stem
     image = image.to(source.device)
     layer = find_layers(source.network, "layer", [settings.layer] if settings.layer else [], image)[-2:][0]
@@ -71,7 +74,7 @@ def main(words: list[str], settings: Any) -> None:
             progress=progress_bar,
             **{key: getattr(settings, key) for key in TECHNIQUE_SETTINGS},
         )
-    images.write_image(file, result[0])
+    images.write_image(file, result[0], settings.show)
     dreamer = layer if settings.unit is None else f"unit {settings.unit} of {layer}"
     print(f"{stem} as {dreamer} of {source.name} dreams it, {images.describe_size(result[0], started)}")
     print(f"the picture: {file}")

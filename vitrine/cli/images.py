@@ -2,42 +2,56 @@
 
 import io
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2 import functional as F
 
 from vitrine.analyses import paint
 from vitrine.core import atomic
 from vitrine.core.settings import SettingError
-from vitrine.datamodules.decoding import Decoding, UnreadableImage
+from vitrine.datamodules.decoding import UnreadableImage
+from vitrine.datamodules.file_settings import FileSettings, check_shown, checked_decoding
 from vitrine.datamodules.files import to_tensor
 
+FILE_SETTINGS = ("range", "background", "exif", "show")  # of FileSettings
 
-def read_image(key: str, file: str, channels: int, size: int | None, max_size: int) -> Tensor:
+
+def read_image(
+    key: str, file: str, channels: int, size: int | None, max_size: int, settings: Any = None
+) -> Tensor:
     """An image file as float [1, C, H, W] in [0, 1], upright, in its own proportions.
 
     Args:
         key: the setting that names the file, for messages.
-        channels: 1 (grayscale) or 3.
+        channels: 1 (grayscale), 3, or those that the file has.
         size: pixels of the longer side; by default its own, but at most `max_size`.
+        settings: with FILE_SETTINGS; by default theirs.
 
     Raises:
-        SettingError: the file is absent or no image, or the network takes no images of 1 or 3 channels.
+        SettingError: the file is absent or no image, or has other channels.
     """
-    if channels not in (1, 3):
-        raise SettingError(key, f"the network takes images of {channels} channels, expected 1 or 3")
+    settings = settings or FileSettings()
+    check_shown(settings.show, channels)
+    decoding = checked_decoding(settings, channels=channels)
     if not Path(file).is_file():
         raise SettingError(key, f"there is no file {file}")
     try:
-        image = Decoding(channels).decode(Path(file), file)
+        image = decoding.decode(Path(file), file)
     except UnreadableImage as error:
         raise SettingError(key, str(error)) from None
-    longer = max(image.size)
+    height, width = F.get_size(image)
+    longer = max(height, width)
     scale = (size or min(longer, max_size)) / longer
-    shape = tuple(max(1, round(side * scale)) for side in image.size)
-    if shape != image.size:
-        image = image.resize(shape, Image.Resampling.LANCZOS)
+    shape = tuple(max(1, round(side * scale)) for side in (width, height))
+    if shape != (width, height):
+        if isinstance(image, Tensor):
+            image = F.resize(image, shape[::-1], F.InterpolationMode.BICUBIC)
+        else:
+            image = image.resize(shape, Image.Resampling.LANCZOS)
     return to_tensor(image)[None].float().div_(255).contiguous()
 
 
@@ -59,10 +73,15 @@ def output_file(out: str | None, default: Path, sources: list[str | None]) -> Pa
     return file
 
 
-def write_image(file: Path, image: Tensor) -> None:
-    """Write an image [C, H, W] in [0, 1] as a PNG, whole or not at all; SettingError if the disk refuses."""
+def write_image(file: Path, image: Tensor, show: Sequence[int] | None = None) -> None:
+    """Write an image [C, H, W] in [0, 1] as a PNG, whole or not at all; SettingError if the disk refuses.
+
+    Args:
+        show: see `paint.showing`.
+    """
     content = io.BytesIO()
-    Image.fromarray(paint.picture(image).numpy()).save(content, "PNG")
+    with paint.showing(show):
+        Image.fromarray(paint.picture(image).numpy()).save(content, "PNG")
     try:
         atomic.write_bytes(file, content.getvalue())
     except OSError as error:

@@ -16,6 +16,7 @@ from vitrine.cli import images
 from vitrine.cli.arguments import add_technique_settings
 from vitrine.config.errors import as_setting_error
 from vitrine.core.settings import SettingError, setting
+from vitrine.datamodules.file_settings import FileSettings
 
 MAX_SIZE = 384  # default limit of the longer side, in pixels
 LAYERS = ("content_layers", "style_layers")
@@ -34,7 +35,11 @@ class OwnSettings:
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...")
 
 
-Settings = add_technique_settings(OwnSettings, Style, [*LAYERS, *TECHNIQUE_SETTINGS])
+Settings = add_technique_settings(
+    add_technique_settings(OwnSettings, FileSettings, images.FILE_SETTINGS),
+    Style,
+    [*LAYERS, *TECHNIQUE_SETTINGS],
+)
 
 
 def main(words: list[str], settings: Any) -> None:
@@ -49,7 +54,7 @@ def main(words: list[str], settings: Any) -> None:
 
     source = find_network(words, settings.device)
     content, style = (
-        images.read_image(key, file, source.channels, settings.size, MAX_SIZE).to(source.device)
+        images.read_image(key, file, source.channels, settings.size, MAX_SIZE, settings).to(source.device)
         for key, file in (("content", settings.content), ("style", settings.style))
     )
     shown = find_layers(source.network, "content_layers", [], content)
@@ -73,7 +78,7 @@ def main(words: list[str], settings: Any) -> None:
             **chosen,
             **{key: getattr(settings, key) for key in TECHNIQUE_SETTINGS},
         )
-    images.write_image(file, result[0])
+    images.write_image(file, result[0], settings.show)
     size = images.describe_size(result[0], started)
     print(f"{settings.content} in the style of {settings.style} by {source.name}, {size}")
     print(f"the picture: {file}")

@@ -1,5 +1,6 @@
 """The settings of every source whose images are files."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +12,28 @@ from vitrine.datamodules.decoding import Decoding
 
 
 @dataclass
-class FileSettings(DataSettings):
-    """What is made of image files; a source adds where they are."""
+class DecodingSettings:
+    """What is made of image files."""
+
+    channels: int = setting(3, "3 for colour, 1 for grayscale, or as many as every file has", least=1)
+    range: list[float] | None = setting(
+        None,
+        "[low, high]: numbers in files that become black and white, as do those beyond; null: the least and "
+        "largest of 8 or 16 unsigned bits, 0 and 1 of floats",
+    )
+    background: str = setting("white", "colour behind transparent parts, by name or #rrggbb")
+    exif: bool = setting(True, "turn photographs upright as their EXIF data say")
+
+
+@dataclass
+class FileSettings(DecodingSettings, DataSettings):
+    """What is made of image files, to images of one size; a source adds where they are."""
 
     resize: int = setting(
         0,
         "shorter side before the center crop, pixels; 0: as the network's library, else image_size",
         least=0,
     )
-    channels: int = setting(3, "3 for colour, 1 for grayscale, or as many as every file has", least=1)
     fit: str = setting(
         "auto",
         "what makes squares of images: crop their middle, letterbox (data.background around them), stretch; "
@@ -33,13 +47,6 @@ class FileSettings(DataSettings):
         choices=("auto", "nearest", "bilinear", "bicubic", "lanczos"),
         before="bilinear",
     )
-    range: list[float] | None = setting(
-        None,
-        "[low, high]: numbers in files that become black and white, as do those beyond; null: the least and "
-        "largest of 8 or 16 unsigned bits, 0 and 1 of floats",
-    )
-    background: str = setting("white", "colour behind transparent parts, by name or #rrggbb")
-    exif: bool = setting(True, "turn photographs upright as their EXIF data say")
     show: list[int] | None = setting(
         None,
         "channels that pictures show where there are neither 1 nor 3: one, or [red, green, blue], from 0; "
@@ -55,23 +62,31 @@ class FileSettings(DataSettings):
         Raises:
             SettingError: a range or colour that is none, or a channel that is not there.
         """
-        if self.show is not None:
-            _check_shown(self.show, self.channels)
-        decoding = checked_decoding("data.", self.channels, self.range, self.background, self.exif)
+        check_shown(self.show, self.channels, "data.")
+        interpolation = "bilinear" if self.interpolation == "auto" else self.interpolation
+        if interpolation == "lanczos" and self.channels not in (1, 3):
+            problem = f"is lanczos, which images of {self.channels} channels are not resized by"
+            raise SettingError("data.interpolation", f"{problem}; expected bilinear or bicubic")
         return {
             "resize": self.resize,
             "fit": "crop" if self.fit == "auto" else self.fit,
-            "interpolation": "bilinear" if self.interpolation == "auto" else self.interpolation,
-            "decoding": decoding,
+            "interpolation": interpolation,
+            "decoding": checked_decoding(self, "data."),
         }
 
 
-def checked_decoding(
-    prefix: str, channels: int, range: list[float] | None, background: str, exif: bool
-) -> Decoding:
-    """The Decoding of these settings, whose keys begin with `prefix`; SettingError for wrong ones."""
-    if range is not None and not (len(range) == 2 and range[0] < range[1]):
-        raise SettingError(f"{prefix}range", f"is {list(range)}, expected [low, high], the lower first")
+def checked_decoding(settings: Any, prefix: str = "", channels: int | None = None) -> Decoding:
+    """The Decoding of settings with `range`, `background`, `exif` and, unless given, `channels`.
+
+    Args:
+        prefix: of the settings' keys, for messages.
+
+    Raises:
+        SettingError: a range or colour that is none.
+    """
+    limits, background = settings.range, settings.background
+    if limits is not None and not (len(limits) == 2 and limits[0] < limits[1]):
+        raise SettingError(f"{prefix}range", f"is {list(limits)}, expected [low, high], the lower first")
     try:
         colour = ImageColor.getrgb(background)
     except ValueError:
@@ -80,14 +95,17 @@ def checked_decoding(
         raise SettingError(
             f"{prefix}background", f"is {background!r}, expected a colour: white, black, #ff8800"
         )
-    return Decoding(channels, range and (range[0], range[1]), colour, exif)
+    channels = settings.channels if channels is None else channels
+    return Decoding(channels, limits and (limits[0], limits[1]), colour, settings.exif)
 
 
-def _check_shown(show: list[int], channels: int) -> None:
+def check_shown(show: Sequence[int] | None, channels: int, prefix: str = "") -> None:
+    """Raise SettingError for a setting `show` that images of so many channels do not have."""
+    if show is None:
+        return
     if channels in (1, 3):
-        raise SettingError(
-            "data.show", f"is {list(show)}, but images of data.channels={channels} are shown whole"
-        )
+        problem = f"is {list(show)}, but images of {channels} channels are shown whole; expected null"
+        raise SettingError(f"{prefix}show", problem)
     if len(show) not in (1, 3) or not all(0 <= channel < channels for channel in show):
         expected = f"expected one channel of 0 to {channels - 1}, or three"
-        raise SettingError("data.show", f"is {list(show)}, {expected}")
+        raise SettingError(f"{prefix}show", f"is {list(show)}, {expected}")

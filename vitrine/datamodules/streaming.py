@@ -27,7 +27,8 @@ from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.base import DataSettings, ImageDataModule
 from vitrine.datamodules.caching import should_cache
-from vitrine.datamodules.decoding import UnreadableImage
+from vitrine.datamodules.decoding import Decoding, UnreadableImage
+from vitrine.datamodules.file_settings import check_shown
 from vitrine.datamodules.files import ImageFiles
 
 INDEX = "images.json"  # beside the chunks: classes, labels, statistics; see cli.convert
@@ -36,11 +37,20 @@ _EXPECTED = "expected the OUT of `python -m vitrine convert FOLDER OUT`: a folde
 
 @dataclass
 class StreamingSettings(DataSettings):
-    """With `image_size=0` all images have to be squares of one size; by default there is no augmentation."""
+    """Files are decoded as `vitrine convert` was told. With `image_size=0` all images have to be squares of
+    one size; by default there is no augmentation."""
 
     root: str | None = setting(None, "OUT of `vitrine convert`: a folder, or an address such as s3://...")
     resize: int = setting(0, "shorter side before the center crop, pixels; 0: image_size", least=0)
-    channels: int = setting(3, "3 for colour, 1 for grayscale", choices=(1, 3))
+    fit: str = setting(
+        "crop",
+        "what makes squares of images: crop their middle, letterbox (the background around them), stretch",
+        choices=("crop", "letterbox", "stretch"),
+    )
+    channels: int = setting(3, "3 for colour, 1 for grayscale, or as many as were converted", least=1)
+    show: list[int] | None = setting(
+        None, "channels that pictures show where there are neither 1 nor 3; null: the first three"
+    )
     window: int = setting(8, "chunks whose images are shuffled together", least=1)
     download_dir: str | None = setting(
         None,
@@ -71,6 +81,12 @@ class Streaming(ImageDataModule):
         if not self.image_size:
             problem = "is 0, but the images are not squares of one size; expected pixels a side"
             raise SettingError("data.image_size", problem)
+        if str(settings.channels) not in index["statistics"]:
+            problem = (
+                f"is {settings.channels}, but {root} was converted for {' or '.join(index['statistics'])}"
+            )
+            raise SettingError("data.channels", problem)
+        check_shown(settings.show, settings.channels, "data.")
         self.mean, self.std = (tuple(values) for values in index["statistics"][str(settings.channels)])
         self.has_test, self._index, self._root = "test" in index["splits"], index, root
         return self._split("train"), self._split("val")
@@ -89,11 +105,21 @@ class Streaming(ImageDataModule):
             entry["chunks"],
             self.image_size,
             resize=settings.resize,
-            channels=settings.channels,
+            fit=settings.fit,
+            decoding=_decoding(self._index, settings.channels),
             min_scale=settings.augment.random_resized_crop,
             download_dir=settings.download_dir and f"{settings.download_dir}/{name}",
         )
         return split.load(f"reading {name}") if cache and should_cache(settings.cache, [split]) else split
+
+
+def _decoding(index: dict[str, Any], channels: int) -> Decoding:
+    """As the chunks were converted; those of before it was recorded, by default."""
+    recorded = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in index.get("decoding", {}).items()
+    }
+    return Decoding(**{**recorded, "channels": channels})
 
 
 class ChunkedImages(ImageFiles):

@@ -65,6 +65,7 @@ def test_safetensors_are_weights_that_are_loaded_with_their_normalisation(tmp_pa
         (["{file}", "format=safetensors"], "image_size: is not given, and cannot be told: this is no run"),
         (["{file}", "format=safetensors", "image_size=32", "out=7.ckpt/a.safetensors"], "out: .*cannot be"),
         (["{file}", "format=safetensors", "opset=18"], "opset: is 18, which is of format=onnx"),
+        (["{file}", "checkpoint=last"], "checkpoint: is last, but .* is a checkpoint itself: give its run"),
         (["{file}", "opset=7"], "opset: is 7, expected at least 18"),
         (["nowhere"], "nowhere: "),
         ([], "nothing to analyze"),

@@ -104,6 +104,8 @@ def _choose_checkpoint(words: list[str], wanted: str) -> tuple[list[str], Path |
         return words, None  # `find_network` says what is wrong
     place = Path(words[places[0]])
     if place.is_file():
+        if wanted != "best":
+            raise SettingError("checkpoint", f"is {wanted}, but {place} is a checkpoint itself: give its run")
         return words, place
     run = run_folders.find_run(words[places[0]])
     best = run / "checkpoints" / "best.ckpt"

@@ -31,7 +31,7 @@ from vitrine.config.errors import as_setting_error
 from vitrine.config.loading import Settings
 from vitrine.core.network_scopes import full_isolation
 from vitrine.core.settings import SettingError
-from vitrine.datamodules import DATA
+from vitrine.datamodules import source
 from vitrine.datamodules.base import ImageDataModule
 from vitrine.datamodules.file_settings import FileSettings
 from vitrine.examination.examiner import Examiner
@@ -60,7 +60,7 @@ def build_data(
     """The data module, set up; `prepare_scope`: entered while data are downloaded or unpacked."""
     _adopt_preprocessing(settings)
     with as_setting_error("data"):
-        module = DATA[settings.data.name](settings.data, seed=settings.run.seed)
+        module = source(settings.data.name)(settings.data, seed=settings.run.seed)
         with prepare_scope():
             module.prepare_data()
         module.setup()

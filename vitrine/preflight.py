@@ -33,11 +33,10 @@ def check_run(settings: Settings, data: ImageDataModule, module: Classifier, tra
     """
     if settings.run.test and not data.has_test:
         raise SettingError("run.test", f"is true, but {NO_TEST_SPLIT}")
-    sampler = data.sampler(data.train, settings.data.batch_size, world_size=trainer.world_size)
-    of_val = {"train": False, "world_size": trainer.world_size}
-    val_batches = len(data.sampler(data.val, settings.data.batch_size, **of_val)) if len(data.val) else 0
-    _check_limits(settings, trainer, len(sampler), val_batches)
-    metrics = _try_batch(module, data, trainer, sampler.batch_size)
+    batches, batch_size = data.epoch_size(train=True, world_size=trainer.world_size)
+    val_batches, _ = data.epoch_size(train=False, world_size=trainer.world_size)
+    _check_limits(settings, trainer, batches, val_batches)
+    metrics = _try_batch(module, data, trainer, batch_size)
     if any(isinstance(callback, RobustValidation) for callback in trainer.callbacks):
         metrics += [f"val/{name}" for name in METRICS]
     every, epochs = trainer.check_val_every_n_epoch or 1, trainer.max_epochs

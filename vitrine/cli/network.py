@@ -11,6 +11,7 @@ from vitrine.analyses.activations import activations
 from vitrine.analyses.layers import auto_layers
 from vitrine.config import recipes
 from vitrine.config.errors import as_setting_error
+from vitrine.core.references import is_reference
 from vitrine.core.registry import UnknownName
 from vitrine.core.settings import SettingError
 from vitrine.modules import load_checkpoint, load_network
@@ -18,7 +19,6 @@ from vitrine.modules.checkpoint import ReferenceNeeded
 from vitrine.modules.foreign_networks import is_foreign
 from vitrine.modules.loading import infer_classes
 from vitrine.modules.network_record import record_of
-from vitrine.modules.references import is_reference
 from vitrine.modules.weights import WeightsError
 from vitrine.runs import run_folders
 from vitrine.runs.checkpoint_files import last_good_checkpoint

@@ -85,7 +85,7 @@ def sections() -> dict[str, Any]:
 def _sections(analyses: tuple[tuple[str, type], ...]) -> dict[str, Any]:
     from vitrine.callbacks.checkpoints import CheckpointSettings
     from vitrine.callbacks.robust_validation import ValidationSettings
-    from vitrine.datamodules import DATA
+    from vitrine.datamodules import DATA, source
     from vitrine.examination.settings import AnalysisSettings
     from vitrine.modules import NETWORKS, OBJECTIVES
     from vitrine.modules.optimizers import OptimizerSettings
@@ -98,7 +98,15 @@ def _sections(analyses: tuple[tuple[str, type], ...]) -> dict[str, Any]:
     techniques = [(name, kind, dataclasses.field(default_factory=kind)) for name, kind in analyses]
     return {
         "run": RunSettings,
-        "data": _section_by_name(lambda n: DATA[n].Settings, DATA, "signs", "where images come from"),
+        "data": _section_by_name(
+            lambda n: source(n).Settings,
+            DATA,
+            "signs",
+            "where images come from",
+            others="a LightningDataModule of your own, package.module:Class or path/to/file.py:Class, with "
+            "data.options={...} for its constructor, data.classes=[...] and data.mean, data.std where it "
+            "does not say them itself",
+        ),
         "model": _section_by_name(
             network,
             NETWORKS,

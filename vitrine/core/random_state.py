@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -41,3 +43,16 @@ def restore(state: dict[str, Any]) -> None:
     if torch.cuda.is_available():
         for device, gpu in zip(range(torch.cuda.device_count()), state["cuda"]):
             torch.cuda.set_rng_state(gpu.cpu(), device)
+
+
+@contextmanager
+def seeded(key: int) -> Iterator[None]:
+    """Within the scope the CPU's generators are seeded with a key in [0, 2^63); afterwards as they were."""
+    before = capture()
+    random.seed(key)
+    np.random.seed(key % 2**32)
+    torch.default_generator.manual_seed(key)  # torch.manual_seed would seed GPUs, too
+    try:
+        yield
+    finally:
+        restore(before)

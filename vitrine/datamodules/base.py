@@ -180,6 +180,14 @@ class ImageDataModule(lightning.LightningDataModule):
         progress = (lambda: trainer.fit_loop.epoch_loop.batch_progress.current) if train and trainer else None
         return Loader(split, sampler, batch_type=Batch, workers=self.settings.workers, progress=progress)
 
+    def epoch_size(self, train: bool, world_size: int = 1) -> tuple[int, int]:
+        """The batches of an epoch of training, or of a validation, on each rank, and the images of one."""
+        split = self.train if train else self.val
+        if not train and not len(split):
+            return 0, 0
+        sampler = self.sampler(split, self.settings.batch_size, train=train, world_size=world_size)
+        return len(sampler), sampler.batch_size
+
     def sampler(self, split: ImageDataset, batch_size: int, **options: Any) -> BatchSampler:
         """The sampler of a split's batches; `options` as for BatchSampler.
 

@@ -54,22 +54,35 @@ class ForeignSplit(ImageDataset):
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         images, labels = self.raw(indices.tolist())
+        return self.to_pixels(images), labels
+
+    def to_pixels(self, images: Tensor) -> Tensor:
+        """Images in [0, 1] from float images as `raw` gives them.
+
+        Raises:
+            ValueError: they are in another range.
+        """
         if self.of_images is not None:
             images = self.of_images.undo(images)
         check_pixels(images, self.of_images is not None)
-        return images.clamp_(0, 1), labels
+        return images.clamp_(0, 1)
 
     def raw(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Images, float32 [n, C, H, W] as they are given to the network, and labels, int64 [n]."""
         return read_batch(self.collate([self.items[i] for i in indices]))
 
+    def listed_labels(self) -> Tensor | None:
+        """The labels that the data set lists, if they are those of its items, int64 [N]."""
+        labels = _listed_labels(self.items)
+        if labels is None or len(labels) != len(self):
+            return None
+        some = torch.linspace(0, len(self) - 1, min(_CHECKED, len(self))).long()
+        return labels if torch.equal(self.raw(some.tolist())[1], labels[some]) else None
+
     @cached_property
     def labels(self) -> Tensor:
-        labels = _listed_labels(self.items)
-        if labels is not None and len(labels) == len(self):
-            some = torch.linspace(0, len(self) - 1, min(_CHECKED, len(self))).long()
-            if torch.equal(self.raw(some.tolist())[1], labels[some]):  # else items have other labels
-                return labels
+        if (labels := self.listed_labels()) is not None:
+            return labels
         return torch.cat([self.raw(range(i, min(i + 64, len(self))))[1] for i in range(0, len(self), 64)])
 
 
@@ -205,17 +218,18 @@ def class_names(data_sets: Iterable[Any], count: int, given: Sequence[str] | Non
             raise ValueError(f"classes: {len(given)} names came, expected {count}, as the network has logits")
         return [str(name) for name in given]
     for data_set in data_sets:
-        names = _names_of(data_set)
+        names = names_of(data_set)
         if names is not None and len(names) == count:
             return [str(name) for name in names]
     return [str(label) for label in range(count)]
 
 
-def _names_of(data_set: Any) -> Sequence[Any] | None:
+def names_of(data_set: Any) -> Sequence[Any] | None:
+    """The class names that a data set has; None: it has none."""
     while isinstance(data_set, Subset):
         data_set = data_set.dataset
     if isinstance(data_set, ConcatDataset):
-        return _names_of(data_set.datasets[0])
+        return names_of(data_set.datasets[0])
     features = getattr(data_set, "features", None)  # of Hugging Face's data sets
     if isinstance(features, Mapping):
         of_labels = (features[key] for key in LABEL_KEYS if key in features)

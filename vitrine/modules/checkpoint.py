@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from vitrine.core.references import is_reference
 from vitrine.modules.foreign_networks import is_foreign
 from vitrine.modules.network_record import attach_record
 from vitrine.modules.networks import build_network
 from vitrine.modules.normalize import attach
-from vitrine.modules.references import is_reference
 from vitrine.modules.weights import Weights, WeightsError, load_into, parse_checkpoint, read_file
 
 

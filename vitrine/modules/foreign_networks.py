@@ -12,10 +12,10 @@ from typing import Any
 from torch import nn
 
 from vitrine.core.network_output import return_logits
+from vitrine.core.references import check_reference, is_reference, resolve
 from vitrine.modules import hf_networks, surgery, timm_networks
 from vitrine.modules.network_record import attach_record
 from vitrine.modules.own_network import build_own
-from vitrine.modules.references import check_reference, is_reference, resolve
 from vitrine.modules.weights import Statistics, Weights, WeightsError, load_into, read_weights
 
 log = logging.getLogger(__name__)

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from vitrine.core.references import is_reference
 from vitrine.core.registry import UnknownName
 from vitrine.modules import foreign_networks, normalize, surgery
 from vitrine.modules.foreign_networks import is_foreign, load_foreign, load_weights
 from vitrine.modules.network_record import attach_record
 from vitrine.modules.networks import NETWORKS, build_network, default_options, image_size_option
 from vitrine.modules.own_network import takes_class_count
-from vitrine.modules.references import is_reference
 from vitrine.modules.weights import Statistics, Weights, WeightsError, read_weights, strip_prefixes
 
 # torchvision's own forward pass would turn ImageNet's statistics into one half (transform_input)

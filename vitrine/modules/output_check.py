@@ -7,7 +7,7 @@ from torch import nn
 
 from vitrine.core.network_output import NO_LOGITS, as_logits
 from vitrine.core.network_scopes import eval_mode
-from vitrine.modules.references import raised_by
+from vitrine.core.references import raised_by
 
 
 def check_logits(network: nn.Module, classes: int, channels: int, image_size: int) -> None:

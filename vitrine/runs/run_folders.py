@@ -16,7 +16,8 @@ def default_name(data: str, model: str) -> str:
 
     In a W&B sweep, whose agents may start in the same second, the id of the W&B run is appended.
     """
-    model = re.split(r"[/:]", model.rstrip("/"))[-1]  # path/to/file.py:Class, timm/NAME, hf/FOLDER
+    # path/to/file.py:Class, timm/NAME, hf/FOLDER
+    data, model = (re.split(r"[/:]", name.rstrip("/"))[-1] for name in (data, model))
     name = f"{data}-{model}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     if os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID"):
         name += f"-{os.environ['WANDB_RUN_ID']}"

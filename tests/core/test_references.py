@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from vitrine.modules.references import BadReference, is_reference, resolve
+from vitrine.core.references import BadReference, is_reference, resolve
 
 
 @pytest.fixture

@@ -56,7 +56,14 @@ def test_the_pinned_versions_name_what_the_project_asks_for():
 
 
 def test_documents_name_files_that_are_there():
-    for document in ("README.md", "RELIABILITY.md", "CONTRIBUTING.md", "BENCHMARKS.md", "docs/reports.md"):
+    for document in (
+        "README.md",
+        "RELIABILITY.md",
+        "CONTRIBUTING.md",
+        "BENCHMARKS.md",
+        "docs/reports.md",
+        "docs/image-formats.md",
+    ):
         text = (ROOT / document).read_text(encoding="utf-8")
         named = re.findall(r"`((?:tests|vitrine|configs|benchmarks|docs)/[\w./-]*)`", text)
         assert not [name for name in named if "NAME" not in name and not (ROOT / name).exists()], document

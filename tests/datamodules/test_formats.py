@@ -91,6 +91,17 @@ def test_bits_of_a_known_white_are_scaled_by_their_whole_range():
     assert np.array_equal(pixels(Decoding(1), npy(numbers > 30000)), (numbers > 30000) * np.uint8(255))
 
 
+def test_twelve_bits_of_a_tiff_are_white_at_4095():
+    numbers = np.linspace(0, 4095, 64).round().astype(int).reshape(8, 8)
+    bits = "".join(f"{number:012b}" for number in numbers.ravel())  # packed, by TIFF 6.0
+    strip = int(bits, 2).to_bytes(len(bits) // 8, "big")
+    tags = {256: 8, 257: 8, 258: 12, 259: 1, 262: 1, 273: 8 + 2 + 12 * 9 + 4, 277: 1, 278: 8, 279: len(strip)}
+    directory = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items())
+    file = io.BytesIO(b"II*\0\x08\0\0\0" + struct.pack("<H", 9) + directory + bytes(4) + strip)
+    assert np.array_equal(pixels(Decoding(1), file), window(numbers, 0, 4095))
+    assert np.array_equal(pixels(Decoding(1, (100, 2000)), file), window(numbers, 100, 2000))
+
+
 @pytest.mark.parametrize("kind", ["int8", "int16", "int32", "uint32", "uint64", "int64"])
 @pytest.mark.parametrize("write", [tiff, npy])
 def test_integers_whose_white_is_not_known_are_refused(kind, write):

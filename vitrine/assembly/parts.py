@@ -1,32 +1,21 @@
-"""From settings to the objects that they describe, for `train.py` and `analyze.py` alike."""
+"""Data, network, LightningModule and analyses, from settings."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import logging
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch import seed_everything
 from torch import nn
 
 from vitrine.analyses import ANALYSES
 from vitrine.analyses.base import Analysis
-from vitrine.callbacks.averaging import ExactEMA
-from vitrine.callbacks.bad_batch import SaveBadBatch
-from vitrine.callbacks.checkpoints import model_checkpoints
-from vitrine.callbacks.lightning_internals import LearningRates
-from vitrine.callbacks.resume import ExactResume
-from vitrine.callbacks.robust_validation import METRICS, RobustValidation
-from vitrine.callbacks.signals import StopBetweenSteps
 from vitrine.config.errors import as_setting_error
 from vitrine.config.loading import Settings
 from vitrine.core.network_scopes import full_isolation
@@ -41,14 +30,6 @@ from vitrine.modules.classifier import Classifier
 from vitrine.modules.foreign_networks import check_existence, is_foreign, zoo_of
 from vitrine.modules.objectives.base import Objective
 from vitrine.modules.output_check import check_logits
-from vitrine.reporting.page import PageSink
-from vitrine.reporting.tensorboard_logger import BoardLogger
-from vitrine.reporting.tensorboard_sink import TensorBoardSink
-from vitrine.reporting.wandb_claims import Claims
-from vitrine.reporting.wandb_run import wandb_logger
-from vitrine.reporting.wandb_sink import WandbSink
-from vitrine.runs.checkpoint_io import AtomicCheckpointIO
-from vitrine.runs.metrics_csv import MetricsCSV
 from vitrine.runs.store import Store
 
 log = logging.getLogger(__name__)
@@ -206,132 +187,8 @@ def build_examiner(
     return Examiner(analyses, data, settings.analysis, store, device=device, retry=retry)
 
 
-@dataclass
-class Logs:
-    """Where curves (`loggers`) and pictures (`sinks`) go, and what to print about it at the end (`notes`).
-
-    One process of several that log pictures calls `claim(step)` before it examines a step.
-    """
-
-    loggers: list[Logger] = field(default_factory=list)
-    sinks: list[Any] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    claim: Callable[[int], None] = lambda step: None
-
-    def close(self) -> None:
-        for sink in self.sinks:
-            sink.close()
-
-
-def open_logs(settings: Settings, classes: Sequence[str], part: str = "alone") -> Logs:
-    """The page and metrics.csv always; W&B and TensorBoard as `logging` says.
-
-    Args:
-        part: of this process among those that log to the run, see `reporting.wandb_run`.
-    """
-    folder = settings.folder
-    logs = Logs([MetricsCSV(folder)], [PageSink(folder)])
-    logger, note = wandb_logger(
-        folder, settings.logging.wandb, name=settings.run.name, config=settings.to_dict(), part=part
-    )
-    logs.notes.append(note)
-    if logger is not None:
-        claims = Claims(folder) if part == "follower" else None
-        sink = WandbSink(logger.experiment, classes, settings.logging.wandb.page, folder, claims=claims)
-        if part == "alone":  # else the processes that follow log pictures at this very moment
-            sink.log_missing(logger.logged_keys)
-        if claims:
-            logs.claim = claims.add
-            sink.take_over()
-        logs.loggers.append(logger)
-        logs.sinks.append(sink)
-    if settings.logging.tensorboard:
-        with as_setting_error("logging.tensorboard"):
-            board = BoardLogger(folder, name="", version="tensorboard")
-            logs.sinks.append(TensorBoardSink(board.experiment))
-        logs.loggers.append(board)
-    return logs
-
-
-def build_trainer(
-    settings: Settings, last: Sequence[Callback] = (), arguments: Mapping[str, Any] | None = None
-) -> Trainer:
-    """Lightning's Trainer with all that a run of ours needs but loggers.
-
-    Args:
-        last: callbacks to come last.
-        arguments: in place of `settings.trainer`.
-    """
-    callbacks: list[Callback] = [
-        ExactResume(),
-        StopBetweenSteps(),
-        LearningRates("step"),
-        SaveBadBatch(settings.folder),
-    ]
-    _check_replays(settings)
-    checkpoint = settings.checkpoint
-    robust_validation = RobustValidation(settings.validation, settings.run.seed, settings.objective)
-    if robust_validation.count:
-        callbacks.append(robust_validation)  # before the averaged weights are swapped out
-        if checkpoint.monitor is None:
-            checkpoint = dataclasses.replace(checkpoint, monitor="val/robust_accuracy", mode="max")
-    elif checkpoint.monitor in [f"val/{name}" for name in METRICS]:
-        problem = f"is {checkpoint.monitor}, which nothing measures: give validation.robust_images"
-        raise SettingError("checkpoint.monitor", problem)
-    if settings.optimizer.ema:
-        callbacks.append(ExactEMA(decay=settings.optimizer.ema))
-    callbacks += model_checkpoints(settings.folder, checkpoint)
-    _silence_lightning()
-    with as_setting_error("trainer"):
-        return Trainer(
-            **(settings.trainer if arguments is None else arguments),
-            callbacks=[*callbacks, *last],
-            logger=False,  # loggers are added once the run's folder exists
-            plugins=[AtomicCheckpointIO()],
-            default_root_dir=settings.folder,
-            use_distributed_sampler=False,
-        )
-
-
-def build_test_trainer(settings: Settings, arguments: Mapping[str, Any]) -> Trainer:
-    """Lightning's Trainer for a whole pass over the test split, with nothing of a training.
-
-    Args:
-        arguments: of the Trainer of the training, devices and precision among them.
-    """
-    _silence_lightning()
-    partial_passes = ("fast_dev_run", "overfit_batches", "limit_test_batches")
-    kept = {name: value for name, value in arguments.items() if name not in partial_passes}
-    without = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
-    own = {"use_distributed_sampler": False, "default_root_dir": settings.folder}
-    return Trainer(**{**kept, **without, **own})
-
-
-def _check_replays(settings: Settings) -> None:
-    """Raise SettingError if gradients would be accumulated over batches that are replayed."""
-    replays = settings.objective.replays
-    accumulated = settings.trainer.get("accumulate_grad_batches") or 1
-    if replays > 1 and accumulated > 1:
-        expected = f"objective.replays={replays}, expected 1: each replay is an optimizer step"
-        raise SettingError("trainer.accumulate_grad_batches", f"is {accumulated} beside {expected}")
-
-
 def training_device(settings: Settings) -> torch.device:
     """The device that training would use, for programs that have no Trainer."""
     if settings.trainer.get("accelerator", "auto") != "cpu" and torch.accelerator.is_available():
         return torch.accelerator.current_accelerator()
     return torch.device("cpu")
-
-
-def _silence_lightning() -> None:
-    """Silence Lightning's lists of devices, and warnings that a user cannot act on: that metrics of several
-    ranks should be synchronised is one, as torchmetrics has synchronised them."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        ".*LeafSpec.*",
-        ".*smaller than the logging interval.*",
-        ".*does not have many workers.*",
-        ".*sync_dist=True.*",
-    ):
-        warnings.filterwarnings("ignore", message)

@@ -152,6 +152,8 @@ def test_data_without_a_test_split_are_refused(images, tmp_path, capsys):
         analyze.main([str(run), "test=true"])
     with pytest.raises(SettingError, match=r"data\.test_fraction: is 0\.25, and was 0\.0 in training, which"):
         analyze.main([str(run), "test=true", "data.test_fraction=0.25"])
+    with pytest.raises(SettingError, match=r"data\.test_fraction: is 0\.25, and was 0\.0 in training, which"):
+        trained(images / "train", tmp_path, "run", "run.resume=true", "data.test_fraction=0.25")
     assert not (run / "test.json").exists()
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from vitrine import config
 from vitrine.config import recipes
 from vitrine.core.settings import SettingError, setting
+from vitrine.datamodules.splitting import refuse_other_splits
 from vitrine.runs import held_out, run_folders
 
 
@@ -45,7 +46,7 @@ def main(paths: list[str], test: TestArguments, overrides: list[str]) -> None:
         raise SettingError("test", f"{len(paths)} runs came; expected one run, or one of its checkpoints")
     folder = run_folders.find_run(paths[0])
     settings = config.load_saved(folder, overrides)
-    _refuse_other_splits(settings, config.load_saved(folder, []))
+    refuse_other_splits(settings.data, config.load_saved(folder, []).data)
 
     from vitrine import assembly
     from vitrine.runs.checkpoint_files import best_checkpoint, read_step
@@ -142,12 +143,3 @@ def _load(settings: config.Settings, file: Path) -> Any:
 
     with as_setting_error(str(file)), full_isolation():  # building a network draws random numbers
         return assembly.checkpoint_loader(settings)(file)
-
-
-def _refuse_other_splits(settings: config.Settings, saved: config.Settings) -> None:
-    """Raise SettingError for settings that divide the images otherwise than for training."""
-    for name in ("test_fraction", "val_fraction", "val_from", "stratify", "split_seed"):
-        now, before = (getattr(of.data, name, None) for of in (settings, saved))
-        if now != before and settings.data.name == saved.data.name:
-            problem = f"is {now}, and was {before} in training, which has read what this would hold out"
-            raise SettingError(f"data.{name}", f"{problem}; leave it out")

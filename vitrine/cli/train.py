@@ -39,6 +39,7 @@ def train(settings: config.Settings, arguments: list[str], processes: Processes,
     from vitrine.callbacks.analyze_run import AnalyzeRun
     from vitrine.cli.final_report import final_report
     from vitrine.cli.measure_test import measure_trained
+    from vitrine.datamodules.splitting import refuse_other_splits
     from vitrine.preflight import check_run
     from vitrine.runs.checkpoint_files import last_good_checkpoint
     from vitrine.runs.metrics_csv import MetricsCSV
@@ -50,6 +51,9 @@ def train(settings: config.Settings, arguments: list[str], processes: Processes,
         return analyze_run, assembly.build_trainer(settings, [analyze_run], trainer_arguments)
 
     trainer_arguments = processes.with_launched_devices(settings.trainer)
+    begun = any((settings.folder / "checkpoints").glob("*.ckpt"))
+    if settings.run.resume and begun and (settings.folder / "config.yaml").exists():
+        refuse_other_splits(settings.data, config.load_saved(settings.folder, []).data)
     assembly.check_network(settings)
     assembly.check_objective(settings)
     data = assembly.build_data(settings, processes.local_rank_zero_first)

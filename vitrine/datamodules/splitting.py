@@ -87,6 +87,16 @@ def divide(
     return found
 
 
+def refuse_other_splits(settings: Any, trained: Any) -> None:
+    """Raise SettingError if these settings of a source divide its images otherwise than those that a run was
+    trained with: what they hold out it may have been trained on."""
+    for name in ("test_fraction", "val_fraction", "val_from", "stratify", "split_seed"):
+        now, before = (getattr(of, name, None) for of in (settings, trained))
+        if now != before:
+            problem = f"is {now}, and was {before} in training, which has read what this would hold out"
+            raise SettingError(f"data.{name}", f"{problem}; leave it out")
+
+
 def hold_out(
     labels: Tensor,
     val_fraction: float,

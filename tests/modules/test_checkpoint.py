@@ -44,6 +44,8 @@ def trained(folder, name="convnet", callbacks=(), steps=3, **options):
         ("convnet", {"widths": [4, 6]}),
         ("perceptron", {"image_size": 16}),
         ("resnet20", {"blocks": 1}),
+        ("vit_tiny_4", {"image_size": 16, "width": 12, "depth": 1, "registers": 1, "conv_stem": True}),
+        ("vit", {"image_size": 16, "patch_size": 8, "hidden_dim": 12, "num_layers": 1}),
         ("squeezenet1_1", {"stem": "small", "dropout": 0.1}),
     ],
 )

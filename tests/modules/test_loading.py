@@ -92,6 +92,30 @@ def test_a_perceptron_is_its_weight_rows():
         load_network("perceptron", classes=3)
 
 
+@pytest.mark.parametrize("name", ["vit_tiny_4", "vit"])
+def test_position_embeddings_of_another_image_size_are_interpolated_and_that_is_said(tmp_path, caplog, name):
+    sizes = {"width": 12, "depth": 1} if name == "vit_tiny_4" else {"hidden_dim": 12, "num_layers": 1}
+    sizes |= {"classes": 3, "patch_size": 4}
+    network = load_network(name, image_size=16, **sizes)
+    key = next(k for k in network.state_dict() if k.startswith(("pos_embed", "encoder.pos")))
+    state, prefix = network.state_dict(), int(name == "vit")
+    rows = torch.arange(4.0).repeat_interleave(4)[None, :, None].expand(1, 16, 12)
+    state[key] = torch.cat([torch.full((1, prefix, 12), 7.0), rows], 1)  # embeddings that grow downwards
+    torch.save(state, tmp_path / "small.pt")
+    large = load_network(name, image_size=32, weights=tmp_path / "small.pt", **sizes).eval()
+    assert "interpolated from 4 x 4 patches to 8 x 8" in caplog.text
+    assert large(torch.rand(1, 3, 32, 32)).shape == (1, 3)
+    found = large.state_dict()[key]
+    assert (found[:, :prefix] == 7).all()
+    grid = found[0, prefix:].unflatten(0, (8, 8))
+    torch.testing.assert_close(grid, grid[:, :1].expand_as(grid))  # no change along a row
+    torch.testing.assert_close(grid[3:5, 0, 0], torch.tensor([1.25, 1.75]), atol=0.05, rtol=0)
+    assert (grid.diff(dim=0) > 0).all()
+    other = {**sizes, "patch_size": 8}
+    with pytest.raises(ValueError, match=r"shapes differ: \S+ is \[12, 3, 4, 4\], expected \[12, 3, 8, 8\]"):
+        load_network(name, image_size=32, weights=tmp_path / "small.pt", **other)
+
+
 SMALL = [
     "alexnet", "densenet121", "efficientnet_b0", "googlenet", "mnasnet0_5", "mobilenet_v2",
     "mobilenet_v3_small", "resnet18", "resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_1",

@@ -16,6 +16,7 @@ from vitrine.core.references import check_reference, is_reference, resolve
 from vitrine.modules import hf_networks, surgery, timm_networks
 from vitrine.modules.network_record import attach_record
 from vitrine.modules.own_network import build_own
+from vitrine.modules.positions import fit_positions
 from vitrine.modules.weights import Statistics, Weights, WeightsError, load_into, read_weights
 
 log = logging.getLogger(__name__)
@@ -134,7 +135,8 @@ def load_weights(network: nn.Module, classes: int, weights: Weights, head: str) 
     if head != "new" and theirs is not None and len(theirs) != classes:
         problem = f"has {len(theirs)} classes, expected {classes}"
         raise WeightsError(weights.source, f"{problem}: head=new makes a new last layer")
-    load_into(network, _fit_channels(weights, network), skip=layer if head == "new" else None)
+    weights = fit_positions(network, _fit_channels(weights, network))
+    load_into(network, weights, skip=layer if head == "new" else None)
 
 
 def _fit_channels(weights: Weights, network: nn.Module) -> Weights:

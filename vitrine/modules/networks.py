@@ -18,6 +18,8 @@ _OURS = {
     "resnet20": "vitrine.modules.residual:CifarResNet",
     "preact_resnet18": "vitrine.modules.residual:preact_resnet18",
     "wide_resnet28_10": "vitrine.modules.residual:wide_resnet28_10",
+    "vit_tiny_4": "vitrine.modules.vision_transformer:SmallVisionTransformer",
+    "vit": "vitrine.modules.vision_transformer:vit",
     "perceptron": "vitrine.modules.perceptron:Perceptron",
 }
 # built with auxiliary heads and a normalisation of their own by default

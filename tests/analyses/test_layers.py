@@ -5,7 +5,7 @@ from torch import nn
 from torchvision.models.vgg import cfgs, make_layers
 
 from vitrine import modules
-from vitrine.analyses.layers import auto_layers, choose_units
+from vitrine.analyses.layers import auto_layers, choose_units, last_layers
 from vitrine.core.registry import UnknownName
 
 
@@ -50,9 +50,71 @@ def test_the_last_block_at_each_resolution_is_found_whatever_the_architecture(na
     assert auto_layers(build(name), torch.rand(1, 3, size, size)) == layers.split()
 
 
-def test_of_a_transformer_the_last_block_is_taken():
-    network = torchvision.models.VisionTransformer(32, 8, 3, 2, 16, 32, num_classes=5)
-    assert auto_layers(network, torch.rand(1, 3, 32, 32)) == ["encoder.layers.encoder_layer_2"]
+def test_of_a_transformer_hidden_units_of_four_blocks_over_the_depth_and_the_last_block_are_taken():
+    images = torch.rand(1, 3, 32, 32)
+    network = torchvision.models.VisionTransformer(32, 8, 9, 2, 16, 32, num_classes=5)
+    block = "encoder.layers.encoder_layer_"
+    assert last_layers(network, images) == [f"{block}8"]
+    assert auto_layers(network, images) == [*(f"{block}{i}.mlp.1" for i in (1, 3, 5, 8)), f"{block}8"]
+    assert isinstance(network.get_submodule(f"{block}8.mlp.1"), nn.GELU)
+    chosen = choose_units(network, images, units=4)
+    assert chosen[f"{block}8.mlp.1"] == (0, 8, 16, 24)  # of 32 hidden units
+    assert chosen[f"{block}8"] == (0, 4, 8, 12)  # of 16 residual channels
+
+
+def test_of_windowed_transformers_hidden_units_of_the_last_block_at_each_resolution_are_taken():
+    sizes = {"embed_dim": 8, "depths": [2, 1], "num_heads": [2, 2], "window_size": [2, 2], "num_classes": 5}
+    network = torchvision.models.SwinTransformer([4, 4], **sizes)
+    images = torch.rand(1, 3, 32, 32)
+    assert last_layers(network, images) == ["features.1", "features.3"]
+    assert auto_layers(network, images) == ["features.1.1.mlp.1", "features.3.0.mlp.1", "features.3"]
+
+
+class Mixed(nn.Module):
+    """A convolution and blocks with attention after it, whose activation is a module or a function."""
+
+    def __init__(self, activation, gated=False):
+        super().__init__()
+        self.stem, self.patches = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 2, 2)
+        self.blocks = nn.ModuleList(HandMade(activation, gated) for _ in range(5))
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, images):
+        x = self.patches(self.stem(images).relu()).flatten(2).mT
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.mean(1))
+
+
+class HandMade(nn.Module):
+    def __init__(self, activation, gated):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.widen, self.narrow = nn.Linear(8, 24 * (1 + gated)), nn.Linear(24, 8)
+        self.activation, self.drop, self.gated = activation and activation(), nn.Dropout(), gated
+
+    def forward(self, x):
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        hidden = self.widen(x)
+        if self.gated:
+            gate, hidden = hidden.chunk(2, -1)
+            return x + self.narrow(self.drop(gate.sigmoid() * hidden))
+        return x + self.narrow(self.drop(self.activation(hidden) if self.activation else hidden.tanh()))
+
+
+@pytest.mark.parametrize(
+    ("network", "layer"),
+    [
+        (Mixed(nn.SiLU), "blocks.{}.activation"),
+        (Mixed(None), "blocks.{}.drop"),  # the dropout gives what the function gave
+        (Mixed(None, gated=True), "blocks.{}.drop"),
+    ],
+)
+def test_hidden_units_are_found_however_a_block_is_written(network, layer):
+    layers = ["stem", *(layer.format(i) for i in (0, 1, 2, 4)), "blocks.4"]
+    assert auto_layers(network, torch.rand(1, 3, 16, 16)) == layers
+    chosen = choose_units(network, torch.rand(1, 3, 16, 16), units=100)
+    assert [len(units) for units in chosen.values()] == [8, 24, 24, 24, 24, 8]
 
 
 def test_a_chain_of_single_layers_is_cut_before_each_pool():
@@ -79,12 +141,12 @@ def test_wrappers_and_normalisation_are_seen_through():
     [
         ("convnet", ["features.0", "features.2", "features.4"]),
         ("resnet20", ["layer1", "layer2", "layer3"]),
+        ("vit_tiny_4", [*(f"blocks.{i}.mlp.act" for i in (0, 2, 3, 5)), "blocks.5"]),
         ("perceptron", ["linear"]),
     ],
 )
 def test_our_own_networks_have_layers_to_look_at(name, layers):
-    options = {"image_size": 32} if name == "perceptron" else {}
-    network = modules.load_network(name, classes=5, **options)
+    network = modules.load_network(name, classes=5, image_size=32)
     assert auto_layers(network, torch.rand(2, 3, 32, 32)) == layers
 
 

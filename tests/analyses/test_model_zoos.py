@@ -8,7 +8,7 @@ from torch import nn
 from vitrine.analyses.activations import activations
 from vitrine.analyses.cam import cam, grad_cam
 from vitrine.analyses.evidence import NoSpatialLayer, last_spatial_layer
-from vitrine.analyses.layers import auto_layers, choose_units
+from vitrine.analyses.layers import auto_layers, choose_units, last_layers
 from vitrine.analyses.receptive_field import receptive_field
 from vitrine.modules import load_network
 
@@ -62,7 +62,7 @@ def test_vision_transformers_of_timm(timm, options):
     agree(network, images(), "blocks.0", grid(4, 6, network.num_prefix_tokens))
     pooled = options.get("global_pool") == "avg"  # else the last block's patches lead nowhere
     assert last_spatial_layer(network, images()) == ("blocks.1.norm2" if pooled else "blocks.1.norm1")
-    assert auto_layers(network, images()) == ["blocks.1"]
+    assert auto_layers(network, images()) == ["blocks.0.mlp.act", "blocks.1.mlp.act", "blocks.1"]
 
 
 def test_deit_with_its_distillation_token(timm):
@@ -117,6 +117,22 @@ def test_vit_of_transformers(transformers):
     assert last_spatial_layer(network, images()) == "network.vit.layers.1.layernorm_before"
 
 
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [("vit_tiny_patch16_224", "blocks.2.mlp.act"), ("eva02_tiny_patch14_224", "blocks.2.mlp.")],
+)
+def test_hidden_units_of_timm_are_those_that_the_block_s_last_layer_reads(timm, name, block):
+    side = 56 if "14" in name else 64
+    network = timm.create_model(name, img_size=side, num_classes=5).eval()
+    layers = auto_layers(network, images(side, side, count=1))
+    assert layers[0].startswith(block) and len(layers) == 5 and layers[-1] == "blocks.11"
+    read = []
+    hook = network.blocks[2].mlp.fc2.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    hidden = raw_output(network, images(side, side, count=1), layers[0])
+    hook.remove()
+    assert torch.equal(hidden, read[0])
+
+
 def test_dinov2_with_registers_of_transformers(transformers):
     config = transformers.Dinov2WithRegistersConfig(
         image_size=32, patch_size=8, num_register_tokens=4, **SMALL
@@ -134,7 +150,7 @@ def test_swin_of_transformers_gives_tokens(transformers):
     bias = network.network.classifier.bias
     torch.testing.assert_close(cam(network, images()).mean((2, 3)) + bias, network(images()))
     agree(network, images(), "network.swin.encoder.layers.0", grid(4, 6))  # the first tensor of a tuple
-    assert auto_layers(network, images())[-1] == "network.swin.encoder.layers.1"
+    assert last_layers(network, images())[-1] == "network.swin.encoder.layers.1"
     assert last_spatial_layer(network, images()) == "network.swin.encoder.layers.1.blocks.1.layernorm_after"
 
 
@@ -229,4 +245,5 @@ def test_what_was_seen_on_an_input_embedding_or_an_identity_looks_at_the_last_bl
     )
     swin = Logits(transformers.SwinForImageClassification(config)).eval()
     stages = [f"network.swin.encoder.layers.{name}" for name in ("0.blocks.1", "1")]
-    assert auto_layers(swin, images(32, 32)) == stages
+    assert last_layers(swin, images(32, 32)) == stages
+    assert [len(x) for x in choose_units(swin, images(32, 32), units=100).values()] == [32, 64, 16]

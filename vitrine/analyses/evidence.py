@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vitrine.analyses.attention import attention_modules
 from vitrine.analyses.hooks import module_at, output_hooks
-from vitrine.analyses.layers import auto_layers
+from vitrine.analyses.layers import last_layers
 from vitrine.analyses.layout import Layout, layouts
 from vitrine.analyses.structure import PassRelus, forward_on_random_weights
 from vitrine.core.network_scopes import in_eager_eval_mode
@@ -27,7 +27,7 @@ def last_spatial_layer(network: nn.Module, images: Tensor) -> str:
     """The deepest layer that has maps on which the logits depend, each class's in its own way, whatever its
     weights are.
 
-    That is the last of `auto_layers`. A transformer's block ends in a sum that a normalisation rescales, and
+    That is the last of `last_layers`. A transformer's block ends in a sum that a normalisation rescales, and
     the gradient of such a sum is orthogonal to it: there it is the last normalisation inside the last block
     that leads to the logits. So it is the second of two where the head averages tokens, the first, which
     attention reads, where it takes a class token alone.
@@ -38,7 +38,7 @@ def last_spatial_layer(network: nn.Module, images: Tensor) -> str:
     Raises:
         NoSpatialLayer: there is none.
     """
-    default = auto_layers(network, images)[-1]
+    default = last_layers(network, images)[-1]
     attentions, order = attention_modules(network, images)
     for candidate in (
         *_block_norms(network, images, default, attentions, order),

@@ -3,54 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd
 
-from vitrine.analyses.hooks import first_tensor, output_hooks
-from vitrine.analyses.layout import layout_of, layouts, probe
+from vitrine.analyses.call_tree import Call, call_tree
+from vitrine.analyses.feed_forward import hidden_layers
+from vitrine.analyses.hooks import output_hooks
+from vitrine.analyses.layout import layouts
 from vitrine.core.network_scopes import in_eager_eval_mode
 
-
-@dataclass(eq=False)
-class _Call:
-    """A module's first call in a forward pass."""
-
-    name: str
-    module: nn.Module
-    parent: _Call | None
-    size: tuple[int, int] | None = None  # of its output map; None for other outputs
-    tokens: bool = False  # whether the output is a token grid
-    structured: bool = False  # whether the output is no tensor, but several, or an object that has them
-    inside: list[_Call] = field(default_factory=list)  # called by it, in order of completion
-
-    @property
-    def is_multi_resolution(self) -> bool:
-        """Whether it is a sequence of several resolutions, and so not a layer of one."""
-        return isinstance(self.module, nn.Sequential) and len({c.size for c in self.inside if c.size}) > 1
-
-    @property
-    def only_contains(self) -> bool:
-        """Whether it is no block itself, but what holds blocks or stages of several resolutions."""
-        if isinstance(self.module, nn.Sequential):
-            return len({child.size for child in self.inside if child.inside}) > 1
-        lists = any(isinstance(child, nn.ModuleList) for child in self.module.children())
-        return self.structured and lists  # as the encoders of transformers are
-
-    def callers(self, trunk: _Call) -> list[_Call]:
-        """The calls between it and the trunk."""
-        callers, call = [], self.parent
-        while call is not trunk:
-            callers.append(call)
-            call = call.parent
-        return callers
+BLOCKS = 4  # of a transformer that are shown
 
 
 @in_eager_eval_mode
 def auto_layers(network: nn.Module, images: Tensor) -> list[str]:
+    """The last module at each spatial resolution, and what transformers' blocks have inside, shallow to deep.
+
+    Of a transformer these are the hidden units of feed-forwards, where Ghiasi 2022 finds pictures: of the
+    last block at each resolution, or of four blocks spread over the depth where all stand at one; and the
+    last block's residual channels. Where hidden units cannot be told, the blocks take their place.
+
+    Args:
+        images: [B, C, H, W], a probe; one image is enough.
+    """
+    root = call_tree(network, images)
+    last = _last_at_each_resolution(root)
+    hidden: dict[tuple[int, int], list[Call]] = {call.size: [] for call in last}
+    for call in hidden_layers(network, images, root):
+        if call.size in hidden:
+            hidden[call.size].append(call)
+    count = BLOCKS if sum(map(bool, hidden.values())) == 1 else 1
+    chosen = []
+    for call in last:
+        if inside := hidden[call.size]:
+            chosen += _spread(inside, count)
+        elif call.tokens and not any(hidden.values()) and sum(other.tokens for other in last) == 1:
+            chosen += _spread([c for c in call.parent.inside if type(c.module) is type(call.module)], BLOCKS)
+        else:
+            chosen.append(call)
+    order = {call: i for i, call in enumerate(root.flat())}
+    return [call.name for call in sorted({*chosen, *last[-1:]}, key=order.get)]
+
+
+@in_eager_eval_mode
+def last_layers(network: nn.Module, images: Tensor) -> list[str]:
     """The last module at each spatial resolution, shallow to deep, found by one forward pass.
 
     Stages and blocks are preferred to what they are made of ("layer3", not "layer3.1.relu") and to a layer
@@ -61,26 +59,7 @@ def auto_layers(network: nn.Module, images: Tensor) -> list[str]:
     Args:
         images: [B, C, H, W], a probe; one image is enough.
     """
-    root = _calls(network, images)
-    trunk, calls = _trunk(root)
-    best: dict[tuple[int, int], tuple[tuple, int, _Call]] = {}
-    for order, call in enumerate(calls):
-        if (
-            call.size is None
-            or call.is_multi_resolution
-            or isinstance(call.module, _AdaptiveAvgPoolNd | _AdaptiveMaxPoolNd)
-        ):
-            continue
-        callers = [caller for caller in call.callers(trunk) if not caller.only_contains]
-        blocks = sum(not isinstance(caller.module, nn.Sequential) for caller in callers)
-        if blocks > 1:  # deep inside a block, where a map may be a window or a table
-            continue
-        rank = (-blocks, bool(call.inside), -len(callers), order)
-        if call.size not in best or rank > best[call.size][0]:
-            best[call.size] = (rank, order, call)
-    if not best:
-        return [call.name for call in _flat(root)[:-1] if any(True for _ in call.module.parameters())][-1:]
-    return [_last_block(call).name for _, _, call in sorted(best.values(), key=lambda found: found[1])]
+    return [call.name for call in _last_at_each_resolution(call_tree(network, images))]
 
 
 @in_eager_eval_mode
@@ -126,59 +105,46 @@ def choose_units(
     return chosen
 
 
-def _calls(network: nn.Module, images: Tensor) -> _Call:
-    """The calls of a forward pass as a tree, each module's first call only."""
-    root = _Call("", network, None)
-    stack, recorded = [root], {network}
-    past_normalisation = False  # whether a layer with parameters has run
-
-    def enter(name: str, module: nn.Module, _inputs: object) -> None:
-        stack.append(_Call(name, module, stack[-1]))
-
-    def leave(module: nn.Module, _inputs: object, output: object) -> None:
-        nonlocal past_normalisation
-        call = stack.pop()
-        past_normalisation = past_normalisation or any(True for _ in module.parameters(recurse=False))
-        if module in recorded:
-            return
-        recorded.add(module)
-        call.parent.inside.append(call)
-        call.structured, output = not isinstance(output, Tensor), first_tensor(output)
-        if past_normalisation and output is not None and output.ndim in (3, 4):
-            layout = layout_of(network, module, images, output)
-            if layout is not None:
-                height, width = layout.maps(output).shape[-2:]
-                call.size, call.tokens = (height, width) if height * width > 1 else None, output.ndim == 3
-
-    handles = []
-    for name, module in network.named_modules():
-        if module is not network:
-            handles.append(module.register_forward_pre_hook(partial(enter, name), prepend=True))
-            handles.append(module.register_forward_hook(leave))
-    try:
-        probe(network, images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return root
+def _last_at_each_resolution(root: Call) -> list[Call]:
+    trunk, calls = _trunk(root)
+    best: dict[tuple[int, int], tuple[tuple, int, Call]] = {}
+    for order, call in enumerate(calls):
+        if (
+            call.size is None
+            or call.is_multi_resolution
+            or isinstance(call.module, _AdaptiveAvgPoolNd | _AdaptiveMaxPoolNd)
+        ):
+            continue
+        callers = [caller for caller in call.callers(trunk) if not caller.only_contains]
+        blocks = sum(not isinstance(caller.module, nn.Sequential) for caller in callers)
+        if blocks > 1:  # deep inside a block, where a map may be a window or a table
+            continue
+        rank = (-blocks, bool(call.inside), -len(callers), order)
+        if call.size not in best or rank > best[call.size][0]:
+            best[call.size] = (rank, order, call)
+    if not best:
+        return [call for call in list(root.flat())[:-1] if any(True for _ in call.module.parameters())][-1:]
+    return [_last_block(call) for _, _, call in sorted(best.values(), key=lambda found: found[1])]
 
 
-def _trunk(root: _Call) -> tuple[_Call, list[_Call]]:
+def _spread(calls: list[Call], count: int) -> list[Call]:
+    """So many of the calls, evenly spaced, the last among them."""
+    count = min(count, len(calls))
+    return [calls[(i + 1) * len(calls) // count - 1] for i in range(count)]
+
+
+def _trunk(root: Call) -> tuple[Call, list[Call]]:
     """The call that contains the stages, and all calls inside it in order of completion but the head's."""
     while True:
-        branches = [child for child in root.inside if any(call.size for call in _flat(child))]
+        branches = [child for child in root.inside if any(call.size for call in child.flat())]
         if len(branches) != 1 or not branches[0].inside:
             break
         root = branches[0]  # a wrapper
     head = [c for c in root.inside[-1:] if c.size is None and len(branches) > 1]
-    return root, [call for child in root.inside if child not in head for call in _flat(child)]
+    return root, [call for child in root.inside if child not in head for call in child.flat()]
 
 
-def _flat(call: _Call) -> list[_Call]:
-    return [c for child in call.inside for c in _flat(child)] + [call]
-
-
-def _last_block(call: _Call) -> _Call:
+def _last_block(call: Call) -> Call:
     """The last of the blocks of a transformer's encoder; any other module itself."""
     for stack in [call, *call.inside] if call.tokens else []:
         like = isinstance(stack.module, nn.Sequential) and len({type(c.module) for c in stack.inside}) == 1

@@ -28,7 +28,7 @@ function drawTable(column, version, versions, shown, redraw) {
   const found = wanted ? rows.filter((i) => String(content[name][i]).toLowerCase().includes(wanted)) : rows;
   const by = content[shown.sort] ?? content[name];
   const missing = (i) => by[i] === null || by[i] === ""; // last, whichever the direction
-  const compare = (a, b) => missing(a) - missing(b) || (shown.descending ? -1 : 1) * (typeof by[a] === "string" ? by[a].localeCompare(by[b]) : by[a] - by[b]) || a - b;
+  const compare = (a, b) => missing(a) - missing(b) || (shown.descending ? -1 : 1) * (typeof by[a] === "string" ? by[a].localeCompare(by[b], undefined, { numeric: true }) : by[a] - by[b]) || a - b;
   const sorted = found.toSorted(compare);
   const cut = !shown.all && sorted.length > MOST_ROWS;
   const head = headings.map((heading) => {

@@ -20,10 +20,7 @@ const views = {
       ...groupBy(classes, (f) => f.analysis).map(([, figures]) =>
         section(`${figures[0].title} of the classes`, el("div", { class: "tiles" }, ...figures.map(small)))),
       ...groupBy(others, (f) => f.analysis).map(([, figures]) =>
-        section(figures[0].title, figures.length > 1
-          ? el("div", { class: "halves" }, ...figures.map((f) => picture(f, { caption: true })))
-          : withAside(false, el("div", { class: "wide" }, picture(figures[0], { caption: true })), dataTable(figures[0])),
-        ...(figures.length > 1 ? figures.map(dataTable) : []))),
+        section(figures[0].title, ...wholeNetwork(figures))),
       el("p", { class: "quiet keys" }, "Keys: ", ...[["←", "→"], ["space"], ["j", "k"]].flatMap((keys, i) => [
         ...keys.flatMap((key) => [el("kbd", {}, key), " "]), ["move through time, ", "plays, ", "next and previous layer, unit or image"][i]])),
     ];
@@ -85,6 +82,19 @@ const views = {
     ];
   },
 };
+
+// what is of the whole network: a picture with its table, or several in two columns; then strips, one above the other
+function wholeNetwork(figures) {
+  const shown = (f) => picture(f, { caption: true }), several = figures.length > 1;
+  const strips = figures.filter((f) => several && f.width > 3 * f.height), others = figures.filter((f) => !strips.includes(f));
+  const alone = others.length === 1;
+  return [
+    alone ? withAside(false, el("div", { class: "wide" }, shown(others[0])), dataTable(others[0])) : null,
+    others.length > 1 ? el("div", { class: "halves" }, ...others.map(shown)) : null,
+    strips.length ? el("div", { class: "wide stack strips" }, ...strips.map(shown)) : null,
+    ...(alone ? strips : figures).map(dataTable),
+  ];
+}
 
 // pictures, and beside or below them what is drawn of them
 function withAside(below, pictures, ...parts) {

@@ -26,6 +26,7 @@ ANALYSES = Registry(
         "adversarial": "vitrine.analyses.adversarial:Adversarial",
         "robustness": "vitrine.analyses.robustness:Robustness",
         "physical": "vitrine.analyses.physical:Physical",
+        "concepts": "vitrine.analyses.concepts:Concepts",
         "features": "vitrine.analyses.features:Features",
         "dream": "vitrine.analyses.dream:Dream",
         "style": "vitrine.analyses.style:Style",

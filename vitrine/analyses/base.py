@@ -73,6 +73,7 @@ class Figure:
     class_shares: Mapping[str, float] = field(default_factory=dict)  # of each class among them, by name
     histogram: Histogram | None = None  # of the scores of all images of the data set
     table: Table | None = None  # of what is too much for a picture
+    trace: Sequence[float] = ()  # by which the technique recognises what this is of at the next checkpoint
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,17 @@ from vitrine.analyses.base import Scalar
 from vitrine.analyses.result import AnalysisResult, CheckpointReport
 
 # the sections of a dashboard, from the top; a key's section is what precedes its first slash
-STORY = ("Training", "Robustness", "Examples", "Class maps", "Features", "Adversarial", "Classes", "Time")
+STORY = (
+    "Training",
+    "Robustness",
+    "Examples",
+    "Class maps",
+    "Features",
+    "Concepts",
+    "Adversarial",
+    "Classes",
+    "Time",
+)
 UNITS = "Features/units"  # the table of units
 STEP = "trainer/global_step"  # Lightning's name for it, and everybody's x axis
 

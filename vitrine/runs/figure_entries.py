@@ -29,6 +29,7 @@ def to_entry(figure: Figure, file: str) -> dict[str, Any]:
         "scores": [finite(score) for score in figure.scores],
         "class_shares": {name: finite(share) for name, share in figure.class_shares.items()},
         "histogram": asdict(figure.histogram) if figure.histogram is not None else None,
+        "trace": [finite(value) for value in figure.trace],
         "table": asdict(figure.table) if figure.table is not None else None,
     }
     return entry | {name: value for name, value in typed.items() if value}

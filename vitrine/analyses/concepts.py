@@ -1,0 +1,279 @@
+"""Concepts: the directions that a layer's activations are made of, where they are seen, and which classes use
+them (CRAFT, Fel 2023; sparse autoencoders, Gao 2024)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from vitrine.analyses.base import Analysis, Figure, Scalar, Subject, Table
+from vitrine.analyses.concept_evidence import (
+    ConceptEvidence,
+    concept_maps,
+    find_evidence,
+    match_concepts,
+    sample_places,
+)
+from vitrine.analyses.concept_pictures import LEGIBLE, draw_concept, draw_importance
+from vitrine.analyses.dictionary import Dictionary, Nonnegative
+from vitrine.analyses.evidence import NoSpatialLayer, last_spatial_layer
+from vitrine.analyses.examples import histogram
+from vitrine.analyses.factorization import factorize
+from vitrine.analyses.sparse_autoencoder import train_autoencoder
+from vitrine.analyses.traits import Summary, Traits
+from vitrine.core.settings import SettingError, setting
+
+TRACE = 512  # places by whose coefficients concepts are recognised at the next checkpoint
+NAMED = 4  # classes beside a concept
+LEAST = 0.05  # of what it adds to the class that uses it most: the least that names another
+SAME = 0.5  # the least correlation with a concept of the checkpoint before that is said to be the same
+
+
+@dataclass(frozen=True)
+class Concepts(Analysis):
+    """Concepts of a layer: "concept-03", a row of the images that it is strongest in, with the classes that
+    it adds to; "importance", of all concepts for the classes.
+
+    A concept keeps its number from one checkpoint to the next by the assignment of `match_concepts`.
+    Activations are kept of `positions` places alone, positions x channels x 4 bytes; the images are passed
+    through the network twice.
+
+    Scalars: "reconstruction_error/<layer>", the share of the variance that concepts leave unexplained;
+    "agreement/<layer>", the share of images of which the network says the same when it reads what they
+    rebuild; "stability/<layer>", the mean correlation with the concepts of the checkpoint before.
+    """
+
+    traits: ClassVar[Traits] = Traits(
+        section="Concepts",
+        title="Concepts",
+        page_order=45,
+        summaries=(Summary("reconstruction_error"), Summary("agreement")),
+        budget_priority=35,
+    )
+    enabled: bool = setting(False, "make these pictures at every checkpoint")
+    layer: str = setting("auto", "the layer; auto: the last one with maps")
+    method: str = setting(
+        "auto",
+        "nmf (non-negative factors), sae (sparse autoencoder); auto: nmf, of layers that go below 0 sae",
+        choices=("auto", "nmf", "sae"),
+    )
+    concepts: int = setting(16, "how many", least=1)
+    active: int = setting(4, "concepts at a place, at most, of sae", least=1)
+    steps: int = setting(1000, "of training, of sae", least=1)
+    images: int = setting(1024, "images of the data set that are looked at, drawn by the seed", least=1)
+    positions: int = setting(16384, "places of them that concepts are found from, drawn by the seed", least=1)
+    examples: int = setting(8, "images shown of a concept", least=1)
+    side: int = setting(96, "side of a tile, in pixels", least=16)
+
+    def __post_init__(self) -> None:
+        if self.method == "sae" and self.active > self.concepts:
+            raise SettingError("active", f"is {self.active}, expected at most `concepts`, {self.concepts}")
+
+    @property
+    def needs_previous(self) -> bool:
+        return True  # concepts keep their numbers
+
+    def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
+        layer = self._layer(subject)
+        generator = torch.Generator().manual_seed(subject.seed)
+        looked_at = torch.randperm(len(subject.dataset), generator=generator)[: self.images].sort().values
+        each = math.ceil(self.positions / max(1, len(looked_at)))
+        batches = _batches(subject, looked_at, "concepts: activations")
+        values = sample_places(subject.network, batches, layer, each, subject.seed)
+        dictionary = self._find(values, layer, subject.seed)
+        fixed = torch.linspace(0, len(values) - 1, min(TRACE, len(values))).long()
+        traces = dictionary.encode(values[fixed.to(values.device)]).T.cpu()
+        del values
+        batches = _batches(subject, looked_at, "concepts: evidence")
+        evidence = find_evidence(subject.network, batches, layer, dictionary)
+        found = _Found(subject, layer, looked_at, dictionary, evidence, traces)
+        yield from self._figures(found)
+        yield Scalar(f"reconstruction_error/{layer}", evidence.unexplained, layer)
+        yield Scalar(f"agreement/{layer}", evidence.agrees.float().mean().item(), layer)
+        if found.similarity:
+            mean = sum(found.similarity.values()) / len(found.similarity)
+            yield Scalar(f"stability/{layer}", mean, layer)
+
+    def _layer(self, subject: Subject) -> str:
+        if self.layer != "auto":
+            return self.layer
+        try:
+            return last_spatial_layer(subject.network, subject.probes.images)
+        except NoSpatialLayer as error:
+            raise ValueError(f"{error}; name a layer whose vectors serve, concepts.layer=NAME") from error
+
+    def _find(self, values: Tensor, layer: str, seed: int) -> Dictionary:
+        """The dictionary of values [P, C], by the method asked for.
+
+        Raises:
+            ValueError: values are too few, or not such that the method can be used.
+        """
+        places, channels = values.shape
+        if places < self.concepts:
+            raise ValueError(
+                f"concepts.concepts is {self.concepts}, more than the {places} places that there are; "
+                "ask for fewer, or for more concepts.images"
+            )
+        if not values.isfinite().all():
+            raise ValueError(f"layer {layer!r} gives values that are not finite")
+        least = values.min().item()
+        if self.method == "nmf" and least < 0:
+            raise ValueError(
+                f"concepts.method is nmf, and layer {layer!r} goes down to {least:.3g}, expected none below "
+                "0: sae takes such layers, or name one that ends in a ReLU, concepts.layer=NAME"
+            )
+        if self.method == "sae" or least < 0:
+            if self.active > self.concepts:  # by auto
+                raise ValueError(
+                    f"concepts.active is {self.active}, expected at most {self.concepts}, concepts.concepts"
+                )
+            return train_autoencoder(values, self.concepts, self.active, self.steps, seed)
+        if channels < self.concepts:
+            raise ValueError(
+                f"concepts.concepts is {self.concepts}, expected at most the {channels} channels of layer "
+                f"{layer!r}, as factors"
+            )
+        return factorize(values, self.concepts)
+
+    def _figures(self, found: _Found) -> Iterator[Figure]:
+        subject, evidence, classes = found.subject, found.evidence, found.subject.classes
+        importance = evidence.importance(len(classes))
+        scale = importance.nan_to_num(0).abs().max().item()
+        yield self._overview(found, importance)
+        for number, k in sorted((number, k) for k, number in found.numbers.items()):
+            best = evidence.peaks[:, k].argsort(descending=True, stable=True)[: self.examples]
+            best = best[evidence.peaks[best, k] > 0]
+            images, labels = subject.images(found.looked_at[best])
+            maps = concept_maps(subject.network, images, found.layer, found.dictionary)[:, k]
+            names = _users(importance[k], classes)
+            share, similarity = evidence.shares[k].item(), found.similarity.get(k)
+            same = "" if similarity is None else f"; {_sameness(similarity)}"
+            counted = [classes[c] for c in labels.tolist()]
+            yield Figure(
+                key=f"concept-{number:02d}",
+                image=draw_concept(
+                    f"concept {number}",
+                    [f"{share:.1%} of the layer", *([] if similarity is None else [_sameness(similarity)])],
+                    names,
+                    scale,
+                    images.cpu(),
+                    maps.cpu(),
+                    self.side,
+                ),
+                caption=f"concept {number} of {found.layer}, {share:.1%} of all that is found in "
+                f"{len(found.looked_at)} images; adds {names[0][1]:+.2g} to the logit of {names[0][0]}{same}."
+                " The images with the most of it: cut out around the peak, and where it is.",
+                values={
+                    "share": share,
+                    "peak": evidence.peaks[best[0], k].item(),
+                    "part_of_logit": names[0][1],
+                    **({} if similarity is None else {"correlation_with_before": similarity}),
+                },
+                indices=found.looked_at[best].tolist(),
+                scores=evidence.peaks[best, k].tolist(),
+                class_shares={name: counted.count(name) / len(counted) for name in dict.fromkeys(counted)},
+                histogram=histogram(evidence.peaks[:, k]),
+                trace=[float(f"{value:.4g}") for value in found.traces[k].tolist()],
+            )
+
+    def _overview(self, found: _Found, importance: Tensor) -> Figure:
+        """Which concepts add to which classes, as one picture and a table."""
+        evidence, classes = found.evidence, found.subject.classes
+        rows = [k for _, k in sorted((number, k) for k, number in found.numbers.items())]
+        names = [f"concept {found.numbers[k]}" for k in rows]
+        importance = importance[rows]
+        known = importance.nan_to_num(0)
+        top = known.argmax(1).tolist()
+        shown, of = list(range(len(classes))), ""
+        if len(classes) > LEGIBLE:
+            shown = sorted(known.abs().amax(0).argsort(descending=True, stable=True)[:LEGIBLE].tolist())
+            of = f" The {LEGIBLE} of {len(classes)} classes for which a concept matters most."
+        agrees = evidence.agrees.float().mean().item()
+        return Figure(
+            key="importance",
+            image=draw_importance(importance[:, shown], names, [str(classes[c]) for c in shown]),
+            caption=f"What each concept of {found.layer} adds to the logit of a class, on the images of that "
+            f"class ({found.method}). They leave {evidence.unexplained:.0%} of the layer's variance "
+            f"unexplained; reading what they rebuild, the network says the same of {agrees:.0%} of the "
+            f"images.{of}",
+            values={"reconstruction_error": evidence.unexplained, "agreement": agrees},
+            table=Table(
+                {
+                    "concept": names,
+                    "share": [evidence.shares[k].item() for k in rows],
+                    "adds most to": [str(classes[c]) for c in top],
+                    "so much": [known[i, c].item() for i, c in enumerate(top)],
+                    "correlation with before": [found.similarity.get(k) for k in rows],
+                }
+            ),
+        )
+
+
+class _Found:
+    """The concepts of a layer at a checkpoint, with their numbers."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        layer: str,
+        looked_at: Tensor,
+        dictionary: Dictionary,
+        evidence: ConceptEvidence,
+        traces: Tensor,
+    ):
+        self.subject, self.layer, self.looked_at = subject, layer, looked_at
+        self.dictionary, self.evidence, self.traces = dictionary, evidence, traces
+        self.method = (
+            "non-negative factors"
+            if isinstance(dictionary, Nonnegative)
+            else "a sparse autoencoder's directions"
+        )
+        self.numbers, self.similarity = self._number()
+
+    def _number(self) -> tuple[dict[int, int], dict[int, float]]:
+        """The number of each concept that is found anywhere, and its correlation with the concept that had
+        this number before; by the largest share first where there is none."""
+        shares = self.evidence.shares
+        active = [k for k in shares.argsort(descending=True, stable=True).tolist() if shares[k] > 0]
+        before = [figure for figure in self.subject.previous.get("concepts", ()) if figure.trace]
+        matches = match_concepts(self.traces[active], [figure.trace for figure in before])
+        numbers = {
+            k: int(before[match[0]].key.removeprefix("concept-"))
+            for k, match in zip(active, matches)
+            if match is not None
+        }
+        similarity = {k: match[1] for k, match in zip(active, matches) if match is not None}
+        free = (number for number in itertools.count() if number not in set(numbers.values()))
+        taken = [next(free) for k in active if k not in numbers]
+        return numbers | dict(zip([k for k in active if k not in numbers], taken)), similarity
+
+
+def _users(importance: Tensor, classes: Sequence[str]) -> list[tuple[str, float]]:
+    """The classes that use a concept, for or against: name and what it adds to the logit, largest first.
+
+    Args:
+        importance: [classes].
+    """
+    added = importance.nan_to_num(0)
+    largest = added.abs().argsort(descending=True, stable=True)[:NAMED]
+    return [
+        (str(classes[c]), added[c].item()) for c in largest if added[c].abs() >= LEAST * added.abs().max()
+    ]
+
+
+def _sameness(correlation: float) -> str:
+    words = "as before" if correlation >= SAME else "another than before"
+    return f"{words} (r = {correlation:.2f})"
+
+
+def _batches(subject: Subject, indices: Tensor, description: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """These images of the data set and their labels, in batches."""
+    starts = range(0, len(indices), subject.batch_size)
+    for start in subject.progress(starts, description, len(starts)):
+        yield subject.images(indices[start : start + subject.batch_size])

@@ -69,6 +69,12 @@ def test_documents_name_files_that_are_there():
         assert not [name for name in named if "NAME" not in name and not (ROOT / name).exists()], document
 
 
+def test_no_merge_was_left_half_done():
+    texts = [*ROOT.glob("*.*"), *ROOT.glob("docs/*.md"), *ROOT.glob("configs/**/*.*"), ROOT / ".ci/run"]
+    marked = re.compile(r"^(<{7}|>{7}) ", re.MULTILINE)
+    assert [str(t) for t in texts if t.is_file() and marked.search(t.read_text(errors="replace"))] == []
+
+
 def test_reports_are_counted_and_name_tests_that_are_there():
     text = (ROOT / "docs" / "reports.md").read_text(encoding="utf-8")
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| [")]

@@ -15,6 +15,7 @@ from vitrine.analyses.base import Analysis, Figure, Histogram, Scalar, Subject, 
 from vitrine.analyses.hooks import modules_at, output_hooks
 from vitrine.analyses.layout import layouts
 from vitrine.analyses.receptive_field import receptive_fields
+from vitrine.analyses.token_places import context, token_places
 from vitrine.analyses.top_k import RunningTop, TopExamples, merge
 from vitrine.analyses.traits import Summary, Traits
 from vitrine.core.network_scopes import in_eager_eval_mode
@@ -105,7 +106,8 @@ def dataset_examples(subject: Subject, k: int = 9) -> dict[str, TopExamples]:
 
 @dataclass(frozen=True)
 class Examples(Analysis):
-    """For each unit the images that excite it most, and its receptive fields on them, cropped and as boxes.
+    """For each unit the images that excite it most, and its receptive fields on them, cropped and as boxes;
+    of transformers the place of the token that fires, with what is around it.
 
     A figure's `histogram` is of the unit's largest activation in each image of the data set; `indices`,
     `scores` (activations) and `class_shares` are of the images shown.
@@ -137,11 +139,15 @@ class Examples(Analysis):
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         examples = dataset_examples(subject, self.k)
         boxes = receptive_fields(subject.network, subject.layers, subject.probes.images.shape[-2:])
+        places = token_places(subject.network, boxes, subject.probes.images[:1])
         previous = {figure.key: figure for figure in subject.previous.get("examples", ())}
         for layer, units in subject.units.items():
             top, overlaps = examples[layer], []
             rows = list(enumerate(units))
-            compute = partial(self._figures, subject, layer, top, boxes[layer])
+            tokens, fields = layer in places, boxes[layer]
+            if tokens:
+                fields = places[layer].expand_as(fields)
+            compute = partial(self._figures, subject, layer, top, fields, tokens)
             for figure in subject.map_sharded(rows, compute):
                 if figure.key in previous:
                     now, before = set(figure.indices), set(previous[figure.key].indices)
@@ -154,8 +160,17 @@ class Examples(Analysis):
                 yield Scalar(f"overlap/{layer}", sum(overlaps) / len(overlaps), layer)
 
     def _figures(
-        self, subject: Subject, layer: str, top: TopExamples, boxes: Tensor, units: Sequence[tuple[int, int]]
+        self,
+        subject: Subject,
+        layer: str,
+        top: TopExamples,
+        boxes: Tensor,
+        tokens: bool,
+        units: Sequence[tuple[int, int]],
     ) -> Iterator[Figure]:
+        what = "what excites it most, cut out and in place"
+        if tokens:
+            what = "what excites it most: the token that fires, framed, from near and in the image"
         for row, unit in units:
             images, _ = subject.images(top.indices[unit])
             fields = [boxes[unit][y, x].tolist() for y, x in top.positions[unit].tolist()]
@@ -167,8 +182,8 @@ class Examples(Analysis):
                 class_summary = "no two of one class"
             yield Figure(
                 key=f"{layer}/unit-{unit:03d}",
-                image=_draw_sheet(images.cpu(), fields, self.tile),
-                caption=f"{layer}, unit {unit}: what excites it most, cut out and in place; activation "
+                image=_draw_sheet(images.cpu(), fields, self.tile, tokens),
+                caption=f"{layer}, unit {unit}: {what}; activation "
                 f"{scores[0]:.3g} to {scores[-1]:.3g}; {class_summary}{dead if top.dead[unit] else ''}",
                 layer=layer,
                 unit=unit,
@@ -209,15 +224,16 @@ def _update(
         network(images)
 
 
-def _draw_sheet(images: Tensor, boxes: Sequence[Sequence[int]], tile: int) -> Tensor:
-    """Two blocks side by side, three images a row: the crops to the boxes, and the images with the boxes."""
+def _draw_sheet(images: Tensor, boxes: Sequence[Sequence[int]], tile: int, tokens: bool = False) -> Tensor:
+    """Two blocks side by side, three images a row: the crops to the boxes, and the images with the boxes.
+    Boxes of tokens are framed in what is around them."""
     size = images.shape[-2:]
     side = max(size) * paint.magnification(size, tile) if max(size) <= 2 * tile else 2 * tile
     crops, pictures = [], []
     for image, (top, left, bottom, right) in zip(images, boxes):
         picture = paint.resize(paint.picture(image), side)
         if bottom > top and right > left:
-            crops.append(paint.fit_square(paint.picture(image[:, top:bottom, left:right]), side))
+            crops.append(_crop(image, (top, left, bottom, right), side, tokens))
             scale = side / max(size)
             box = [edge * scale for edge in (top, left, bottom, right)]
             picture = paint.draw_box(picture, _min_size(box, picture.shape[:2]))
@@ -226,6 +242,18 @@ def _draw_sheet(images: Tensor, boxes: Sequence[Sequence[int]], tile: int) -> Te
         pictures.append(paint.fit_square(picture, side))
     blocks = [paint.grid(block, columns=3) for block in (crops, pictures)]
     return paint.row(blocks, gap=4 * paint.GAP)
+
+
+def _crop(image: Tensor, box: Sequence[int], side: int, token: bool) -> Tensor:
+    """A box of an image [C, H, W], fitted into a square; of a token with what is around it, and framed."""
+    if not token:
+        top, left, bottom, right = box
+        return paint.fit_square(paint.picture(image[:, top:bottom, left:right]), side)
+    top, left, bottom, right = context(torch.tensor(box), image.shape[-2:]).tolist()
+    crop = paint.resize(paint.picture(image[:, top:bottom, left:right]), side)
+    scale = side / max(bottom - top, right - left)
+    frame = [(edge - start) * scale for edge, start in zip(box, (top, left, top, left))]
+    return paint.fit_square(paint.draw_box(crop, _min_size(frame, crop.shape[:2])), side)
 
 
 def _min_size(box: Sequence[float], size: Sequence[int], min_side: int = 9) -> list[int]:

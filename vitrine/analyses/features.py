@@ -22,6 +22,7 @@ from vitrine.analyses.objectives import Objective, channel, deepdream, direction
 from vitrine.analyses.parameterization import colour_matrix, imagenet_colours, mean_magnitude
 from vitrine.analyses.picture_optimization import default_batch_size
 from vitrine.analyses.receptive_field import receptive_fields
+from vitrine.analyses.token_places import context, token_places
 from vitrine.analyses.traits import Traits
 from vitrine.analyses.transforms import Crops, Transforms
 from vitrine.analyses.visualization import (
@@ -205,6 +206,9 @@ class _Visualizer:
         shape = tuple(subject.probes.images.shape[-2:])
         trace = partial(receptive_fields, subject.network, subject.layers, shape)
         self.boxes = subject.cached("receptive_fields", trace) if settings.crops else {}
+        places = token_places(subject.network, self.boxes, subject.probes.images[:1])
+        for layer, tokens in places.items():
+            self.boxes = {**self.boxes, layer: context(tokens, shape).expand_as(self.boxes[layer])}
         of_dataset = settings.colours == "dataset"
         self.colours = subject.cached("colours", self._fit_colours) if of_dataset else None
 
@@ -253,7 +257,7 @@ class _Visualizer:
             return activations(self.subject.network, pictures, [layer])[layer].float().amax((2, 3))
 
     def crops(self, layer: str, unit: int, count: int) -> list[Tensor]:
-        """The unit's receptive fields on the images that excite it most."""
+        """The unit's receptive fields, or what is around its token, in the images that excite it most."""
         best = self.best[layer]
         indices, positions = best.indices[unit, :count], best.positions[unit, :count]
         if not len(indices):

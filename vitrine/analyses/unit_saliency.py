@@ -17,6 +17,7 @@ from vitrine.analyses.examples import dataset_examples
 from vitrine.analyses.receptive_field import equal_windows, hull, receptive_fields
 from vitrine.analyses.relu_rules import NoRule
 from vitrine.analyses.saliency import deconvnet, guided_backprop, input_gradient
+from vitrine.analyses.token_places import token_places
 from vitrine.analyses.traits import Traits
 from vitrine.core.settings import setting
 
@@ -45,6 +46,7 @@ class UnitSaliency(Analysis):
         height, width = subject.probes.images.shape[-2:]
         top = dataset_examples(subject, max(9, self.examples))  # at least nine: shared with `examples`
         boxes = receptive_fields(subject.network, subject.layers, (height, width))
+        places = token_places(subject.network, boxes, subject.probes.images[:1])
         for layer, own in subject.units.items():
             units = torch.tensor(list(own))
             # NaNs and small data sets give fewer
@@ -57,11 +59,13 @@ class UnitSaliency(Analysis):
             rows, columns = positions.unbind(-1)
             fields = hull(boxes[layer])[rows, columns]
             windows = equal_windows(fields.flatten(0, 1), height, width).view_as(fields)
-            examples = _Examples(layer, units, values, indices, positions, windows)
+            tokens = places[layer][rows, columns] if layer in places else None
+            examples = _Examples(layer, units, values, indices, positions, windows, tokens)
             yield from subject.map_sharded(range(len(units)), partial(self._figures, subject, examples))
 
     def _figures(self, subject: Subject, examples: _Examples, rows: Sequence[int]) -> Iterator[Figure]:
         titles, tiles = self._tiles(subject, examples, list(rows))
+        shown = "cropped to what it sees" if examples.tokens is None else "the token that fires framed"
         count = examples.indices.shape[1]
         for i, row in enumerate(rows):
             unit, values = int(examples.units[row]), examples.values[row]
@@ -70,7 +74,7 @@ class UnitSaliency(Analysis):
                 key=f"{examples.layer}/unit-{unit:03d}",
                 image=paint.grid([tile for row in zip(*unit_tiles) for tile in row], count),
                 caption=f"{examples.layer}, unit {unit}: its top {count} dataset examples (activation "
-                f"{values[0]:.3g} to {values[-1]:.3g}), cropped to what it sees; below, {titles}.",
+                f"{values[0]:.3g} to {values[-1]:.3g}), {shown}; below, {titles}.",
                 layer=examples.layer,
                 unit=unit,
                 values={"activation": values[0].item()},
@@ -85,6 +89,7 @@ class UnitSaliency(Analysis):
         side = self.side if field > self.side else field * round(self.side / field)
         units = examples.units[rows].to(subject.device)[:, None].expand(len(rows), examples.indices.shape[1])
         units, indices = units.flatten(), examples.indices[rows].flatten()
+        tokens = None if examples.tokens is None else examples.tokens[rows].flatten(0, 1)
         positions = examples.positions[rows].flatten(0, 1).to(subject.device)
         tiles = []
         for start in range(0, len(indices), BATCH_SIZE):
@@ -107,13 +112,18 @@ class UnitSaliency(Analysis):
                 crops = [signal[:, top:bottom, left:right] for signal in signals]
                 pictures = [paint.signed_picture(crop, paint.percentile_scale(crop)) for crop in crops]
                 pictures.insert(0, paint.picture(image[:, top:bottom, left:right]))
+                if tokens is not None:
+                    pictures[0] = _frame(
+                        paint.resize(pictures[0], side), tokens[len(tiles)], image.shape[-2:]
+                    )
                 tiles.append([paint.fit_square(p, side) for p in pictures])
         return titles, tiles
 
 
 @dataclass(frozen=True)
 class _Examples:
-    """The examples [U, E] of the units [U] of a layer, and their windows [U, E, 4] of one size."""
+    """The examples [U, E] of the units [U] of a layer, and their windows [U, E, 4] of one size; where windows
+    are the whole images, the places of the tokens [U, E, 4]."""
 
     layer: str
     units: Tensor
@@ -121,3 +131,10 @@ class _Examples:
     indices: Tensor
     positions: Tensor
     windows: Tensor
+    tokens: Tensor | None
+
+
+def _frame(picture: Tensor, place: Tensor, size: Sequence[int]) -> Tensor:
+    """A picture of an image of that size with a frame around a place in it."""
+    scale = max(picture.shape[:2]) / max(size)
+    return paint.draw_box(picture, [round(edge * scale) for edge in place.tolist()])

@@ -174,6 +174,11 @@ def test_images_and_places_are_as_many_as_asked_for():
     assert len(set(asked)) == 12 and len(asked) == 12 * 2 + 3
 
 
+def test_without_a_number_there_are_no_more_factors_than_channels():
+    figures, _ = run(subject(), concepts=None)
+    assert len(figures["importance"].table.columns["concept"]) <= 6
+
+
 def test_token_grids_are_read_as_maps():
     class Tokens(nn.Module):
         def __init__(self):

@@ -30,6 +30,7 @@ from vitrine.analyses.traits import Summary, Traits
 from vitrine.core.settings import SettingError, setting
 
 TRACE = 512  # places by whose coefficients concepts are recognised at the next checkpoint
+MOST = 16  # concepts, unless their number is given
 NAMED = 4  # classes beside a concept
 LEAST = 0.05  # of what it adds to the class that uses it most: the least that names another
 SAME = 0.5  # the least correlation with a concept of the checkpoint before that is said to be the same
@@ -63,7 +64,9 @@ class Concepts(Analysis):
         "nmf (non-negative factors), sae (sparse autoencoder); auto: nmf, of layers that go below 0 sae",
         choices=("auto", "nmf", "sae"),
     )
-    concepts: int = setting(16, "how many", least=1)
+    concepts: int | None = setting(
+        None, "how many; 16 unless given, or a factor a channel of layers with fewer", least=1
+    )
     active: int = setting(4, "concepts at a place, at most, of sae", least=1)
     steps: int = setting(1000, "of training, of sae", least=1)
     images: int = setting(1024, "images of the data set that are looked at, drawn by the seed", least=1)
@@ -72,8 +75,10 @@ class Concepts(Analysis):
     side: int = setting(96, "side of a tile, in pixels", least=16)
 
     def __post_init__(self) -> None:
-        if self.method == "sae" and self.active > self.concepts:
-            raise SettingError("active", f"is {self.active}, expected at most `concepts`, {self.concepts}")
+        if self.method == "sae" and self.active > (self.concepts or MOST):
+            raise SettingError(
+                "active", f"is {self.active}, expected at most `concepts`, {self.concepts or MOST}"
+            )
 
     @property
     def needs_previous(self) -> bool:
@@ -115,11 +120,6 @@ class Concepts(Analysis):
             ValueError: values are too few, or not such that the method can be used.
         """
         places, channels = values.shape
-        if places < self.concepts:
-            raise ValueError(
-                f"concepts.concepts is {self.concepts}, more than the {places} places that there are; "
-                "ask for fewer, or for more concepts.images"
-            )
         if not values.isfinite().all():
             raise ValueError(f"layer {layer!r} gives values that are not finite")
         least = values.min().item()
@@ -128,18 +128,25 @@ class Concepts(Analysis):
                 f"concepts.method is nmf, and layer {layer!r} goes down to {least:.3g}, expected none below "
                 "0: sae takes such layers, or name one that ends in a ReLU, concepts.layer=NAME"
             )
-        if self.method == "sae" or least < 0:
-            if self.active > self.concepts:  # by auto
-                raise ValueError(
-                    f"concepts.active is {self.active}, expected at most {self.concepts}, concepts.concepts"
-                )
-            return train_autoencoder(values, self.concepts, self.active, self.steps, seed)
-        if channels < self.concepts:
+        sparse = self.method == "sae" or least < 0
+        count = self.concepts or (MOST if sparse else min(MOST, channels))
+        if places < count:
             raise ValueError(
-                f"concepts.concepts is {self.concepts}, expected at most the {channels} channels of layer "
-                f"{layer!r}, as factors"
+                f"concepts.concepts is {count}, more than the {places} places that there are; "
+                "ask for fewer, or for more concepts.images"
             )
-        return factorize(values, self.concepts)
+        if sparse:
+            if self.active > count:  # by auto
+                raise ValueError(
+                    f"concepts.active is {self.active}, expected at most {count}, concepts.concepts"
+                )
+            return train_autoencoder(values, count, self.active, self.steps, seed)
+        if channels < count:
+            raise ValueError(
+                f"concepts.concepts is {count}, expected at most the {channels} channels of layer {layer!r}, "
+                "as factors"
+            )
+        return factorize(values, count)
 
     def _figures(self, found: _Found) -> Iterator[Figure]:
         subject, evidence, classes = found.subject, found.evidence, found.subject.classes

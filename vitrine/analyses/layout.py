@@ -101,15 +101,21 @@ def _known_layout(network: nn.Module, module: nn.Module, images: Tensor) -> Layo
     return known.get(None) or known.get(images.shape[-2:])
 
 
-def probe(network: nn.Module, images: Tensor) -> None:
-    """Run the network on noise images of the size of `images`; hooks see what `infer_layout` reads."""
+def probe(network: nn.Module, images: Tensor, count: int = IMAGES, noise: float = NOISE) -> None:
+    """Run the network on noise images of the size of `images`; hooks see what `infer_layout` reads.
+
+    Args:
+        images: their dtype is what is computed in, at least float32.
+        count: of images that noise is added to.
+        noise: its size; with float64 it may be small enough for places to be exact.
+    """
     channels, height, width = images.shape[1:]
     generator = torch.Generator().manual_seed(0)
-    draw = torch.rand(2, IMAGES, channels, height, width, generator=generator)
-    base, noise = draw[0], NOISE * (draw[1] - 0.5).sign()
+    draw = torch.rand(2, count, channels, height, width, generator=generator)
+    precision = torch.promote_types(images.dtype, torch.float32)  # a lower one would round the noise away
+    base, noise = draw[0].to(precision), noise * (draw[1].to(precision) - 0.5).sign()
     down, right = torch.from_numpy(_ramp(height))[:, None], torch.from_numpy(_ramp(width))
     shown = torch.cat([base, base + noise, base + noise * down, base + noise * right])
-    precision = torch.promote_types(images.dtype, torch.float32)  # a lower one would round the noise away
     with eager_eval_mode(network) as eager, torch.no_grad(), local_operations(), PassRelus():
         forward_on_random_weights(eager, shown.to(images.device, precision))
 
@@ -161,6 +167,12 @@ def _places(response: Tensor, channel_axis: int) -> np.ndarray:
     size, *along = ((change * unit).sum((0, channel_axis)) for change in (even, down, right))
     places = torch.where(size > 1e-6 * size.max(), torch.stack(along) / size, torch.nan)
     return places.movedim(0, -1).double().cpu().numpy()
+
+
+def token_places(response: Tensor) -> np.ndarray:
+    """Where in the image tokens look, from their response [4 * count, T, C] to `probe`: [T, 2], vertical and
+    horizontal in [-1, 1]; NaN where a token sees nothing of it."""
+    return _places(response, 2)
 
 
 def _agreement(places: np.ndarray) -> float:

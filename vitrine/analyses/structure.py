@@ -20,13 +20,15 @@ CONVOLUTION, DENSE = 0.5, 0.1  # gains: small, so that a residual branch adds li
 
 
 def forward_on_random_weights(network: nn.Module, images: Tensor) -> Any:
-    """The network's output on images [B, C, H, W], its weights replaced for this pass; at least float32.
+    """The network's output on images [B, C, H, W], its weights replaced for this pass; in the images' own
+    precision, at least float32.
 
     The weights are the same at every call: matrices and kernels normal with standard deviation
     gain / sqrt(inputs), one-dimensional biases 0 and scales 1; running statistics those of standardised
     values.
     """
     generator = torch.Generator().manual_seed(0)
+    images = images.to(torch.promote_types(images.dtype, torch.float32))
     weights = {}
     for name, tensor in (*network.named_parameters(), *network.named_buffers()):
         if not tensor.is_floating_point():
@@ -41,8 +43,7 @@ def forward_on_random_weights(network: nn.Module, images: Tensor) -> Any:
         elif isinstance(tensor, nn.Parameter):
             gain = DENSE if tensor.ndim == 2 else CONVOLUTION
             value = torch.randn(tensor.shape, generator=generator) * gain / tensor.shape[1] ** 0.5
-        weights[name] = value.to(tensor.device, torch.promote_types(tensor.dtype, torch.float32))
-    images = images.to(torch.promote_types(images.dtype, torch.float32))
+        weights[name] = value.to(tensor.device, torch.promote_types(tensor.dtype, images.dtype))
     return functional_call(network, weights, (images,))
 
 

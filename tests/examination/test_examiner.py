@@ -10,6 +10,7 @@ import torch
 from vitrine.analyses.base import Analysis, Figure, Scalar
 from vitrine.examination.examiner import weights_hash
 from vitrine.examination.summary import summarize
+from vitrine.reporting.sinks import named_scalars
 from vitrine.runs.store import Store
 
 
@@ -60,6 +61,22 @@ def test_a_failure_counts_as_had_unless_it_is_to_be_tried_again(tmp_path, networ
     assert not mended.errors
     assert store.results(5)["flaky"].error is None
     assert [f.key for f in store.figures(5, "flaky")] == ["0/unit-000"]
+
+
+class Inapplicable(Analysis):
+    """Has nothing to say of any network."""
+
+    def __call__(self, subject):
+        return iter(())
+
+
+def test_what_does_not_apply_to_the_network_is_had_without_a_word(tmp_path, network):
+    examiner = tiny.examiner(tmp_path, {"nothing": Inapplicable(), "plain": tiny.Plain()})
+    report = examiner.examine(network, 5)
+    assert list(report.seconds) == ["plain"] and not report.errors
+    assert examiner.missing(network, 5) == []
+    assert "1 analyses of 1 checkpoints" in summarize([report])
+    assert named_scalars("nothing", report.results["nothing"]) == {}
 
 
 def test_what_is_not_enabled_does_not_run(tmp_path, network):

@@ -31,6 +31,11 @@ class AnalysisResult:
         return "analysis" in self.reduced
 
     @property
+    def inapplicable(self) -> bool:
+        """Whether it ran and had nothing to say of this network (of attention in a convolutional one)."""
+        return not (self.left_out or self.error or len(self.figures) or len(self.scalars))
+
+    @property
     def reduced_text(self) -> str:
         """`reduced` for people: "4 of 16 units, 16 of 64 steps", "left out", "batches of 64, not 256"."""
         if self.left_out:
@@ -62,8 +67,12 @@ class CheckpointReport:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Of each analysis that ran."""
-        return {name: result.seconds for name, result in self.results.items() if not result.left_out}
+        """Of each analysis that ran and applies to the network."""
+        return {
+            name: result.seconds
+            for name, result in self.results.items()
+            if not (result.left_out or result.inapplicable)
+        }
 
     @property
     def figures(self) -> int:

@@ -13,6 +13,7 @@ STORY = (
     "Robustness",
     "Examples",
     "Class maps",
+    "Attention",
     "Features",
     "Concepts",
     "Adversarial",
@@ -66,7 +67,9 @@ def scalar_key(analysis: str, key: str) -> str:
 
 def named_scalars(analysis: str, result: AnalysisResult) -> dict[str, float]:
     """The scalars of an analysis and its seconds, by key."""
-    scalars = [*result.scalars, Scalar(f"seconds/{analysis}", result.seconds)]
+    scalars = [*result.scalars]
+    if not result.inapplicable:
+        scalars.append(Scalar(f"seconds/{analysis}", result.seconds))
     return {scalar_key(analysis, scalar.key): float(scalar.value) for scalar in scalars}
 
 

@@ -19,6 +19,8 @@ ANALYSES = Registry(
         "weights": "vitrine.analyses.weights:Weights",
         "examples": "vitrine.analyses.examples:Examples",
         "cam": "vitrine.analyses.class_maps:ClassMaps",
+        "attention": "vitrine.analyses.attention_pictures:AttentionPictures",
+        "outlier_tokens": "vitrine.analyses.outlier_tokens:OutlierTokens",
         "saliency": "vitrine.analyses.probe_saliency:Saliency",
         "unit_saliency": "vitrine.analyses.unit_saliency:UnitSaliency",
         "localization": "vitrine.analyses.localization:Localization",

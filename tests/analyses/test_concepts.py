@@ -196,12 +196,29 @@ def test_token_grids_are_read_as_maps():
 def test_what_cannot_be_done_is_answered_in_a_line():
     with pytest.raises(ValueError, match="did you mean"):
         run(subject(), layer="11")
-    with pytest.raises(ValueError, match=r"concepts\.concepts is 3, more than the 2 places"):
+    with pytest.raises(ValueError, match="3 concepts are more than the 2 places"):
         run(subject(), images=2, positions=2)
-    with pytest.raises(ValueError, match="expected at most the 6 channels of layer '1'"):
+    with pytest.raises(SettingError, match="concepts: is 7, expected at most the 6 channels of layer '1'"):
         run(subject(), concepts=7)
     flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).eval().requires_grad_(False)
     with pytest.raises(ValueError, match=r"concepts\.layer=NAME"):
         run(subject(flat), layer="auto")
     with pytest.raises(SettingError, match="active: is 5, expected at most `concepts`, 3"):
-        Concepts(method="sae", active=5, concepts=3)
+        run(subject(), method="sae", active=5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "refusal"),
+    [
+        ({"layer": "11"}, "layer: unknown layer '11'"),
+        ({"layer": "0", "method": "nmf"}, "method: is nmf, but layer '0' goes down to"),
+        ({"layer": "1", "concepts": 7}, "concepts: is 7, expected at most the 6"),
+        ({"method": "sae", "active": 17}, "active: is 17, expected at most `concepts`, 16"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_a_run(settings, refusal):
+    net = network()
+    net[0].bias.sub_(0.5)
+    with pytest.raises(SettingError, match=refusal):
+        Concepts(**settings).check(net, torch.zeros(1, 3, 8, 8))
+    Concepts(layer="0").check(net, torch.zeros(1, 3, 8, 8))

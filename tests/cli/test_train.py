@@ -153,6 +153,10 @@ def test_training_with_analyses_on_is_bit_identical_to_training_without(run, tmp
             ["analysis.units=[100000]"],
             r"analysis\.units: unit 100000 is asked for, but layer .* has channels 0 to",
         ),
+        (
+            ["analysis.concepts.enabled=true", "analysis.concepts.layer=blok1"],
+            r"analysis\.concepts\.layer: unknown layer 'blok1'",
+        ),
         (["model.weights=nothing.pt"], r"nothing\.pt"),
         (["model.options={widht: 3}"], r"widht: convnet has no such option; did you mean width"),
         (["optimizer.name=sdg"], r"did you mean sgd"),

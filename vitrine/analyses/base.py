@@ -219,6 +219,13 @@ class Analysis:
         """Whether the pictures depend on those of the previous checkpoint, so that order matters."""
         return False
 
+    def check(self, network: nn.Module, images: Tensor) -> None:
+        """Before a run begins, raise SettingError for a setting with which this network cannot be analyzed.
+
+        Args:
+            images: [1, C, H, W], of the size of the data set's.
+        """
+
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         raise TypeError(f"{type(self).__name__} does not say what it yields")
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from vitrine.analyses.activations import activations
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject, Table
 from vitrine.analyses.concept_evidence import (
     ConceptEvidence,
@@ -74,18 +75,22 @@ class Concepts(Analysis):
     examples: int = setting(8, "images shown of a concept", least=1)
     side: int = setting(96, "side of a tile, in pixels", least=16)
 
-    def __post_init__(self) -> None:
-        if self.method == "sae" and self.active > (self.concepts or MOST):
-            raise SettingError(
-                "active", f"is {self.active}, expected at most `concepts`, {self.concepts or MOST}"
-            )
-
     @property
     def needs_previous(self) -> bool:
         return True  # concepts keep their numbers
 
+    def check(self, network: nn.Module, images: Tensor) -> None:
+        noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(0)).to(images)
+        try:
+            layer = self._layer(network, noise)
+            with torch.no_grad():
+                maps = activations(network, noise, [layer])[layer]
+        except ValueError as error:
+            raise SettingError("layer", str(error)) from error
+        self._count(layer, maps.shape[1], maps.min().item())
+
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
-        layer = self._layer(subject)
+        layer = self._layer(subject.network, subject.probes.images)
         generator = torch.Generator().manual_seed(subject.seed)
         looked_at = torch.randperm(len(subject.dataset), generator=generator)[: self.images].sort().values
         each = math.ceil(self.positions / max(1, len(looked_at)))
@@ -105,11 +110,11 @@ class Concepts(Analysis):
             mean = sum(found.similarity.values()) / len(found.similarity)
             yield Scalar(f"stability/{layer}", mean, layer)
 
-    def _layer(self, subject: Subject) -> str:
+    def _layer(self, network: nn.Module, images: Tensor) -> str:
         if self.layer != "auto":
             return self.layer
         try:
-            return last_spatial_layer(subject.network, subject.probes.images)
+            return last_spatial_layer(network, images)
         except NoSpatialLayer as error:
             raise ValueError(f"{error}; name a layer whose vectors serve, concepts.layer=NAME") from error
 
@@ -119,34 +124,41 @@ class Concepts(Analysis):
         Raises:
             ValueError: values are too few, or not such that the method can be used.
         """
-        places, channels = values.shape
         if not values.isfinite().all():
             raise ValueError(f"layer {layer!r} gives values that are not finite")
-        least = values.min().item()
-        if self.method == "nmf" and least < 0:
+        count, sparse = self._count(layer, values.shape[1], values.min().item())
+        if len(values) < count:
             raise ValueError(
-                f"concepts.method is nmf, and layer {layer!r} goes down to {least:.3g}, expected none below "
-                "0: sae takes such layers, or name one that ends in a ReLU, concepts.layer=NAME"
+                f"{count} concepts are more than the {len(values)} places that there are: ask for fewer, or "
+                "for more concepts.images"
+            )
+        if sparse:
+            return train_autoencoder(values, count, self.active, self.steps, seed)
+        return factorize(values, count)
+
+    def _count(self, layer: str, channels: int, least: float) -> tuple[int, bool]:
+        """How many concepts a layer of so many channels gets, and whether of a sparse autoencoder.
+
+        Args:
+            least: of its values.
+
+        Raises:
+            SettingError: they are not such that the method can be used.
+        """
+        if self.method == "nmf" and least < 0:
+            raise SettingError(
+                "method",
+                f"is nmf, but layer {layer!r} goes down to {least:.3g}, expected none below 0: sae takes "
+                "such layers, or name one that ends in a ReLU, concepts.layer=NAME",
             )
         sparse = self.method == "sae" or least < 0
         count = self.concepts or (MOST if sparse else min(MOST, channels))
-        if places < count:
-            raise ValueError(
-                f"concepts.concepts is {count}, more than the {places} places that there are; "
-                "ask for fewer, or for more concepts.images"
-            )
-        if sparse:
-            if self.active > count:  # by auto
-                raise ValueError(
-                    f"concepts.active is {self.active}, expected at most {count}, concepts.concepts"
-                )
-            return train_autoencoder(values, count, self.active, self.steps, seed)
-        if channels < count:
-            raise ValueError(
-                f"concepts.concepts is {count}, expected at most the {channels} channels of layer {layer!r}, "
-                "as factors"
-            )
-        return factorize(values, count)
+        if sparse and self.active > count:
+            raise SettingError("active", f"is {self.active}, expected at most `concepts`, {count}")
+        if not sparse and count > channels:
+            problem = f"is {count}, expected at most the {channels} channels of layer {layer!r}"
+            raise SettingError("concepts", f"{problem}; sae finds more")
+        return count, sparse
 
     def _figures(self, found: _Found) -> Iterator[Figure]:
         subject, evidence, classes = found.subject, found.evidence, found.subject.classes

@@ -170,12 +170,23 @@ def build_analyses(settings: Settings, network: nn.Module, data: ImageDataModule
     """Every analysis with its settings, enabled or not.
 
     Raises:
-        SettingError: a layer or unit that the network does not have.
+        SettingError: a layer or unit that the network does not have; what an analysis cannot be made with.
     """
+    analyses = {name: getattr(settings.analysis, name) for name in ANALYSES}
     probe = torch.zeros(1, data.channels, data.image_size, data.image_size)
     with as_setting_error("analysis"), full_isolation(network):
         choose_units(network.eval(), probe, settings.analysis.layers, settings.analysis.units)
-    return {name: getattr(settings.analysis, name) for name in ANALYSES}
+        for name, analysis in analyses.items():
+            if analysis.enabled:
+                _check_analysis(name, analysis, network, probe)
+    return analyses
+
+
+def _check_analysis(name: str, analysis: Analysis, network: nn.Module, probe: torch.Tensor) -> None:
+    try:
+        analysis.check(network, probe)
+    except SettingError as error:
+        raise SettingError(f"analysis.{name}.{error.key}", error.problem) from error
 
 
 def build_examiner(

@@ -25,6 +25,7 @@ from vitrine.analyses import ANALYSES, choose_analyses
 from vitrine.analyses.base import Analysis
 from vitrine.analyses.evidence import NoSpatialLayer, last_spatial_layer
 from vitrine.analyses.layers import auto_layers
+from vitrine.analyses.result import CheckpointReport
 
 CLASSES = ["a", "b", "c", "d", "e"]
 TIMM = {  # a network of each family, and the side of its images
@@ -59,6 +60,15 @@ HF: dict[str, dict[str, Any]] = {  # a small configuration of each family
     "FocalNetConfig": _TWO
     | {"image_size": 32, "embed_dim": 8, "focal_levels": [2, 2], "focal_windows": [3, 3]},
 }  # fmt: skip
+TRANSFORMERS = {  # torchvision's, and the side of their images; of timm and transformers those of above
+    "vit_b_16": 64, "vit_b_32": 64, "vit_l_16": 64, "vit_l_32": 64, "vit_h_14": 56, "swin_t": 64,
+    "swin_s": 64, "swin_b": 64, "swin_v2_t": 64, "swin_v2_s": 64, "swin_v2_b": 64, "maxvit_t": 224,
+    "timm/vit_tiny_patch16_224": 64, "timm/vit_medium_patch16_gap_256": 64,
+    "timm/deit_tiny_distilled_patch16_224": 64, "timm/eva02_tiny_patch14_224": 56, "timm/cait_xxs24_224": 64,
+    "timm/xcit_nano_12_p16_224": 64, "timm/pit_ti_224": 64, "timm/swin_tiny_patch4_window7_224": 64,
+    "timm/swinv2_tiny_window8_256": 64, "timm/maxvit_pico_rw_256": 64, "timm/pvt_v2_b0": 64,
+    "timm/mvitv2_tiny": 64, "ViTConfig": 32, "BeitConfig": 32, "Dinov2Config": 32, "SwinConfig": 32,
+}  # fmt: skip
 SMALL = {
     "steps": 2,
     "copies": 2,
@@ -75,10 +85,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", default="", help="parts of names, a comma between")
     parser.add_argument("--layers", action="store_true", help="do not run the techniques")
+    parser.add_argument("--transformers", action="store_true", help="each technique on 28 transformers")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.disable(logging.ERROR)
     start = time.perf_counter()
+    if options.transformers:
+        print_techniques(options.only.split(","))
+        print(f"\nIn {time.perf_counter() - start:.0f} s: {hardware('cpu')}")
+        return
     print("| network | image | layers chosen | Grad-CAM's layer | all techniques |")
     print("|---|---|---|---|---|")
     for name, side, network in networks(options.only.split(",")):
@@ -103,6 +118,39 @@ def networks(only: list[str]) -> Iterator[tuple[str, int, nn.Module]]:
                 yield f"hf, {name}", side, load_network(f"hf/{folder}", classes=CLASSES, image_size=side)
 
 
+def transformers(only: list[str]) -> Iterator[tuple[str, int, nn.Module]]:
+    """Name, side of images and network of each of `TRANSFORMERS`."""
+    for name, side in TRANSFORMERS.items():
+        if not any(part in name for part in only):
+            continue
+        if name in HF:
+            yield from networks([name])
+            continue
+        torch.manual_seed(0)
+        yield name, side, load_network(name, classes=CLASSES, image_size=side)
+
+
+def print_techniques(only: list[str]) -> None:
+    """A table of transformers and techniques: the pictures of each, or why it gives none."""
+    names = list(small())
+    print(f"| network | image | {' | '.join(names)} |")
+    print(f"|---|---:|{'---:|' * len(names)}")
+    reasons: dict[str, int] = {}
+    for name, side, network in transformers(only):
+        results = examine(network.eval(), side).results
+        cells = []
+        for technique in names:
+            result = results[technique]
+            if result.error:
+                reason = result.error.strip().splitlines()[-1]
+                cells.append(f"fails ({reasons.setdefault(reason, len(reasons) + 1)})")
+            else:
+                cells.append(str(len(result.figures) or "none"))
+        print(f"| {name} | {side} | {' | '.join(cells)} |", flush=True)
+    for why, number in reasons.items():
+        print(f"\n({number}) {why}")
+
+
 def row(name: str, side: int, network: nn.Module, run: bool) -> list[str]:
     """The cells of a network's row."""
     network.eval()
@@ -118,15 +166,20 @@ def row(name: str, side: int, network: nn.Module, run: bool) -> list[str]:
 
 def techniques_that_failed(network: nn.Module, side: int) -> str:
     """ "yes", or the techniques of the default run that fail on a network, with the first one's reason."""
-    generator = torch.Generator().manual_seed(1)
-    dataset = [(torch.rand(3, side, side, generator=generator), i % len(CLASSES)) for i in range(10)]
-    with tempfile.TemporaryDirectory() as folder:
-        found = look(network, dataset, Path(folder), classes=CLASSES, analyses=small(), probes=1, units=1)
+    found = examine(network, side)
     errors = found.errors
     if not errors:
         return f"yes, {found.figures} pictures"
     first = next(iter(errors.values())).strip().splitlines()[-1]
     return f"not {', '.join(errors)}: {first}".replace("|", "/")
+
+
+def examine(network: nn.Module, side: int) -> CheckpointReport:
+    """What the techniques of the default run give on ten images of noise."""
+    generator = torch.Generator().manual_seed(1)
+    dataset = [(torch.rand(3, side, side, generator=generator), i % len(CLASSES)) for i in range(10)]
+    with tempfile.TemporaryDirectory() as folder:
+        return look(network, dataset, Path(folder), classes=CLASSES, analyses=small(), probes=1, units=1)
 
 
 def small() -> dict[str, Analysis]:

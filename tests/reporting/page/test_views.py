@@ -97,6 +97,19 @@ def test_a_layer_shows_what_figures_json_says(visit, run):
     assert tab.locator(".card").count() == len(UNITS)
 
 
+def test_a_layer_of_maps_on_images_alone_is_no_empty_row_but_has_its_view(visit, tmp_path):
+    run = tmp_path / "run"
+    write(run, 1000)
+    maps = [Figure("probe-000/a", colour(1, 2, 3), "a map", layer="block.0.norm", probe=0, label=1)]
+    with Store(run).writing(2000, weights="2000") as writer:
+        writer.write("cam", AnalysisResult(maps, [], 1))
+    page.build(run)
+    tab = visit(folder=run)
+    assert tab.locator(".row h3").all_text_contents() == ["layer1", "block.0"]
+    assert all(tab.locator(".row .strip").nth(i).locator("img").count() for i in range(2))
+    assert visit("layer/block.0.norm", folder=run).locator("main img").count() == 1
+
+
 def test_the_slider_and_the_keys_move_every_picture(visit):
     tab = visit("layer/layer1?step=1000")
     tab.keyboard.press("ArrowLeft")

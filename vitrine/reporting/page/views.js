@@ -2,7 +2,7 @@
 
 const views = {
   overview({ lost }) {
-    const layers = layersOf();
+    const strips = layersOf().filter((layer) => ofLayer(layer).length).map(layerStrip);  // not one of maps on images alone
     const probes = probesOf();
     const missed = lost?.length === 3 ? `${lost[0]} ${lost[2]} of ${lost[1]}` : lost?.join(" ");
     const rest = figuresWhere((f) => f.layer === null && f.unit === null && f.probe === null);
@@ -15,7 +15,7 @@ const views = {
       facts(),
       curveSection(),
       testSection(),
-      layers.length ? section("Layers", ...layers.map(layerStrip)) : null,
+      strips.length ? section("Layers", ...strips) : null,
       probes.length ? section("Images", probeStrip(probes)) : null,
       ...groupBy(classes, (f) => f.analysis).map(([, figures]) =>
         section(`${figures[0].title} of the classes`, el("div", { class: "tiles" }, ...figures.map(small)))),
@@ -172,9 +172,14 @@ function failures() {
   return place;
 }
 
+// what is shown of a layer and its units; not of an image
+function ofLayer(layer) {
+  return figuresWhere((f) => f.layer === layer && f.probe === null && !variantOf(f));
+}
+
 // a row of a layer's units, seen by the technique that shows them best
 function layerStrip(layer) {
-  const figures = figuresWhere((f) => f.layer === layer && f.probe === null && !variantOf(f));
+  const figures = ofLayer(layer);
   const ofUnits = bestFirst(figures.filter((f) => f.unit !== null));
   const shown = (ofUnits.length ? ofUnits : figures).filter((f, _, all) => f.analysis === all[0].analysis);
   const pictures = shown.map((f) => picture(f, f.unit === null ? { href: link("layer", layer) } : { href: link("unit", layer, f.unit), title: `unit ${f.unit}` }));

@@ -1,3 +1,4 @@
+import dataclasses
 import logging
 
 import pytest
@@ -57,6 +58,16 @@ def test_maps_that_a_network_without_relus_cannot_have_are_left_out_and_the_log_
     assert "guided" not in figure.caption.lower() and "Adebayo" not in figure.caption
     assert figure.image.shape[1] == LINE + 6 * 128 + 5 * GAP
     assert "guided_backprop is left out" in caplog.text and "GELU" in caplog.text
+
+
+def test_what_is_left_out_is_said_in_one_line_and_once_a_run(caplog):
+    given = subject(nn.GELU)
+    figures = list(Saliency(probes=1, **QUICK)(given))
+    (line,) = caplog.messages
+    assert line.startswith("guided_backprop is left out, and so is deconvnet and guided_grad_cam: ")
+    caplog.clear()
+    list(Saliency(probes=1, **QUICK)(dataclasses.replace(given, previous={"saliency": figures})))
+    assert not caplog.messages
 
 
 def test_a_network_without_a_map_goes_without_grad_cam():

@@ -75,20 +75,30 @@ TECHNIQUES = Registry("map", _TECHNIQUES)
 
 
 def attributions(
-    network: nn.Module, names: list[str], images: Tensor, targets: Tensor, layer: str | None, effort: Effort
+    network: nn.Module,
+    names: list[str],
+    images: Tensor,
+    targets: Tensor,
+    layer: str | None,
+    effort: Effort,
+    log_level: int = logging.INFO,
 ) -> dict[str, Tensor]:
     """The named maps of images [N, C, H, W] for classes [N]; those that the network does not allow (guided
-    backprop without ReLUs, Grad-CAM without a spatial layer) are left out, and logged."""
-    maps = {}
+    backprop without ReLUs, Grad-CAM without a spatial layer) are left out, and logged: a line a reason."""
+    maps: dict[str, Tensor] = {}
+    left_out: dict[str, list[str]] = {}
     for name in names:
         attribute = TECHNIQUES[name]
         try:
             batches = zip(images.split(BATCH_SIZE), targets.split(BATCH_SIZE))
             parts = [attribute(network, *batch, layer, effort) for batch in batches]
         except (NoRule, NoSpatialLayer) as error:
-            log.info("%s is left out: %s", name, error)
+            left_out.setdefault(str(error), []).append(name)
         else:
             maps[name] = torch.cat(parts)
+    for reason, (first, *others) in left_out.items():
+        also = f", and so is {' and '.join(others)}" if others else ""
+        log.log(log_level, "%s is left out%s: %s", first, also, reason)
     return maps
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -69,7 +70,10 @@ class Saliency(Analysis):
         rows, order = torch.cat([torch.arange(len(images), device=images.device), wrong]).sort(stable=True)
         targets = torch.cat([labels, predicted[wrong]])[order]
         effort = Effort(self.copies, self.sigma, self.steps, self.baseline, self.patch, subject.seed)
-        maps = attributions(subject.network, self.maps, images[rows], targets, cam_layer(subject), effort)
+        known = "saliency" in subject.previous  # what is left out was said at the first checkpoint
+        log_level = logging.INFO if known else logging.WARNING
+        layer = cam_layer(subject)
+        maps = attributions(subject.network, self.maps, images[rows], targets, layer, effort, log_level)
         for i, (row, target) in enumerate(zip(rows.tolist(), targets.tolist())):
             probe, confidence = probes[row], probabilities[row, target].item()
             roles = {"true": labels[row] == target, "predicted": predicted[row] == target}

@@ -71,9 +71,9 @@ const views = {
 
   image({ probe }) {
     const own = figuresWhere((f) => f.probe === probe);
-    const titles = new Set(own.map(subjectOf).filter(Boolean));
+    const title = subjectOf(own.find((f) => f.label !== null && subjectOf(f)) ?? own[0]); // its class, if any picture is of one
     return [
-      heading([`image ${probe}`, ...(titles.size ? [el("span", { class: "of-what" }, [...titles][0])] : [])], siblings("image", probesOf(), probe)),
+      heading([`image ${probe}`, ...(title ? [el("span", { class: "of-what" }, title)] : [])], siblings("image", probesOf(), probe)),
       ...groupBy(own, (f) => f.analysis).map(([, figures], i) =>
         section(figures[0].title,
           withAside(false, el("div", { class: "wide stack" }, ...figures.map((f) => picture(f, { caption: true, large: true, title: subjectOf(f) }))),

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from vitrine.analyses.attention_maps import attention_gradients, attention_maps
+from vitrine.analyses.attention_structure import attention_structure
 
 
 def images(height=32, width=48, count=2):
@@ -54,7 +55,7 @@ def test_vision_transformers_of_timm(timm, options):
 
 
 @pytest.mark.parametrize(
-    "name, options, windows",
+    ("name", "options", "windows"),
     [
         ("swin_tiny_patch4_window7_224", {"img_size": 32, "window_size": 4}, 4),
         ("swinv2_tiny_window8_256", {"img_size": 32, "window_size": 4}, 4),
@@ -130,3 +131,54 @@ def test_a_network_that_gives_a_dict_of_logits(timm):
 
     found = attention_gradients(Wrapper(), images(), 0)
     assert list(found.maps) == ["network.blocks.0.attn", "network.blocks.1.attn"]
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "grids", "readers"),
+    [
+        ("deit_tiny_distilled_patch16_224", 64, {(4, 4)}, [0, 1]),
+        ("vit_small_patch16_dinov3", 64, {(4, 4)}, []),  # averages patches beside its registers
+        ("beit_base_patch16_224", 64, {(4, 4)}, []),
+        ("swin_tiny_patch4_window7_224", 64, {(16, 16), (8, 8), (4, 4), (2, 2)}, []),
+        ("maxvit_rmlp_pico_rw_256", 128, {(32, 32), (16, 16), (8, 8), (4, 4)}, []),
+        ("mobilevit_xxs", 128, {(16, 16), (8, 8), (4, 4)}, []),
+        ("crossvit_tiny_240", 240, {(20, 20), (14, 14)}, []),
+    ],
+)
+def test_tokens_of_every_block_lie_in_its_grid(timm, name, side, grids, readers):
+    sized = {} if name.startswith(("mobilevit", "crossvit")) else {"img_size": side}
+    sized |= {"depth": 2} if name.startswith("beit") else {}
+    torch.manual_seed(0)
+    network = timm.create_model(name, num_classes=5, **sized).eval()
+    structure = attention_structure(network, images(side, side))
+    assert {block.grid.size for block in structure.blocks if block.grid} == grids
+    for block in structure.blocks:
+        if block.grid:
+            cells = block.grid.cells[block.grid.cells >= 0]
+            assert cells.sort().values.tolist() == list(range(block.grid.size[0] * block.grid.size[1]))
+    assert structure.readers == readers
+
+
+def test_the_grid_attention_of_maxvit_is_dilated(timm):
+    network = timm.create_model("maxvit_rmlp_pico_rw_256", img_size=128, num_classes=5).eval()
+    blocks = attention_structure(network, images(128, 128)).blocks
+    window = blocks[0].grid.cells[0].view(4, 4)
+    assert window.tolist() == [[32 * y + x for x in range(4)] for y in range(4)]
+    window = blocks[1].grid.cells[0].view(4, 4)
+    assert window.tolist() == [[32 * y + x for x in range(0, 32, 8)] for y in range(0, 32, 8)]
+
+
+@pytest.mark.parametrize("kind", ["ViT", "Dinov2WithRegisters", "Swin"])
+def test_tokens_of_networks_of_transformers(transformers, kind):
+    options = SMALL | {"image_size": 32, "patch_size": 8}
+    if kind == "Swin":
+        options = {"image_size": 32, "patch_size": 4, "embed_dim": 8, "window_size": 2, "num_labels": 5}
+        options |= {"depths": [2, 2], "num_heads": [2, 2]}
+    config = getattr(transformers, f"{kind}Config")(**options)
+    torch.manual_seed(0)
+    network = getattr(transformers, f"{kind}ForImageClassification")(config).eval()
+    structure = attention_structure(network, images(32, 32))
+    sizes = [block.grid.size for block in structure.blocks]
+    assert sizes == ([(8, 8), (8, 8), (4, 4), (4, 4)] if kind == "Swin" else [(4, 4), (4, 4)])
+    prefix = {"ViT": 1, "Dinov2WithRegisters": 5, "Swin": 0}[kind]
+    assert (structure.blocks[0].grid.cells < 0).sum() == prefix

@@ -145,6 +145,21 @@ def test_training_with_analyses_on_is_bit_identical_to_training_without(run, tmp
     assert all(torch.equal(with_pictures[name], without[name]) for name in without)
 
 
+@pytest.mark.slow
+def test_training_a_transformer_is_bit_identical_with_its_attention_shown(tmp_path):
+    words = [*SHORT, "model.name=vit_tiny_4", f"run.root={tmp_path}"]
+    train.main([*words, "run.name=with"])
+    shown = {name.split("/")[2] for name in pictures(tmp_path / "with")}
+    assert {"attention", "outlier_tokens"} <= shown
+    train.main([*words, "run.name=without", "analysis.mode=off"])
+    with_pictures, without = (
+        torch.load(tmp_path / name / "checkpoints" / "step=00000004.ckpt", weights_only=True)["state_dict"]
+        for name in ("with", "without")
+    )
+    assert with_pictures.keys() == without.keys()
+    assert all(torch.equal(with_pictures[name], without[name]) for name in without)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vitrine.analyses.attention_maps import Attention, attention_hooks, attention_maps
-from vitrine.analyses.layout import PREFIX, probe, token_places
+from vitrine.analyses.layout import PREFIX, measured_places, probe
 from vitrine.analyses.structure import forward_on_random_weights
 from vitrine.core.network_scopes import in_eager_eval_mode
 
@@ -131,7 +131,7 @@ def _grid(attention: Attention, aspect: float) -> TokenGrid | None:
         return None
     windows = 1 if values.ndim == 4 else values.shape[1]
     values = values.reshape(len(values), windows, -1, keys, values.shape[-1]).transpose(2, 3).flatten(3)
-    return _grid_of_places(token_places(values.flatten(1, 2)), (windows, keys), aspect)
+    return _grid_of_places(measured_places(values.flatten(1, 2)), (windows, keys), aspect)
 
 
 def _grid_of_places(places: np.ndarray, shape: tuple[int, int], aspect: float) -> TokenGrid | None:

@@ -169,7 +169,7 @@ def _places(response: Tensor, channel_axis: int) -> np.ndarray:
     return places.movedim(0, -1).double().cpu().numpy()
 
 
-def token_places(response: Tensor) -> np.ndarray:
+def measured_places(response: Tensor) -> np.ndarray:
     """Where in the image tokens look, from their response [4 * count, T, C] to `probe`: [T, 2], vertical and
     horizontal in [-1, 1]; NaN where a token sees nothing of it."""
     return _places(response, 2)

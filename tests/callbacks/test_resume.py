@@ -16,6 +16,8 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from vitrine.callbacks.checkpoints import CheckpointSettings
 from vitrine.examination.examiner import weights_hash
+from vitrine.examination.settings import AnalysisSettings
+from vitrine.modules.vision_transformer import SmallVisionTransformer
 from vitrine.runs.checkpoint_files import find_damage, last_good_checkpoint
 from vitrine.runs.store import Store
 
@@ -74,6 +76,21 @@ def test_a_run_cut_off_at_any_step_ends_in_the_same_weights(tmp_path, limit, eve
     resumed, _ = tiny.train(tmp_path / "cut", resume=True, **options)
     assert tiny.weights(resumed) == tiny.weights(whole)
     assert Store(tmp_path / "cut").steps() == Store(tmp_path / "whole").steps()
+
+
+@pytest.mark.slow
+def test_which_branches_stochastic_depth_leaves_out_is_resumed_exactly_too(tmp_path, monkeypatch):
+    sizes = {"image_size": 8, "width": 12, "depth": 3, "stochastic_depth": 0.5}
+    monkeypatch.setattr(tiny, "tiny_network", lambda: SmallVisionTransformer(2, **sizes))
+    settings = AnalysisSettings(layers=["patch_embed"], units=2, probes=3, device="cpu")
+    options = {"checkpoints": CheckpointSettings(every_steps=2), "analyses": {}, "settings": settings}
+    whole, _ = tiny.train(tmp_path / "whole", **options)
+    with pytest.raises(ConnectionAbortedError):
+        tiny.train(tmp_path / "cut", extra=(StopAt(5),), **options)
+    resumed, _ = tiny.train(tmp_path / "cut", resume=True, **options)
+    assert tiny.weights(resumed) == tiny.weights(whole)
+    monkeypatch.setitem(sizes, "stochastic_depth", 0)
+    assert tiny.weights(tiny.train(tmp_path / "plain", **options)[0]) != tiny.weights(whole)
 
 
 def test_averaged_weights_are_resumed_exactly_too(tmp_path):

@@ -133,6 +133,12 @@ def test_hidden_units_of_timm_are_those_that_the_block_s_last_layer_reads(timm, 
     assert torch.equal(hidden, read[0])
 
 
+def test_of_a_hybrid_whose_tokens_are_no_maps_no_convolution_stands_for_a_feed_forward(timm):
+    network = timm.create_model("mobilevit_xxs", num_classes=5).eval()
+    stages = [f"stages.{i}" for i in range(4)]
+    assert auto_layers(network, images(64, 64, count=1)) == [*stages, "final_conv"]
+
+
 def test_dinov2_with_registers_of_transformers(transformers):
     config = transformers.Dinov2WithRegistersConfig(
         image_size=32, patch_size=8, num_register_tokens=4, **SMALL

@@ -29,14 +29,18 @@ def hidden_layers(network: nn.Module, images: Tensor, root: Call) -> list[Call]:
     hidden, attended = [], False
     for call in root.flat():
         attended = attended or call.name in attentions
-        if (source := narrowing.get(call)) is not None and (attended or source.tokens):
+        if call not in narrowing:
+            continue
+        source = narrowing[call]
+        if source is not None and (attended or source.tokens):
             hidden.append(source)
-            attended = False
+        attended = False  # of this attention it was the one, whether or not its hidden units are maps
     return hidden
 
 
-def _feed_forwards(root: Call) -> Iterator[tuple[Call, Call]]:
-    """Of each feed-forward the layer that narrows and the call that gives its hidden units."""
+def _feed_forwards(root: Call) -> Iterator[tuple[Call, Call | None]]:
+    """Of each feed-forward the layer that narrows and the call that gives its hidden units, None where they
+    are no maps."""
     widened: set[int] = set()  # to how many channels, since the last feed-forward
     for call in root.flat():
         widths = _widths(call.module)
@@ -45,9 +49,9 @@ def _feed_forwards(root: Call) -> Iterator[tuple[Call, Call]]:
         taken, given = widths
         source = call.source
         gated = 2 * taken  # half of the units open or close the other half
-        if given < taken and source is not None and widened & {taken, gated}:
-            if source.size is not None and source.channels == taken and _widths(source.module) is None:
-                yield call, source
+        if given < taken and widened & {taken, gated}:
+            readable = source is not None and source.size is not None and source.channels == taken
+            yield call, source if readable and _widths(source.module) is None else None
             widened.clear()
         elif given > taken:
             widened.add(given)

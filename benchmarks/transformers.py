@@ -1,10 +1,13 @@
 """What is shown of transformers, against what is computed anyway.
 
-    python -m benchmarks.transformers [--device cuda] [--rounds 5] [--images 512]
+    python -m benchmarks.transformers [--device cuda] [--rounds 5] [--images 512] [--part relevance]
 
 Attention: the statistics of the probes (distance and entropy of every head, maps, rollout) beside the pass
 over the data set that finds examples: together at most 1.10x of that pass alone. The last line has the
 statistics of every image of the pass, which no analysis computes: what attention in steps costs an image.
+
+Relevance: LeGrad and the like on 8 images, beside a forward and input-only backward pass by hand, and
+torchcam: LeGrad at most 1.3x of the passes by hand.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from functools import partial
 import torch
 import torchvision
 from torch import Tensor, nn
+from torchcam.methods import LeGrad
 
 from benchmarks.ratio import compare, hardware, table
 from vitrine.analyses.attention_maps import Attention, attention_hooks
@@ -24,6 +28,7 @@ from vitrine.analyses.attention_structure import AttentionStructure, attention_s
 from vitrine.analyses.base import Probes, Subject
 from vitrine.analyses.examples import top_examples
 from vitrine.analyses.layers import auto_layers
+from vitrine.analyses.relevance import attention_gradient, chefer, legrad
 from vitrine.modules import load_network
 
 PROBES, BATCH = 16, 64
@@ -59,19 +64,42 @@ def statistics(network: nn.Module, structure: AttentionStructure, images: Tensor
             network(batch)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--images", type=int, default=512, help="in the data set")
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    print(hardware(options.device), end="\n\n")
+def relevance(device: str, rounds: int) -> str:
+    """Maps of relevance of ViT-B/16, each against the passes by hand, in turn."""
+    torch.manual_seed(0)
+    network = torchvision.models.vit_b_16(weights=None)
+    nn.init.normal_(network.heads.head.weight)  # torchvision starts from 0
+    network = network.to(device).eval().requires_grad_(False)
+    images, targets = torch.rand(8, 3, 224, 224, device=device), torch.arange(8, device=device)
+
+    def by_hand() -> Tensor:
+        pixels = images.clone().requires_grad_()
+        score = network(pixels).gather(1, targets[:, None]).sum()
+        return torch.autograd.grad(score, pixels)[0]
+
+    def torchcam() -> Tensor:
+        with LeGrad(network, list(network.encoder.layers)) as extractor:
+            return extractor(targets.tolist(), network(images), normalized=False)[0]
+
+    contestants = {
+        "forward and input-only backward by hand": by_hand,
+        "LeGrad": lambda: legrad(network, images, targets),
+        "Chefer's relevance": lambda: chefer(network, images, targets),
+        "attention x gradient": lambda: attention_gradient(network, images, targets),
+        "torchcam LeGrad": torchcam,
+    }
+    title = "ViT-B/16, 8 images of 224 pixels: maps of relevance"
+    return table(compare(contestants, rounds, device=device), title)
+
+
+def attention(device: str, count: int, rounds: int) -> None:
+    """What attention costs beside dataset examples, a table a network."""
     for name, (network, side) in networks().items():
-        network = network.to(options.device).eval().requires_grad_(False)
-        images = torch.rand(options.images, 3, side, side, device=options.device)
-        labels = torch.zeros(options.images, dtype=torch.int64)
+        network = network.to(device).eval().requires_grad_(False)
+        images = torch.rand(count, 3, side, side, device=device)
+        labels = torch.zeros(count, dtype=torch.int64)
         probes = Probes(images[:PROBES], labels[:PROBES], torch.arange(PROBES))
-        subject = Subject(network, probes, [], ["class"], {}, device=torch.device(options.device))
+        subject = Subject(network, probes, [], ["class"], {}, device=torch.device(device))
         layers, structure = auto_layers(network, images[:1]), attention_structure(network, images[:1])
         loader = list(zip(images.split(BATCH), labels.split(BATCH)))
 
@@ -88,15 +116,27 @@ def main() -> None:
             list(AttentionPictures()(subject))
 
         contestants = {
-            f"dataset examples of {options.images} images": partial(examples, network, loader, layers),
+            f"dataset examples of {count} images": partial(examples, network, loader, layers),
             f"with attention of {PROBES} probes": partial(with_attention, subject, loader, layers),
             f"attention of {PROBES} probes alone": partial(alone, subject),
-            f"distance and entropy of {options.images} images": partial(
-                statistics, network, structure, images
-            ),
+            f"distance and entropy of {count} images": partial(statistics, network, structure, images),
         }
         title = f"{name}, {side} pixels: {len(structure.blocks)} blocks"
-        print(table(compare(contestants, options.rounds, device=options.device), title), end="\n\n")
+        print(table(compare(contestants, rounds, device=device), title), end="\n\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--images", type=int, default=512, help="in the data set")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--part", choices=["attention", "relevance"], help="one of them; both unless given")
+    options = parser.parse_args()
+    print(hardware(options.device), end="\n\n")
+    if options.part != "attention":
+        print(relevance(options.device, options.rounds), end="\n\n")
+    if options.part != "relevance":
+        attention(options.device, options.images, options.rounds)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ ANALYSES = Registry(
         "attention": "vitrine.analyses.attention_pictures:AttentionPictures",
         "outlier_tokens": "vitrine.analyses.outlier_tokens:OutlierTokens",
         "saliency": "vitrine.analyses.probe_saliency:Saliency",
+        "relevance": "vitrine.analyses.probe_relevance:ProbeRelevance",
         "unit_saliency": "vitrine.analyses.unit_saliency:UnitSaliency",
         "localization": "vitrine.analyses.localization:Localization",
         "randomization": "vitrine.analyses.randomization:Randomization",

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vitrine.analyses import saliency
+from vitrine.analyses import relevance, saliency
 from vitrine.analyses.base import Subject
 from vitrine.analyses.cam import grad_cam
 from vitrine.analyses.evidence import NoSpatialLayer, last_spatial_layer
 from vitrine.analyses.paint import upsample
+from vitrine.analyses.relevance import NoTokenAttention
 from vitrine.analyses.relu_rules import NoRule
 from vitrine.core.registry import Registry
 
@@ -53,6 +54,14 @@ def _expect_layer(layer: str | None) -> str:
     return layer
 
 
+def _legrad(
+    network: nn.Module, images: Tensor, targets: Tensor, _layer: str | None, _effort: Effort
+) -> Tensor:
+    maps = relevance.legrad(network, images, targets)
+    maps = maps - maps.amin((1, 2), keepdim=True)  # as the paper shows them: every token has some
+    return upsample(maps, images.shape[-2:])
+
+
 _TECHNIQUES: Mapping[str, Technique] = {
     "gradient": lambda network, x, y, layer, effort: saliency.input_gradient(network, x, y),
     "guided_backprop": lambda network, x, y, layer, effort: saliency.guided_backprop(network, x, y),
@@ -70,6 +79,12 @@ _TECHNIQUES: Mapping[str, Technique] = {
         network, x, y, _expect_layer(layer)
     ),
     "occlusion": _occlusion,
+    "legrad": _legrad,
+    "chefer": lambda network, x, y, layer, effort: upsample(relevance.chefer(network, x, y), x.shape[-2:]),
+    "attention_gradient": lambda network, x, y, layer, effort: upsample(
+        relevance.attention_gradient(network, x, y), x.shape[-2:]
+    ),
+    "rollout": lambda network, x, y, layer, effort: upsample(relevance.rollout(network, x), x.shape[-2:]),
 }
 TECHNIQUES = Registry("map", _TECHNIQUES)
 
@@ -84,7 +99,8 @@ def attributions(
     log_level: int = logging.INFO,
 ) -> dict[str, Tensor]:
     """The named maps of images [N, C, H, W] for classes [N]; those that the network does not allow (guided
-    backprop without ReLUs, Grad-CAM without a spatial layer) are left out, and logged: a line a reason."""
+    backprop without ReLUs, Grad-CAM without a spatial layer, LeGrad without attention) are left out, and
+    logged: a line a reason."""
     maps: dict[str, Tensor] = {}
     left_out: dict[str, list[str]] = {}
     for name in names:
@@ -92,7 +108,7 @@ def attributions(
         try:
             batches = zip(images.split(BATCH_SIZE), targets.split(BATCH_SIZE))
             parts = [attribute(network, *batch, layer, effort) for batch in batches]
-        except (NoRule, NoSpatialLayer) as error:
+        except (NoRule, NoSpatialLayer, NoTokenAttention) as error:
             left_out.setdefault(str(error), []).append(name)
         else:
             maps[name] = torch.cat(parts)
@@ -102,15 +118,18 @@ def attributions(
     return maps
 
 
+_MAGNITUDES = ("gradient", "guided_backprop", "deconvnet", "smooth_grad", "guided_grad_cam")
+
+
 def importance(name: str, maps: Tensor) -> Tensor:
     """Maps as the importance of each pixel, [N, H, W] >= 0.
 
     Of gradients, whose sign is the direction in which to change a pixel, the largest magnitude over channels;
     of maps whose sign is evidence for or against the class, the positive part.
     """
-    if name in ("integrated_gradients", "occlusion", "grad_cam"):
-        return (maps if maps.ndim == 3 else maps.sum(1)).clamp(min=0)
-    return maps.abs().amax(1)
+    if name in _MAGNITUDES:
+        return maps.abs().amax(1)
+    return (maps if maps.ndim == 3 else maps.sum(1)).clamp(min=0)
 
 
 def cam_layer(subject: Subject) -> str | None:

@@ -54,7 +54,16 @@ class Localization(Analysis):
     )
     images: int = setting(48, "images of the data set measured, the same at every checkpoint", least=1)
     maps: list[str] = setting(
-        ["gradient", "guided_backprop", "integrated_gradients", "grad_cam"],
+        [
+            "gradient",
+            "guided_backprop",
+            "integrated_gradients",
+            "grad_cam",
+            "legrad",
+            "chefer",
+            "attention_gradient",
+            "rollout",
+        ],
         f"maps measured, of {', '.join(TECHNIQUES)}",
     )
     stickers: bool = setting(True, "where stickers can be planted (signs), measure on scenes with them, too")

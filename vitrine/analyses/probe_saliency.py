@@ -27,7 +27,18 @@ TITLES = {
     "grad_cam": "Grad-CAM",
     "guided_grad_cam": "Guided Grad-CAM",
     "occlusion": "occlusion",
+    "legrad": "LeGrad",
+    "chefer": "Chefer's relevance",
+    "attention_gradient": "attention x gradient",
+    "rollout": "attention rollout",
 }
+COARSE = (
+    "grad_cam",
+    "legrad",
+    "chefer",
+    "attention_gradient",
+    "rollout",
+)  # which analyses cam and relevance show
 CAUTIONS = {
     "guided_backprop": "Guided backprop hardly depends on the higher layers (Adebayo 2018).",
     "deconvnet": "Without max pooling, deconvnet does not depend on the image (Springenberg 2015).",
@@ -44,7 +55,7 @@ class Saliency(Analysis):
     )
     probes: int = setting(8, "probes shown, the first ones", least=1)
     maps: list[str] = setting(
-        [name for name in TITLES if name != "grad_cam"],  # which analysis cam shows
+        [name for name in TITLES if name not in COARSE],
         f"techniques, left to right: {', '.join(TITLES)}",
     )
     copies: int = setting(16, "SmoothGrad: noisy copies (the paper's: 50)", least=1)
@@ -106,7 +117,7 @@ def _draw_map(name: str, values: Tensor) -> tuple[list[Tensor], float]:
         evidence = values if values.ndim == 2 else values.sum(0)
         scale = paint.percentile_scale(evidence)
         return [paint.colorize(evidence / (2 * scale) + 0.5, "RdBu_r")], scale
-    if name == "grad_cam":
+    if name in COARSE:
         scale = values.max().item() or 1.0
         return [paint.colorize(values / scale)], scale
     magnitude = importance(name, values[None])[0]

@@ -87,7 +87,7 @@ class ProbeRelevance(Analysis):
                     [f"{name} {share:.0%}" for name, share in zip(names, shares)],
                 ),
                 caption=f"probe {probe}, {', below it '.join(classes)}: image, {', '.join(titles.values())}, "
-                "each divided by its maximum",
+                f"each divided by its maximum{'; rollout is of all classes alike' * ('rollout' in titles)}",
                 probe=probe,
                 label=int(labels[i]),
                 values={

@@ -2,6 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from vitrine.analyses.attention_maps import attention_gradients, attention_maps
+from vitrine.analyses.cam import cam, grad_cam
 from vitrine.analyses.saliency import guided_backprop, input_gradient, integrated_gradients
 
 
@@ -75,6 +77,31 @@ def test_a_frozen_network_and_a_network_that_writes_into_its_input_are_no_troubl
     expected = input_gradient(network, IMAGES - 0.5, TARGETS)
     assert torch.equal(input_gradient(Shifts(network), IMAGES, TARGETS), expected)
     assert torch.equal(IMAGES, before)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda network, images: cam(network, images),
+        lambda network, images: grad_cam(network, images, TARGETS, "layers.0"),
+        lambda network, images: attention_maps(network, images),
+        lambda network, images: attention_gradients(network, images, TARGETS),
+    ],
+)
+def test_maps_of_a_network_that_writes_into_its_input_leave_the_images(look):
+    class Shifts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+            self.layers = nn.Sequential(nn.Conv2d(3, 4, 3), *pool)
+
+        def forward(self, x):
+            return self.layers(x.sub_(0.5))
+
+    images = IMAGES.clone()
+    look(Shifts(), images)
+    assert torch.equal(images, IMAGES)
 
 
 @pytest.mark.parametrize("in_place", [False, True])

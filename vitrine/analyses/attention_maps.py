@@ -64,7 +64,7 @@ def attention_maps(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
     expect_images(images)
     maps = {}
     with torch.no_grad(), attention_hooks(network, lambda a: maps.update({a.module: a.probabilities})):
-        network(images)
+        network(images.clone())
     return maps
 
 
@@ -82,7 +82,7 @@ def attention_gradients(network: nn.Module, images: Tensor, targets: Tensor | in
     maps = {}
     with torch.no_grad():
         with attention_hooks(network, lambda a: maps.update({a.module: a.probabilities}), graph=True):
-            logits = network(images.detach())
+            logits = network(images.clone())
         targets = torch.as_tensor(targets, device=images.device)
         score = class_scores(logits, targets.expand(len(images)), "logit").sum()
     gradients = [torch.zeros_like(a) for a in maps.values()]

@@ -97,7 +97,7 @@ def class_gradients(
 
     with torch.no_grad():
         with output_hooks(network, [layer], replace_by_leaf):
-            logits = network(images.detach())
+            logits = network(images.clone())  # a network may write into its input
         targets = _expect_targets(targets, logits)
         gradient = None
         if logits.requires_grad:

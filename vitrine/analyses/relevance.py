@@ -91,7 +91,7 @@ def chefer(network: nn.Module, images: Tensor, targets: Tensor | int) -> Tensor:
     Arguments, result and what is raised are those of `legrad`; blocks need not be modules.
     """
     (*_, last) = _global_blocks(network, images)
-    found = attention_gradients(network, images.clone(), targets)
+    found = attention_gradients(network, images, targets)
     relevance = identity = torch.eye(last.shape[-1], dtype=images.dtype, device=images.device)
     for a, gradient in zip(found.maps.values(), found.gradients.values()):
         relevance = relevance + (a * gradient).relu().mean(1) @ relevance
@@ -108,7 +108,7 @@ def attention_gradient(network: nn.Module, images: Tensor, targets: Tensor | int
     (*_, last) = _structure(network, images).blocks
     if last.grid is None:
         raise NoTokenAttention(f"it needs tokens on a grid, and {_problem(last, [])}")
-    found = attention_gradients(network, images.clone(), targets)
+    found = attention_gradients(network, images, targets)
     a, gradient = found.maps[last.module], found.gradients[last.module]
     if a.ndim == 4:
         a, gradient = a[:, None], gradient[:, None]

@@ -108,6 +108,8 @@ def test_norms_are_those_of_the_block_s_output_without_the_class_token():
     network.encoder.layers[0].register_forward_hook(lambda _m, _i, output: kept.append(output))
     norms = token_norms(network, images, BLOCKS[:1])[BLOCKS[0]]
     torch.testing.assert_close(norms, kept[-1][:, 1:].square().sum(-1).sqrt().unflatten(1, (4, 4)))
+    grids = {block.block: block.grid for block in attention_structure(network, images).blocks}
+    torch.testing.assert_close(token_norms(network, images, BLOCKS[:1], grids)[BLOCKS[0]], norms)
 
 
 def test_no_alarm_without_outliers():

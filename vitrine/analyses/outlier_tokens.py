@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from vitrine.analyses import paint
 from vitrine.analyses.attention_pictures import structure_of
-from vitrine.analyses.attention_structure import spread
+from vitrine.analyses.attention_structure import TokenGrid, spread
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject, Table
 from vitrine.analyses.hooks import output_hooks
 from vitrine.analyses.layout import layouts
@@ -43,16 +44,26 @@ def outlier_cut(norms: Tensor) -> float:
 
 
 @in_eager_eval_mode
-def token_norms(network: nn.Module, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+def token_norms(
+    network: nn.Module, images: Tensor, layers: Sequence[str], grids: Mapping[str, TokenGrid] | None = None
+) -> dict[str, Tensor]:
     """The L2 norms of the patch tokens that blocks give, as maps [B, h, w] by block; prefix tokens left out.
+
+    Args:
+        grids: of the tokens of those layers that give [B, tokens, C] and whose places are known; those of
+            others are measured.
 
     Raises:
         UnknownName: there is no such layer; ValueError: its output is no grid of tokens.
     """
-    layout, norms = layouts(network, images, layers), {}
+    grids, norms = grids or {}, {}
+    layout = layouts(network, images, [layer for layer in layers if layer not in grids])
 
     def keep(layer: str, output: Tensor) -> None:
-        norms[layer] = layout[layer].maps(output).float().norm(dim=1)
+        if layer in grids:
+            norms[layer] = grids[layer].to_map(output.float().norm(dim=-1)[:, None])
+        else:
+            norms[layer] = layout[layer].maps(output).float().norm(dim=1)
 
     with torch.no_grad(), output_hooks(network, layers, keep, stop=True):
         network(images)
@@ -81,10 +92,12 @@ class OutlierTokens(Analysis):
     side: int = setting(96, "longer side of a map, in pixels", least=8)
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
-        names = _blocks_with_maps(subject)
+        grids = _known_grids(subject)
+        names = _blocks_with_maps(subject, grids)
         if not names:
             return
-        per_probe = subject.map_sharded(range(len(subject.probes)), partial(_norms, subject, names))
+        compute = partial(_norms, subject, names, grids)
+        per_probe = subject.map_sharded(range(len(subject.probes)), compute)
         norms = {name: torch.stack([of[name] for of in per_probe]) for name in names}  # [probes, h, w]
         cuts = {name: outlier_cut(of) for name, of in norms.items()}
         shares = {name: (norms[name] > cuts[name]).double().mean().item() for name in names}
@@ -131,13 +144,32 @@ class OutlierTokens(Analysis):
         )
 
 
-def _blocks_with_maps(subject: Subject) -> list[str]:
-    """The blocks with attention whose output is a grid of tokens."""
+def _known_grids(subject: Subject) -> dict[str, TokenGrid]:
+    """The grids of the blocks that give the tokens among which they attend, all among all."""
+    blocks = {b.block: b for b in structure_of(subject).blocks if b.is_global and b.block}
+    if not blocks:
+        return {}
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def keep(layer: str, output: Tensor) -> None:
+        shapes[layer] = tuple(output.shape)
+
+    with suppress(ValueError), torch.no_grad(), output_hooks(subject.network, list(blocks), keep, stop=True):
+        subject.network(subject.probes.images[:1])
+    return {
+        name: block.grid
+        for name, block in blocks.items()
+        if len(shapes.get(name, ())) == 3 and shapes[name][1] == block.shape[-1]
+    }
+
+
+def _blocks_with_maps(subject: Subject, grids: Mapping[str, TokenGrid]) -> list[str]:
+    """The blocks with attention whose output is a grid of tokens, a known one or another."""
     names = list(dict.fromkeys(block.block for block in structure_of(subject).blocks if block.block))
 
     def have_maps(layers: list[str]) -> bool:
         try:
-            layouts(subject.network, subject.probes.images[:1], layers)
+            layouts(subject.network, subject.probes.images[:1], [n for n in layers if n not in grids])
         except ValueError:
             return False
         return True
@@ -149,9 +181,11 @@ def _blocks_with_maps(subject: Subject) -> list[str]:
     return found
 
 
-def _norms(subject: Subject, names: list[str], probes: Sequence[int]) -> Iterator[dict[str, Tensor]]:
+def _norms(
+    subject: Subject, names: list[str], grids: Mapping[str, TokenGrid], probes: Sequence[int]
+) -> Iterator[dict[str, Tensor]]:
     for chosen in torch.tensor(list(probes)).split(subject.batch_size):
-        of_batch = token_norms(subject.network, subject.probes.images[chosen], names)
+        of_batch = token_norms(subject.network, subject.probes.images[chosen], names, grids)
         of_batch = {name: norms.cpu() for name, norms in of_batch.items()}
         yield from ({name: norms[i] for name, norms in of_batch.items()} for i in range(len(chosen)))
 

@@ -8,6 +8,7 @@ from vitrine.analyses.parameterization import (
     Fourier,
     Phases,
     Pixels,
+    Smooth,
     colour_matrix,
     imagenet_colours,
     mean_magnitude,
@@ -20,7 +21,7 @@ def generators(*seeds):
 
 
 @pytest.mark.parametrize("size", [32, 33])
-@pytest.mark.parametrize("kind", [Fourier, Pixels])
+@pytest.mark.parametrize("kind", [Fourier, Smooth, Pixels])
 @pytest.mark.parametrize("colours", [imagenet_colours(), torch.ones(1, 1)])
 def test_variables_found_for_a_picture_give_the_picture(kind, colours, size):
     made = kind(size, colours)
@@ -53,6 +54,13 @@ def test_the_fourier_picture_is_the_formula():
     waves = torch.exp(2j * torch.pi * torch.outer(y, y) / size)
     image = torch.sigmoid((waves @ full @ waves.T).real / size**2 / 4)
     assert torch.allclose(kind.pictures(z.float())[0, 0].double(), image, atol=1e-5)
+
+
+def test_smooth_pictures_fall_faster_above_eight_cycles():
+    ratio = Smooth(64, torch.ones(1, 1)).scale / Fourier(64, torch.ones(1, 1)).scale
+    assert torch.allclose(ratio[0, [0, 4, 8, 16, 32]], torch.tensor([1, 1, 1, 0.5**0.5, 0.5]))
+    assert torch.allclose(ratio[:, 0], ratio[torch.arange(64).neg() % 64, 0])
+    assert torch.allclose(ratio[24, 32], torch.tensor((8 / 40) ** 0.5))
 
 
 def test_phases_keep_the_magnitudes_of_the_images():

@@ -12,10 +12,11 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitrine.analyses import paint
 from vitrine.analyses.activations import activations
+from vitrine.analyses.attention import attention_modules
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.examples import dataset_examples
 from vitrine.analyses.objectives import Objective, channel, deepdream, direction, diversity, logit, neuron
@@ -32,6 +33,7 @@ from vitrine.analyses.visualization import (
     visualize,
     visualize_at_steps,
 )
+from vitrine.core.network_scopes import in_eager_eval_mode
 from vitrine.core.settings import setting
 
 __all__ = [
@@ -56,6 +58,8 @@ __all__ = [
 
 COLOUR_IMAGES = 256  # images from which the colour directions are computed
 DEAD = "; dead: the gradient is zero, and no picture was found"
+PLAIN = {"lr": 0.05, "parameterization": "fourier", "colour_shift": 0.0}
+ATTENDING = {"lr": 0.1, "parameterization": "smooth", "colour_shift": 0.5}  # see docs/networks.md
 MIN_SIDE = 96  # pixels: smaller pictures are enlarged by a whole factor
 
 
@@ -83,8 +87,15 @@ class Features(Analysis):
     )
     steps: int = setting(64, "steps of Adam a picture", least=1)
     size: int | None = setting(None, "pixels on a side; that of the data set's images unless given", least=8)
-    lr: float = setting(0.05, "of Adam", above=0)
-    parameterization: str = setting("fourier", "what is optimised", choices=("fourier", "pixels"))
+    lr: float | None = setting(None, "of Adam; 0.05, of networks with attention 0.1, unless given", above=0)
+    parameterization: str | None = setting(
+        None,
+        "what is optimised; fourier, of networks with attention smooth, unless given",
+        choices=("fourier", "smooth", "pixels"),
+    )
+    colour_shift: float | None = setting(
+        None, "random shift of colours in the first steps; 0, of networks with attention 0.5", least=0
+    )
     colours: str = setting("dataset", "whose colour directions are used", choices=("dataset", "imagenet"))
     transforms: Transforms = setting(Transforms(), "random transformations while a picture is optimised")
     crops: int = setting(4, "crops of the data set's best images beside each picture", least=0)
@@ -194,6 +205,12 @@ class Features(Analysis):
             yield Figure(key, image, caption, label=label, values=values)
 
 
+@in_eager_eval_mode
+def _attends(network: nn.Module, images: Tensor) -> bool:
+    """Whether a network computes attention."""
+    return bool(attention_modules(network, images)[0])
+
+
 class _Visualizer:
     """Makes the pictures of one subject, all with the same settings, colours and examples."""
 
@@ -203,6 +220,10 @@ class _Visualizer:
         self.size = settings.size or subject.probes.images.shape[-1]
         self.at_steps = sorted({*(step for step in settings.course if step < settings.steps), settings.steps})
         self.scale = -(-MIN_SIDE // self.size)
+        attends = subject.cached("attends", partial(_attends, subject.network, subject.probes.images))
+        given = {name: getattr(settings, name) for name in PLAIN}
+        defaults = ATTENDING if attends else PLAIN
+        self.ascent = defaults | {name: value for name, value in given.items() if value is not None}
         shape = tuple(subject.probes.images.shape[-2:])
         trace = partial(receptive_fields, subject.network, subject.layers, shape)
         self.boxes = subject.cached("receptive_fields", trace) if settings.crops else {}
@@ -226,8 +247,7 @@ class _Visualizer:
         options: dict[str, Any] = {
             "size": self.size,
             "seed": subject.seed,
-            "lr": settings.lr,
-            "parameterization": settings.parameterization,
+            **self.ascent,
             "colours": self.colours,
             "transforms": settings.transforms,
             "progress": subject.progress,

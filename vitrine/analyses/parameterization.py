@@ -16,6 +16,7 @@ from torch import Tensor
 
 INITIAL_DEVIATION = 0.01  # standard deviation of initial variables
 CONTRAST = 4.0  # divisor of Fourier pictures (Olah 2017)
+COARSE = 8  # cycles a picture, up to which smooth pictures have the frequencies of natural images
 
 
 def imagenet_colours() -> Tensor:
@@ -106,6 +107,19 @@ class Fourier(Pixels):
 
     def invert(self, pictures: Tensor) -> Tensor:
         return torch.view_as_real(torch.fft.rfft2(super().invert(pictures)) / self.scale).contiguous()
+
+
+@dataclass(frozen=True)
+class Smooth(Fourier):
+    """Fourier coefficients that fall with frequency to the power of 1.5 above `COARSE` cycles a picture: for
+    networks whose gradients are noise from pixel to pixel, as transformers' are."""
+
+    @cached_property
+    def scale(self) -> Tensor:
+        rows = torch.fft.fftfreq(self.size, 1 / self.size, device=self.colours.device)[:, None]
+        columns = torch.fft.rfftfreq(self.size, 1 / self.size, device=self.colours.device)
+        cycles = torch.sqrt(rows**2 + columns**2)
+        return super().scale / (cycles / COARSE).clamp_min(1).sqrt()
 
 
 @dataclass(frozen=True)

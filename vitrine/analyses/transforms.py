@@ -1,4 +1,5 @@
-"""Random affine transformations of pictures while they are optimised, for robustness to small motions.
+"""Random affine transformations of pictures while they are optimised, for robustness to small motions,
+and random shifts of their colours.
 
 Each picture has its own transformations, sampled beforehand from its own generator. All transformations of a
 step are composed into one affine map, so that a picture is resampled once.
@@ -72,6 +73,16 @@ def sample_maps(
     """The affine maps of all steps and pictures, [steps, N, 2, 3], each picture's from its own generator."""
     numbers = [torch.rand(steps, transforms.RANDOM_NUMBERS, generator=g) for g in generators]
     return transforms.affine_maps(torch.stack(numbers, 1), size)
+
+
+def colour_shifts(
+    generators: Sequence[torch.Generator], steps: int, channels: int, deviation: float
+) -> Tensor:
+    """What is added to the channels at each step, [steps, N, channels, 1, 1], each picture's from its own
+    generator: normal, with a standard deviation that falls evenly from `deviation` towards 0."""
+    numbers = torch.stack([torch.randn(steps, channels, generator=g) for g in generators], 1)
+    left = 1 - torch.arange(1, steps + 1) / max(steps, 1)
+    return (numbers * deviation * left[:, None, None])[..., None, None]
 
 
 def warp(pictures: Tensor, maps: Tensor) -> Tensor:

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from vitrine.analyses.ascent import View, plain_gradients
 from vitrine.analyses.base import Progress, no_progress
 from vitrine.analyses.objectives import Objective, ObjectiveBatch
-from vitrine.analyses.parameterization import Fourier, Phases, Pixels
+from vitrine.analyses.parameterization import Fourier, Phases, Pixels, Smooth
 from vitrine.analyses.picture_optimization import colours_for, device_of, optimize_pictures
-from vitrine.analyses.transforms import Crops, Transforms, sample_maps, warp
+from vitrine.analyses.transforms import Crops, Transforms, colour_shifts, sample_maps, warp
 from vitrine.core.network_scopes import in_eager_eval_mode
 from vitrine.core.registry import Registry
 
-PARAMETERIZATIONS = Registry("parameterization", {"fourier": Fourier, "pixels": Pixels})
+PARAMETERIZATIONS = Registry("parameterization", {"fourier": Fourier, "smooth": Smooth, "pixels": Pixels})
 
 TRANSFORMS, CROPS = Transforms(), Crops()  # the defaults
 
@@ -54,6 +54,7 @@ def visualize_at_steps(
     parameterization: str = "fourier",
     colours: Tensor | None = None,
     transforms: Transforms | None = TRANSFORMS,
+    colour_shift: float = 0.0,
     warm_start: Tensor | None = None,
     batch_size: int | None = None,
     progress: Progress = no_progress,
@@ -72,10 +73,12 @@ def visualize_at_steps(
         size: pixels on a side.
         seed: of everything random.
         lr: of Adam.
-        parameterization: "fourier" or "pixels".
+        parameterization: "fourier", "smooth" or "pixels".
         colours: [C, C], the colour directions of natural images, as `colour_matrix(images)` gives them;
             ImageNet's (grey for one channel) unless given.
         transforms: random transformations while a picture is optimised; None for none.
+        colour_shift: standard deviation of what is added to each channel at random, the same all over the
+            picture, in the first step; it falls to 0 at the last (Ghiasi 2022).
         warm_start: initial pictures [N, C, h, w], instead of noise.
         batch_size: pictures optimised together, by their size unless given; at least a diversity group.
 
@@ -91,10 +94,17 @@ def visualize_at_steps(
     parameters = PARAMETERIZATIONS[parameterization](size, colours)
 
     def view(generators: list[torch.Generator]) -> View:
-        if transforms is None:
-            return lambda pictures, step: pictures
-        maps = sample_maps(transforms, generators, max(at_steps), size).to(colours.device)
-        return lambda pictures, step: warp(pictures, maps[step])
+        steps, maps, shifts = max(at_steps), None, None
+        if transforms is not None:
+            maps = sample_maps(transforms, generators, steps, size).to(colours.device)
+        if colour_shift:
+            shifts = colour_shifts(generators, steps, len(colours), colour_shift).to(colours.device)
+
+        def transform(pictures: Tensor, step: int) -> Tensor:
+            moved = pictures if maps is None else warp(pictures, maps[step])
+            return moved if shifts is None else moved + shifts[step]
+
+        return transform
 
     optimizer = partial(torch.optim.Adam, lr=lr, maximize=True, fused=True)
     return optimize_pictures(

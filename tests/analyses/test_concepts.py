@@ -6,7 +6,7 @@ from torch import nn
 
 from vitrine.analyses.base import Figure, Probes, Scalar, Subject
 from vitrine.analyses.cam import cam
-from vitrine.analyses.concept_evidence import concept_maps, find_evidence, match_concepts
+from vitrine.analyses.concept_evidence import concept_layer, concept_maps, find_evidence, match_concepts
 from vitrine.analyses.concepts import Concepts
 from vitrine.analyses.dictionary import Nonnegative
 from vitrine.core.settings import SettingError
@@ -205,6 +205,26 @@ def test_what_cannot_be_done_is_answered_in_a_line():
         run(subject(flat), layer="auto")
     with pytest.raises(SettingError, match="active: is 5, expected at most `concepts`, 3"):
         run(subject(), method="sae", active=5)
+
+
+class Block(nn.Module):
+    """As the last block of a transformer: the head averages the normalised sum, `inner` is a branch of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.see, self.inner, self.mix = nn.Conv2d(3, 6, 2, 2), nn.LayerNorm(6), nn.Linear(6, 6)
+        self.norm, self.head = nn.LayerNorm(6), nn.Linear(6, 3)
+
+    def forward(self, images):
+        tokens = self.see(images).flatten(2).transpose(1, 2)
+        return self.head(self.norm(tokens + self.mix(self.inner(tokens)).relu()).mean(1))
+
+
+def test_the_layer_is_the_one_that_the_head_averages():
+    torch.manual_seed(0)
+    block, images = Block().eval().requires_grad_(False), torch.rand(2, 3, 8, 8)
+    assert concept_layer(block, images) == "norm"
+    assert concept_layer(network(), images) == "1"
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,13 @@ from torch import Tensor, nn
 from vitrine.analyses.activations import activations
 from vitrine.analyses.cam import class_gradients
 from vitrine.analyses.dictionary import Dictionary
+from vitrine.analyses.evidence import last_spatial_layer
 from vitrine.analyses.hooks import output_hooks
 from vitrine.analyses.layout import layouts
+from vitrine.analyses.pooled_head import NoPooledHead, pooled_head
 from vitrine.core.network_scopes import in_eager_eval_mode
+
+NEAR_HEAD = 8  # how many of the last modules may be the one whose output the head averages
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,33 @@ class ConceptEvidence:
         a class without images."""
         sums = torch.zeros(classes, self.parts.shape[1]).index_add_(0, self.labels, self.parts)
         return (sums / self.labels.bincount(minlength=classes)[:, None]).T
+
+
+def concept_layer(network: nn.Module, images: Tensor) -> str:
+    """The layer whose maps the head averages, where it does, so that what concepts add to a logit adds up;
+    else the last one with maps that the logits depend on.
+
+    They differ where what follows is added to what passes by, as in a transformer's last block.
+
+    Raises:
+        NoSpatialLayer: there is none.
+    """
+    images = images[:2]
+    default = last_spatial_layer(network, images)
+    try:
+        averaged = pooled_head(network, images).maps
+    except NoPooledHead:
+        return default
+    names = [name for name, _ in network.named_modules() if name]
+    for layer in (default, *reversed(names[-NEAR_HEAD:])):
+        try:
+            with torch.no_grad():
+                maps = activations(network, images, [layer])[layer]
+        except ValueError:
+            continue
+        if torch.equal(maps, averaged):
+            return layer
+    return default
 
 
 def sample_places(

@@ -16,6 +16,7 @@ from vitrine.analyses.activations import activations
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject, Table
 from vitrine.analyses.concept_evidence import (
     ConceptEvidence,
+    concept_layer,
     concept_maps,
     find_evidence,
     match_concepts,
@@ -23,7 +24,7 @@ from vitrine.analyses.concept_evidence import (
 )
 from vitrine.analyses.concept_pictures import LEGIBLE, draw_concept, draw_importance
 from vitrine.analyses.dictionary import Dictionary, Nonnegative
-from vitrine.analyses.evidence import NoSpatialLayer, last_spatial_layer
+from vitrine.analyses.evidence import NoSpatialLayer
 from vitrine.analyses.examples import histogram
 from vitrine.analyses.factorization import factorize
 from vitrine.analyses.sparse_autoencoder import train_autoencoder
@@ -59,7 +60,7 @@ class Concepts(Analysis):
         budget_priority=35,
     )
     enabled: bool = setting(False, "make these pictures at every checkpoint")
-    layer: str = setting("auto", "the layer; auto: the last one with maps")
+    layer: str = setting("auto", "the layer; auto: what the head averages, or the last one with maps")
     method: str = setting(
         "auto",
         "nmf (non-negative factors), sae (sparse autoencoder); auto: nmf, of layers that go below 0 sae",
@@ -114,7 +115,7 @@ class Concepts(Analysis):
         if self.layer != "auto":
             return self.layer
         try:
-            return last_spatial_layer(network, images)
+            return concept_layer(network, images)
         except NoSpatialLayer as error:
             raise ValueError(f"{error}; name a layer whose vectors serve, concepts.layer=NAME") from error
 

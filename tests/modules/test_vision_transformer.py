@@ -97,8 +97,8 @@ def test_torchvisions_transformer_is_its_own_of_these_sizes():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_size": 30}, "images of 30 pixels cannot be cut into patches of 4"),
-        ({"width": 10}, "10 channels cannot be divided among 3 heads"),
+        ({"image_size": 30}, "images of 30 pixels are not cut into patches of 4: expected a divisor"),
+        ({"width": 10}, "10 channels are not divided among 3 heads: expected a divisor"),
         ({"pooling": "max"}, "pooling is 'max', expected one of mean, class"),
         ({"stochastic_depth": 1.0}, "stochastic_depth is 1.0, expected at least 0 and below 1"),
         ({"patch_size": 1, "conv_stem": True}, "conv_stem: patch_size is 1, expected a power of 2"),

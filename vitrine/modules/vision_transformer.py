@@ -207,6 +207,8 @@ def _check_sizes(
     if registers < 0:
         raise ValueError(f"registers is {registers}, expected at least 0")
     if image_size % patch_size:
-        raise ValueError(f"images of {image_size} pixels cannot be cut into patches of {patch_size}")
+        raise ValueError(
+            f"images of {image_size} pixels are not cut into patches of {patch_size}: expected a divisor"
+        )
     if width < 1 or width % heads:
-        raise ValueError(f"{width} channels cannot be divided among {heads} heads")
+        raise ValueError(f"{width} channels are not divided among {heads} heads: expected a divisor")

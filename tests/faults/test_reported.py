@@ -239,4 +239,4 @@ def test_means_over_a_validation_in_half_precision_are_taken_in_full():
         with torch.autocast("cpu", torch.bfloat16):
             module.validation_step((images, labels), 0)
         losses.append(F.cross_entropy(HalfPrecision()(images).double(), labels))
-    assert float(module._loss.compute()) == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
+    assert float(module.metrics.loss.compute()) == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)

@@ -252,7 +252,10 @@ def test_what_is_there_is_not_written_over(folder, chunks):
 def test_photographs(shared, tmp_path):
     with tarfile.open(shared / "data" / "imagenet-sample.tar") as archive:
         some = [m for m in archive if m.isfile()][:30]
-        archive.extractall(tmp_path, some, filter="data")
+        for member in some:  # by hand: Python 3.11.2 has no `filter`
+            target = tmp_path / member.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(archive.extractfile(member).read())
     index = convert(tmp_path / "imagenet-sample", tmp_path / "out", Settings(chunk_mib=1))
     assert len(index["classes"]) == 30 and index["side"] is None
     data = opened(tmp_path / "out", image_size=64, workers=2, augment=Augment(random_resized_crop=0.3))

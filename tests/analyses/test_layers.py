@@ -43,7 +43,12 @@ def build(name):
         pytest.param(
             "convnext_tiny", 64, "features.1 features.3 features.5 features.7", marks=pytest.mark.slow
         ),
-        pytest.param("swin_t", 112, "features.1 features.3 features.5 features.7", marks=pytest.mark.slow),
+        pytest.param(
+            "swin_t",
+            112,
+            "features.1.1.mlp.1 features.3.1.mlp.1 features.5.5.mlp.1 features.7.1.mlp.1 features.7",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_last_block_at_each_resolution_is_found_whatever_the_architecture(name, size, layers):

@@ -37,6 +37,16 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def timm():
+    return pytest.importorskip("timm", reason="timm is not installed")
+
+
+@pytest.fixture(scope="session")
+def transformers():
+    return pytest.importorskip("transformers", reason="transformers is not installed")
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
     """One line for each thing that is missing here: how many tests it costs, and what brings it."""
     reasons = Counter(_reason(report) for report in terminalreporter.stats.get("skipped", []))

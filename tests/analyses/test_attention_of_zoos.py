@@ -12,16 +12,6 @@ def images(height=32, width=48, count=2):
     return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.fixture(scope="module")
-def timm():
-    return pytest.importorskip("timm", reason="timm is not installed")
-
-
-@pytest.fixture(scope="module")
-def transformers():
-    return pytest.importorskip("transformers", reason="transformers is not installed")
-
-
 TINY = {"img_size": (32, 48), "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 5}
 
 

@@ -42,16 +42,6 @@ def grid(height, width, prefix=0):
     return lambda tokens: tokens[:, prefix:].mT.unflatten(2, (height, width))
 
 
-@pytest.fixture(scope="module")
-def timm():
-    return pytest.importorskip("timm", reason="timm is not installed")
-
-
-@pytest.fixture(scope="module")
-def transformers():
-    return pytest.importorskip("transformers", reason="transformers is not installed")
-
-
 TINY = {"img_size": (32, 48), "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 5}
 
 

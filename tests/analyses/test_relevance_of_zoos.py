@@ -17,16 +17,6 @@ def images(side=32):
 
 
 @pytest.fixture(scope="module")
-def timm():
-    return pytest.importorskip("timm", reason="timm is not installed")
-
-
-@pytest.fixture(scope="module")
-def transformers():
-    return pytest.importorskip("transformers", reason="transformers is not installed")
-
-
-@pytest.fixture(scope="module")
 def original():
     torch.manual_seed(0)
     arguments = {"image_size": 32, "patch_size": 8, "num_layers": DEPTH, "num_heads": HEADS}

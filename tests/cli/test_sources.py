@@ -83,7 +83,7 @@ def data(tmp_path_factory):
     return root
 
 
-def words(root, name):
+def command_line(root, name):
     own = {
         "csv": ["data.name=csv", "data.file=labels.csv"],
         "hf": ["data.name=hf", "data.root=saved"],
@@ -103,7 +103,7 @@ def last_weights(run: Path) -> dict:
 def test_a_run_is_resumed_exactly_and_analyzed_from_elsewhere(data, tmp_path, monkeypatch, name):
     monkeypatch.chdir(data)
     runs = data / f"runs-{name}"
-    train.main([*words(data, name), "run.name=whole"])
+    train.main([*command_line(data, name), "run.name=whole"])
     shutil.copytree(runs / "whole", runs / "cut")  # as a kill after step 3 would have left it
     for file in ("step=00000006.ckpt", "step=00000008.ckpt", "last.ckpt"):
         (runs / "cut" / "checkpoints" / file).unlink(missing_ok=True)
@@ -122,7 +122,7 @@ def test_a_run_is_resumed_exactly_and_analyzed_from_elsewhere(data, tmp_path, mo
 @pytest.mark.parametrize("name", ["csv", "hf", "webdataset", "own"])
 def test_caching_changes_nothing_and_a_mistake_makes_nothing(data, monkeypatch, name):
     monkeypatch.chdir(data)
-    how = [*words(data, name), "trainer.max_steps=2", "analysis.mode=off"]
+    how = [*command_line(data, name), "trainer.max_steps=2", "analysis.mode=off"]
     train.main([*how, "run.name=disk"])
     if name in ("csv", "hf"):  # shards in memory are shuffled together, and not window by window
         train.main(

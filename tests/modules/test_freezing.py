@@ -90,15 +90,15 @@ def test_from_the_epoch_of_unfreezing_everything_trains_running_statistics_too()
     module = classifier(freeze=["features.0", "features.1.1.weight"], unfreeze_epoch=1)
     before, held = state(module), {n for n in state(module) if n.startswith(("features.0", "features.1.1.w"))}
 
-    class AtTheEndOfEachEpoch(Callback):
-        found = []  # noqa: RUF012
+    found = []
 
+    class AtTheEndOfEachEpoch(Callback):
         def on_train_epoch_end(self, trainer, module):
-            self.found.append(changed(module, before))
+            found.append(changed(module, before))
 
     fit(module, callbacks=[AtTheEndOfEachEpoch()])
     statistics = {"normalize.mean", "normalize.std"}
-    assert AtTheEndOfEachEpoch.found == [set(before) - held - statistics, set(before) - statistics]
+    assert found == [set(before) - held - statistics, set(before) - statistics]
 
 
 @pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 2}, {"average": True}], ids=str)

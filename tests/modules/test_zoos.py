@@ -30,16 +30,6 @@ def round_trip(network, folder):
     return load_checkpoint(folder / "step.ckpt")
 
 
-@pytest.fixture(scope="module")
-def timm():
-    return pytest.importorskip("timm", reason="timm is not installed")
-
-
-@pytest.fixture(scope="module")
-def transformers():
-    return pytest.importorskip("transformers", reason="transformers is not installed")
-
-
 @pytest.fixture
 def folder(transformers, tmp_path):
     """A small ViT's configuration, weights of 7 classes and normalisation."""

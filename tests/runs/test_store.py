@@ -259,11 +259,11 @@ def test_a_disk_that_refuses_at_any_call_leaves_nothing_half_made(tmp_path, monk
             write(run, 500, cam=[figure("a", 1)])
         count = 0
 
-        def failing(real):
+        def failing(real, refused=refused):
             def call(*args, **kwargs):
                 nonlocal count
                 count += 1
-                if count == refused + 1:  # noqa: B023
+                if count == refused + 1:
                     raise OSError(28, "No space left on device")
                 return real(*args, **kwargs)
 

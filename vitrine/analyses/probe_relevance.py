@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from vitrine.analyses import paint
@@ -16,6 +15,7 @@ from vitrine.analyses.attention_pictures import structure_of
 from vitrine.analyses.attribution import Effort, attributions, cam_layer
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.picture_table import picture_table
+from vitrine.analyses.target_scores import true_and_predicted
 from vitrine.analyses.traits import Traits
 from vitrine.core.registry import UnknownName
 from vitrine.core.settings import setting
@@ -58,12 +58,7 @@ class ProbeRelevance(Analysis):
 
     def _figures(self, subject: Subject, probes: Sequence[int]) -> Iterator[Figure]:
         images, labels = subject.probes.images[list(probes)], subject.probes.labels[list(probes)]
-        with torch.no_grad():
-            probabilities = subject.network(images).softmax(1)
-        predicted = probabilities.argmax(1)
-        wrong = (predicted != labels).nonzero()[:, 0]
-        of = torch.cat([torch.arange(len(images), device=images.device), wrong])  # a row's image
-        targets = torch.cat([labels, predicted[wrong]])
+        of, targets, probabilities = true_and_predicted(subject.network, images, labels)
         known = "relevance" in subject.previous  # what is left out was said at the first checkpoint
         log_level = logging.INFO if known else logging.WARNING
         maps = attributions(subject.network, self.maps, images[of], targets, None, Effort(), log_level)
@@ -92,7 +87,7 @@ class ProbeRelevance(Analysis):
                 label=int(labels[i]),
                 values={
                     "probability": shares[0],
-                    **{name: values[i].max().item() for name, values in maps.items()},
+                    **{name: values[rows[0]].max().item() for name, values in maps.items()},
                 },
             )
 

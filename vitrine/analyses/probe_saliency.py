@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from vitrine.analyses import paint
 from vitrine.analyses.attribution import TECHNIQUES, Effort, attributions, cam_layer, importance
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.picture_table import picture_table
+from vitrine.analyses.target_scores import true_and_predicted
 from vitrine.analyses.traits import Traits
 from vitrine.core.settings import setting
 
@@ -74,12 +74,8 @@ class Saliency(Analysis):
 
     def _figures(self, subject: Subject, probes: Sequence[int]) -> Iterator[Figure]:
         images, labels = subject.probes.images[list(probes)], subject.probes.labels[list(probes)]
-        with torch.no_grad():
-            probabilities = subject.network(images).softmax(1)
+        rows, targets, probabilities = true_and_predicted(subject.network, images, labels)
         predicted = probabilities.argmax(1)
-        wrong = (predicted != labels).nonzero()[:, 0]
-        rows, order = torch.cat([torch.arange(len(images), device=images.device), wrong]).sort(stable=True)
-        targets = torch.cat([labels, predicted[wrong]])[order]
         effort = Effort(self.copies, self.sigma, self.steps, self.baseline, self.patch, subject.seed)
         known = "saliency" in subject.previous  # what is left out was said at the first checkpoint
         log_level = logging.INFO if known else logging.WARNING

@@ -95,3 +95,21 @@ def copy_batches(copies: int, images: int, batch_size: int) -> Iterator[list[int
     at most `batch_size` images, or one copy."""
     numbers = torch.arange(copies).split(max(1, batch_size // max(1, images)))
     return (chunk.tolist() for chunk in numbers)
+
+
+def true_and_predicted(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The classes that an image's maps are of: the true one and, where it is another, the predicted one.
+
+    Args:
+        images: float [N, C, H, W] in [0, 1].
+        labels: int64 [N].
+
+    Returns:
+        Of each map, image by image, the image and the class, int64 [M]; and the probabilities, [N, K].
+    """
+    with torch.no_grad():
+        probabilities = network(images).softmax(1)
+    predicted = probabilities.argmax(1)
+    wrong = (predicted != labels).nonzero()[:, 0]
+    rows, order = torch.cat([torch.arange(len(images), device=images.device), wrong]).sort(stable=True)
+    return rows, torch.cat([labels, predicted[wrong]])[order], probabilities

@@ -22,9 +22,11 @@ class ImageDataset:
     Attributes:
         in_memory: whether a loader reads a batch at a time in its own process; else worker processes read an
             item at a time.
+        mislabeled: which labels are known to be wrong, as they were planted, bool [N]; None: unknown.
     """
 
     in_memory: bool = False
+    mislabeled: Tensor | None = None
 
     def __len__(self) -> int:
         raise NotImplementedError(f"{type(self).__name__} does not define __len__")

@@ -13,6 +13,7 @@ from vitrine.core.settings import SettingError, check, setting
 from vitrine.datamodules.augment import Augment, augment, augment_setting, check_augment
 from vitrine.datamodules.caching import imagenet_statistics
 from vitrine.datamodules.loader import Loader
+from vitrine.datamodules.mislabeling import mislabel
 from vitrine.datamodules.mixing import mix
 from vitrine.datamodules.samplers import BalancedBatchSampler, BatchSampler, ChunkBatchSampler
 
@@ -49,6 +50,12 @@ class DataSettings:
         "shuffled",
         "of training images: shuffled, each once an epoch; or balanced, all classes equally likely",
         choices=("shuffled", "balanced"),
+    )
+    mislabeled: float = setting(
+        0.0,
+        "fraction of the training images (never validation or test) given a wrong label, drawn by run.seed",
+        least=0,
+        most=1,
     )
     augment: Augment = augment_setting()
 
@@ -101,6 +108,8 @@ class ImageDataModule(lightning.LightningDataModule):
             self.train, self.val = self.load()
             if self.settings.normalize == "imagenet":
                 self.mean, self.std = imagenet_statistics(self.channels)
+            if self.settings.mislabeled:
+                mislabel(self.train, self.settings.mislabeled, len(self.classes), self.seed)
             check_augment(self.settings.augment, self.channels, self.settings.batch_size)
 
     @property
@@ -110,10 +119,16 @@ class ImageDataModule(lightning.LightningDataModule):
 
     def facts(self) -> dict[str, str]:
         """What the page says of the data, beside the settings."""
-        if self.channels in (1, 3):
-            return {}
-        numbers = " ".join(map(str, self.shown))
-        return {"pictures show": f"channels {numbers} of 0 to {self.channels - 1}"}
+        facts = {}
+        if self.channels not in (1, 3):
+            numbers = " ".join(map(str, self.shown))
+            facts["pictures show"] = f"channels {numbers} of 0 to {self.channels - 1}"
+        wrong = getattr(self.train, "mislabeled", None)
+        if wrong is not None:
+            facts["training labels"] = (
+                f"{int(wrong.sum()):,} of {len(wrong):,} are wrong, as data.mislabeled asks"
+            )
+        return facts
 
     def test_split(self) -> ImageDataset | None:
         """The test split, read at the first call; None where there is none."""

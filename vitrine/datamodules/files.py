@@ -152,6 +152,7 @@ class ImageFiles(ImageDataset):
         selected = copy.copy(self)
         selected.files = [self.files[i] for i in indices]
         selected.labels = self.labels[torch.as_tensor(indices, dtype=torch.int64)]
+        selected.mislabeled = None  # of labels of another number
         return selected
 
     def decode(self, index: int) -> Image.Image | Tensor:

@@ -60,6 +60,7 @@ class OwnDataSettings:
     augment: ClassVar[Augment] = Augment()
     normalize: ClassVar[str] = "data"
     workers: ClassVar[int | None] = None
+    mislabeled: ClassVar[float] = 0.0
 
 
 class OwnData(ImageDataModule):

@@ -81,7 +81,8 @@ class SignImages(ImageDataset):
 
     def __init__(self, seed: int, size: int, image_size: int = 64, shortcut: float = 0.0):
         self.seed, self.image_size, self.shortcut = seed, image_size, shortcut
-        self.labels = torch.arange(size) % len(CLASSES)
+        self.drawn = torch.arange(size) % len(CLASSES)  # the class of each sign, whatever its label says
+        self.labels = self.drawn
         chance = uniform(fold_in(torch.tensor(make_key(seed, _STICKERS)), torch.arange(size)), 1)[:, 0]
         self.stickers = chance < shortcut  # bool, [size]
         self.images: Tensor | None = None
@@ -115,10 +116,12 @@ class SignImages(ImageDataset):
 
     def with_stickers(self, shortcut: float = 1.0) -> SignImages:
         """The same scenes, that fraction of them with stickers."""
-        return SignImages(self.seed, len(self), self.image_size, shortcut)
+        copy = SignImages(self.seed, len(self), self.image_size, shortcut)
+        copy.labels, copy.mislabeled = self.labels, self.mislabeled
+        return copy
 
     def _draw(self, indices: Tensor) -> Drawing:
-        scene = compose(self.seed, indices, self.labels[indices], self.stickers[indices])
+        scene = compose(self.seed, indices, self.drawn[indices], self.stickers[indices])
         return render(scene, self.image_size)
 
     @property

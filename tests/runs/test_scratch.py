@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from vitrine.analyses.base import Scratch
@@ -39,3 +40,20 @@ def test_steps_weights_and_analyses_have_their_own_and_readers_of_steps_see_noth
     assert len(places) == 4
     store.scratch(1, "a", "w").save("key", {})
     assert store.steps() == []
+
+
+def test_a_large_tensor_is_in_a_file_that_nobody_else_has_and_that_leaves_nothing(tmp_path):
+    for scratch in (Scratch(), FileScratch(tmp_path / "a" / "b")):
+        one, other = (scratch.empty("features", (3, 2), torch.float16) for _ in range(2))
+        one.fill_(1)
+        other.copy_(torch.arange(6).view(3, 2))
+        assert one.eq(1).all() and other[2, 1] == 5 and one.dtype == torch.float16
+        assert scratch.empty("none", (0, 2)).shape == (0, 2)
+    scratch.clear()
+    assert one.eq(1).all() and list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_without_room_for_a_tensor_is_an_error_and_not_a_killed_process(tmp_path):
+    with pytest.raises(OSError):
+        FileScratch(tmp_path).empty("features", (2**57,), torch.float32)
+    assert list(tmp_path.iterdir()) == []

@@ -85,6 +85,21 @@ class Scalar:
     layer: str | None = None
 
 
+@dataclass(frozen=True)
+class State:
+    """Tensors by name that an analysis is given again at the next checkpoint, `Subject.previous_state`."""
+
+    tensors: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class File:
+    """A text file beside the pictures of an analysis; `name` ends in .csv, .tsv or .txt."""
+
+    name: str
+    text: str
+
+
 class Scratch:
     """Where a long analysis saves its progress, until it is complete; this one keeps nothing."""
 
@@ -94,6 +109,10 @@ class Scratch:
 
     def save(self, key: str, state: Mapping[str, Any]) -> None:
         """Save tensors and plain containers under a key, replacing what was there."""
+
+    def empty(self, key: str, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+        """An uninitialised tensor of any size, of this process alone: where there is a disk, in a file."""
+        return torch.empty(tuple(shape), dtype=dtype)
 
 
 @dataclass(frozen=True)
@@ -114,6 +133,11 @@ class Subject:
     )
     # what each analysis yielded at the checkpoint before, by name; empty where there is none
     previous: Mapping[str, Sequence[Figure]] = field(default_factory=dict)
+    # by analysis, the tensors of the `State` that it last yielded at a checkpoint before; read on access
+    previous_state: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    train: ImageDataset | None = None  # the training split as it is, without augmentation
+    train_note: str = ""  # why there is no training split, or what is odd about it
+    learning_rate: float | None = None  # of the checkpoint's optimizer, its first parameter group
     progress: Progress = no_progress
     scratch: Scratch = Scratch()  # noqa: RUF009 (immutable); where an interrupted analysis goes on from
     rank: int = 0  # of the `world_size` processes that run an analysis together, see `map_sharded`
@@ -136,17 +160,41 @@ class Subject:
 
     def images(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
         """The images (float [N, C, H, W] in [0, 1]) and labels ([N]) at `indices`, on the device."""
-        images, labels = self.dataset.batch(torch.tensor([int(i) for i in indices], dtype=torch.int64))
-        return as_float(images.to(self.device)), labels.to(self.device)
+        return self._read(self.dataset, indices)
 
     def batches(
         self, description: str = "data set", part: range | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """The data set in order, all of it or a part, in batches as `images` gives them."""
-        part = range(len(self.dataset)) if part is None else part
+        yield from self._batches(self.dataset, description, part)
+
+    def train_images(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+        """As `images`, of the training split; ValueError where there is none."""
+        return self._read(self._training_split, indices)
+
+    def train_batches(
+        self, description: str = "training images", part: range | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """As `batches`, of the training split; ValueError where there is none."""
+        yield from self._batches(self._training_split, description, part)
+
+    @property
+    def _training_split(self) -> ImageDataset:
+        if self.train is None:
+            raise ValueError(f"there are no training images: {self.train_note or 'none were given'}")
+        return self.train
+
+    def _read(self, split: ImageDataset, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+        images, labels = split.batch(torch.tensor([int(i) for i in indices], dtype=torch.int64))
+        return as_float(images.to(self.device)), labels.to(self.device)
+
+    def _batches(
+        self, split: ImageDataset, description: str, part: range | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        part = range(len(split)) if part is None else part
         starts = part[:: self.batch_size]
         for start in self.progress(starts, description, len(starts)):
-            yield self.images(range(start, min(start + self.batch_size, part.stop)))
+            yield self._read(split, range(start, min(start + self.batch_size, part.stop)))
 
     def shard(self, count: int) -> range:
         """This rank's shard of `count` items: contiguous indices; shards differ by at most one item.
@@ -204,7 +252,10 @@ class Subject:
 
 @dataclass(frozen=True)
 class Analysis:
-    """A technique with its settings. Calling it on a Subject yields Figures and Scalars as it goes."""
+    """A technique with its settings. Calling it on a Subject yields Figures and Scalars as it goes.
+
+    It may yield one `State` and several `File`s as well.
+    """
 
     traits: ClassVar[Traits] = Traits()  # how it is shown, how it ranks runs, what a budget may do to it
     # Where several processes train together, all of them run it at once and share the work by
@@ -226,7 +277,7 @@ class Analysis:
             images: [1, C, H, W], of the size of the data set's.
         """
 
-    def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
+    def __call__(self, subject: Subject) -> Iterator[Figure | Scalar | State | File]:
         raise TypeError(f"{type(self).__name__} does not say what it yields")
 
 

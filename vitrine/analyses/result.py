@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vitrine.analyses.base import Figure, Scalar
+from torch import Tensor
+
+from vitrine.analyses.base import Figure, File, Scalar, State
 
 
 @dataclass
@@ -24,6 +26,31 @@ class AnalysisResult:
     # left out. See `examination.budget` and `examination.batch_halving`.
     reduced: Mapping[str, Sequence[int]] = field(default_factory=dict)
     settings: Mapping[str, Any] | None = None  # of the analysis, as plain containers; None: unknown
+    files: Mapping[str, str] = field(default_factory=dict)  # that it yielded, text by name
+    state: Mapping[str, Tensor] = field(default_factory=dict)  # that it yielded; empty: none
+
+    def clear(self) -> None:
+        """Forget what was yielded."""
+        self.figures, self.scalars, self.files, self.state = [], [], {}, {}
+
+    def add(self, yielded: Figure | Scalar | File | State) -> None:
+        """Keep what the analysis yielded; ValueError for a second state, or a second file of a name."""
+        match yielded:
+            case Figure():
+                self.figures.append(yielded)
+            case Scalar():
+                self.scalars.append(yielded)
+            case File(name, text):
+                if name in self.files:
+                    raise ValueError(f"file {name!r} came twice, expected one a name")
+                self.files[name] = text
+            case State(tensors):
+                if self.state:
+                    raise ValueError("a second State came, expected one")
+                self.state = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+            case _:
+                kinds = "a Figure, a Scalar, a State or a File"
+                raise TypeError(f"a {type(yielded).__name__} was yielded, expected {kinds}")
 
     @property
     def left_out(self) -> bool:

@@ -55,6 +55,11 @@ class ImageDataset:
         random crop of the whole photograph)."""
         return self[index]
 
+    def path(self, index: int) -> str | None:
+        """The file that an image came from, relative to the data's root, or its place in an archive; None:
+        unknown."""
+        return None
+
     def masks(self, indices: Tensor) -> dict[str, Tensor]:
         """Which pixels show what ("sign", "sticker"), bool [n, H, W] by name; empty where that is unknown."""
         return {}

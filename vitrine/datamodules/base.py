@@ -130,6 +130,11 @@ class ImageDataModule(lightning.LightningDataModule):
             )
         return facts
 
+    def training_split(self) -> tuple[ImageDataset | None, str]:
+        """The training images as they are, without augmentation, and what is to be said of them: why there
+        are none, or what is odd about them."""
+        return (self.train, "") if len(self.train) else (None, "all images are held out for validation")
+
     def test_split(self) -> ImageDataset | None:
         """The test split, read at the first call; None where there is none."""
         self.setup()

@@ -98,6 +98,9 @@ class ForeignData:
     split: ForeignSplit
     classes: list[str]
 
+    def training_split(self) -> tuple[ImageDataset | None, str]:
+        return None, "no training images were given"
+
     @property
     def val(self) -> ForeignSplit:
         return self.split

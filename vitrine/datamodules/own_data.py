@@ -101,6 +101,9 @@ class OwnData(ImageDataModule):
             log.info("%s: to resume, an epoch is read again from its start", self.settings.name)
         return train, val
 
+    def training_split(self) -> tuple[ImageDataset | None, str]:
+        return None, "whether your data module transforms images at random has not been found out"
+
     def load_test(self) -> ImageDataset:
         self._call("setup", "test")
         split = self._split("test")

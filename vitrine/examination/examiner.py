@@ -24,9 +24,12 @@ from vitrine.examination.budget import last_results, plan
 from vitrine.examination.runner import AllGather, AnalysisRunner
 from vitrine.examination.settings import AnalysisSettings
 from vitrine.examination.subject import make_subject
+from vitrine.modules.network_record import record_of
 from vitrine.runs.store import Store, Writer
 
 log = logging.getLogger(__name__)
+
+_YIELDED = ("figures", "scalars", "files", "state")  # of a result
 
 
 class Examiner:
@@ -117,8 +120,18 @@ class Examiner:
             names = answers[0][1]
             if not names:
                 return weights, names, None
-            more = {"previous": self.store.previous(step), "device": self.device}
-            return weights, names, make_subject(network, self.data, self.settings, step, **more)
+            record = record_of(network)
+            subject = make_subject(
+                network,
+                self.data,
+                self.settings,
+                step,
+                previous=self.store.previous(step),
+                previous_state=self.store.previous_state(step),
+                learning_rate=record.learning_rate if record else None,
+                device=self.device,
+            )
+            return weights, names, subject
 
         report = CheckpointReport(step)
         with full_isolation():
@@ -207,7 +220,7 @@ class Examiner:
         """Keep a report, whose pictures the store reads when asked for: in memory they would add up."""
         stored = self.store.results(report.step)
         report.results = {
-            name: dataclasses.replace(result, figures=stored[name].figures, scalars=stored[name].scalars)
+            name: dataclasses.replace(result, **{what: getattr(stored[name], what) for what in _YIELDED})
             for name, result in report.results.items()
             if name in stored
         }
@@ -234,7 +247,8 @@ def _write(name: str, result: AnalysisResult, analysis: Analysis, writer: Writer
         writer.write(name, result)
     except (ValueError, TypeError) as error:  # figures that cannot be stored are the analysis' failure, too
         result.fail(error)
-        result.figures, result.scalars, result.settings = [], [], None
+        result.clear()
+        result.settings = None
         writer.write(name, result)
     if result.error:
         log.error("analysis %r failed at step %d:\n%s", name, step, result.traceback)

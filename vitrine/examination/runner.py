@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitrine.analyses import paint
-from vitrine.analyses.base import Analysis, Figure, Scratch, Subject
+from vitrine.analyses.base import Analysis, Scratch, Subject
 from vitrine.analyses.result import AnalysisResult
 from vitrine.core.network_scopes import full_isolation
 from vitrine.distributed import interruption
@@ -122,14 +122,14 @@ def run_analysis(
     result = AnalysisResult(reduced=choice.reductions(analysis, subject.units))
 
     def attempt(analysis: Analysis, subject: Subject) -> None:
-        result.figures, result.scalars = figures, scalars = [], []
+        result.clear()
 
         def work(all_gather: AllGather) -> None:
             place = {"rank": ranks.rank, "world_size": ranks.world_size}
             own = dataclasses.replace(subject, **place, all_gather=all_gather)
             with full_isolation(subject.network), paint.showing(subject.shown):
                 for yielded in analysis(own):
-                    (figures if isinstance(yielded, Figure) else scalars).append(yielded)
+                    result.add(yielded)
 
         ranks.run_collective(work)
 

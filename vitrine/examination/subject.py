@@ -26,6 +26,8 @@ def make_subject(
     step: int = 0,
     *,
     previous: Mapping[str, Sequence[Figure]] | None = None,
+    previous_state: Mapping[str, Mapping[str, Tensor]] | None = None,
+    learning_rate: float | None = None,
     device: torch.device | str | None = None,
 ) -> Subject:
     """The Subject of a network at a step.
@@ -47,6 +49,7 @@ def make_subject(
     device = torch.device(device)
     network = unwrapped(network).to(device).eval().requires_grad_(False)
     probes = pick_probes(dataset, data.classes, settings.probes)
+    train, train_note = training_split(data)
     probes = Probes(probes.images.to(device), probes.labels.to(device), probes.indices, probes.masks)
     return Subject(
         network=network,
@@ -60,8 +63,20 @@ def make_subject(
         batch_size=settings.batch_size,
         shown=getattr(data, "shown", None),
         previous=previous or {},
+        previous_state=previous_state or {},
+        train=train,
+        train_note=train_note,
+        learning_rate=learning_rate,
         progress=progress_bar,
     )
+
+
+def training_split(data: Any) -> tuple[ImageDataset | None, str]:
+    """The training images of some data as they are, without augmentation, and what is to be said of them: why
+    there are none, or what is odd about them."""
+    if hasattr(data, "training_split"):
+        return data.training_split()
+    return as_image_dataset(data.train), ""
 
 
 def pick_probes(dataset: ImageDataset | Sequence[Any], classes: Sequence[str], n: int) -> Probes:

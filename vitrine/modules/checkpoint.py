@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -53,4 +54,13 @@ def load_checkpoint(file: str | Path, network: str | None = None) -> nn.Module:
         channels = int(spec["channels"])
         attach(found, [0.0] * channels, [1.0] * channels)
     load_into(found, Weights(str(file), state))
-    return attach_record(found, spec=spec, classes=classes).eval()
+    return attach_record(found, spec=spec, classes=classes, learning_rate=learning_rate(content)).eval()
+
+
+def learning_rate(checkpoint: Mapping[str, Any]) -> float | None:
+    """The learning rate of the first parameter group of the first optimizer in a checkpoint's content; None
+    where it holds no optimizer."""
+    states = checkpoint.get("optimizer_states") or ()
+    groups = states[0].get("param_groups", ()) if states and isinstance(states[0], Mapping) else ()
+    rate = groups[0].get("lr") if groups else None
+    return None if rate is None else float(rate)

@@ -23,6 +23,8 @@ class NetworkRecord:
         classes: class names; None where unknown.
         mean, std: per channel of [0, 1] pixels, which the record normalises with; None where it does not
             (the network does so itself, or wants none).
+        learning_rate: that its optimizer had when it was saved, of the first group of parameters; None:
+            unknown.
     """
 
     def __init__(self) -> None:
@@ -30,6 +32,7 @@ class NetworkRecord:
         self.classes: list[str] | None = None
         self.mean: list[float] | None = None
         self.std: list[float] | None = None
+        self.learning_rate: float | None = None
         self._tensors: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, _network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -71,12 +74,13 @@ def attach_record(
     std: Sequence[float] | None = None,
     spec: Mapping[str, Any] | None = None,
     classes: Sequence[str] | None = None,
+    learning_rate: float | None = None,
 ) -> nn.Module:
     """Put a record beside `network`, or add to the one it has; returns the network.
 
     Args:
         mean, std: normalise the network's input with these, per channel of [0, 1] pixels; None: as before.
-        spec, classes: see `NetworkRecord`; None: as before.
+        spec, classes, learning_rate: see `NetworkRecord`; None: as before.
 
     Raises:
         ValueError: only one of mean and std; or as `Normalize`.
@@ -90,6 +94,8 @@ def attach_record(
         record.spec = dict(spec)
     if classes is not None:
         record.classes = [str(name) for name in classes]
+    if learning_rate is not None:
+        record.learning_rate = learning_rate
     if record_of(network) is None:
         network.register_forward_pre_hook(record)
     return network

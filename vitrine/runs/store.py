@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vitrine.analyses.base import Figure, Scalar
 from vitrine.analyses.result import AnalysisResult
 from vitrine.core import atomic
-from vitrine.runs import filenames, pictures
+from vitrine.runs import attachments, filenames, pictures
+from vitrine.runs.attachments import ReadOnAccess
 from vitrine.runs.figure_entries import finite, number, to_entry, to_figure, upgraded
 from vitrine.runs.scratch import FileScratch
 
@@ -72,6 +74,16 @@ class Store:
         earlier = [s for s in self.steps() if s < step]
         return {name: result.figures for name, result in self.results(earlier[-1]).items()} if earlier else {}
 
+    def previous_state(self, step: int) -> Mapping[str, Mapping[str, Tensor]]:
+        """By analysis, its state of the latest complete step before `step` at which it yielded one; read on
+        access."""
+        places = {}
+        for earlier in (s for s in self.steps() if s < step):
+            for name, record in self._complete(earlier).get("analyses", {}).items():
+                if record.get("state"):
+                    places[name] = self.step_folder(earlier) / name
+        return ReadOnAccess(places, lambda name: attachments.read_state(places[name]))
+
     def scratch(self, step: int, name: str, weights: str) -> FileScratch:
         """A place for the unfinished work of one analysis of a step and its weights."""
         own = f"{self.step_folder(step).name}.{weights[:16]}.{name}"
@@ -120,11 +132,15 @@ class Store:
                 record.get("figures"),
             ),
             _Lazy(lambda: self.scalars(step, name)),
-            record["seconds"],
-            trace.strip().splitlines()[-1] if trace else None,
-            trace,
-            record.get("reduced") or {},
-            record.get("settings"),
+            seconds=record["seconds"],
+            error=trace.strip().splitlines()[-1] if trace else None,
+            traceback=trace,
+            reduced=record.get("reduced") or {},
+            settings=record.get("settings"),
+            files=ReadOnAccess(record.get("files", ()), lambda file: _read_text(folder / file)),
+            state=ReadOnAccess(
+                record.get("state", ()), lambda tensor: attachments.read_state(folder)[tensor]
+            ),
         )
 
     def _complete(self, step: int) -> dict[str, Any]:
@@ -147,7 +163,8 @@ class Writer:
         """Write the result of an analysis, replacing an earlier one.
 
         Raises:
-            ValueError: the name is no plain word, a key occurs twice, or a picture is not uint8 [H, W, 3].
+            ValueError: the name is no plain word, a key occurs twice, or a picture is not uint8 [H, W, 3]; or
+                as `attachments.write`.
             OSError: the disk refused.
         """
         figures = result.figures
@@ -161,13 +178,18 @@ class Writer:
         _write_json(folder / "figures.json", [to_entry(figure, file) for figure, file in zip(figures, files)])
         scalars = [{**asdict(scalar), "value": finite(scalar.value)} for scalar in result.scalars]
         _write_json(folder / "scalars.json", scalars)
-        self.complete["analyses"][name] = {
+        attachments.write(folder, result.files, result.state)
+        record = {
             "seconds": round(float(result.seconds), 3),
             "error": result.traceback or result.error,
             "figures": len(figures),
             "settings": result.settings,
             "reduced": result.reduced or None,
+            "files": list(result.files),
+            "state": list(result.state),
         }
+        attached = ("files", "state")  # left out where there is none
+        self.complete["analyses"][name] = {k: v for k, v in record.items() if v or k not in attached}
         if self._final is not None:
             self._add(name, folder)
 
@@ -225,6 +247,11 @@ def _validate(name: str, figures: Sequence[Figure]) -> None:
 
 def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, allow_nan=False, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_text(path: Path) -> str:
+    with open(path, encoding="utf-8", newline="") as file:
+        return file.read()
 
 
 def _read_json(path: Path, otherwise: Any) -> Any:

@@ -1,0 +1,81 @@
+"""What an analysis yields beside pictures and curves, on disk: its state and its text files."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+STATE = "state.safetensors"
+
+_Value = TypeVar("_Value")
+
+
+def write(folder: Path, files: Mapping[str, str], state: Mapping[str, Tensor]) -> None:
+    """Write text files, and the state if there is one, into an analysis' folder.
+
+    Raises:
+        ValueError: a name is not plain, or taken; or the state is not of dense tensors by name.
+        OSError: the disk refused.
+    """
+    for name, text in files.items():
+        if not re.fullmatch(r"\w[\w.-]{0,60}\.(csv|tsv|txt)", name, re.ASCII):
+            raise ValueError(f"file is {name!r}, expected letters, digits and '._-', then .csv, .tsv or .txt")
+        if (folder / name).exists():
+            raise ValueError(f"file {name!r} is there already, as the folder of a figure")
+        (folder / name).write_text(text, encoding="utf-8", newline="")
+    if not state:
+        return
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+            came = type(tensor).__name__
+            raise ValueError(f"state {name!r} is a {came}, expected dense tensors by name")
+    try:
+        save_file({name: _own(tensor) for name, tensor in state.items()}, folder / STATE)
+    except SafetensorError as error:
+        raise OSError(f"{folder / STATE} cannot be written ({error})") from error
+
+
+def read_state(folder: Path) -> dict[str, Tensor]:
+    """The tensors of the state in an analysis' folder, on the CPU; empty, with a warning, if that is
+    damaged."""
+    try:
+        return load_file(folder / STATE)
+    except (OSError, SafetensorError) as error:
+        log.warning("%s cannot be read (%s): the analysis begins anew", folder / STATE, error)
+        return {}
+
+
+class ReadOnAccess(Mapping[str, _Value], Generic[_Value]):
+    """A mapping of known names whose values `read` reads, each time one is asked for."""
+
+    def __init__(self, names: Iterable[str], read: Callable[[str], _Value]):
+        self._names, self._read = dict.fromkeys(names), read
+
+    def __getitem__(self, name: str) -> _Value:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:  # without reading
+        return name in self._names
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """The tensor on the CPU, in memory of its own: safetensors refuses tensors that share it."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)

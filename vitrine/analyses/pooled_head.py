@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vitrine.analyses.head import last_linear
 from vitrine.analyses.layout import infer_layout, probe
 from vitrine.core.network_scopes import in_eager_eval_mode
 
@@ -43,27 +43,17 @@ def pooled_head(network: nn.Module, images: Tensor) -> PooledHead:
         NoPooledHead: the logits are no such function of any maps.
     """
     averages = _SpatialAverages()
-    heads: list[tuple[nn.Module, Tensor]] = []
-
-    def record(module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
-        heads[:] = [(module, inputs[0])]
-
-    handles = [module.register_forward_hook(record) for module in network.modules() if _is_linear(module)]
-    try:
-        with torch.no_grad(), averages:
-            logits = network(images.clone())
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not heads:
+    with averages:
+        last = last_linear(network, images)
+    if last is None:
         raise NoPooledHead("it has no linear layer")
-    module, head_input = heads[0]
-    weight, bias = module.weight.detach().flatten(1), module.bias
+    weight, logits = last.weight, last.logits
     if weight.shape[0] != logits.shape[1]:
         raise NoPooledHead(
             f"its last linear layer has {weight.shape[0]} outputs for {logits.shape[1]} classes"
         )
-    maps = head_input if head_input.ndim == 4 and head_input.shape[-2:].numel() > 1 else averages.averaged
+    over_space = last.inputs.ndim == 4 and last.inputs.shape[-2:].numel() > 1
+    maps = last.inputs if over_space else averages.averaged
     if maps is None:
         raise NoPooledHead("nothing in it is averaged over space")
     if maps.ndim == 3:
@@ -72,15 +62,10 @@ def pooled_head(network: nn.Module, images: Tensor) -> PooledHead:
         raise NoPooledHead(
             f"{maps.shape[1]} channels are averaged, but the linear layer takes {weight.shape[1]} inputs"
         )
-    expected = maps.mean((2, 3)) @ weight.T + (0 if bias is None else bias.detach())
-    tolerance = 1e-4 if logits.dtype in (torch.float32, torch.float64) else 2e-2
-    if (expected - logits).abs().max() > tolerance * logits.abs().max():
+    expected = maps.mean((2, 3)) @ weight.T + (0 if last.bias is None else last.bias)
+    if (expected - logits).abs().max() > last.tolerance * logits.abs().max():
         raise NoPooledHead("something nonlinear stands between the average over space and the logits")
     return PooledHead(maps, weight, logits)
-
-
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
 
 
 def _token_maps(network: nn.Module, images: Tensor, tokens: Tensor) -> Tensor:

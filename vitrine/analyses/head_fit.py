@@ -1,0 +1,152 @@
+"""The head that a network's features call for: a convex problem, solved to a stationary point.
+
+A network's own head is not stationary, and only at a stationary point do its weights decompose into the
+images: from `penalty * W = mean of (target_i - p_i) phi_i` follows `W = sum of alpha_i phi_i` with
+`alpha_i = (target_i - p_i) / (penalty * n)`, and so every logit is `sum of alpha_i <phi_i, phi>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitrine.analyses.conjugate_gradients import conjugate_gradients
+from vitrine.analyses.head_features import KEPT, Features
+
+Targets = Callable[[slice, Tensor], Tensor]
+"""Rows of an image each and their features [n, D] -> the probabilities [n, K] that a head is to give."""
+
+DUAL_ERROR = 1e-7  # of the weights rebuilt from the duals, as a share of their norm
+_NEWTON_STEPS = 100
+_DECREASE = 1e-4  # share of the predicted decrease that must come true (Armijo 1966)
+
+
+def label_targets(labels: Tensor, classes: int) -> Targets:
+    """All probability on the labels [N]."""
+    return lambda rows, features: F.one_hot(labels[rows].to(features.device), classes).to(features)
+
+
+def distilled_targets(weight: Tensor) -> Targets:
+    """What a head [K, D] itself says, computed anew for each block."""
+    return lambda rows, features: (features @ weight.T).softmax(1)
+
+
+@dataclass(frozen=True)
+class HeadProblem:
+    """The cross-entropy to the targets, averaged over the images of all ranks, and a penalty on all weights:
+    `mean of CE(target_i, softmax(W phi_i)) + penalty / 2 * |W|^2`, the bias included."""
+
+    features: Features
+    targets: Targets
+    penalty: float
+
+    def evaluate(self, weight: Tensor) -> tuple[float, Tensor]:
+        """The value at weights [K, D], and its gradient."""
+        sums = weight.new_zeros(weight.numel() + 1)
+        gradient, value = sums[1:].view_as(weight), sums[:1]
+        for rows, features in self.features.blocks():
+            logits, targets = features @ weight.T, self.targets(rows, features)
+            log_total = logits.logsumexp(1, keepdim=True)
+            value += (log_total[:, 0] - (targets * logits).sum(1)).sum()
+            gradient += ((logits - log_total).exp_() - targets).T @ features
+        sums = self.features.total(sums) / self.features.count
+        penalty = self.penalty / 2 * weight.square().sum()
+        return (sums[0] + penalty).item(), sums[1:].view_as(weight) + self.penalty * weight
+
+    def residuals(self, rows: slice, features: Tensor, weight: Tensor) -> Tensor:
+        """`target - p` of a block, [n, K]."""
+        return self.targets(rows, features) - (features @ weight.T).softmax(1)
+
+    def duals(self, weight: Tensor) -> Tensor:
+        """alpha of the images of this rank, [N, K]."""
+        parts = [self.residuals(rows, features, weight) for rows, features in self.features.blocks()]
+        parts = parts or [weight.new_zeros(0, len(weight))]
+        return torch.cat(parts) / (self.penalty * self.features.count)
+
+
+class Hessian:
+    """The second derivatives of a `HeadProblem` at weights [K, D]; they do not depend on the targets."""
+
+    def __init__(self, problem: HeadProblem, weight: Tensor):
+        self.problem, self.weight = problem, weight
+        features = problem.features
+        self._kept: list[Tensor] | None = None
+        if len(features) * len(weight) <= KEPT:
+            self._kept = [self._probabilities(block) for _, block in features.blocks()]
+
+    def __call__(self, directions: Tensor) -> Tensor:
+        """Its product with each of the directions [m, K, D]."""
+        count, classes, width = directions.shape
+        flat = directions.reshape(-1, width)
+        sums = torch.zeros_like(flat)
+        for i, (_, features) in enumerate(self.problem.features.blocks()):
+            p = (self._kept[i] if self._kept is not None else self._probabilities(features))[:, None]
+            change = (features @ flat.T).view(-1, count, classes)
+            change -= (p * change).sum(2, keepdim=True)
+            sums += (change * p).flatten(1).T @ features
+        sums = self.problem.features.total(sums) / self.problem.features.count
+        return sums.view_as(directions) + self.problem.penalty * directions
+
+    def dense(self) -> Tensor:
+        """All of it, [K * D, K * D]."""
+        classes, width = self.weight.shape
+        sums = self.weight.new_zeros(classes, width, classes, width)
+        for i, (_, features) in enumerate(self.problem.features.blocks()):
+            p = self._kept[i] if self._kept is not None else self._probabilities(features)
+            for a in range(classes):
+                weighted = features * p[:, a, None]
+                sums[a, :, a] += weighted.T @ features
+                for b in range(a + 1):
+                    sums[a, :, b] -= weighted.T @ (features * p[:, b, None])
+        for a in range(classes):
+            for b in range(a):
+                sums[b, :, a] = sums[a, :, b].T
+        sums = self.problem.features.total(sums.view(classes * width, -1)) / self.problem.features.count
+        sums.diagonal().add_(self.problem.penalty)
+        return sums
+
+    def _probabilities(self, features: Tensor) -> Tensor:
+        return (features @ self.weight.T).softmax(1)
+
+
+def fit_head(problem: HeadProblem, start: Tensor) -> Tensor:
+    """The weights [K, D] at which the gradient vanishes, by Newton's method with conjugate gradients.
+
+    Args:
+        start: float64 [K, D]; the nearer, the fewer steps.
+
+    Returns:
+        weights that their duals rebuild to `DUAL_ERROR`.
+
+    Raises:
+        ValueError: no such point is reached: features that are not finite, or a penalty too small for
+            float64.
+    """
+    weight = start - start.mean(0)  # what all classes share changes no probability, and costs a penalty
+    value, gradient = problem.evaluate(weight)
+    for _ in range(_NEWTON_STEPS):
+        error = gradient.norm() / (problem.penalty * weight.norm().clamp_min(1e-30))
+        if not error.isfinite():
+            raise ValueError("the head cannot be refitted: its features or weights are not finite")
+        if error <= DUAL_ERROR:
+            return weight
+        accuracy = min(0.5, gradient.norm().item() ** 0.5)  # Dembo 1982: superlinear without waste
+        step = conjugate_gradients(Hessian(problem, weight), -gradient[None], accuracy)[0]
+        slope, size = (gradient * step).sum().item(), 1.0
+        while True:
+            tried, tried_gradient = problem.evaluate(weight + size * step)
+            # near the end the value is rounded more coarsely than it falls, and the gradient tells
+            if tried <= value + _DECREASE * size * slope or tried_gradient.norm() < 0.5 * gradient.norm():
+                break
+            size /= 2
+            if size < 1e-10:
+                raise ValueError(
+                    f"the head cannot be refitted beyond an error of {error:.1e}, as rounding is larger than "
+                    f"what is left to do: raise the penalty, {problem.penalty:g}"
+                )
+        weight, value, gradient = weight + size * step, tried, tried_gradient
+    raise ValueError(f"the head is not refitted after {_NEWTON_STEPS} steps: error {error:.1e}")

@@ -23,10 +23,14 @@ class ImageDataset:
         in_memory: whether a loader reads a batch at a time in its own process; else worker processes read an
             item at a time.
         mislabeled: which labels are known to be wrong, as they were planted, bool [N]; None: unknown.
+        parts: what its scenes are made of, where they can be drawn without some of it; most images cannot.
+        class_parts: those of them of which each class has its own.
     """
 
     in_memory: bool = False
     mislabeled: Tensor | None = None
+    parts: Sequence[str] = ()
+    class_parts: Sequence[str] = ()
 
     def __len__(self) -> int:
         raise NotImplementedError(f"{type(self).__name__} does not define __len__")
@@ -63,6 +67,27 @@ class ImageDataset:
     def masks(self, indices: Tensor) -> dict[str, Tensor]:
         """Which pixels show what ("sign", "sticker"), bool [n, H, W] by name; empty where that is unknown."""
         return {}
+
+    def part_masks(self, indices: Tensor) -> dict[str, Tensor]:
+        """Which pixels show which of `parts`, bool [n, H, W] by name; none where there is no such part."""
+        return {}
+
+    def without_parts(self, indices: Tensor, left_out: Tensor) -> Tensor:
+        """The images [n, C, H, W] at `indices` without some of their parts, and all else the same to the bit.
+
+        Args:
+            left_out: bool [n, parts], in the order of `parts`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no parts to leave out")
+
+    def with_other_parts(self, indices: Tensor, replaced: Tensor) -> Tensor:
+        """The same with some of their parts replaced by those of another class, one that is a function of the
+        index.
+
+        Args:
+            replaced: bool [n, parts], of `class_parts` only. Where there is no such part, nothing changes.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no parts to replace")
 
     def with_stickers(self) -> ImageDataset | None:
         """The same images, each with a sticker that gives its class away and a mask of it, to see whether a

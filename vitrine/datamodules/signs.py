@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,12 +17,16 @@ from vitrine.datamodules.augment import Augment, augment_setting
 from vitrine.datamodules.base import DataSettings, ImageDataModule
 from vitrine.datamodules.caching import should_cache
 from vitrine.datamodules.drawing.faces import CLASSES
-from vitrine.datamodules.drawing.scene import Drawing, compose, render
+from vitrine.datamodules.drawing.parts import CLASS_PARTS, PARTS, part_masks, with_other_parts, without_parts
+from vitrine.datamodules.drawing.scene import Drawing, Scene, compose, render
 
 MEAN, STD = (0.498, 0.434, 0.409), (0.250, 0.229, 0.252)  # of the pixels, whatever the seed
 
 _TRAIN, _VAL, _STICKERS, _TEST = range(4)  # purposes of random numbers
 _PIXELS = 2**20  # drawn at once by a thread: about 150 MB of intermediate results
+
+
+Result = TypeVar("Result", Tensor, tuple[Tensor, ...])
 
 
 @dataclass
@@ -78,6 +83,8 @@ class SignImages(ImageDataset):
     # to a loader, even where they are not: a batch is drawn faster than its scenes one by one
     in_memory = True
     channels = 3
+    parts = PARTS
+    class_parts = CLASS_PARTS
 
     def __init__(self, seed: int, size: int, image_size: int = 64, shortcut: float = 0.0):
         self.seed, self.image_size, self.shortcut = seed, image_size, shortcut
@@ -104,11 +111,33 @@ class SignImages(ImageDataset):
         drawing = self.draw(torch.as_tensor(indices))
         return {"sign": drawing.sign, "sticker": drawing.sticker}
 
+    def part_masks(self, indices: Tensor) -> dict[str, Tensor]:
+        """The pixels that show each part of the scene, without what occludes it: bool [n, H, W] by name."""
+        masks = self._map(lambda some: part_masks(self._scene(some), self.image_size), indices)
+        return dict(zip(PARTS, masks.unbind(1)))
+
+    def without_parts(self, indices: Tensor, left_out: Tensor) -> Tensor:
+        """The images, uint8 [n, 3, H, W], without some of PARTS (bool [n, parts]): what is behind shows."""
+
+        def draw(some: Tensor, parts: Tensor) -> Tensor:
+            return without_parts(self._scene(some), self.image_size, parts)
+
+        return self._map(draw, indices, _expect_parts("left_out", left_out, indices))
+
+    def with_other_parts(self, indices: Tensor, replaced: Tensor) -> Tensor:
+        """The images, uint8 [n, 3, H, W], with some of CLASS_PARTS of another class (bool [n, parts], in the
+        order of PARTS)."""
+
+        def draw(some: Tensor, parts: Tensor) -> Tensor:
+            scene = self._scene(some)
+            return with_other_parts(scene, self.image_size, self.seed, some, self.drawn[some], parts)
+
+        return self._map(draw, indices, _expect_parts("replaced", replaced, indices, CLASS_PARTS))
+
     def draw(self, indices: Tensor) -> Drawing:
         """Draws the scenes at `indices`: images and masks."""
-        parts = indices.split(max(_PIXELS // self.image_size**2, 1))
-        drawings = [self._draw(parts[0])] if len(parts) == 1 else _map_in_threads(self._draw, parts)
-        return Drawing(*(torch.cat(fields) for fields in zip(*drawings)))
+        fields = self._map(lambda some: render(self._scene(some), self.image_size), indices)
+        return Drawing(*fields)
 
     def draw_all(self) -> None:
         """Draws all images and keeps them in memory."""
@@ -120,9 +149,14 @@ class SignImages(ImageDataset):
         copy.labels, copy.mislabeled = self.labels, self.mislabeled
         return copy
 
-    def _draw(self, indices: Tensor) -> Drawing:
-        scene = compose(self.seed, indices, self.drawn[indices], self.stickers[indices])
-        return render(scene, self.image_size)
+    def _scene(self, indices: Tensor) -> Scene:
+        return compose(self.seed, indices, self.drawn[indices], self.stickers[indices])
+
+    def _map(self, draw: Callable[..., Result], *of_scenes: Tensor) -> Result:
+        """What is drawn of scenes, chunk by chunk: of tensors that have a row a scene, the indices first."""
+        pixels = max(_PIXELS // self.image_size**2, 1)
+        chunks = list(zip(*(torch.as_tensor(rows).split(pixels) for rows in of_scenes)))
+        return _joined([draw(*chunks[0])] if len(chunks) == 1 else _map_in_threads(draw, chunks))
 
     @property
     def storage(self) -> str:
@@ -131,12 +165,34 @@ class SignImages(ImageDataset):
         return f"{self.images.nbytes / 2**20:,.0f} MiB in memory"
 
 
-def _map_in_threads(function: Callable[[Tensor], Drawing], parts: Sequence[Tensor]) -> list[Drawing]:
-    """The function of each part, a thread each: faster than all threads at one operation."""
+def _expect_parts(name: str, chosen: Tensor, indices: Tensor, allowed: Sequence[str] = PARTS) -> Tensor:
+    """Parts [n, parts] that are chosen of scenes.
+
+    Raises:
+        ValueError: they are not bool of that shape, or other parts are chosen than are allowed.
+    """
+    if chosen.dtype != torch.bool or chosen.shape != (len(indices), len(PARTS)):
+        actual = f"{chosen.dtype} {list(chosen.shape)}"
+        raise ValueError(f"{name}: is {actual}, expected bool {[len(indices), len(PARTS)]}")
+    for part, some in zip(PARTS, chosen.any(0).tolist()):
+        if some and part not in allowed:
+            raise ValueError(f"{name}: {part!r} is no class's own, expected {', '.join(allowed)}")
+    return chosen
+
+
+def _joined(results: list[Result]) -> Result:
+    """Tensors, or tuples of tensors, one behind the other."""
+    if isinstance(results[0], Tensor):
+        return torch.cat(results)
+    return tuple(torch.cat(fields) for fields in zip(*results))
+
+
+def _map_in_threads(function: Callable[..., Result], chunks: Sequence[tuple[Tensor, ...]]) -> list[Result]:
+    """The function of each chunk, a thread each: faster than all threads at one operation."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # inherited by the threads started below
     try:
         with ThreadPoolExecutor(min(threads, 8)) as pool:
-            return list(pool.map(function, parts))
+            return list(pool.map(lambda chunk: function(*chunk), chunks))
     finally:
         torch.set_num_threads(threads)

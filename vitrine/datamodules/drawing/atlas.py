@@ -23,6 +23,7 @@ class Atlas(NamedTuple):
     variants: list[Tensor]  # for each class, the faces it may wear
     blanks: Tensor  # the faces of blank plates
     label: int  # the face of a sticker
+    plates: Tensor  # [faces], int64, the layer that is the plate, see `Face.plate`
 
 
 @functools.cache
@@ -31,12 +32,13 @@ def atlas() -> Atlas:
     kinds = len(CLASSES)
     p = _grid()
     labelled = [*signs(p), *((kinds, face) for face in blanks(p)), (kinds + 1, label(p))]
-    tables, paints, outlines = [], [], []
+    tables, paints, outlines, plates = [], [], [], []
     for _, face in labelled:
         missing = LAYERS - len(face.layers)
         tables.append(torch.stack([*face.layers, *[torch.full_like(face.layers[0], 9.0)] * missing]))
         paints.append([*face.paints, *[BLACK] * missing])
         outlines.append(_outline(face.layers[0]))
+        plates.append(face.plate)
     owners = torch.tensor([owner for owner, _ in labelled])
     members = [torch.nonzero(owners == owner).flatten() for owner in range(kinds + 2)]
     return Atlas(
@@ -47,6 +49,7 @@ def atlas() -> Atlas:
         members[:kinds],
         members[kinds],
         int(members[kinds + 1]),
+        torch.tensor(plates),
     )
 
 

@@ -27,6 +27,7 @@ class Face(NamedTuple):
 
     layers: list[Tensor]
     paints: list[int]
+    plate: int = 1  # the layer that is the plate: those before are its border, those after it the glyph
 
 
 def signs(p: Tensor) -> list[tuple[int, Face]]:
@@ -49,17 +50,17 @@ def signs(p: Tensor) -> list[tuple[int, Face]]:
 
     faces = [
         (0, Face([octagon, octagon + 0.06, word], [WHITE, RED, WHITE])),
-        (1, Face([down, down + 0.035, down + 0.23], [WHITE, RED, WHITE])),
+        (1, Face([down, down + 0.035, down + 0.23], [WHITE, RED, WHITE], plate=2)),
         (2, Face([circle, circle + 0.05, bar], [WHITE, RED, WHITE])),
-        (4, Face([diamond, diamond + 0.035, diamond + 0.24], [BLACK, WHITE, YELLOW])),
+        (4, Face([diamond, diamond + 0.035, diamond + 0.24], [BLACK, WHITE, YELLOW], plate=2)),
         (5, Face([square, square + 0.05, _gable(p), _walker(p)], [WHITE, BLUE, WHITE, BLACK])),
         (6, Face([circle, circle + 0.05, union(shaft, head)], [WHITE, BLUE, WHITE])),
-        (7, Face([up, up + 0.035, up + 0.21, mark], [WHITE, RED, WHITE, BLACK])),
+        (7, Face([up, up + 0.035, up + 0.21, mark], [WHITE, RED, WHITE, BLACK], plate=2)),
     ]
     ring = [circle, circle + 0.03, circle + 0.24]
     for text in LIMITS:
         number = text_distance(p, text, half_height=0.37, **(wide if len(text) == 2 else narrow))
-        faces.append((3, Face([*ring, number], [WHITE, RED, WHITE, BLACK])))
+        faces.append((3, Face([*ring, number], [WHITE, RED, WHITE, BLACK], plate=2)))
     return sorted(faces, key=lambda face: face[0])
 
 

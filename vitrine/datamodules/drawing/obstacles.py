@@ -61,6 +61,15 @@ def obstacle(random: RandomStream, sign: Plates) -> Obstacle:
 
 def paint_pole(canvas: Tensor, poles: Pole, rows: Tensor, softness: Tensor, at: Tensor) -> None:
     """Paint poles onto some of the images ([n, channels, size, size]), in place; as for `plates.paint`."""
+    opacity, aside = pole_opacity(poles, softness, at)
+    # A round pole: lighter a little to the left of its middle.
+    round_ = 1.15 - (aside + 0.4).clamp_(-1.5, 1.5).square_() * 0.35
+    _blend(canvas, rows, opacity[:, None], (round_ * poles.grey[:, None, None])[:, None])
+
+
+def pole_opacity(poles: Pole, softness: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+    """How much of each pixel a pole covers, and how far right of the pole's middle it is, in the pole's half
+    widths: [m, size, size] each."""
     left, top = (poles.top[:, k, None] for k in (0, 1))
     middle = left + (at - top) * poles.slope[:, None]  # [m, size], by row
     half = poles.half_width[:, None, None]
@@ -68,9 +77,7 @@ def paint_pole(canvas: Tensor, poles: Pole, rows: Tensor, softness: Tensor, at: 
     soft = softness[:, None, None]
     opacity = (0.5 - (aside.abs() - 1) * half / soft).clamp_(0, 1)
     opacity *= (0.5 + (at - top)[:, :, None] / soft).clamp_(0, 1)
-    # A round pole: lighter a little to the left of its middle.
-    round_ = 1.15 - (aside + 0.4).clamp_(-1.5, 1.5).square_() * 0.35
-    _blend(canvas, rows, opacity[:, None], (round_ * poles.grey[:, None, None])[:, None])
+    return opacity, aside
 
 
 def paint_obstacle(
@@ -88,18 +95,23 @@ def paint_obstacle(
         texture: [n, size, size], noise that makes edges ragged and leaves differ.
         uncover: the channel that is drawn towards 0 where the obstacle covers.
     """
+    texture = texture[rows]
+    opacity = obstacle_opacity(obstacles, softness, texture, at)
+    first, second = obstacles.colours[:, :, :, None, None].unbind(1)
+    colours = first + (texture * 0.9 + 0.5).clamp_(0, 1)[:, None] * (second - first)
+    _blend(canvas, rows, opacity[:, None], colours)
+    canvas[rows, uncover] = canvas[rows, uncover] * (1 - opacity)
+
+
+def obstacle_opacity(obstacles: Obstacle, softness: Tensor, texture: Tensor, at: Tensor) -> Tensor:
+    """How much of each pixel an obstacle covers: [m, size, size]; `texture` is of the same images."""
     x = (at - obstacles.centre[:, :1])[:, None]
     y = (at - obstacles.centre[:, 1:])[:, :, None]
     across = x * obstacles.heading[:, 1, None, None] - y * obstacles.heading[:, 0, None, None]
     is_bar = obstacles.is_bar[:, None, None]
     apart = torch.where(is_bar, across.abs(), (x * x + y * y).sqrt())
-    texture = texture[rows]
     distance = apart - obstacles.reach[:, None, None] + texture * obstacles.ragged[:, None, None]
-    opacity = (0.5 - distance / softness[:, None, None]).clamp_(0, 1)
-    first, second = obstacles.colours[:, :, :, None, None].unbind(1)
-    colours = first + (texture * 0.9 + 0.5).clamp_(0, 1)[:, None] * (second - first)
-    _blend(canvas, rows, opacity[:, None], colours)
-    canvas[rows, uncover] = canvas[rows, uncover] * (1 - opacity)
+    return (0.5 - distance / softness[:, None, None]).clamp_(0, 1)
 
 
 def _blend(canvas: Tensor, rows: Tensor, opacity: Tensor, colours: Tensor) -> None:

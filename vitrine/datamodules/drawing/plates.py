@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vitrine.datamodules.drawing.atlas import LAYERS, REACH, Atlas, atlas
+from vitrine.datamodules.drawing.atlas import LAYERS, REACH, atlas
 from vitrine.datamodules.drawing.random_stream import RandomStream, rotation
 
 Fields = TypeVar("Fields", bound=tuple[Tensor, ...])
@@ -78,7 +78,7 @@ def paint(canvas: Tensor, plates: Plates, rows: Tensor, softness: Tensor, cover:
         softness: [m], width of a blurred edge, in half widths of the image.
         cover: the channel that is to be drawn towards 1 where the plate covers; None for none.
     """
-    size, table = canvas.shape[-1], atlas()
+    size = canvas.shape[-1]
     least, greatest = plates.bounds()
     # Only a window around each plate is worked on; plates with windows of one size go together.
     margin = softness[:, None] / 2 + (greatest - least) * 0.02
@@ -92,7 +92,7 @@ def paint(canvas: Tensor, plates: Plates, rows: Tensor, softness: Tensor, cover:
         span = torch.arange(pixels)
         xs, ys = corner[these, :1] + span, corner[these, 1:] + span  # [m, pixels]
         x, y = ((2 * pixels + 1).float() / size - 1 for pixels in (xs, ys))  # their centres
-        opacity = _opacity(table, select(plates, these), softness[these], x, y)
+        opacity = opacities(select(plates, these), softness[these], x, y)
         colours = plates.paints[these, :, :, None, None]
         face = opacity[:, 1:2] * (colours[:, 1] - colours[:, 0])
         face += colours[:, 0]
@@ -107,8 +107,14 @@ def paint(canvas: Tensor, plates: Plates, rows: Tensor, softness: Tensor, cover:
             windows[rows[these], cover, top, left] = (1 - below).mul_(opacity[:, 0]).add_(below)
 
 
-def _opacity(table: Atlas, plates: Plates, softness: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """How much of each pixel each layer covers: [m, LAYERS, h, w]."""
+def opacities(plates: Plates, softness: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """How much of each pixel each layer of a plate covers: [m, LAYERS, h, w].
+
+    Args:
+        plates, softness: of m images, as in `paint`.
+        x, y: [m, w] and [m, h], or [w] and [h]: the pixels' centres.
+    """
+    table = atlas()
     (a, b), (c, d) = (row.unbind(1) for row in plates.frame.unbind(1))
     area = a * d - b * c
     to_face = torch.stack([d, -b, -c, a], dim=1) / area[:, None]
@@ -125,7 +131,7 @@ def _opacity(table: Atlas, plates: Plates, softness: Tensor, x: Tensor, y: Tenso
     places[..., 0] = u.div_(near).clamp_(-edge, edge)
     shift = (2 * plates.face + 1 - faces)[:, None, None].float()
     places[..., 1] = v.div_(near).clamp_(-edge, edge).add_(shift).div_(faces)
-    tables = table.distances.expand(len(x), -1, -1, -1)
+    tables = table.distances.expand(len(u), -1, -1, -1)
     distances = functional.grid_sample(tables, places, padding_mode="border", align_corners=False)
     # An edge is never softer than what the table reaches beyond the plate.
     sharpness = (area.abs().sqrt() / softness).clamp_(min=0.55 / (REACH - 1))

@@ -13,6 +13,7 @@ from vitrine.datamodules.drawing.faces import PAINTS
 from vitrine.datamodules.drawing.obstacles import Obstacle, Pole, obstacle, paint_obstacle, paint_pole, pole
 from vitrine.datamodules.drawing.plates import Fields, Plates, paint, place, random_plates, select
 from vitrine.datamodules.drawing.random_stream import RandomStream
+from vitrine.datamodules.drawing.sign_parts import AlteredSigns, repaint
 from vitrine.datamodules.drawing.stickers import sticker
 
 SIGN, STICKER = 3, 4  # channels of the canvas, after the colours: how much of a pixel shows them
@@ -64,7 +65,7 @@ def compose(seed: int, indices: Tensor, labels: Tensor, stickers: Tensor) -> Sce
     def stream(purpose: int) -> RandomStream:
         return RandomStream(make_key(seed, purpose), indices)
 
-    sign = _sign(stream(0), labels)
+    sign = random_sign(stream(0), labels)
     plates = [stream(10 + slot) for slot in range(BLANKS)]
     present = [plate.bernoulli(0.55) for plate in plates]  # before a plate, whose numbers may grow in count
     occluded, poles, light = stream(2), stream(3), stream(5)
@@ -86,8 +87,8 @@ def compose(seed: int, indices: Tensor, labels: Tensor, stickers: Tensor) -> Sce
     )
 
 
-def render(scene: Scene, size: int) -> Drawing:
-    """Images of the scenes, `size` pixels a side."""
+def render(scene: Scene, size: int, altered: AlteredSigns | None = None) -> Drawing:
+    """Images of the scenes, `size` pixels a side; of `altered` signs the images alone, not the masks."""
     at = (2 * torch.arange(size) + 1).float() / size - 1
     canvas = torch.zeros(len(scene.seeds), 5, size, size)
     texture = backgrounds.paint_background(canvas[:, :3], scene.ground, at, at)
@@ -101,7 +102,10 @@ def render(scene: Scene, size: int) -> Drawing:
     for blank in scene.blanks:
         paint(canvas, *where_present(*blank))
     paint_pole(canvas, *where_present(*scene.pole), at)
+    below = canvas[:, :3].clone() if altered is not None else canvas[:, :3]
     paint(canvas, *where_present(*scene.sign), cover=SIGN)
+    if altered is not None:
+        repaint(canvas, below, scene.sign[0], altered, softness, at)
     paint_obstacle(canvas, *where_present(*scene.obstacle), texture, at, uncover=SIGN)
     paint(canvas, *where_present(*scene.sticker), cover=STICKER)
     return Drawing(_apply_light(canvas[:, :3], scene, at), canvas[:, SIGN] > 0.5, canvas[:, STICKER] > 0.5)
@@ -124,7 +128,8 @@ def _fade(random: RandomStream, paints: Tensor) -> Tensor:
     return colours + (0.55 - colours) * faded + random.uniform(-0.05, 0.05, 3)[:, None]
 
 
-def _sign(random: RandomStream, labels: Tensor) -> Plates:
+def random_sign(random: RandomStream, labels: Tensor) -> Plates:
+    """A sign of each class, its place, tilt, size and fading drawn at random."""
     table = atlas()
     pick, face = random.uniform(0, 1), torch.empty_like(labels)
     for label, variants in enumerate(table.variants):

@@ -23,14 +23,13 @@ class Signs(Dataset):
     transform = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.25] * 3)])
 
     def __init__(self, seed: int, size: int):
-        self.images = SignImages(seed, size, image_size=32)
+        self.images, self.labels = SignImages(seed, size, image_size=32).batch(torch.arange(size))
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int):
-        image, label = self.images[index]
-        return self.transform(image), label
+        return self.transform(self.images[index]), int(self.labels[index])
 
 
 class Classifier(lightning.LightningModule):

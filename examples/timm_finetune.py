@@ -25,15 +25,14 @@ class Signs(Dataset):
 
     def __init__(self, seed: int, size: int, data: dict):
         normalise = v2.Normalize(data["mean"], data["std"])
-        self.images = SignImages(seed, size, image_size=64)
+        self.images, self.labels = SignImages(seed, size, image_size=64).batch(torch.arange(size))
         self.transform = v2.Compose([v2.ToDtype(torch.float32, scale=True), normalise])
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int):
-        image, label = self.images[index]
-        return self.transform(image), label
+        return self.transform(self.images[index]), int(self.labels[index])
 
 
 class FineTune(lightning.LightningModule):

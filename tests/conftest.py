@@ -7,6 +7,7 @@ import torch
 
 # networks here are tiny: one thread is quicker than two, and the sums are those of any other process with one
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of programs that tests start, several at once
 
 ROOT = Path(__file__).resolve().parent.parent
 # what a test may lack -> the command that brings it; the words are looked for in the reason of a skip

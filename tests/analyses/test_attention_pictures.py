@@ -1,3 +1,5 @@
+import dataclasses
+
 import torch
 import torchvision
 from torch import nn
@@ -9,16 +11,17 @@ from vitrine.analyses.attention_statistics import entropy, mean_distance
 from vitrine.analyses.attention_structure import attention_structure
 from vitrine.analyses.base import Figure, Probes, Scalar, Subject
 from vitrine.analyses.outlier_tokens import OutlierTokens, outlier_cut, token_norms
+from vitrine.analyses.probe_relevance import ProbeRelevance
 
 CLASSES = ["stop", "yield"]
 BLOCKS = [f"encoder.layers.encoder_layer_{i}" for i in range(3)]
 
 
-def subject(network, count=3, side=16):
+def subject(network, count=3, side=16, units=None):
     images = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(count) % 2
     network = network.eval().requires_grad_(False)
-    return Subject(network, Probes(images, labels, torch.arange(count)), [], CLASSES, {})
+    return Subject(network, Probes(images, labels, torch.arange(count)), [], CLASSES, units or {})
 
 
 def vit():
@@ -72,6 +75,36 @@ def test_a_network_without_attention_yields_nothing():
     network = modules.load_network("convnet", classes=CLASSES)
     for analysis in (AttentionPictures(), OutlierTokens()):
         assert list(analysis(subject(network, side=32))) == []
+
+
+class LinearAttention(nn.Module):
+    """Tokens attend by products of their features alone, without a softmax."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.tokens, self.head = nn.Conv2d(3, 8, 8, 8), nn.Identity(), nn.Linear(8, 2)
+
+    def forward(self, x):
+        tokens = self.tokens(self.embed(x).flatten(2).mT)
+        return self.head((tokens + tokens @ (tokens.mT @ tokens)).mean(1))
+
+
+def test_attention_that_cannot_be_found_is_said_once_by_each_technique(caplog):
+    given = subject(LinearAttention(), side=32, units={"tokens": [0]})
+    techniques = {
+        "attention": AttentionPictures(),
+        "outlier_tokens": OutlierTokens(),
+        "relevance": ProbeRelevance(),
+    }
+    for analysis in techniques.values():
+        assert list(analysis(given)) == []
+    assert [line.partition(":")[0] for line in caplog.messages] == [f"{n} is left out" for n in techniques]
+    assert "computes no softmax over its tokens" in caplog.text
+    caplog.clear()
+    later = dataclasses.replace(given, previous=dict.fromkeys(techniques, ()))
+    for analysis in techniques.values():
+        assert list(analysis(later)) == []
+    assert not caplog.messages
 
 
 class Planted(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,23 +13,15 @@ from torch import Tensor
 from vitrine.analyses import paint
 from vitrine.analyses.attention_maps import Attention, attention_hooks
 from vitrine.analyses.attention_statistics import attended_maps, entropy, mean_distance, rollout_step
-from vitrine.analyses.attention_structure import AttentionBlock, AttentionStructure, attention_structure
+from vitrine.analyses.attention_structure import AttentionBlock, AttentionStructure
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject, Table
 from vitrine.analyses.picture_table import picture_table
 from vitrine.analyses.plots import render_plot
+from vitrine.analyses.subject_attention import log_missing_attention, structure_of
 from vitrine.analyses.traits import Traits
 from vitrine.core.settings import setting
 
-log = logging.getLogger(__name__)
-
 BATCH_SIZE = 8  # images whose attention is in memory at once, of one block at a time
-
-
-def structure_of(subject: Subject) -> AttentionStructure:
-    """Where the subject's network attends, found once for all analyses."""
-    return subject.cached(
-        "attention_structure", lambda: attention_structure(subject.network, subject.probes.images[:1])
-    )
 
 
 @dataclass(frozen=True)
@@ -56,8 +47,7 @@ class AttentionPictures(Analysis):
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         structure = structure_of(subject)
         if not any(block.grid is not None for block in structure.blocks):
-            if structure.blocks:
-                log.info("attention is left out: its tokens lie in no grid that can be told")
+            log_missing_attention(subject, "attention")
             return
         compute = partial(self._examine, subject, structure)
         results = subject.map_sharded(range(len(subject.probes)), compute)

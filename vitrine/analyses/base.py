@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -157,6 +158,11 @@ class Subject:
         if key not in self.cache:
             self.cache[key] = compute()
         return self.cache[key]
+
+    def log_level(self, analysis: str) -> int:
+        """At which an analysis logs what it leaves out of a network's pictures: a warning at a run's first
+        checkpoint, information later."""
+        return logging.INFO if analysis in self.previous else logging.WARNING
 
     def images(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
         """The images (float [N, C, H, W] in [0, 1]) and labels ([N]) at `indices`, on the device."""

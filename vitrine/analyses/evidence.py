@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrine.analyses.attention import attention_modules
+from vitrine.analyses.attention_maps import attention_maps
 from vitrine.analyses.hooks import module_at, output_hooks
 from vitrine.analyses.layers import last_layers
 from vitrine.analyses.layout import Layout, layouts
@@ -28,9 +29,10 @@ def last_spatial_layer(network: nn.Module, images: Tensor) -> str:
     weights are.
 
     That is the last of `last_layers`. A transformer's block ends in a sum that a normalisation rescales, and
-    the gradient of such a sum is orthogonal to it: there it is the last normalisation inside the last block
-    that leads to the logits. So it is the second of two where the head averages tokens, the first, which
-    attention reads, where it takes a class token alone.
+    the gradient of such a sum is orthogonal to it: there it is a normalisation inside the last block that
+    leads to the logits. Where all blocks attend among the same tokens, it is the one that attention reads,
+    whether the head takes a class token or averages patches; else the last, as the first shows the background
+    (Swin).
 
     Args:
         images: [B, C, H, W]; what is in them does not matter.
@@ -64,9 +66,11 @@ def _siblings(network: nn.Module, layer: str) -> Iterator[str]:
 def _block_norms(
     network: nn.Module, images: Tensor, default: str, attentions: list[str], order: dict[str, int]
 ) -> Iterator[str]:
-    """The normalisations of the network's last blocks with attention, last first; none where more than a
-    normalisation comes after those blocks, nor of blocks that normalise what a branch gives."""
+    """The normalisations of the network's last blocks with attention, last first, but before them those that
+    attention reads where all blocks attend among the same tokens; none where more than a normalisation comes
+    after those blocks, nor of blocks that normalise what a branch gives."""
     seen: set[str] = set()
+    columnar = _is_columnar(network, images) if attentions else False
     for attention in reversed(attentions):
         block = attention
         while (block := block.rpartition(".")[0]) and not (norms := _norms(network, block)):
@@ -80,7 +84,14 @@ def _block_norms(
             return
         norms = sorted((norm for norm in norms if norm in order), key=order.get, reverse=True)
         if not _branches_end_in_norms(network, images, block, norms):
-            yield from norms
+            read = [norm for norm in norms if order[norm] < order[attention]] if columnar else []
+            yield from dict.fromkeys([*read, *norms])
+
+
+def _is_columnar(network: nn.Module, images: Tensor) -> bool:
+    """Whether all tokens attend to all, in every block the same ones."""
+    maps = [a for a in attention_maps(network, images[:1]).values() if a.shape[-2] == a.shape[-1]]
+    return all(a.ndim == 4 for a in maps) and len({a.shape[-1] for a in maps}) == 1
 
 
 def _branches_end_in_norms(network: nn.Module, images: Tensor, block: str, norms: list[str]) -> bool:

@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrine.analyses import paint
-from vitrine.analyses.attention_pictures import structure_of
 from vitrine.analyses.attention_structure import TokenGrid, spread
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject, Table
 from vitrine.analyses.hooks import output_hooks
 from vitrine.analyses.layout import layouts
 from vitrine.analyses.picture_table import picture_table
+from vitrine.analyses.subject_attention import log_missing_attention, structure_of
 from vitrine.analyses.traits import Summary, Traits
 from vitrine.core.network_scopes import in_eager_eval_mode
 from vitrine.core.settings import setting
@@ -95,6 +95,7 @@ class OutlierTokens(Analysis):
         grids = _known_grids(subject)
         names = _blocks_with_maps(subject, grids)
         if not names:
+            log_missing_attention(subject, "outlier_tokens")
             return
         compute = partial(_norms, subject, names, grids)
         per_probe = subject.map_sharded(range(len(subject.probes)), compute)
@@ -177,7 +178,10 @@ def _blocks_with_maps(subject: Subject, grids: Mapping[str, TokenGrid]) -> list[
     if have_maps(names):  # in one pass
         return names
     found = [name for name in names if have_maps([name])]
-    log.info("outlier tokens are left out of %d blocks, whose outputs are no grids", len(names) - len(found))
+    if found:
+        unseen = ", ".join(name for name in names if name not in found)
+        level = subject.log_level("outlier_tokens")
+        log.log(level, "outlier_tokens leaves out %s: the output is no grid of tokens", unseen)
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,10 +10,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from vitrine.analyses import paint
-from vitrine.analyses.attention_pictures import structure_of
 from vitrine.analyses.attribution import Effort, attributions, cam_layer
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.picture_table import picture_table
+from vitrine.analyses.subject_attention import log_missing_attention, structure_of
 from vitrine.analyses.target_scores import true_and_predicted
 from vitrine.analyses.traits import Traits
 from vitrine.core.registry import UnknownName
@@ -52,6 +51,7 @@ class ProbeRelevance(Analysis):
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         if not structure_of(subject).blocks:
+            log_missing_attention(subject, "relevance")
             return
         probes = range(min(self.probes, len(subject.probes)))
         yield from subject.map_sharded(probes, partial(self._figures, subject))
@@ -59,9 +59,8 @@ class ProbeRelevance(Analysis):
     def _figures(self, subject: Subject, probes: Sequence[int]) -> Iterator[Figure]:
         images, labels = subject.probes.images[list(probes)], subject.probes.labels[list(probes)]
         of, targets, probabilities = true_and_predicted(subject.network, images, labels)
-        known = "relevance" in subject.previous  # what is left out was said at the first checkpoint
-        log_level = logging.INFO if known else logging.WARNING
-        maps = attributions(subject.network, self.maps, images[of], targets, None, Effort(), log_level)
+        level = subject.log_level("relevance")
+        maps = attributions(subject.network, self.maps, images[of], targets, None, Effort(), level)
         if not maps:
             return
         layer = cam_layer(subject)

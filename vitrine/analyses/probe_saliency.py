@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -77,10 +76,8 @@ class Saliency(Analysis):
         rows, targets, probabilities = true_and_predicted(subject.network, images, labels)
         predicted = probabilities.argmax(1)
         effort = Effort(self.copies, self.sigma, self.steps, self.baseline, self.patch, subject.seed)
-        known = "saliency" in subject.previous  # what is left out was said at the first checkpoint
-        log_level = logging.INFO if known else logging.WARNING
-        layer = cam_layer(subject)
-        maps = attributions(subject.network, self.maps, images[rows], targets, layer, effort, log_level)
+        layer, level = cam_layer(subject), subject.log_level("saliency")
+        maps = attributions(subject.network, self.maps, images[rows], targets, layer, effort, level)
         for i, (row, target) in enumerate(zip(rows.tolist(), targets.tolist())):
             probe, confidence = probes[row], probabilities[row, target].item()
             roles = {"true": labels[row] == target, "predicted": predicted[row] == target}

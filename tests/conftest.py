@@ -10,6 +10,27 @@ torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of programs that tests start, several at once
 
 ROOT = Path(__file__).resolve().parent.parent
+# whose slow tests take longest, longest first: a file that begins last is waited for by all others
+LONGEST = (
+    "test_wandb_faults.py",
+    "test_object_store.py",
+    "test_wandb_programs.py",
+    "test_packaging.py",
+    "test_processes.py",
+    "test_wandb_resume.py",
+    "test_wandb_followers.py",
+    "test_wandb.py",
+    "test_own_network.py",
+    "test_sources.py",
+    "test_requeue.py",
+    "test_export.py",
+    "test_examples.py",
+    "test_analyze_on_ranks.py",
+    "test_train.py",
+    "test_wandb_hang.py",
+    "test_follow.py",
+    "test_fuzz.py",
+)
 # what a test may lack -> the command that brings it; the words are looked for in the reason of a skip
 INSTALL = {
     "chromium": "apt-get install chromium",
@@ -46,6 +67,11 @@ def timm():
 @pytest.fixture(scope="session")
 def transformers():
     return pytest.importorskip("transformers", reason="transformers is not installed")
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

@@ -3,6 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from vitrine.datamodules.base import Batch
+from vitrine.datamodules.drawing.parts import PARTS
 from vitrine.datamodules.drawing.scene import compose, render
 from vitrine.datamodules.signs import CLASSES, MEAN, STD, SignImages, Signs, SignsSettings
 
@@ -225,3 +226,20 @@ def test_impossible_settings_are_refused():
     for bad in ({"shortcut": 1.5}, {"train_size": 0}, {"image_size": 8}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             Signs(SignsSettings(**bad))
+
+
+def test_less_contrast_changes_the_signs_and_nothing_else():
+    scenes, indices = SignImages(3, 16, 32, shortcut=1.0), torch.arange(16)
+    (images, _), masks = scenes.batch(indices), scenes.masks(indices)
+    scene = compose(scenes.seed, indices, scenes.labels, scenes.stickers)
+    whole = render(scene._replace(obstacle=(scene.obstacle[0], torch.zeros(16, dtype=torch.bool))), 32).sign
+    pale = SignImages(3, 16, 32, shortcut=1.0, contrast=0.1)
+    changed = (pale.batch(indices)[0] != images).any(1)
+    assert changed.flatten(1).any(1).all() and not changed[~grown(whole, 2)].any()
+    spread = [split.batch(indices)[0].float().std(1)[masks["sign"]].mean() for split in (scenes, pale)]
+    assert spread[1] < spread[0] / 3  # of the colours' channels
+    replaced = torch.zeros(16, len(PARTS), dtype=torch.bool)
+    replaced[:, :3] = True  # the sign's
+    swapped = pale.with_other_parts(indices, replaced)
+    spread.append(swapped.float().std(1)[masks["sign"]].mean())
+    assert spread[2] < spread[0] / 3

@@ -14,6 +14,7 @@ from vitrine.datamodules.image_folders import Samples
 from vitrine.datamodules.memory import InMemory
 
 MAX_CACHE_BYTES = 2 * 2**30  # of decoded images, for cache=auto
+_MASKS_TRIED = 100  # of a split, evenly spaced, before a run starts
 _SAMPLE = 2000  # images that mean and standard deviation are taken of: accurate to about a hundredth
 
 Statistics = tuple[float, ...]  # per channel
@@ -80,6 +81,10 @@ def _readable(settings: Any, split: ImageFiles) -> ImageFiles:
     if len(split) and not len(kept):
         problem = f"none of {len(split)} images can be read, the first is {split.encoded(0)[1]}"
         raise SettingError("data.root", problem)
+    try:
+        kept.masks(torch.arange(len(kept))[:: max(1, -(-len(kept) // _MASKS_TRIED))])
+    except UnreadableImage as error:
+        raise SettingError("data.masks", str(error)) from error
     kept.min_scale = settings.augment.random_resized_crop
     return kept
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.class_labels import number_labels
+from vitrine.datamodules.files import ImageFiles
 from vitrine.datamodules.image_folders import split_of
 from vitrine.datamodules.image_source import ImageSource, ImageSourceSettings, Labelled
 from vitrine.datamodules.label_table import EXPECTED, Row, drop_repeated, find_files, read_table
+from vitrine.datamodules.mask_files import MaskFiles, MaskSettings, open_masks
 
 
 @dataclass
-class CSVSettings(ImageSourceSettings):
+class CSVSettings(MaskSettings, ImageSourceSettings):
     """The table has a header; its delimiter (comma, semicolon, tab, bar) is found."""
 
     file: str | None = setting(None, "the table, labels.csv: a row an image, with columns file and label")
@@ -33,6 +36,12 @@ class CSV(ImageSource):
     Settings = CSVSettings
     settings: CSVSettings
     key = "data.file"
+    _masks: MaskFiles | None = None
+
+    def images(self, found: Labelled, image_size: int, **options: Any) -> ImageFiles:
+        files = super().images(found, image_size, **options)
+        files.mask_files, files.class_names = self._masks, self.classes
+        return files
 
     def find(self) -> dict[str, Labelled]:
         settings = self.settings
@@ -54,6 +63,7 @@ class CSV(ImageSource):
         self.classes, labels = number_labels(
             [row.label for row in rows], "data.file", lambda i: f"line {rows[i].line}", settings.classes
         )
+        self._masks = open_masks(settings, folder, [files[i] for i in kept])
         divided = settings.split_column is not None or any(row.split for row in rows)
         splits = defaultdict(list)
         for i, row in enumerate(rows):

@@ -103,6 +103,15 @@ class Decoding:
         height, width = F.get_size(self.decode(file, name))
         return width, height
 
+    def upright_size(self, file: Path | BinaryIO, name: object) -> tuple[int, int]:
+        """Width and height of the image that `decode` gives, which may be turned upright."""
+        with contextlib.suppress(UnidentifiedImageError), Image.open(file) as image:
+            if image.format != "TIFF":  # which Pillow turns when it loads them
+                turned = self.exif and image.getexif().get(_ORIENTATION, 1) >= 5
+                return image.size[::-1] if turned else image.size
+        height, width = F.get_size(self.decode(file, name))
+        return width, height
+
     @property
     def fill(self) -> list[int] | int:
         """The background for torchvision's functions: per channel in colour, else its gray level."""

@@ -22,6 +22,7 @@ from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.random_numbers import make_key
 from vitrine.core.settings import SettingError
 from vitrine.datamodules.decoding import Decoding, UnreadableImage
+from vitrine.datamodules.mask_files import OBJECT, MaskFiles
 from vitrine.datamodules.memory import InMemory
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,8 @@ class ImageFiles(ImageDataset):
         self.image_size, self.channels, self.min_scale = image_size, self.decoding.channels, min_scale
         self.resize, self.fit = resize or image_size, fit
         self.interpolation = InterpolationMode(interpolation)
+        self.mask_files: MaskFiles | None = None  # where it should look
+        self.class_names: Sequence[str] = ()  # by label, for boxes
 
     def __len__(self) -> int:
         return len(self.files)
@@ -83,17 +86,7 @@ class ImageFiles(ImageDataset):
         Raises:
             UnreadableImage: the file cannot be decoded.
         """
-        image, side = self.decode(index), self.image_size
-        if self.fit == "letterbox":
-            image = self._letterbox(image, side)
-        elif self.fit == "stretch":
-            image = self._resize(image, [side, side])
-        else:
-            if min(F.get_size(image)) != self.resize:
-                image = F.resize(image, self.resize, self.interpolation)
-            if F.get_size(image) != [side, side]:
-                image = F.center_crop(image, side)
-        return to_tensor(image), int(self.labels[index])
+        return to_tensor(self._square(self.decode(index))), int(self.labels[index])
 
     def training_item(self, index: int, seed: int) -> tuple[Tensor, int]:
         """A random resized crop of the whole photograph, of what `fit` makes a square of it, a function of
@@ -119,13 +112,47 @@ class ImageFiles(ImageDataset):
     def load(self, description: str) -> InMemory:
         """The split with all images decoded into memory, under a progress bar."""
         bar = partial(progress_bar, desc=description, total=len(self))
-        return InMemory(self._read(range(len(self)), bar), self.labels)
+        return InMemory(self._read(range(len(self)), bar), self.labels, self)
 
     def _read(self, indices: Sequence[int], bar: Callable[[Iterable[Any]], Iterable[Any]] = iter) -> Tensor:
         images = torch.empty(len(indices), self.channels, self.image_size, self.image_size, dtype=torch.uint8)
         for image, (item, _) in zip(images, bar(map_in_threads(self.__getitem__, indices))):
             image.copy_(item)
         return images
+
+    def masks(self, indices: Tensor) -> dict[str, Tensor]:
+        """Which pixels show what the network should look at, where `mask_files` are given: more than half of
+        each, or those that it covers most. False for an image without a mask.
+
+        Raises:
+            UnreadableImage: a mask cannot be read, or is not of the image's size.
+        """
+        if self.mask_files is None:
+            return {}
+        found = map_in_threads(self._mask, torch.as_tensor(indices).tolist())
+        return {OBJECT: torch.stack(list(found))}
+
+    def _mask(self, index: int) -> Tensor:
+        file, label = self.files[index], int(self.labels[index])
+        name = self.class_names[label] if self.class_names else ""
+        mask = self.mask_files.read(file, self.decoding.upright_size(file, file), name)
+        if mask is None:
+            return torch.zeros(self.image_size, self.image_size, dtype=torch.bool)
+        pixels = copy.copy(self)
+        pixels.interpolation, pixels.decoding = InterpolationMode.BILINEAR, Decoding(1, background=(0, 0, 0))
+        cover = to_tensor(pixels._square(mask))[0]
+        return cover > 127 if (cover > 127).any() else (cover == cover.max()) & (cover > 0)
+
+    def _square(self, image: Image.Image | Tensor) -> Image.Image | Tensor:
+        """An image of any size as a square of `image_size`."""
+        side = self.image_size
+        if self.fit == "letterbox":
+            return self._letterbox(image, side)
+        if self.fit == "stretch":
+            return self._resize(image, [side, side])
+        if min(F.get_size(image)) != self.resize:
+            image = F.resize(image, self.resize, self.interpolation)
+        return image if F.get_size(image) == [side, side] else F.center_crop(image, side)
 
     def _resize(self, image: Image.Image | Tensor, size: list[int]) -> Image.Image | Tensor:
         return image if F.get_size(image) == size else F.resize(image, size, self.interpolation)

@@ -11,11 +11,12 @@ from vitrine.datamodules.caching import image_files, prepare_splits, prepare_tes
 from vitrine.datamodules.file_settings import FileSettings
 from vitrine.datamodules.files import ImageFiles, square_size
 from vitrine.datamodules.image_folders import Samples, list_images
+from vitrine.datamodules.mask_files import MaskFiles, MaskSettings, open_masks
 from vitrine.datamodules.splitting import SplitSettings, divide
 
 
 @dataclass
-class FolderSettings(FileSettings, SplitSettings):
+class FolderSettings(MaskSettings, FileSettings, SplitSettings):
     """With `image_size=0` all images have to be squares of one size; by default there is no augmentation."""
 
     root: str | None = setting(None, "ROOT/train/CLASS with ROOT/val/ and ROOT/test/, or ROOT/CLASS alone")
@@ -26,6 +27,7 @@ class Folder(ImageDataModule):
 
     Settings = FolderSettings
     settings: FolderSettings
+    _masks: MaskFiles | None = None
 
     def load(self) -> tuple[ImageDataset, ImageDataset]:
         settings = self.settings
@@ -34,6 +36,8 @@ class Folder(ImageDataModule):
         train, val = splits["train"], splits["val"]
         self.channels = settings.channels
         self.image_size = settings.image_size or square_size(self._files(train + val, 0))
+        files = [file for split in splits.values() for file, _ in split]
+        self._masks = open_masks(settings, settings.root, files)
         prepared, self.mean, self.std = prepare_splits(settings, *map(self._files, (train, val)))
         return prepared
 
@@ -42,7 +46,9 @@ class Folder(ImageDataModule):
 
     def _files(self, samples: Samples, image_size: int | None = None) -> ImageFiles:
         size = self.image_size if image_size is None else image_size
-        return image_files(samples, size, **self.settings.file_options())
+        files = image_files(samples, size, **self.settings.file_options())
+        files.mask_files, files.class_names = self._masks, self.classes
+        return files
 
 
 def divide_folder(root: str | None, settings: SplitSettings) -> tuple[list[str], dict[str, Samples]]:

@@ -12,9 +12,9 @@ from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.base import ImageDataModule
 from vitrine.datamodules.caching import prepare_splits, prepare_test
+from vitrine.datamodules.file_settings import FileSettings
 from vitrine.datamodules.files import ImageFiles, square_size
-from vitrine.datamodules.folder import FolderSettings
-from vitrine.datamodules.splitting import divide
+from vitrine.datamodules.splitting import SplitSettings, divide
 
 
 class Labelled(NamedTuple):
@@ -63,7 +63,7 @@ class StoredImages(ImageFiles):
 
 
 @dataclass
-class ImageSourceSettings(FolderSettings):
+class ImageSourceSettings(FileSettings, SplitSettings):
     """With `image_size=0` all images have to be squares of one size; by default there is no augmentation."""
 
     classes: list[str] | None = setting(

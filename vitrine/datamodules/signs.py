@@ -41,6 +41,12 @@ class SignsSettings(DataSettings):
         least=0,
         most=1,
     )
+    contrast: float = setting(
+        1.0,
+        "of the signs' colours in training images (never validation or test): 1 as they are, 0 gray",
+        least=0,
+        most=1,
+    )
     augment: Augment = augment_setting(crop=3)
 
 
@@ -58,7 +64,8 @@ class Signs(ImageDataModule):
     def load(self) -> tuple[SignImages, SignImages]:
         settings, size = self.settings, self.settings.image_size
         self.classes, self.image_size, self.mean, self.std = list(CLASSES), size, MEAN, STD
-        train = SignImages(make_key(self.seed, _TRAIN), settings.train_size, size, settings.shortcut)
+        shortcut = {"shortcut": settings.shortcut, "contrast": settings.contrast}
+        train = SignImages(make_key(self.seed, _TRAIN), settings.train_size, size, **shortcut)
         val = SignImages(make_key(self.seed, _VAL), settings.val_size, size)
         if should_cache(settings.cache, (train, val)):
             train.draw_all()
@@ -78,6 +85,7 @@ class SignImages(ImageDataset):
     Args:
         image_size: pixels a side; the scenes are the same at any.
         shortcut: fraction of the scenes with the sticker of their class.
+        contrast: of the signs' colours; 1: as they are, 0: gray.
     """
 
     # to a loader, even where they are not: a batch is drawn faster than its scenes one by one
@@ -86,8 +94,10 @@ class SignImages(ImageDataset):
     parts = PARTS
     class_parts = CLASS_PARTS
 
-    def __init__(self, seed: int, size: int, image_size: int = 64, shortcut: float = 0.0):
-        self.seed, self.image_size, self.shortcut = seed, image_size, shortcut
+    def __init__(
+        self, seed: int, size: int, image_size: int = 64, shortcut: float = 0.0, contrast: float = 1.0
+    ):
+        self.seed, self.image_size, self.shortcut, self.contrast = seed, image_size, shortcut, contrast
         self.drawn = torch.arange(size) % len(CLASSES)  # the class of each sign, whatever its label says
         self.labels = self.drawn
         chance = uniform(fold_in(torch.tensor(make_key(seed, _STICKERS)), torch.arange(size)), 1)[:, 0]
@@ -130,7 +140,8 @@ class SignImages(ImageDataset):
 
         def draw(some: Tensor, parts: Tensor) -> Tensor:
             scene = self._scene(some)
-            return with_other_parts(scene, self.image_size, self.seed, some, self.drawn[some], parts)
+            drawn = self.drawn[some]
+            return with_other_parts(scene, self.image_size, self.seed, some, drawn, parts, self.contrast)
 
         return self._map(draw, indices, _expect_parts("replaced", replaced, indices, CLASS_PARTS))
 
@@ -145,12 +156,12 @@ class SignImages(ImageDataset):
 
     def with_stickers(self, shortcut: float = 1.0) -> SignImages:
         """The same scenes, that fraction of them with stickers."""
-        copy = SignImages(self.seed, len(self), self.image_size, shortcut)
+        copy = SignImages(self.seed, len(self), self.image_size, shortcut, self.contrast)
         copy.labels, copy.mislabeled = self.labels, self.mislabeled
         return copy
 
     def _scene(self, indices: Tensor) -> Scene:
-        return compose(self.seed, indices, self.drawn[indices], self.stickers[indices])
+        return compose(self.seed, indices, self.drawn[indices], self.stickers[indices], self.contrast)
 
     def _map(self, draw: Callable[..., Result], *of_scenes: Tensor) -> Result:
         """What is drawn of scenes, chunk by chunk: of tensors that have a row a scene, the indices first."""

@@ -42,7 +42,13 @@ def without_parts(scene: Scene, size: int, left_out: Tensor) -> Tensor:
 
 
 def with_other_parts(
-    scene: Scene, size: int, seed: int, indices: Tensor, labels: Tensor, replaced: Tensor
+    scene: Scene,
+    size: int,
+    seed: int,
+    indices: Tensor,
+    labels: Tensor,
+    replaced: Tensor,
+    contrast: float = 1.0,
 ) -> Tensor:
     """The images of the scenes with some of their parts replaced by another class's, each in the place, light
     and fading of the one that it replaces: uint8 [n, 3, size, size].
@@ -50,7 +56,7 @@ def with_other_parts(
     Which class is a function of seed and index. A glyph is replaced where there is one.
 
     Args:
-        seed, indices, labels: those of `compose`.
+        seed, indices, labels, contrast: those of `compose`.
         replaced: bool [n, parts], in the order of PARTS; False in all that no class has of its own.
     """
     random = RandomStream(make_key(seed, 6), indices)
@@ -61,7 +67,7 @@ def with_other_parts(
     faces = []
     for part in range(len(SIGN_PARTS)):
         chosen = torch.where(wanted[:, part], others[rows, part], labels[rows])
-        face = random_sign(RandomStream(make_key(seed, 0), indices[rows]), chosen)
+        face = random_sign(RandomStream(make_key(seed, 0), indices[rows]), chosen, contrast)
         faces.append(own._replace(face=face.face, paints=face.paints))
     altered = AlteredSigns(rows, (faces[0], faces[1], faces[2]), torch.ones_like(wanted), wanted)
     sticker_labels = torch.where(replaced[:, _STICKER], (labels + shift) % len(COLOURS), labels)

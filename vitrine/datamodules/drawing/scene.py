@@ -18,6 +18,7 @@ from vitrine.datamodules.drawing.stickers import sticker
 
 SIGN, STICKER = 3, 4  # channels of the canvas, after the colours: how much of a pixel shows them
 BLANKS = 3  # at most, in an image
+_GRAY = 0.55  # that paints fade to
 
 
 class Light(NamedTuple):
@@ -54,18 +55,19 @@ class Drawing(NamedTuple):
     sticker: Tensor  # the same of the sticker
 
 
-def compose(seed: int, indices: Tensor, labels: Tensor, stickers: Tensor) -> Scene:
+def compose(seed: int, indices: Tensor, labels: Tensor, stickers: Tensor, contrast: float = 1.0) -> Scene:
     """The scenes at some indices, each a function of the seed and its own index, label and sticker only.
 
     Args:
         indices, labels: int64, [n].
         stickers: bool, [n], which images have the sticker of their class; nothing else depends on it.
+        contrast: of the signs' colours; 1: as they are, 0: gray.
     """
 
     def stream(purpose: int) -> RandomStream:
         return RandomStream(make_key(seed, purpose), indices)
 
-    sign = random_sign(stream(0), labels)
+    sign = random_sign(stream(0), labels, contrast)
     plates = [stream(10 + slot) for slot in range(BLANKS)]
     present = [plate.bernoulli(0.55) for plate in plates]  # before a plate, whose numbers may grow in count
     occluded, poles, light = stream(2), stream(3), stream(5)
@@ -125,17 +127,18 @@ def _apply_light(colours: Tensor, scene: Scene, at: Tensor) -> Tensor:
 def _fade(random: RandomStream, paints: Tensor) -> Tensor:
     """Paints, [n, LAYERS], as randomly faded colours, [n, LAYERS, 3]."""
     faded, colours = random.uniform(0.0, 0.25)[:, None, None], PAINTS[paints]
-    return colours + (0.55 - colours) * faded + random.uniform(-0.05, 0.05, 3)[:, None]
+    return colours + (_GRAY - colours) * faded + random.uniform(-0.05, 0.05, 3)[:, None]
 
 
-def random_sign(random: RandomStream, labels: Tensor) -> Plates:
-    """A sign of each class, its place, tilt, size and fading drawn at random."""
+def random_sign(random: RandomStream, labels: Tensor, contrast: float = 1.0) -> Plates:
+    """A sign of each class, its place, tilt, size and fading drawn at random; contrast as for `compose`."""
     table = atlas()
     pick, face = random.uniform(0, 1), torch.empty_like(labels)
     for label, variants in enumerate(table.variants):
         chosen = variants[(pick * len(variants)).long().clamp_(max=len(variants) - 1)]
         face = torch.where(labels == label, chosen, face)
-    return _placed_plates(random, face, (0.25, 0.70), margin=0.0)
+    plates = _placed_plates(random, face, (0.25, 0.70), margin=0.0)
+    return plates if contrast == 1 else plates._replace(paints=_GRAY + (plates.paints - _GRAY) * contrast)
 
 
 def _blank(random: RandomStream) -> Plates:

@@ -16,9 +16,11 @@ from vitrine.analyses.base import Analysis
 from vitrine.analyses.result import CheckpointReport
 from vitrine.core.network_scopes import full_isolation, unwrapped
 from vitrine.datamodules.foreign import ForeignData, class_names, foreign_split
+from vitrine.datamodules.steady_images import foreign_training
 from vitrine.examination.examiner import Examiner
 from vitrine.examination.settings import AnalysisSettings
 from vitrine.examination.subject import choose_units
+from vitrine.modules.network_record import attach_record
 from vitrine.modules.network_search import examinable_copy, logits_problem, network_logits
 from vitrine.reporting.notebook import to_html
 from vitrine.reporting.page import PageSink
@@ -48,6 +50,8 @@ def look(
     folder: str | Path,
     *,
     step: int = 0,
+    train: Any = None,
+    learning_rate: float | None = None,
     classes: Sequence[str] | None = None,
     analyses: Sequence[str] | Mapping[str, Analysis] | None = None,
     mean: Sequence[float] | None = None,
@@ -66,6 +70,8 @@ def look(
         dataset: a map-style data set of (image, label) or of mappings, or a DataLoader.
         folder: of page and pictures; made where it is not there.
         step: optimizer steps taken.
+        train: what the network is trained on, as `dataset`: for techniques that look at training images.
+        learning_rate: at this step, for those that follow the training.
         classes: their names; by default those of the data set.
         analyses: names of techniques, or techniques by name; those of the default run unless given.
         mean, std: per channel of [0, 1] pixels, by which the images are normalised. By default read off a
@@ -87,8 +93,9 @@ def look(
         if (problem := logits_problem(network, images)) is not None:
             raise ValueError(f"network: {type(network).__name__} {problem}")
         count = network_logits(network, images).shape[1]
-        data = ForeignData(split, class_names((split.items,), count, classes))
-        copied = examinable_copy(network, data.statistics)
+        training = foreign_training(train, mean, std)
+        data = ForeignData(split, class_names((split.items,), count, classes), *training)
+        copied = attach_record(examinable_copy(network, data.statistics), learning_rate=learning_rate)
         choose_units(copied, images[:1].float(), options.layers, options.units)
     record = RunRecord(folder, sys.argv, {"network": type(network).__name__, **data.facts()})
     if metrics:

@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 
 from vitrine import AnalyzeCheckpoints
 from vitrine.analyses import choose_analyses
-from vitrine.analyses.base import Analysis
+from vitrine.analyses.base import Analysis, File, State
 from vitrine.examination.examiner import weights_hash
 from vitrine.modules.network_search import examinable_copy
 from vitrine.reporting.page_data import run_data
@@ -45,6 +45,51 @@ def test_one_line_gives_pictures_at_every_checkpoint_a_page_and_curves(tmp_path,
     assert [step for step, _ in content["metrics"]["val_acc"]] == [3, 6]
     assert dict(content["facts"])["pixels"] == f"un-normalised by mean {list(MEAN)}, std {list(STD)}"
     assert (callback.folder / "index.html").exists()
+
+
+class Training(Analysis):
+    """What an analysis is given of the training."""
+
+    def __call__(self, subject):
+        images, labels = next(subject.train_batches())
+        yield File("training.txt", subject.train_note)
+        yield State({"images": images, "labels": labels, "rate": torch.tensor(subject.learning_rate)})
+
+
+def test_analyses_see_the_training_images_as_pixels_and_the_learning_rate(tmp_path):
+    class Decaying(Module):
+        def configure_optimizers(self):
+            optimizer = super().configure_optimizers()
+            return [optimizer], [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)]
+
+    callback = analyze(analyses={"cam": Training()})
+    fit(tmp_path, [callback], module=Decaying())
+    results = [Store(callback.folder).results(step)["cam"] for step in (3, 6)]
+    assert not any(result.error for result in results) and results[0].files["training.txt"] == ""
+    expected = torch.stack([Colours(24)[i][0] for i in range(24)])
+    torch.testing.assert_close(results[0].state["images"], expected)
+    assert results[1].state["labels"].tolist() == [i % 3 for i in range(24)]
+    (file,) = tmp_path.rglob("*.ckpt")  # of the last epoch
+    (optimizer,) = torch.load(file, weights_only=True)["optimizer_states"]
+    assert [result.state["rate"].item() for result in results] == [pytest.approx(0.05), pytest.approx(0.025)]
+    assert optimizer["param_groups"][0]["lr"] == pytest.approx(0.025)
+
+
+@pytest.mark.parametrize(
+    ("train", "problem"),
+    [
+        (lambda: [DataLoader(normalised(), 8), DataLoader(normalised(), 8)], "training has 2 loaders"),
+        (lambda: DataLoader(Batches(), 8), "a Batches cannot be read image by image"),
+    ],
+)
+def test_training_data_that_cannot_be_indexed_are_none_and_analyses_are_told(tmp_path, train, problem):
+    class FirstLoader(Module):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch[0] if isinstance(batch[0], list) else batch, batch_idx)
+
+    callback = analyze(analyses={"cam": Training()})
+    fit(tmp_path, [callback], FirstLoader(), (train(), loaders()[1]), max_epochs=1, limit_train_batches=3)
+    assert problem in Store(callback.folder).results(callback.reports[-1].step)["cam"].error
 
 
 def test_training_ends_in_the_same_weights_as_without(tmp_path):

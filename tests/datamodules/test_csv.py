@@ -59,6 +59,7 @@ def test_pixels_labels_and_splits_are_those_of_the_table(table, delimiter, encod
     assert data.classes == ["a dog", "cat"] and data.image_size == 8
     assert seeds_of(data.train) == [0, 1, 2, 3, 4, 5] and seeds_of(data.val) == [6, 7]
     assert data.train.labels.tolist() == [0, 1] * 3 and data.val.labels.tolist() == [0, 1]
+    assert [data.val.path(i) for i in range(2)] == ["pictures/6.png", "pictures/7.png"]
 
 
 def test_a_test_split_is_held_out(table):

@@ -1,4 +1,5 @@
 import tarfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -54,6 +55,8 @@ def test_images_and_labels_are_imagefolders(pictures, cache):
         assert torch.equal(images[i], v2.functional.pil_to_tensor(image)) and labels[i] == label
         item = data.train[i]
         assert torch.equal(item[0], images[i]) and item[1] == label
+        assert pictures / data.train.path(i) == Path(expected.samples[i][0])
+        assert data.train.path(i).startswith("train/")
 
 
 def test_a_test_folder_serves_for_validation_only_if_asked(pictures):

@@ -75,6 +75,7 @@ def test_a_saved_data_set_has_its_pixels_labels_and_names(files, tmp_path, cache
     data = opened(root, cache=cache)
     assert data.classes == NAMES and data.image_size == 8
     assert (seeds_of(data.train), seeds_of(data.val)) == (TRAIN, VAL)
+    assert (data.train.path(3), data.val.path(1)) == ("train, row 3", "val, row 1")
 
 
 def test_one_table_alone_is_divided_by_us(files, tmp_path):

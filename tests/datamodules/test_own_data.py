@@ -335,3 +335,18 @@ def test_what_their_data_set_raises_within_an_epoch_is_one_line(workers):
 def test_a_name_without_a_colon_is_one_of_ours():
     with pytest.raises(SettingError, match=r"data.name: unknown data set 'foldr': did you mean folder\?"):
         config.load(["data.name=foldr"])
+
+
+def test_training_images_for_analyses_are_the_same_at_each_reading():
+    plain = opened("mine.py:Data")
+    assert plain.training_split() == (plain.train, "")
+    jittered = opened("mine.py:Data", **options(jitter=True))
+    steady, note = jittered.training_split()
+    assert "at random" in note and jittered.training_split()[0] is steady
+    images, labels = steady.batch(torch.arange(13))
+    assert torch.equal(images[9], steady.batch(torch.tensor([9]))[0][0])
+    assert labels.tolist() == [i % 3 for i in range(13)]
+    part, _ = opened("mine.py:Subsets").training_split()
+    assert len(part) == 8
+    streamed, note = opened("mine.py:Streamed").training_split()
+    assert streamed is None and "streams them" in note

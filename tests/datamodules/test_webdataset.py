@@ -79,6 +79,7 @@ def test_samples_and_labels_are_those_of_webdatasets_reader(shards, how, cache):
         for image, (theirs, _) in zip(images, expected):
             assert torch.equal(image.permute(1, 2, 0), torch.tensor(theirs))
         assert labels.tolist() == ours.labels.tolist() == [label for _, label in expected]
+    assert data.train.path(7) == "birds-train-001.tar: sub/0007"
 
 
 @pytest.mark.parametrize(

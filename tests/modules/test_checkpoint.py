@@ -66,6 +66,11 @@ def test_a_checkpoint_says_which_network_and_step_it_holds(tmp_path):
     spec = {"name": "convnet", "classes": 3, "channels": 1, "options": {"widths": [4]}}
     expected = {"spec": spec, "classes": ["a", "b/c", "d"], "step": 3, "objective": {}}
     assert {name: ours[name] for name in expected} == expected
+    assert record_of(load_checkpoint(file)).learning_rate == 0.01
+    content = torch.load(file, weights_only=True)
+    del content["optimizer_states"]  # as with save_weights_only
+    torch.save(content, file)
+    assert record_of(load_checkpoint(file)).learning_rate is None
 
 
 def test_a_compiled_networks_checkpoint_is_as_any_other(tmp_path):

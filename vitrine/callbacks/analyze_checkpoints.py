@@ -18,12 +18,14 @@ from vitrine.analyses import choose_analyses
 from vitrine.analyses.base import Analysis
 from vitrine.callbacks.examine_saved import ExamineSaved
 from vitrine.callbacks.foreign_trainer import (
+    copy_at_checkpoint,
     held_weights,
     loader_of,
     logger_folder,
     logger_sinks,
     read_state,
     run_name,
+    training_of,
     verify_file,
 )
 from vitrine.callbacks.network_input import NetworkInput
@@ -207,7 +209,8 @@ class AnalyzeCheckpoints(ExamineSaved):
             network = self._network_of(pl_module)
             held = held_weights(network, self._prefix, state or {})
             with full_isolation():
-                self.saved = _Snapshot(examinable_copy(network, self.examiner.data.statistics, held), step)
+                copied = copy_at_checkpoint(trainer, network, self.examiner.data.statistics, held)
+            self.saved = _Snapshot(copied, step)
         except Exception:
             if self.settings.strict:
                 raise
@@ -236,22 +239,20 @@ class AnalyzeCheckpoints(ExamineSaved):
                 "AnalyzeCheckpoints: this Trainer saves no checkpoints; give every_n_epochs=1 to see pictures"
             )
         with full_isolation(pl_module):
-            loader = loader_of(trainer, self.settings.split)
-            split = foreign_split(loader, self.mean, self.std, self._input.normalization)
+            normalization = self.mean, self.std, self._input.normalization
+            split = foreign_split(loader_of(trainer, self.settings.split), *normalization)
             self._input.check(split)
             images = split.raw(range(min(4, len(split))))[0].to(pl_module.device, pl_module.dtype)
             name, network = find_network(pl_module, images, self.network)
             self._name, self._prefix = name, f"{name}." if name else name
             count = network_logits(network, images).shape[1]
-            data = ForeignData(split, class_names((split.items, trainer.datamodule), count, self.classes))
+            names = class_names((split.items, trainer.datamodule), count, self.classes)
+            data = ForeignData(split, names, *training_of(trainer, *normalization))
             copied = examinable_copy(network, data.statistics)
             probe = split.batch(torch.tensor([0]))[0].to(pl_module.device)
             choose_units(copied, probe, self.settings.layers, self.settings.units)
-        self._open(
-            trainer,
-            data,
-            {"module": type(pl_module).__name__, "network": type(network).__name__, **data.facts()},
-        )
+        kinds = {"module": type(pl_module).__name__, "network": type(network).__name__}
+        self._open(trainer, data, kinds | data.facts())
 
     def _open(self, trainer: lightning.Trainer, data: ForeignData, facts: Mapping[str, str]) -> None:
         """Claim the folder, and make the examiner and its sinks."""

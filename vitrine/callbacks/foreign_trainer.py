@@ -12,6 +12,10 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from torch import nn
 
+from vitrine.core.image_dataset import ImageDataset
+from vitrine.datamodules.steady_images import foreign_training
+from vitrine.modules.network_record import attach_record
+from vitrine.modules.network_search import examinable_copy
 from vitrine.reporting.tensorboard_sink import TensorBoardSink
 from vitrine.reporting.wandb_sink import WandbSink
 
@@ -69,6 +73,24 @@ def loader_of(trainer: lightning.Trainer, split: str) -> Any:
         if loader is not None and not isinstance(loader, (list, tuple, Mapping)):
             return loader
     raise ValueError("the Trainer has no data to examine")
+
+
+def training_of(trainer: lightning.Trainer, *normalization: Any) -> tuple[ImageDataset | None, str]:
+    """The images that a Trainer trains on and what is to be said of them, see `foreign_training`."""
+    loader = trainer.train_dataloader
+    while isinstance(loader, (list, tuple, Mapping)):
+        if len(loader) != 1:
+            return None, f"training has {len(loader)} loaders"
+        loader = next(iter(loader.values() if isinstance(loader, Mapping) else loader))
+    return foreign_training(loader, *normalization)
+
+
+def copy_at_checkpoint(trainer: lightning.Trainer, network: nn.Module, *how: Any) -> nn.Module:
+    """`examinable_copy` of a network, with the learning rate that a checkpoint of now holds in its record: of
+    the first optimizer's first parameter group."""
+    groups = trainer.optimizers[0].param_groups if trainer.optimizers else []
+    rate = float(groups[0]["lr"]) if groups and "lr" in groups[0] else None
+    return attach_record(examinable_copy(network, *how), learning_rate=rate)
 
 
 def logger_folder(trainer: lightning.Trainer) -> Path:

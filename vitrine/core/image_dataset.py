@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,13 @@ def shown_channels(channels: int) -> tuple[int, ...]:
     """The channels that pictures show of images with so many, unless others are chosen: the first three, as
     red, green and blue; of two the first, as gray."""
     return (0,) if channels < 3 else (0, 1, 2)
+
+
+def relative_path(file: str | Path, root: str | Path | None) -> str:
+    """A file as a person finds it below the data's root; as it is, if it lies elsewhere."""
+    file = Path(file)
+    inside = root is not None and file.is_relative_to(root)
+    return (file.relative_to(root) if inside else file).as_posix()
 
 
 class ImageDataset:

@@ -39,7 +39,7 @@ class CSV(ImageSource):
     _masks: MaskFiles | None = None
 
     def images(self, found: Labelled, image_size: int, **options: Any) -> ImageFiles:
-        files = super().images(found, image_size, **options)
+        files = super().images(found, image_size, **{**options, "root": self.folder})
         files.mask_files, files.class_names = self._masks, self.classes
         return files
 
@@ -57,6 +57,7 @@ class CSV(ImageSource):
             settings.root = str(folder)
         if not folder.is_dir():
             raise SettingError("data.root", f"{folder} is no folder, to which the files' paths are relative")
+        self.folder = folder
         files = find_files(table, folder, settings.suffix)
         kept = drop_repeated(table, files, place)
         rows = [table[i] for i in kept]

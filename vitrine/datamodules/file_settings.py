@@ -72,6 +72,7 @@ class FileSettings(DecodingSettings, DataSettings):
             "fit": "crop" if self.fit == "auto" else self.fit,
             "interpolation": interpolation,
             "decoding": checked_decoding(self, "data."),
+            "root": getattr(self, "root", None),
         }
 
 

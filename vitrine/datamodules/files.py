@@ -18,7 +18,7 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 from tqdm import tqdm
 
-from vitrine.core.image_dataset import ImageDataset
+from vitrine.core.image_dataset import ImageDataset, relative_path
 from vitrine.core.random_numbers import make_key
 from vitrine.core.settings import SettingError
 from vitrine.datamodules.decoding import Decoding, UnreadableImage
@@ -46,6 +46,7 @@ class ImageFiles(ImageDataset):
         interpolation: nearest, bilinear, bicubic or lanczos.
         decoding: what is made of a file; by default the usual, of `channels`.
         min_scale: smallest fraction of the area in the random resized crop of `training_item`; 1: no crop.
+        root: of the data, which `path` is relative to.
 
     Raises:
         SettingError: the crop is larger than the resized image; or nothing is cropped of it.
@@ -63,6 +64,7 @@ class ImageFiles(ImageDataset):
         channels: int = 3,
         decoding: Decoding | None = None,
         min_scale: float = 1.0,
+        root: str | Path | None = None,
     ):
         if 0 < resize < image_size:
             raise SettingError("data.resize", f"is {resize}, expected at least data.image_size, {image_size}")
@@ -76,6 +78,7 @@ class ImageFiles(ImageDataset):
         self.interpolation = InterpolationMode(interpolation)
         self.mask_files: MaskFiles | None = None  # where it should look
         self.class_names: Sequence[str] = ()  # by label, for boxes
+        self.root = None if root is None else Path(root).expanduser()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -173,6 +176,9 @@ class ImageFiles(ImageDataset):
     def encoded(self, index: int) -> tuple[Path | BinaryIO, object]:
         """What the image at `index` is decoded from, and what messages call it."""
         return self.files[index], self.files[index]
+
+    def path(self, index: int) -> str | None:
+        return relative_path(self.files[index], self.root)
 
     def select(self, indices: Sequence[int]) -> Self:
         """The split of these images alone."""

@@ -15,6 +15,7 @@ from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset,
 
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.datamodules.foreign_batches import LABEL_KEYS, batch_parts, read_batch
+from vitrine.datamodules.foreign_listing import listed_labels, listed_path
 from vitrine.datamodules.input_normalization import IDENTITY, Normalization
 from vitrine.datamodules.normalization_search import find_normalizations
 
@@ -71,9 +72,12 @@ class ForeignSplit(ImageDataset):
         """Images, float32 [n, C, H, W] as they are given to the network, and labels, int64 [n]."""
         return read_batch(self.collate([self.items[i] for i in indices]))
 
+    def path(self, index: int) -> str | None:
+        return listed_path(self.items, index)
+
     def listed_labels(self) -> Tensor | None:
         """The labels that the data set lists, if they are those of its items, int64 [N]."""
-        labels = _listed_labels(self.items)
+        labels = listed_labels(self.items)
         if labels is None or len(labels) != len(self):
             return None
         some = torch.linspace(0, len(self) - 1, min(_CHECKED, len(self))).long()
@@ -93,13 +97,17 @@ class ForeignData:
     Attributes:
         split: the images to examine.
         classes: names, by label.
+        training: the training images, the same at each reading; None: there are none, or none that are.
+        training_note: why there are none, or what is odd about them.
     """
 
     split: ForeignSplit
     classes: list[str]
+    training: ImageDataset | None = None
+    training_note: str = "none were given"
 
     def training_split(self) -> tuple[ImageDataset | None, str]:
-        return None, "no training images were given"
+        return self.training, self.training_note
 
     @property
     def val(self) -> ForeignSplit:
@@ -276,26 +284,3 @@ def _held(batches: Iterable[Any]) -> list[tuple[Tensor, Tensor]]:
 def _whole(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     images, labels = zip(*items)
     return torch.stack(images), torch.stack(labels)
-
-
-def _listed_labels(data_set: Any) -> Tensor | None:
-    """The labels that a data set lists without reading its images; None: it lists none."""
-    if isinstance(data_set, Subset):
-        labels = _listed_labels(data_set.dataset)
-        return None if labels is None else labels[torch.as_tensor(data_set.indices)]
-    if isinstance(data_set, ConcatDataset):
-        parts = [_listed_labels(part) for part in data_set.datasets]
-        return None if any(part is None for part in parts) else torch.cat(parts)
-    column = next((key for key in LABEL_KEYS if key in (getattr(data_set, "column_names", None) or [])), None)
-    tensors = getattr(data_set, "tensors", None)
-    if column is not None:
-        labels = data_set.with_format(None)[column]
-    elif tensors is not None and len(tensors) > 1:
-        labels = tensors[1]
-    else:
-        labels = getattr(data_set, "targets", getattr(data_set, "labels", None))
-    try:
-        labels = torch.as_tensor(labels)
-    except (TypeError, ValueError, RuntimeError):
-        return None
-    return labels.to(torch.int64) if labels.ndim == 1 and not labels.is_floating_point() else None

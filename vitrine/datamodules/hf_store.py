@@ -34,9 +34,13 @@ class HFStore:
         self.description = f"read from {root}"
 
     def name(self, number: int) -> str:
+        """The data set, split and row of an image."""
+        return f"{self.root}: {self.path(number)}"
+
+    def path(self, number: int) -> str:
         """The split and row of an image."""
         table, row = self._find(number)
-        return f"{self.root}: {self.splits[table]}, row {row}"
+        return f"{self.splits[table]}, row {row}"
 
     def read(self, number: int) -> tuple[Path | BinaryIO, str]:
         table, row = self._find(number)

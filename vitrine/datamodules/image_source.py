@@ -32,6 +32,9 @@ class ImageStore(Protocol):
 
     description: str  # where they are, for logs
 
+    def path(self, number: int) -> str:
+        """Where an image is in the store, for people."""
+
     def read(self, number: int) -> tuple[BinaryIO, str]:
         """The bytes of an image file, and what messages call it.
 
@@ -56,6 +59,9 @@ class StoredImages(ImageFiles):
 
     def encoded(self, index: int) -> tuple[BinaryIO, str]:
         return self.store.read(self.files[index])
+
+    def path(self, index: int) -> str | None:
+        return self.store.path(self.files[index])
 
     @property
     def storage(self) -> str:

@@ -12,7 +12,7 @@ class InMemory(ImageDataset):
     """A split whose images are one tensor, uint8 [N, C, H, W], with labels [N].
 
     Args:
-        source: the same images where they were read, which has masks of them.
+        source: the same images where they were read, which has masks of them and knows their files.
 
     Raises:
         ValueError: they have another type or shape, or differ in number.
@@ -39,6 +39,9 @@ class InMemory(ImageDataset):
 
     def masks(self, indices: Tensor) -> dict[str, Tensor]:
         return {} if self.source is None else self.source.masks(indices)
+
+    def path(self, index: int) -> str | None:
+        return None if self.source is None else self.source.path(index)
 
     def select(self, indices: Tensor) -> Self:
         """The split of these images alone."""

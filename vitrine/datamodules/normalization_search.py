@@ -31,7 +31,7 @@ def find_normalizations(*places: Any) -> list[MeanStd]:
         ValueError: each image is normalised by its own statistics, which nothing can undo.
     """
     found: list[MeanStd] = []
-    for candidate in _reachable(places):
+    for candidate in reachable(places):
         statistics = _statistics(candidate)
         if statistics is not None and statistics not in found:
             found.append(statistics)
@@ -64,7 +64,7 @@ def _numbers(values: Any) -> tuple[float, ...]:
     return tuple(float(v) for v in (values if hasattr(values, "__iter__") else [values]))
 
 
-def _reachable(places: Any) -> Iterator[Any]:
+def reachable(places: Any) -> Iterator[Any]:
     """All objects in `places` and within them, each once, nearest first."""
     seen: set[int] = set()
     level = list(places)

@@ -34,6 +34,7 @@ from vitrine.datamodules.own_loaders import (
 )
 from vitrine.datamodules.own_module import make_module, overridden
 from vitrine.datamodules.samplers import BatchSampler
+from vitrine.datamodules.steady_images import steady_images
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class OwnData(ImageDataModule):
     Settings = OwnDataSettings
     settings: OwnDataSettings
     _prepared = False
+    _steady: tuple[ImageDataset | None, str] | None = None
 
     def prepare_data(self) -> None:
         if not self._prepared:  # Lightning asks once more
@@ -102,7 +104,11 @@ class OwnData(ImageDataModule):
         return train, val
 
     def training_split(self) -> tuple[ImageDataset | None, str]:
-        return None, "whether your data module transforms images at random has not been found out"
+        if not is_map_style(self._loaders[id(self.train)]):
+            return None, "your data module streams them: they cannot be read one by one"
+        if self._steady is None:
+            self._steady = steady_images(self.train, self.seed)
+        return self._steady
 
     def load_test(self) -> ImageDataset:
         self._call("setup", "test")

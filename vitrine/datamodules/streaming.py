@@ -168,6 +168,9 @@ class ChunkedImages(ImageFiles):
     def storage(self) -> str:
         return f"streamed from {self.source.rpartition('/')[0]}"
 
+    def path(self, index: int) -> str | None:
+        return None  # the names are in the chunks, among the images
+
     def encoded(self, index: int) -> tuple[BinaryIO, str]:
         item = self.read_item(index)
         return io.BytesIO(item["image"]), f"{self.source}: {item['name']}"

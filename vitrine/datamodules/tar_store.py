@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
+from vitrine.core.image_dataset import relative_path
 from vitrine.datamodules.files import UnreadableImage
 
 
@@ -23,6 +24,7 @@ class TarStore:
 
     def __init__(self, shards: Sequence[Path], samples: Sequence[Sequence[tuple[Any, ...]]]):
         self.shards = [str(shard) for shard in shards]
+        self.folder = os.path.commonpath([os.path.dirname(shard) for shard in self.shards])
         self.sizes = [os.path.getsize(shard) for shard in shards]
         rows = [row for shard in samples for row in shard]
         self.keys = [row[0] for row in rows]
@@ -33,6 +35,11 @@ class TarStore:
     def name(self, number: int) -> str:
         """The shard and the key of an image."""
         return f"{self.shards[self.shard[number]]}: sample {self.keys[number]}"
+
+    def path(self, number: int) -> str:
+        """The shard, relative to the folder that all are in, and the key of an image."""
+        shard = relative_path(self.shards[self.shard[number]], self.folder)
+        return f"{shard}: {self.keys[number]}"
 
     def shard_of(self, numbers: Sequence[int]) -> torch.Tensor:
         """The shard of each image, int64."""

@@ -88,7 +88,8 @@ def main() -> None:
     parser.add_argument("--transformers", action="store_true", help="each technique on 28 transformers")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
-    logging.disable(logging.ERROR)
+    logging.getLogger("vitrine").propagate = False
+    logging.getLogger("vitrine").addHandler(logging.NullHandler())
     start = time.perf_counter()
     if options.transformers:
         print_techniques(options.only.split(","))
@@ -130,22 +131,44 @@ def transformers(only: list[str]) -> Iterator[tuple[str, int, nn.Module]]:
         yield name, side, load_network(name, classes=CLASSES, image_size=side)
 
 
+class Said(logging.Handler):
+    """Keeps what Vitrine logs as a warning, by its first word: "relevance is left out: ..."."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: dict[str, str] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        first, _, rest = record.getMessage().partition(" ")
+        self.lines.setdefault(first, rest)
+
+
 def print_techniques(only: list[str]) -> None:
     """A table of transformers and techniques: the pictures of each, or why it gives none."""
     names = list(small())
     print(f"| network | image | {' | '.join(names)} |")
     print(f"|---|---:|{'---:|' * len(names)}")
     reasons: dict[str, int] = {}
+
+    def noted(what: str, reason: str) -> str:
+        return f"{what} ({reasons.setdefault(reason, len(reasons) + 1)})"
+
     for name, side, network in transformers(only):
+        said = Said()
+        logging.getLogger("vitrine").addHandler(said)
         results = examine(network.eval(), side).results
+        logging.getLogger("vitrine").removeHandler(said)
         cells = []
         for technique in names:
             result = results[technique]
             if result.error:
-                reason = result.error.strip().splitlines()[-1]
-                cells.append(f"fails ({reasons.setdefault(reason, len(reasons) + 1)})")
+                cells.append(noted("fails", result.error.strip().splitlines()[-1]))
+            elif len(result.figures):
+                cells.append(str(len(result.figures)))
+            elif len(result.scalars):
+                cells.append(f"{len(result.scalars)} curves")
             else:
-                cells.append(str(len(result.figures) or "none"))
+                cells.append(noted("none", said.lines.get(technique, "not said")))
         print(f"| {name} | {side} | {' | '.join(cells)} |", flush=True)
     for why, number in reasons.items():
         print(f"\n({number}) {why}")
@@ -179,7 +202,10 @@ def examine(network: nn.Module, side: int) -> CheckpointReport:
     generator = torch.Generator().manual_seed(1)
     dataset = [(torch.rand(3, side, side, generator=generator), i % len(CLASSES)) for i in range(10)]
     with tempfile.TemporaryDirectory() as folder:
-        return look(network, dataset, Path(folder), classes=CLASSES, analyses=small(), probes=1, units=1)
+        found = look(network, dataset, Path(folder), classes=CLASSES, analyses=small(), probes=1, units=1)
+        for result in found.results.values():
+            result.scalars = list(result.scalars)  # read while the folder is there
+        return found
 
 
 def small() -> dict[str, Analysis]:

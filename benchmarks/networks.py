@@ -145,7 +145,8 @@ class Said(logging.Handler):
 
 def print_techniques(only: list[str]) -> None:
     """A table of transformers and techniques: the pictures of each, or why it gives none."""
-    names = list(small())
+    techniques = small()
+    names = list(techniques)
     print(f"| network | image | {' | '.join(names)} |")
     print(f"|---|---:|{'---:|' * len(names)}")
     reasons: dict[str, int] = {}
@@ -168,7 +169,8 @@ def print_techniques(only: list[str]) -> None:
             elif len(result.scalars):
                 cells.append(f"{len(result.scalars)} curves")
             else:
-                cells.append(noted("none", said.lines.get(technique, "not said")))
+                named = [technique, *getattr(techniques[technique], "maps", [])]
+                cells.append(noted("none", next(said.lines[name] for name in named if name in said.lines)))
         print(f"| {name} | {side} | {' | '.join(cells)} |", flush=True)
     for why, number in reasons.items():
         print(f"\n({number}) {why}")

@@ -25,7 +25,10 @@ def log_missing_attention(subject: Subject, analysis: str) -> None:
         analysis: its name.
     """
     if structure_of(subject).blocks:
-        reason = "its tokens lie in no grid that can be told"
+        reason = (
+            "no attention of a grid's tokens to one another is seen (it is a class token's or the channels' "
+            "alone, its heads are mixed, or the grid cannot be told)"
+        )
     elif _has_tokens(subject):
         reason = "the network computes no softmax over its tokens that is multiplied with their values"
     else:

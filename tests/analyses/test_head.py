@@ -68,5 +68,5 @@ def test_a_network_without_a_linear_head_is_refused(net, reason):
 def test_logits_that_are_not_finite_are_refused():
     net = network(nn.Flatten(), nn.Linear(6, 4))
     net[-1].weight[0, 0] = torch.nan
-    with pytest.raises(NoLinearHead, match="not finite"):
+    with pytest.raises(ValueError, match="logits are not finite"):
         linear_head(net, IMAGES)

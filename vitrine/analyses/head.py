@@ -81,6 +81,7 @@ def linear_head(network: nn.Module, images: Tensor) -> LinearHead:
 
     Raises:
         NoLinearHead: there is none, the head is a convolution, reads tokens, or something follows it.
+        ValueError: the logits are not finite.
     """
     last = last_linear(network, images)
     if last is None:
@@ -101,7 +102,7 @@ def linear_head(network: nn.Module, images: Tensor) -> LinearHead:
     difference = (vectors @ last.weight.T + bias - last.logits).abs().max()
     if not difference <= last.tolerance * last.logits.abs().max():  # NaN, too, is no agreement
         if not last.logits.isfinite().all():
-            raise NoLinearHead("it gives logits that are not finite")
+            raise ValueError("the network's logits are not finite")
         raise NoLinearHead(
             f"its logits are not what its last linear layer, {last.name!r}, gives: something follows it "
             "(a softmax, a scale, the mean of two heads)"

@@ -24,6 +24,7 @@ class Features:
         scales: [N], by which the rows are multiplied; None: they are as they are.
         bias: whether the head has one.
         device: where blocks are used.
+        start: the place of the first row among those of all ranks.
         all_gather: of all ranks, whose sums are shared; None: there is one.
     """
 
@@ -34,9 +35,10 @@ class Features:
         *,
         bias: bool = True,
         device: torch.device | str = "cpu",
+        start: int = 0,
         all_gather: AllGather | None = None,
     ):
-        self.values, self.scales, self.bias = values, scales, bias
+        self.values, self.scales, self.bias, self.start = values, scales, bias, start
         self.device, self._all_gather = torch.device(device), all_gather
         self.count = int(self.total(torch.tensor(len(values))))  # of all ranks
         self.width = values.shape[1] + bias

@@ -17,7 +17,7 @@ from torch import Tensor
 from vitrine.analyses.conjugate_gradients import conjugate_gradients
 from vitrine.analyses.head_features import KEPT, Features
 
-Targets = Callable[[slice, Tensor], Tensor]
+Targets = Callable[[slice | Tensor, Tensor], Tensor]
 """Rows of an image each and their features [n, D] -> the probabilities [n, K] that a head is to give."""
 
 DUAL_ERROR = 1e-7  # of the weights rebuilt from the duals, as a share of their norm
@@ -57,7 +57,7 @@ class HeadProblem:
         penalty = self.penalty / 2 * weight.square().sum()
         return (sums[0] + penalty).item(), sums[1:].view_as(weight) + self.penalty * weight
 
-    def residuals(self, rows: slice, features: Tensor, weight: Tensor) -> Tensor:
+    def residuals(self, rows: slice | Tensor, features: Tensor, weight: Tensor) -> Tensor:
         """`target - p` of a block, [n, K]."""
         return self.targets(rows, features) - (features @ weight.T).softmax(1)
 
@@ -150,3 +150,9 @@ def fit_head(problem: HeadProblem, start: Tensor) -> Tensor:
                 )
         weight, value, gradient = weight + size * step, tried, tried_gradient
     raise ValueError(f"the head is not refitted after {_NEWTON_STEPS} steps: error {error:.1e}")
+
+
+def answers(features: Features, weight: Tensor) -> Tensor:
+    """The class that a head [K, D] says for each image of this rank, int64 [N]."""
+    said = [(block @ weight.T).argmax(1) for _, block in features.blocks()]
+    return torch.cat(said) if said else torch.zeros(0, dtype=torch.int64)

@@ -31,11 +31,12 @@ def picture_table(
         rows: pictures of one size, uint8 [h, w, 3], row by row.
         columns: the title above each column, of one or more lines; truncated to the column's width.
         titles: the title beside each row, rotated by 90 degrees.
-        captions: the line below each picture; red where `highlighted`.
+        captions: one or more lines below each picture; red where `highlighted`.
     """
     height, width = rows[0][0].shape[:2]
-    pitch = height + (LINE if captions is not None else 0) + GAP
-    header = LINE * max(len(title.split("\n")) for title in columns)
+    lines = max((len(text.split("\n")) for row in captions for text in row), default=0) if captions else 0
+    pitch = height + lines * LINE + GAP
+    header = LINE * max(len(title.split("\n")) for title in columns) if any(columns) else 0
     size = (LINE + len(columns) * (width + GAP) - GAP, header + len(rows) * pitch - GAP)
     sheet = Image.new("RGB", size, "white")
     for c, title in enumerate(columns):
@@ -51,7 +52,8 @@ def picture_table(
             sheet.paste(Image.fromarray(picture.contiguous().numpy()), (left, top))
             if captions is not None:
                 colour = RED if highlighted is not None and highlighted[r][c] else GREY
-                _draw_text(sheet, captions[r][c], left, top + height, width, colour)
+                for line, text in enumerate(captions[r][c].split("\n")):
+                    _draw_text(sheet, text, left, top + height + line * LINE, width, colour)
     return torch.frombuffer(bytearray(sheet.tobytes()), dtype=torch.uint8).view(sheet.height, sheet.width, 3)
 
 

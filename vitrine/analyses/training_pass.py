@@ -1,0 +1,120 @@
+"""One pass over the training images: what the network's head reads of each, what it says, and the loss.
+
+Memory, for N images, D features and a rank's share n of the images: 4 n D bytes up to N D = `FULL` numbers,
+and 2 n D bytes (half precision, a scale for each image) beyond; in a memory-mapped scratch file once n D is
+more than `IN_MEMORY` numbers. Beside it blocks of 32 MiB and, for each image, some numbers a probe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vitrine.analyses.base import Subject
+from vitrine.analyses.head import LinearHead, head_inputs
+from vitrine.analyses.head_features import Features, in_half_precision
+
+FULL = 2**26  # numbers of all ranks that are kept as float32: 256 MiB
+IN_MEMORY = 2**30  # numbers of a rank that are kept in memory as float16: 2 GiB
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """The training images looked at, of all ranks; and the features of this rank's part of them."""
+
+    indices: Tensor  # int64 [N], into the training split, ascending
+    labels: Tensor  # int64 [N]
+    predicted: Tensor  # int64 [N]
+    losses: Tensor  # float32 [N], the network's cross-entropy
+    own: slice  # this rank's
+    features: Features  # of this rank's
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def stratified(labels: Tensor, most: int | None, seed: int) -> Tensor:
+    """Indices of at most so many images, ascending: the same share of each class, drawn by the seed, and at
+    least one image of each; all where `most` is None or there are no more."""
+    if most is None or len(labels) <= most:
+        return torch.arange(len(labels))
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=generator)
+    order = order[labels[order].argsort(stable=True)]  # by class, and within a class as drawn
+    counts = labels.bincount()
+    starts = counts.cumsum(0) - counts
+    place = torch.arange(len(labels)) - starts[labels[order]]  # of each among its class
+    # the k-th image of a class comes when k shares of it are due; the first of each before all others
+    due = (place + torch.rand(len(counts), generator=generator)[labels[order]]) / counts[labels[order]]
+    due[place == 0] -= 1
+    return order[due.argsort(stable=True)[:most]].sort().values
+
+
+def read_training(subject: Subject, head: LinearHead, most: int | None) -> TrainingImages:
+    """What the head reads of the training images, by all ranks together: one forward pass.
+
+    Args:
+        most: images, a stratified subset of more; None: all.
+
+    Raises:
+        ValueError: features that are not finite; labels that the network has no class for; fewer images than
+            classes.
+    """
+    classes, width = head.weight.shape
+    count = len(subject.train)
+    chosen = torch.arange(count) if most is None or count <= most else None
+    if chosen is None:
+        chosen = stratified(subject.train.labels, most, subject.seed)
+    if len(chosen) < classes:
+        raise ValueError(f"{len(chosen)} training images are fewer than the {classes} classes of the network")
+    own = subject.shard(len(chosen))
+    values, scales = _storage(subject, len(chosen), len(own), width)
+    labels, predicted = (torch.empty(len(own), dtype=torch.int64) for _ in range(2))
+    losses = torch.empty(len(own))
+    starts = range(0, len(own), subject.batch_size)
+    parts = [slice(start, min(start + subject.batch_size, len(own))) for start in starts]
+    bar = subject.progress(parts, "training images", len(parts))
+    batches = (subject.train_images(chosen[own.start + part.start : own.start + part.stop]) for part in bar)
+    for part, (inputs, logits, said) in zip(parts, head_inputs(subject.network, head, batches)):
+        if not inputs.isfinite().all():
+            raise ValueError("what the network's head reads of training images is not finite")
+        if int(said.min()) < 0 or int(said.max()) >= classes:
+            wrong = int(said.max() if int(said.max()) >= classes else said.min())
+            raise ValueError(f"a training image has label {wrong}, and the network {classes} classes")
+        if scales is None:
+            values[part] = inputs.to(values.device)
+        else:
+            halves, scale = in_half_precision(inputs)
+            values[part], scales[part] = halves.to(values.device), scale.to(scales.device)
+        labels[part], predicted[part] = said.cpu(), logits.argmax(1).cpu()
+        losses[part] = torch.nn.functional.cross_entropy(logits.float(), said, reduction="none").cpu()
+    features = Features(
+        values,
+        scales,
+        bias=head.bias is not None,
+        device=subject.device,
+        start=own.start,
+        all_gather=subject.all_gather if subject.world_size > 1 else None,
+    )
+    gathered = (features.gather(column) for column in (labels, predicted, losses))
+    return TrainingImages(chosen, *gathered, slice(own.start, own.stop), features)
+
+
+def _storage(subject: Subject, count: int, own: int, width: int) -> tuple[Tensor, Tensor | None]:
+    """Where the features of so many images, some of them this rank's `own`, are kept; and scales of rows if
+    that is in half precision."""
+    if count * width <= FULL:
+        return torch.empty(own, width, device=subject.device), None
+    scales = torch.empty(own)
+    if _fits_on_gpu(subject.device, 2 * own * width):
+        return torch.empty(own, width, dtype=torch.float16, device=subject.device), scales
+    if own * width <= IN_MEMORY:
+        return torch.empty(own, width, dtype=torch.float16), scales
+    return subject.scratch.empty("features", (own, width), torch.float16), scales
+
+
+def _fits_on_gpu(device: torch.device, size: int) -> bool:
+    """Whether so many bytes are a quarter of the memory that is free on a GPU, or less."""
+    return device.type == "cuda" and 4 * size <= torch.cuda.mem_get_info(device)[0]

@@ -51,10 +51,12 @@ class Table:
 
     Attributes:
         sort_by: the heading of the column that orders the rows at first, ascending.
+        filter_by: the heading of a column of names of which one can be chosen, to see its rows alone.
     """
 
     columns: Mapping[str, Sequence[str | float | None]]
     sort_by: str = ""
+    filter_by: str = ""
 
 
 @dataclass(frozen=True)

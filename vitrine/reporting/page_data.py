@@ -70,7 +70,8 @@ def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
 
 def _result(result: AnalysisResult) -> dict[str, Any]:
     reduced = {"less": result.reduced_text} if result.reduced else {}
-    return {"seconds": result.seconds, "error": result.traceback, **reduced}
+    files = {"files": list(result.files)} if result.files else {}
+    return {"seconds": result.seconds, "error": result.traceback, **reduced, **files}
 
 
 def _analysis(store: Store, steps: list[int], name: str) -> dict[str, Any]:

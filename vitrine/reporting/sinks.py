@@ -16,6 +16,7 @@ STORY = (
     "Attention",
     "Features",
     "Concepts",
+    "Training images",
     "Adversarial",
     "Classes",
     "Time",

@@ -21,6 +21,7 @@ from vitrine.reporting.sinks import STEP, UNITS, media_key, named_scalars, table
 from vitrine.reporting.units_table import units_table
 from vitrine.reporting.wandb_claims import Claims
 from vitrine.reporting.wandb_history import Keys, logged_keys, result_keys
+from vitrine.runs.attachments import STATE
 from vitrine.runs.store import Store
 
 _log = logging.getLogger(__name__)
@@ -122,10 +123,15 @@ class WandbSink:
 
         artifact = wandb.Artifact(name, type=kind)
         for path in paths:  # `add_dir` would print
-            for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+            for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if _is_shown(p)):
                 name = file.relative_to(path.parent).as_posix()
                 artifact.add_file(str(file), name=name, policy="immutable", skip_cache=True)
         self.run.log_artifact(artifact, aliases=["latest", *aliases])
+
+
+def _is_shown(path: Path) -> bool:
+    """Whether a file is for people; a state may be large, and is for the next checkpoint alone."""
+    return path.is_file() and path.name != STATE
 
 
 def _payload(report: CheckpointReport, folder: Path, classes: Sequence[str]) -> dict[str, Any]:

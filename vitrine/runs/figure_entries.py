@@ -30,9 +30,13 @@ def to_entry(figure: Figure, file: str) -> dict[str, Any]:
         "class_shares": {name: finite(share) for name, share in figure.class_shares.items()},
         "histogram": asdict(figure.histogram) if figure.histogram is not None else None,
         "trace": [finite(value) for value in figure.trace],
-        "table": asdict(figure.table) if figure.table is not None else None,
+        "table": _table(figure.table) if figure.table is not None else None,
     }
     return entry | {name: value for name, value in typed.items() if value}
+
+
+def _table(table: Table) -> dict[str, Any]:
+    return {name: value for name, value in asdict(table).items() if value or name != "filter_by"}
 
 
 def to_figure(entry: dict[str, Any], image: Tensor) -> Figure:

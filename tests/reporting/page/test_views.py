@@ -388,3 +388,44 @@ def test_the_test_split_stands_apart_with_its_classes_the_worst_first(visit, tmp
 
 def test_a_run_without_a_test_has_no_such_section(visit):
     assert not visit().get_by_role("heading", name="Test split").count()
+
+
+@pytest.fixture(scope="module")
+def suspects(tmp_path_factory):
+    """Two checkpoints of an analysis that lists training images, in a table and in a file."""
+    folder = tmp_path_factory.mktemp("suspects") / "run <b>"
+    for step in (10, 20):
+        labels = ["cat", HOSTILE, "dog", HOSTILE] + (["bird"] if step == 20 else ["cat"])
+        columns = {"file": [f"{HOSTILE}/{i}.png" for i in range(5)], "label": labels, "rank": [5, 4, 3, 2, 1]}
+        table = Table(columns, sort_by="rank", filter_by="label")
+        figures = [Figure("suspects", colour(1, 2, 3), "suspects", table=table)]
+        result = AnalysisResult(figures, [], 1, files={"suspects.csv": f"step\n{step}\n"})
+        with Store(folder).writing(step, weights=str(step)) as writer:
+            writer.write("something_new", result)
+    page.build(folder)
+    return folder
+
+
+def test_a_table_shows_the_rows_of_one_class_and_its_file_is_that_of_the_checkpoint(visit, suspects):
+    tab = visit(folder=suspects)
+    names = tab.eval_on_selector_all(".table option", "all => all.map(one => one.value)")
+    assert names == ["", HOSTILE, "bird", "cat", "dog"]
+    assert [row[0] for row in rows(tab)] == [f"{HOSTILE}/{i}.png" for i in (4, 3, 2, 1, 0)]
+    tab.get_by_label("label").select_option(HOSTILE)
+    assert [row[0] for row in rows(tab)] == [f"{HOSTILE}/{i}.png" for i in (3, 1)]
+    tab.get_by_label("label").select_option("bird")
+    assert len(rows(tab)) == 1
+    tab.keyboard.press("Escape")
+    tab.locator("h1").click()
+    tab.keyboard.press("ArrowLeft")
+    assert rows(tab) == [["none"]]
+    link = tab.get_by_role("link", name="suspects.csv")
+    with tab.expect_download() as download:
+        link.click()
+    assert download.value.path().read_text() == "step\n10\n"
+    tab.keyboard.press("ArrowRight")
+    assert "00000020" in link.get_attribute("href")
+
+
+def test_axe_finds_nothing_serious_in_a_table_that_is_filtered(visit, serious, suspects):
+    assert serious(visit(folder=suspects)) == []

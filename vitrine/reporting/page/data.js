@@ -15,8 +15,7 @@ function load(gallery) {
         for (const [place, caption, values, file, drawn] of analysis.at[step]) {
           const figure = own[place];
           if (drawn?.table) fillColumns(drawn.table.columns, figure.versions.at(-1)?.table?.columns);
-          const path = `analysis/step=${String(step).padStart(8, "0")}/${analysis.name}/${file ?? figure.file}`;
-          figure.versions.push({ step, caption, values, ...drawn, src: address(run.base + path) });
+          figure.versions.push({ step, caption, values, ...drawn, src: fileOf(run, step, analysis.name, file ?? figure.file) });
         }
       }
       for (const figure of own) figures.set(figure.id, figure);
@@ -29,6 +28,11 @@ function load(gallery) {
 // columns that are as at the step before are not repeated
 function fillColumns(columns, before) {
   for (const heading of Object.keys(columns)) columns[heading] ??= before[heading];
+}
+
+// the address of a file of an analysis at a step
+function fileOf(run, step, analysis, file) {
+  return address(`${run.base}analysis/step=${String(step).padStart(8, "0")}/${analysis}/${file}`);
 }
 
 function address(path) {

@@ -7,7 +7,7 @@ function dataTable(figure) {
   if (!runs.some((run) => versions(run).length)) return null;
   const first = runs.map(versions).find((own) => own.length)[0].table;
   const [name] = Object.keys(first.columns), count = first.columns[name].length;
-  const shown = { sort: first.sort_by || name, descending: false, search: "", all: count <= MOST_ROWS };
+  const shown = { sort: first.sort_by || name, descending: false, search: "", only: "", all: count <= MOST_ROWS };
   const place = el("div", { class: "tables" });
   const redraw = () => place.replaceChildren(...columns().map((column) => {
     const version = versions(column.run).findLast((one) => one.step <= column.step);
@@ -18,14 +18,24 @@ function dataTable(figure) {
     redraw();
   } });
   watch(redraw);
-  return el("div", { class: "table" }, count > MOST_ROWS / 2 ? search : null, place);
+  return el("div", { class: "table" }, count > MOST_ROWS / 2 ? search : null, first.filter_by ? filter(runs.flatMap(versions), first.filter_by, shown, redraw) : null, place);
+}
+
+// a choice of one of the names that a column has at any time
+function filter(versions, heading, shown, redraw) {
+  const names = [...new Set(versions.flatMap((version) => version.table.columns[heading] ?? []))].sort((a, b) => String(a).localeCompare(b, undefined, { numeric: true }));
+  return el("label", { class: "filter" }, el("span", {}, heading), el("select", { onchange: (event) => {
+    shown.only = event.target.value;
+    redraw();
+  } }, el("option", { value: "" }, "any"), ...names.map((one) => el("option", { value: String(one) }, String(one)))));
 }
 
 function drawTable(column, version, versions, shown, redraw) {
   const { columns: content } = version.table;
   const headings = Object.keys(content), [name] = headings, rows = content[name].map((_, i) => i);
   const wanted = shown.search.trim().toLowerCase();
-  const found = wanted ? rows.filter((i) => String(content[name][i]).toLowerCase().includes(wanted)) : rows;
+  const chosen = (i) => !shown.only || String(content[version.table.filter_by]?.[i]) === shown.only;
+  const found = rows.filter((i) => chosen(i) && String(content[name][i]).toLowerCase().includes(wanted));
   const by = content[shown.sort] ?? content[name];
   const missing = (i) => by[i] === null || by[i] === ""; // last, whichever the direction
   const compare = (a, b) => missing(a) - missing(b) || (shown.descending ? -1 : 1) * (typeof by[a] === "string" ? by[a].localeCompare(by[b], undefined, { numeric: true }) : by[a] - by[b]) || a - b;
@@ -51,7 +61,7 @@ function drawTable(column, version, versions, shown, redraw) {
   return el("div", { class: "scrolled", role: "group", tabindex: "0", "aria-label": `Table of ${rows.length}, ${column.name}` },
     columns().length > 1 ? el("p", { class: "of" }, column.name) : null,
     el("table", { class: "numbers" }, el("thead", {}, el("tr", {}, ...head, history ? el("th", { scope: "col" }, `${version.table.sort_by} over time`) : null)),
-      el("tbody", {}, ...(body.length ? body : [el("tr", {}, el("td", { class: "quiet", colSpan: headings.length }, `none is called “${shown.search.trim()}”`))]))));
+      el("tbody", {}, ...(body.length ? body : [el("tr", {}, el("td", { class: "quiet", colSpan: headings.length }, wanted ? `none is called “${shown.search.trim()}”` : "none"))]))));
 }
 
 function tableCell(heads, value) {

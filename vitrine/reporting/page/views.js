@@ -20,7 +20,7 @@ const views = {
       ...groupBy(classes, (f) => f.analysis).map(([, figures]) =>
         section(`${figures[0].title} of the classes`, el("div", { class: "tiles" }, ...figures.map(small)))),
       ...groupBy(others, (f) => f.analysis).map(([, figures]) =>
-        section(figures[0].title, ...wholeNetwork(figures))),
+        section(figures[0].title, ...wholeNetwork(figures), files(figures[0].analysis))),
       el("p", { class: "quiet keys" }, "Keys: ", ...[["←", "→"], ["space"], ["j", "k"]].flatMap((keys, i) => [
         ...keys.flatMap((key) => [el("kbd", {}, key), " "]), ["move through time, ", "plays, ", "next and previous layer, unit or image"][i]])),
     ];
@@ -94,6 +94,19 @@ function wholeNetwork(figures) {
     strips.length ? el("div", { class: "wide stack strips" }, ...strips.map(shown)) : null,
     ...(alone ? strips : figures).map(dataTable),
   ];
+}
+
+// links to the files that an analysis has left at the time chosen
+function files(analysis) {
+  const left = (run, step) => run.steps.findLast((at) => at.step <= step && at.analyses[analysis]?.files);
+  if (!runs.some((run) => left(run, Infinity))) return null;
+  const place = el("p", { class: "files" });
+  watch(() => place.replaceChildren(...columns().flatMap(({ run, step, name }) => {
+    const at = left(run, step);
+    const words = (file) => (columns().length > 1 ? `${file}, ${name}` : file);
+    return at ? at.analyses[analysis].files.map((file) => el("a", { href: fileOf(run, at.step, analysis, file), download: "" }, words(file))) : [];
+  })));
+  return place;
 }
 
 // pictures, and beside or below them what is drawn of them

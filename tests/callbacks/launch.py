@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import socket
 import time
@@ -10,8 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-CONTEXT = multiprocessing.get_context("forkserver")  # processes of their own that need not import torch again
-CONTEXT.set_forkserver_preload(["lightning.pytorch", "torchvision"])
+import forked
 
 
 def run_ranks(target: Callable[..., Any], *args: Any, count: int = 2, seconds: float = 120) -> list[Any]:
@@ -24,13 +22,10 @@ def run_ranks(target: Callable[..., Any], *args: Any, count: int = 2, seconds: f
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    pipes = [CONTEXT.Pipe(duplex=False) for _ in range(count)]
+    pipes = [forked.CONTEXT.Pipe(duplex=False) for _ in range(count)]
     started = [
-        CONTEXT.Process(target=_run, args=(writer, rank, count, port, target, args))
-        for rank, (_, writer) in enumerate(pipes)
+        forked.start(_run, writer, rank, count, port, target, args) for rank, (_, writer) in enumerate(pipes)
     ]
-    for process in started:
-        process.start()
     for _, writer in pipes:
         writer.close()
     end, answers = time.monotonic() + seconds, []

@@ -2,12 +2,13 @@
 
 import contextlib
 import itertools
-import multiprocessing
 import os
 import signal
 import time
+from multiprocessing import Process
 from pathlib import Path
 
+import forked
 import lightning
 import pytest
 import tiny
@@ -21,17 +22,12 @@ from vitrine.modules.vision_transformer import SmallVisionTransformer
 from vitrine.runs.checkpoint_files import find_damage, last_good_checkpoint
 from vitrine.runs.store import Store
 
-CONTEXT = multiprocessing.get_context("forkserver")  # processes of their own that need not import torch again
-CONTEXT.set_forkserver_preload(["lightning.pytorch", "torchvision"])
+
+def start(run_dir: Path, **options) -> Process:
+    return forked.start(tiny.run, run_dir, **options)
 
 
-def start(run_dir: Path, **options) -> multiprocessing.Process:
-    process = CONTEXT.Process(target=tiny.run, args=(run_dir,), kwargs=options)
-    process.start()
-    return process
-
-
-def status(process: multiprocessing.Process) -> int | None:
+def status(process: Process) -> int | None:
     process.join(120)
     return process.exitcode
 

@@ -1,7 +1,6 @@
 """A signal, whenever it comes, ends a run where it can go on exactly."""
 
 import json
-import multiprocessing
 import os
 import signal
 import socket
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import forked
 import lightning
 import pytest
 import tiny
@@ -22,8 +22,6 @@ from vitrine.distributed import interruption
 from vitrine.runs.checkpoint_files import last_good_checkpoint, read_step
 from vitrine.runs.store import Store
 
-CONTEXT = multiprocessing.get_context("forkserver")  # processes of their own that need not import torch again
-CONTEXT.set_forkserver_preload(["lightning.pytorch", "torchvision"])
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 
 
@@ -171,9 +169,7 @@ def test_ranks_stop_after_the_same_step_though_the_signal_reached_one(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ranks = [CONTEXT.Process(target=rank, args=(tmp_path, number, port, 7)) for number in range(2)]
-    for process in ranks:
-        process.start()
+    ranks = [forked.start(rank, tmp_path, number, port, 7) for number in range(2)]
     for process in ranks:
         process.join(150)
         process.kill()

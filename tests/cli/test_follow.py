@@ -7,12 +7,12 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import pytest
 
 from vitrine.analyses import ANALYSES
@@ -87,16 +87,9 @@ def training(run: Path, steps: list[int], pause: float = 0.3) -> Iterator[None]:
     thread.join()
 
 
-def another(run: Path, *words: str) -> subprocess.Popen:
+def another(run: Path, *words: str) -> forked.Program:
     """A follower in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "analyze.py", str(run), *FOLLOW, *words],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return forked.Program(["analyze.py", run, *FOLLOW, *words], ROOT, stderr=subprocess.STDOUT)
 
 
 def looked_at(said: str) -> list[int]:

@@ -5,11 +5,10 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from PIL import Image
@@ -68,37 +67,25 @@ def store(chunks):
     store.vanish()
 
 
-def start(place: Path, root: str, ranks: int = 1, **environment: str) -> list[subprocess.Popen]:
+def start(place: Path, root: str, ranks: int = 1, **environment: str) -> list[forked.Program]:
     """train.py from a store or folder, as torchrun would start its ranks; steps wait where a file says so."""
     place.mkdir(exist_ok=True)
     shutil.copy(ROOT / "tests" / "slurm" / "program.py", place / "train.py")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    common = {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-    }
+    common = {"PYTHONPATH": str(ROOT), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    words = ["train.py", *WORDS, f"data.root={root}", f"data.download_dir={place / 'cache'}"]
     started = []
     for rank in range(ranks):
         own = {"TORCHELASTIC_RUN_ID": "test", "RANK": str(rank), "LOCAL_RANK": str(rank)}
         own |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
-        process = subprocess.Popen(
-            [sys.executable, "train.py", *WORDS, f"data.root={root}", f"data.download_dir={place / 'cache'}"],
-            cwd=place,
-            env={**os.environ, **common, **(own if ranks > 1 else {}), **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        started.append(process)
+        own = own if ranks > 1 else {}
+        started.append(forked.Program(words, place, {**os.environ, **common, **own, **environment}))
     return started
 
 
-def ended(processes: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
+def ended(processes: list[forked.Program]) -> list[tuple[int, str, str]]:
     try:
         answers = [process.communicate(timeout=SECONDS) for process in processes]
     finally:
@@ -108,7 +95,7 @@ def ended(processes: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
     return [(process.returncode, *answer) for process, answer in zip(processes, answers)]
 
 
-def until_held(processes: list[subprocess.Popen], file: Path) -> None:
+def until_held(processes: list[forked.Program], file: Path) -> None:
     deadline = time.monotonic() + SECONDS
     while not file.exists():
         assert time.monotonic() < deadline and all(process.poll() is None for process in processes)

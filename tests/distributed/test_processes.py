@@ -4,10 +4,10 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 
@@ -96,15 +96,7 @@ def programs(
     }
     settings = [launcher(rank, count, port) for rank in range(count)] if launcher else [{}]
     running = [
-        subprocess.Popen(
-            [sys.executable, str(ROOT / "train.py"), *words],
-            cwd=place,
-            env=own | more,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        forked.Program([ROOT / "train.py", *words], place, own | more)
         for more, place in zip(settings, places)
     ]
     end, ended = time.monotonic() + SECONDS, []

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import forked
 import pytest
 import torch
 
@@ -68,18 +69,12 @@ def calls(folder: Path) -> list[str]:
     return (folder / "calls").read_text().splitlines() if (folder / "calls").exists() else []
 
 
-def start(root: Path, wandb: str = "disabled", *words: str, **environment: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "train.py", *RUN, f"run.root={root}", f"logging.wandb.mode={wandb}", *words],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def start(root: Path, wandb: str = "disabled", *words: str, **environment: str) -> forked.Program:
+    words = ["train.py", *RUN, f"run.root={root}", f"logging.wandb.mode={wandb}", *words]
+    return forked.Program(words, ROOT, {**os.environ, **environment}, subprocess.STDOUT)
 
 
-def ended(process: subprocess.Popen) -> tuple[int, str]:
+def ended(process: forked.Program | subprocess.Popen) -> tuple[int, str]:
     said, _ = process.communicate(timeout=200)
     return process.returncode, said
 
@@ -177,8 +172,15 @@ def test_ctrl_c_once_ends_with_130_and_the_command_that_goes_on(whole, tmp_path)
 
 @pytest.mark.slow
 def test_a_signal_before_there_is_anything_to_save_is_answered_too(tmp_path):
-    process = start(tmp_path, **SLURM, **scontrol(tmp_path / "bin"))
-    time.sleep(2.5)  # imports
+    process = subprocess.Popen(  # of its own, as its imports are what the signal falls into
+        [sys.executable, "train.py", *RUN, f"run.root={tmp_path}", "logging.wandb.mode=disabled"],
+        cwd=ROOT,
+        env={**os.environ, **SLURM, **scontrol(tmp_path / "bin")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    time.sleep(2.5)
     process.send_signal(signal.SIGTERM)
     status, said = ended(process)
     assert status == 75, said

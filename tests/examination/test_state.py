@@ -67,6 +67,7 @@ def test_state_and_files_lie_in_the_folder_of_the_analysis_and_are_read_on_acces
         assert list(result.files) == ["steps.csv"] and result.files["steps.csv"] == "step\r\n10\r\n"
         assert list(result.state) == ["steps", "first"] and result.state["first"].tolist() == [10]
     assert (folder / "adds" / "steps.csv").read_bytes() == b"step\r\n10\r\n"
+    assert len({file.stat().st_mode for file in (folder / "adds").iterdir()}) == 1
     records = json.loads((folder / "complete.json").read_text())["analyses"]
     assert records["adds"]["files"] == ["steps.csv"] and "files" not in records["plain"]
     plain = Store(tmp_path).results(10)["plain"]

@@ -207,6 +207,7 @@ def test_the_page_is_an_artifact_of_the_files_that_it_is_made_of(tmp_path, repor
         sink, store = WandbSink(logger.experiment, page=wanted), Store(run_dir)
         with store.writing(1, weights="") as writer:
             for name, result in report(1).results.items():
+                result.files, result.state = {"list.csv": "a"}, {"sums": torch.zeros(2)}
                 writer.write(name, result)
         (run_dir / "index.html").write_text("page")
         (run_dir / "gallery.js").write_text("script")
@@ -218,7 +219,9 @@ def test_the_page_is_an_artifact_of_the_files_that_it_is_made_of(tmp_path, repor
             continue
         entries = {e["path"]: run_dir / e["local_path"] for e in kinds["page"]["manifest"]["contents"]}
         files = [run_dir / "index.html", run_dir / "gallery.js", *run_dir.glob("analysis/**/*.*")]
-        assert {run_dir / path for path in entries} == {file for file in files if file.is_file()}
+        shown = {file for file in files if file.is_file() and file.name != "state.safetensors"}
+        assert {run_dir / path for path in entries} == shown
+        assert len(shown) < len(files) and "list.csv" in {file.name for file in shown}
         assert all(
             path.resolve() == (run_dir / name).resolve() for name, path in entries.items()
         )  # no copies

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 log = logging.getLogger(__name__)
@@ -39,10 +39,8 @@ def write(folder: Path, files: Mapping[str, str], state: Mapping[str, Tensor]) -
         if not isinstance(name, str) or not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
             came = type(tensor).__name__
             raise ValueError(f"state {name!r} is a {came}, expected dense tensors by name")
-    try:
-        save_file({name: _own(tensor) for name, tensor in state.items()}, folder / STATE)
-    except SafetensorError as error:
-        raise OSError(f"{folder / STATE} cannot be written ({error})") from error
+    # not `save_file`, whose errors and rights to read are its own
+    (folder / STATE).write_bytes(save({name: _own(tensor) for name, tensor in state.items()}))
 
 
 def read_state(folder: Path) -> dict[str, Tensor]:

@@ -337,10 +337,9 @@ def many_classes(tmp_path_factory):
     return folder
 
 
-def rows(tab):
-    return tab.eval_on_selector_all(
-        ".table tbody tr", "rows => rows.map(r => [...r.cells].map(c => c.textContent))"
-    )
+def rows(place):
+    cells = "rows => rows.map(r => [...r.cells].map(c => c.textContent))"
+    return place.locator(".table tbody tr").evaluate_all(cells)
 
 
 def test_a_long_table_is_searched_sorted_and_follows_the_slider(visit, many_classes):
@@ -402,29 +401,44 @@ def suspects(tmp_path_factory):
         result = AnalysisResult(figures, [], 1, files={"suspects.csv": f"step\n{step}\n"})
         with Store(folder).writing(step, weights=str(step)) as writer:
             writer.write("something_new", result)
+            several = [Figure(key, colour(1, 2, 3), key, table=table) for key in ("by loss", HOSTILE)]
+            writer.write(
+                "two_tables", AnalysisResult([*several, Figure("plain", colour(4, 5, 6), "")], [], 1)
+            )
     page.build(folder)
     return folder
 
 
 def test_a_table_shows_the_rows_of_one_class_and_its_file_is_that_of_the_checkpoint(visit, suspects):
     tab = visit(folder=suspects)
-    names = tab.eval_on_selector_all(".table option", "all => all.map(one => one.value)")
+    first = tab.locator("section", has=tab.get_by_role("heading", name="Something new"))
+    names = first.locator("option").evaluate_all("all => all.map(one => one.value)")
     assert names == ["", HOSTILE, "bird", "cat", "dog"]
-    assert [row[0] for row in rows(tab)] == [f"{HOSTILE}/{i}.png" for i in (4, 3, 2, 1, 0)]
-    tab.get_by_label("label").select_option(HOSTILE)
-    assert [row[0] for row in rows(tab)] == [f"{HOSTILE}/{i}.png" for i in (3, 1)]
-    tab.get_by_label("label").select_option("bird")
-    assert len(rows(tab)) == 1
+    assert [row[0] for row in rows(first)] == [f"{HOSTILE}/{i}.png" for i in (4, 3, 2, 1, 0)]
+    first.get_by_label("label").select_option(HOSTILE)
+    assert [row[0] for row in rows(first)] == [f"{HOSTILE}/{i}.png" for i in (3, 1)]
+    first.get_by_label("label").select_option("bird")
+    assert len(rows(first)) == 1
     tab.keyboard.press("Escape")
     tab.locator("h1").click()
     tab.keyboard.press("ArrowLeft")
-    assert rows(tab) == [["none"]]
+    assert rows(first) == [["none"]]
     link = tab.get_by_role("link", name="suspects.csv")
     with tab.expect_download() as download:
         link.click()
     assert download.value.path().read_text() == "step\n10\n"
     tab.keyboard.press("ArrowRight")
     assert "00000020" in link.get_attribute("href")
+
+
+def test_of_several_tables_each_stands_with_its_picture_and_is_folded_away(visit, suspects):
+    tab = visit(folder=suspects)
+    own = tab.locator("section", has=tab.get_by_role("heading", name="Two tables"))
+    assert own.locator("h3").all_inner_texts() == ["by loss", HOSTILE, "plain"]
+    assert own.locator(".picture").count() == 3 and not own.locator("table").first.is_visible()
+    own.get_by_text("by loss as a table").click()
+    assert own.locator("table").first.is_visible() and not own.locator("table").nth(1).is_visible()
+    assert own.locator(".with-table").last.locator("details").count() == 0
 
 
 def test_axe_finds_nothing_serious_in_a_table_that_is_filtered(visit, serious, suspects):

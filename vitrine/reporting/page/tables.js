@@ -2,9 +2,11 @@
 
 const MOST_ROWS = 24;
 
+const hasTable = (figure) => runs.some((run) => run.figures.get(figure.id)?.versions.some((version) => version.table));
+
 function dataTable(figure) {
   const versions = (run) => (run.figures.get(figure.id)?.versions ?? []).filter((version) => version.table);
-  if (!runs.some((run) => versions(run).length)) return null;
+  if (!hasTable(figure)) return null;
   const first = runs.map(versions).find((own) => own.length)[0].table;
   const [name] = Object.keys(first.columns), count = first.columns[name].length;
   const shown = { sort: first.sort_by || name, descending: false, search: "", only: "", all: count <= MOST_ROWS };

@@ -83,8 +83,14 @@ const views = {
   },
 };
 
-// what is of the whole network: a picture with its table, or several in two columns; then strips, one above the other
+// what is of the whole network: a picture with its table, or several in two columns; then strips, one above the other.
+// Where several have a table, each stands with its own, folded away.
 function wholeNetwork(figures) {
+  if (figures.filter(hasTable).length > 1) {
+    return figures.map((f) => el("div", { class: "with-table" },
+      el("h3", {}, f.key), el("div", { class: "wide" }, picture(f, { caption: true })),
+      hasTable(f) ? el("details", { class: "more" }, el("summary", {}, `${f.key} as a table`), dataTable(f)) : null));
+  }
   const shown = (f) => picture(f, { caption: true }), several = figures.length > 1;
   const strips = figures.filter((f) => several && f.width > 3 * f.height), others = figures.filter((f) => !strips.includes(f));
   const alone = others.length === 1;

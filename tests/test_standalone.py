@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import vitrine
+from vitrine.analyses.base import Analysis, File, State
 from vitrine.core.registry import UnknownName
 from vitrine.examination.examiner import weights_hash
 from vitrine.reporting.page_data import run_data
@@ -96,3 +97,24 @@ def test_a_network_with_a_normalize_of_its_own_keeps_it(tmp_path):
 
     report = vitrine.look(Own(), normalised(6), tmp_path, **{**CHEAP, "layers": ["body.2"]})
     assert not report.errors
+
+
+class Training(Analysis):
+    """What an analysis is given of the training."""
+
+    def __call__(self, subject):
+        rate = torch.tensor(float("nan") if subject.learning_rate is None else subject.learning_rate)
+        images = torch.zeros(0) if subject.train is None else subject.train_images(range(4))[0]
+        yield File("note.txt", subject.train_note)
+        yield State({"rate": rate, "images": images})
+
+
+def test_training_images_and_the_learning_rate_are_given_by_the_caller(tmp_path):
+    chosen = {**CHEAP, "analyses": {"cam": Training()}}
+    given = {"train": DataLoader(normalised(5), 2, shuffle=True), "learning_rate": 0.25}
+    report = vitrine.look(network(), normalised(6, 1), tmp_path / "a", **given, **chosen)
+    found = report.results["cam"]
+    assert found.state["rate"] == 0.25 and found.files["note.txt"] == ""
+    torch.testing.assert_close(found.state["images"], torch.stack([Colours(5)[i][0] for i in range(4)]))
+    none = vitrine.look(network(), normalised(6, 1), tmp_path / "b", **chosen).results["cam"]
+    assert none.state["rate"].isnan() and none.files["note.txt"] == "none were given"

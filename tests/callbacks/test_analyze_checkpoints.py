@@ -1,8 +1,10 @@
 """AnalyzeCheckpoints in a training that is not ours; that of our own is in test_analyze_run."""
 
+import random
 import shutil
 
 import lightning
+import numpy as np
 import pytest
 import torch
 from foreign import MEAN, STD, Colours, Module, fit, loaders, network, normalised
@@ -90,6 +92,27 @@ def test_training_data_that_cannot_be_indexed_are_none_and_analyses_are_told(tmp
     callback = analyze(analyses={"cam": Training()})
     fit(tmp_path, [callback], FirstLoader(), (train(), loaders()[1]), max_epochs=1, limit_train_batches=3)
     assert problem in Store(callback.folder).results(callback.reports[-1].step)["cam"].error
+
+
+@pytest.mark.slow
+def test_reading_random_training_images_changes_no_training(tmp_path):
+    class Jittered(Colours):
+        def __getitem__(self, index):
+            image, label = super().__getitem__(index)
+            by = random.randrange(4), np.random.randint(4), int(torch.randint(4, ()))
+            return v2.RandomErasing(0.5)(image.roll(by, (0, 1, 2))), label
+
+    weights = []
+    for name, callbacks in (
+        ("with", [analyze(analyses={"cam": Training()}, every_n_steps=1)]),
+        ("off", []),
+    ):
+        module, _ = fit(tmp_path / name, callbacks, data=loaders(train=Jittered()))
+        weights.append(torch.cat([tensor.flatten().float() for tensor in module.state_dict().values()]))
+    assert torch.equal(*weights)
+    results = [Store(tmp_path / "with" / "vitrine").results(step)["cam"] for step in (1, 6)]
+    assert "at random" in results[0].files["training.txt"]
+    assert torch.equal(results[0].state["images"], results[1].state["images"])
 
 
 def test_training_ends_in_the_same_weights_as_without(tmp_path):

@@ -16,7 +16,7 @@ import tiny
 import torch
 import torch.distributed as dist
 
-from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
+from vitrine.analyses.base import Analysis, Figure, File, Scalar, State, Subject
 from vitrine.callbacks.checkpoints import CheckpointSettings
 from vitrine.distributed import interruption
 from vitrine.examination.settings import AnalysisSettings
@@ -82,6 +82,27 @@ class Whole(Analysis):
             raise ValueError("whole, on purpose")
 
 
+@dataclass(frozen=True)
+class Remembers(Analysis):
+    """Hands on which steps it has seen, and what large tensors of all ranks have held."""
+
+    name: str = ""
+
+    def __call__(self, subject: Subject) -> Iterator[Scalar | State | File]:
+        before = subject.previous_state.get(self.name, {}).get("steps", torch.zeros(0))
+        large = subject.scratch.empty("large", (2, 3)).fill_(subject.rank)
+        known = subject.all_gather((before.tolist(), large.sum().item()))
+        assert all(steps == before.tolist() for steps, _ in known)
+        yield Scalar("process", os.getpid())
+        yield Scalar("large", sum(held for _, held in known))
+        yield State({"steps": torch.cat([before, torch.tensor([float(subject.step)])])})
+        yield File("process.txt", f"{os.getpid()}.0")
+
+
+class RemembersTogether(Remembers):
+    sharded: ClassVar[bool] = True
+
+
 ANALYSES = {
     "well": Sharded(),
     "before": Sharded(raises="before"),
@@ -92,6 +113,9 @@ ANALYSES = {
     "one": Whole(),
     "another": Whole(),
     "fails": Whole(raises=True),
+    "alone": Remembers(name="alone"),
+    "alone_too": Remembers(name="alone_too"),
+    "together": RemembersTogether(name="together"),
 }
 
 
@@ -152,9 +176,22 @@ def test_pictures_and_curves_are_in_the_order_of_one_process(run, tmp_path):
 
 def test_analyses_that_are_not_sharded_are_shared_out(run):
     run_dir, _ = run
-    processes = {n: Store(run_dir).scalars(4, n)[0].value for n in ("one", "another", "fails")}
+    names = ("one", "another", "fails", "alone", "alone_too")
+    processes = {n: Store(run_dir).scalars(4, n)[0].value for n in names}
     assert len(set(processes.values())) == 2
     assert Store(run_dir).figures(4, "one")[0].values == {"sum": 2.0}
+
+
+def test_states_and_files_arrive_whichever_rank_yields_them(run):
+    run_dir, _ = run
+    for name in ("alone", "alone_too", "together"):
+        found = {step: Store(run_dir).results(step)[name] for step in (2, 4)}
+        assert not any(result.error for result in found.values()), found
+        assert [result.state["steps"].tolist() for result in found.values()] == [[2], [2, 4]]
+        process, large = found[4].scalars
+        assert found[4].files["process.txt"] == str(process.value)
+        assert large.value == (6 if name == "together" else 0)  # each rank's is its own
+    assert not list((run_dir / "analysis").glob(".unfinished"))
 
 
 def test_strict_raises_on_every_rank(tmp_path):

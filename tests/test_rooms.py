@@ -18,6 +18,7 @@ ORDER = [
     ["runs"],
     ["analyses", "modules", "datamodules"],
     ["attacks"],
+    ["objects"],
     ["distributed"],
     ["core"],
 ]

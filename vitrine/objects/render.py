@@ -1,0 +1,73 @@
+"""Pictures of a textured mesh, differentiable in the texture."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitrine.core.random_numbers import uniform
+from vitrine.objects.mesh import Mesh
+from vitrine.objects.rasterize import Lookup, rasterize
+from vitrine.objects.views import Views
+
+SAMPLES = 2  # points a pixel, along each side
+
+
+def render(mesh: Mesh, textures: Tensor, views: Views, size: int, samples: int = SAMPLES) -> Tensor:
+    """Pictures [N, 3, size, size] in [0, 1] of a mesh from N views.
+
+    Args:
+        textures: [1 or N, 3, T, T] in [0, 1], the upper row first: one for all views, or one each.
+        samples: points a pixel along each side, of which it is the mean.
+    """
+    lookup = rasterize(mesh, views.rotations, views.positions, size * samples)
+    return shade(lookup, textures, views, samples)
+
+
+def shade(lookup: Lookup, textures: Tensor, views: Views, samples: int = SAMPLES) -> Tensor:
+    """Pictures of what a z-buffer found: texture, Lambert's light, background, then the camera's gain, offset
+    and noise; clipped to [0, 1].
+
+    Args:
+        lookup: of N views, `samples` times as many pixels a side as the pictures get.
+        textures: [1 or N, 3, T, T].
+    """
+    # not expand: the gradient of one texture is a sum in an order of its own, whatever the batch
+    textures = textures.expand(len(lookup.mask), -1, -1, -1)
+    views = Views(*(field.to(textures.device) for field in tuple(views)))
+    lookup = Lookup(*(field.to(textures.device) for field in lookup))
+    of = views._replace(**{n: getattr(views, n).to(textures.dtype) for n in views._fields if n != "keys"})
+    colour = sample(textures, lookup.uvs.to(textures.dtype))
+    x, y, z = lookup.normals.to(textures.dtype).unbind(-1)
+    towards = [axis[:, None, None] for axis in of.lights.unbind(1)]
+    lit = (x * towards[0] + y * towards[1] + z * towards[2]).clamp(min=0)
+    ambient = of.ambient[:, None, None]
+    light = (ambient + (1 - ambient) * lit)[:, None]
+    image = torch.where(lookup.mask[:, None], colour * light, of.backgrounds[:, :, None, None])
+    image = _mean_of_samples(image, samples)
+    image = image * of.gains[:, :, None, None] + of.offsets[:, :, None, None]
+    noise = camera_noise(views.keys, image.shape[1:]).to(image.dtype)
+    return (image + noise * of.noise[:, None, None, None]).clamp(0, 1)
+
+
+def sample(textures: Tensor, uvs: Tensor) -> Tensor:
+    """The textures [N, 3, T, T] at UV coordinates [N, H, W, 2], bilinear: [N, 3, H, W]."""
+    u, v = uvs.unbind(-1)
+    grid = torch.stack([2 * u - 1, 1 - 2 * v], -1)
+    return F.grid_sample(textures, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def camera_noise(keys: Tensor, shape: torch.Size) -> Tensor:
+    """Noise of variance 1 for each key, [N, *shape]: four uniform numbers added up, nearly normal."""
+    a, b, c, d = uniform(keys, 4, *shape).unbind(1)
+    return (a + b + c + d - 2) * 3**0.5
+
+
+def _mean_of_samples(images: Tensor, samples: int) -> Tensor:
+    """The mean of each square of `samples` x `samples` pixels, summed in one order."""
+    total = 0
+    for row in range(samples):
+        for column in range(samples):
+            total = total + images[:, :, row::samples, column::samples]
+    return total / samples**2

@@ -52,3 +52,10 @@ def test_a_square_off_the_image_and_gaps_between_squares_are_refused():
         occlusion(network(), IMAGES, TARGETS, patch=11, stride=1)
     with pytest.raises(ValueError, match="stride: is 5, expected 1 to 4"):
         occlusion(network(), IMAGES, TARGETS, patch=4, stride=5)
+
+
+def test_several_classes_of_an_image_are_as_one_by_one():
+    targets = torch.tensor([[1, 3], [0, 0], [4, 1]])
+    together = occlusion(network(), IMAGES, targets, patch=4, stride=3)
+    alone = [occlusion(network(), IMAGES, own, patch=4, stride=3) for own in targets]
+    assert torch.equal(together, torch.stack(alone))

@@ -22,7 +22,8 @@ def occlusion(
     batch_size: int = 64,
 ) -> Tensor:
     """How much the score falls when a square is covered (Zeiler & Fergus 2014), each pixel's mean over the
-    squares that cover it, [N, H, W]; positive where the image is evidence for the class.
+    squares that cover it, [N, H, W]; positive where the image is evidence for the class. With targets
+    [T, N], several of each image: [T, N, H, W], from the same passes.
 
     Args:
         network, images, targets, of: as in `saliency`.
@@ -39,17 +40,22 @@ def occlusion(
     expect(1 <= patch <= min(height, width), "patch", patch, f"1 to {min(height, width)} pixels")
     expect(1 <= stride <= patch, "stride", stride, f"1 to {patch} pixels (patch): every pixel is covered")
     squares = _squares(height, width, patch, stride).to(images.device)
-    fall, counts = images.new_zeros(len(images), height, width), images.new_zeros(height, width)
+    of_each = targets if targets.ndim == 2 else targets[None]
+    fall = images.new_zeros(len(of_each), len(images), height, width)
+    counts = images.new_zeros(height, width)
     with torch.no_grad():
-        whole = class_scores(network(images.clone()), targets, of)
+        logits = network(images.clone())
+        whole = [class_scores(logits, own, of) for own in of_each]
         for chunk in copy_batches(len(squares), len(images), batch_size):
             square = squares[chunk]
             covered = torch.where(square[:, None, None], baseline, images)
-            scores = class_scores(network(covered.flatten(0, 1)), targets.repeat(len(chunk)), of)
-            falls = whole - scores.unflatten(0, (len(chunk), -1))
-            fall += torch.einsum("pn,phw->nhw", falls, square.to(fall))
+            logits = network(covered.flatten(0, 1))
+            for own, before, sums in zip(of_each, whole, fall):
+                scores = class_scores(logits, own.repeat(len(chunk)), of)
+                falls = before - scores.unflatten(0, (len(chunk), -1))
+                sums += torch.einsum("pn,phw->nhw", falls, square.to(fall))
             counts += square.sum(0)
-    return fall / counts
+    return (fall if targets.ndim == 2 else fall[0]) / counts
 
 
 def _squares(height: int, width: int, patch: int, stride: int) -> Tensor:

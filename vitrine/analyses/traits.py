@@ -37,6 +37,7 @@ class Traits:
     # variants of its pictures of a unit ("" for the unit's own, "negative" for "<layer>/unit-017/negative")
     # that begin with a square which is shown without the rest
     square_variants: tuple[str, ...] = ()
+    own_page: bool = False  # its pictures of the whole network have a page of their own, with its curves
     at_input: bool = False  # where only it shows a layer, that layer is at the network's input
     budget_priority: int = 0  # where time is short, the technique with the least is left out first
     # what is reduced before: "units" where its time grows with the units of a layer, "steps" where its

@@ -19,7 +19,7 @@ from vitrine.runs.run_record import read, read_facts
 from vitrine.runs.store import Store
 
 # what the page's scripts use of a technique's traits
-PAGE_TRAITS = ("title", "unit_rank", "image_rank", "square_variants", "confidences", "at_input")
+PAGE_TRAITS = ("title", "unit_rank", "image_rank", "square_variants", "confidences", "at_input", "own_page")
 FACTS = {  # settings that the overview shows
     "data": "data.name",
     "image size": "data.image_size",

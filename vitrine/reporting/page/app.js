@@ -22,6 +22,7 @@ function parseAddress() {
   if (view === "layer" && layersOf().includes(parts[0])) Object.assign(place, { view, layer: parts[0] });
   if (view === "unit" && unitsOf(parts[0]).includes(Number(parts[1]))) Object.assign(place, { view, layer: parts[0], unit: Number(parts[1]) });
   if (view === "image" && probesOf().includes(Number(parts[0]))) Object.assign(place, { view, probe: Number(parts[0]) });
+  if (view === "page" && pagesOf().includes(parts[0])) Object.assign(place, { view, page: parts[0] });
   if (view && place.view === "overview") place.lost = [view, ...parts];
   return place;
 }
@@ -31,6 +32,7 @@ function path() {
   if (state.view === "layer") return link("layer", state.layer);
   if (state.view === "unit") return link("unit", state.layer, state.unit);
   if (state.view === "image") return link("image", state.probe);
+  if (state.view === "page") return link("page", state.page);
   return "#/";
 }
 
@@ -103,6 +105,7 @@ function drawTop() {
     ...all.map((one) => el("a", { href: link(view, one), "aria-current": current(one === chosen), "aria-label": `${view} ${one}` }, String(one)))) : null);
   const nav = el("nav", { "aria-label": "Views" },
     el("a", { href: "#/", class: "home", "aria-current": current(state.view === "overview") }, "Overview"),
+    ...pagesOf().map((name) => el("a", { href: link("page", name), "aria-current": current(state.view === "page" && name === state.page) }, titleOf(name))),
     list("layers", "layer", layers, state.layer),
     list("images", "image", probes, state.view === "image" ? state.probe : null));
   const theme = el("button", { type: "button", class: "theme", "aria-label": "Light or dark", onclick: toggleTheme }, "◐");

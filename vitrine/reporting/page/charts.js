@@ -62,21 +62,21 @@ function sparkline(lines) {
 }
 
 // charts of what training and analyses logged: "train/loss" and "val/loss" share one, so do all "dead_units/..."
-function curves() {
-  const lines = [];
+function curves(technique = null) {
+  const lines = [], elsewhere = pagesOf(), first = headlines();
   for (const run of runs) {
     const of = (name) => (runs.length > 1 ? `${run.name} ${name}`.trim() : name);
-    for (const [name, points] of Object.entries(run.metrics)) {
+    for (const [name, points] of technique ? [] : Object.entries(run.metrics)) {
       const [chart, line] = CHARTS[name] ?? (/^lr-/.test(name) ? ["learning rate", name] : splitName(name));
       lines.push({ chart, name: of(line), points });
     }
-    for (const { key, points } of run.scalars) {
-      const [first, ...rest] = key.split("/");
+    for (const { analysis, key, points } of run.scalars) {
+      if (technique ? analysis !== technique : elsewhere.includes(analysis) && !first.includes(key.split("/")[0])) continue;
+      const [begin, ...rest] = key.split("/");
       const subject = rest.length > 1 ? `, ${rest.shift()}` : ""; // "pointing_game/sign/gradient": on the sign
-      lines.push({ chart: first + subject, name: of(words(rest.join(" ") || first)), points });
+      lines.push({ chart: begin + subject, name: of(words(rest.join(" ") || begin)), points });
     }
   }
-  const first = headlines();
   const rank = (name) => first.findIndex((one) => name.startsWith(one)) >>> 0; // none: last
   return groupBy(lines, (line) => line.chart).sort((a, b) => rank(a[0]) - rank(b[0]));
 }

@@ -81,6 +81,10 @@ const unitsOf = (layer) =>
   distinct(figuresWhere((f) => f.layer === layer && f.unit !== null && f.probe === null), "unit").sort((a, b) => a - b);
 const probesOf = () => distinct(figuresWhere((figure) => figure.probe !== null), "probe").sort((a, b) => a - b);
 
+// techniques that have a page of their own
+const pagesOf = () => distinct(figuresWhere((figure) => figure.technique.own_page), "analysis");
+const titleOf = (analysis) => figuresWhere((figure) => figure.analysis === analysis)[0].title;
+
 function groupBy(items, by) {
   const groups = new Map();
   for (const item of items) {

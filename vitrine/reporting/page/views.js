@@ -1,4 +1,4 @@
-// The views: overview, layer, unit, image, technique. Each gives its elements; `watch` keeps them at the time chosen.
+// The views: overview, page (of a technique), layer, unit, image. Each gives its elements; `watch` keeps them at the time chosen.
 
 const views = {
   overview({ lost }) {
@@ -19,10 +19,24 @@ const views = {
       probes.length ? section("Images", probeStrip(probes)) : null,
       ...groupBy(classes, (f) => f.analysis).map(([, figures]) =>
         section(`${figures[0].title} of the classes`, el("div", { class: "tiles" }, ...figures.map(small)))),
-      ...groupBy(others, (f) => f.analysis).map(([, figures]) =>
+      ...groupBy(others.filter((f) => !f.technique.own_page), (f) => f.analysis).map(([, figures]) =>
         section(figures[0].title, ...wholeNetwork(figures), files(figures[0].analysis))),
+      ...groupBy(others.filter((f) => f.technique.own_page), (f) => f.analysis).map(([name, figures]) =>
+        section(figures[0].title, el("div", { class: "halves" }, ...figures.slice(0, 2).map((f) => picture(f, { href: link("page", name), caption: true }))),
+          el("p", {}, el("a", { href: link("page", name) }, `${figures[0].title}: all ${figures.length} pictures and their curves`)))),
       el("p", { class: "quiet keys" }, "Keys: ", ...[["←", "→"], ["space"], ["j", "k"]].flatMap((keys, i) => [
         ...keys.flatMap((key) => [el("kbd", {}, key), " "]), ["move through time, ", "plays, ", "next and previous layer, unit or image"][i]])),
+    ];
+  },
+
+  // all of a technique that is of the whole network
+  page({ page }) {
+    const figures = figuresWhere((f) => f.analysis === page && f.layer === null && f.unit === null && f.probe === null);
+    const charts = curves(page);
+    return [
+      heading(figures[0].title),
+      section("Pictures", ...wholeNetwork(figures), files(page)),
+      charts.length ? section("Curves", el("div", { class: "charts", role: "group", "aria-label": "Curves", tabindex: "0" }, ...charts.map(([name, lines]) => chart(words(name), lines, goTo)))) : null,
     ];
   },
 

@@ -27,6 +27,7 @@ TINY = [
     "analysis.probes=2",
     "analysis.units=2",
     "analysis.features.enabled=false",
+    "analysis.truth.enabled=false",
     "logging.wandb.mode=disabled",
 ]
 LINKS = ("modules", "datamodules", "callbacks")

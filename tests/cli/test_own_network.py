@@ -42,6 +42,7 @@ SMALL = [
     "analysis.probes=1",
     "analysis.units=1",
     *(f"analysis.{name}.enabled=false" for name in ("features", "localization", "unit_saliency", "saliency")),
+    "analysis.truth.enabled=false",
 ]
 
 

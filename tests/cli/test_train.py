@@ -33,6 +33,7 @@ QUICK = [
     "unit_saliency.enabled=false",
     "features.enabled=false",
     "localization.enabled=false",
+    "truth.enabled=false",
 ]
 SHORT = [*SMALL, *[f"analysis.{word}" for word in QUICK]]
 

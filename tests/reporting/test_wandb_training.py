@@ -28,7 +28,7 @@ SMALL = [
     "analysis.probes=2",
     "analysis.units=2",
     *[f"analysis.{name}.enabled=false" for name in ("cam", "saliency", "unit_saliency", "features")],
-    "analysis.localization.enabled=false",
+    *[f"analysis.{name}.enabled=false" for name in ("localization", "truth")],
     "checkpoint.every_steps=2",
 ]
 

@@ -25,6 +25,7 @@ ANALYSES = Registry(
         "relevance": "vitrine.analyses.probe_relevance:ProbeRelevance",
         "unit_saliency": "vitrine.analyses.unit_saliency:UnitSaliency",
         "localization": "vitrine.analyses.localization:Localization",
+        "truth": "vitrine.analyses.truth:Truth",
         "randomization": "vitrine.analyses.randomization:Randomization",
         "adversarial": "vitrine.analyses.adversarial:Adversarial",
         "robustness": "vitrine.analyses.robustness:Robustness",

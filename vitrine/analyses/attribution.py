@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -87,6 +88,7 @@ _TECHNIQUES: Mapping[str, Technique] = {
     "rollout": lambda network, x, y, layer, effort: upsample(relevance.rollout(network, x), x.shape[-2:]),
 }
 TECHNIQUES = Registry("map", _TECHNIQUES)
+_OF_SEVERAL = ("occlusion",)  # techniques that take several classes of each image at once, [T, N]
 
 
 def attributions(
@@ -98,20 +100,24 @@ def attributions(
     effort: Effort,
     log_level: int = logging.INFO,
 ) -> dict[str, Tensor]:
-    """The named maps of images [N, C, H, W] for classes [N]; those that the network does not allow (guided
-    backprop without ReLUs, Grad-CAM without a spatial layer, LeGrad without attention) are left out, and
-    logged: a line a reason."""
+    """The named maps of images [N, C, H, W] for classes [N], or for several of each image, [T, N], and then
+    [T, N, ...]; those that the network does not allow (guided backprop without ReLUs, Grad-CAM without a
+    spatial layer, LeGrad without attention) are left out, and logged: a line a reason."""
     maps: dict[str, Tensor] = {}
     left_out: dict[str, list[str]] = {}
     for name in names:
         attribute = TECHNIQUES[name]
         try:
-            batches = zip(images.split(BATCH_SIZE), targets.split(BATCH_SIZE))
-            parts = [attribute(network, *batch, layer, effort) for batch in batches]
+            parts = []
+            for x, y in zip(images.split(BATCH_SIZE), targets.split(BATCH_SIZE, dim=-1)):
+                if y.ndim == 1 or name in _OF_SEVERAL:
+                    parts.append(attribute(network, x, y, layer, effort))
+                else:
+                    parts.append(torch.stack([attribute(network, x, own, layer, effort) for own in y]))
         except (NoRule, NoSpatialLayer, NoTokenAttention) as error:
             left_out.setdefault(str(error), []).append(name)
         else:
-            maps[name] = torch.cat(parts)
+            maps[name] = torch.cat(parts, targets.ndim - 1)
     for reason, (first, *others) in left_out.items():
         also = f", and so is {' and '.join(others)}" if others else ""
         log.log(log_level, "%s is left out%s: %s", first, also, reason)
@@ -130,6 +136,32 @@ def importance(name: str, maps: Tensor) -> Tensor:
     if name in _MAGNITUDES:
         return maps.abs().amax(1)
     return (maps if maps.ndim == 3 else maps.sum(1)).clamp(min=0)
+
+
+def signed_importance(name: str, maps: Tensor) -> Tensor:
+    """`importance` that keeps its sign, where that is evidence for or against the class: [N, H, W]."""
+    if name in _MAGNITUDES:
+        return importance(name, maps)
+    return maps if maps.ndim == 3 else maps.sum(1)
+
+
+def known_attributions(subject: Subject, indices: Tensor, effort: Effort) -> dict[str, Tensor]:
+    """The maps of the predicted classes of the images at `indices` that analyses have computed at this
+    checkpoint, by technique: a dictionary that they share, to take from and add to.
+
+    Where images have no parts only one analysis looks at them, and nothing is kept.
+    """
+    if not subject.dataset.parts:
+        return {}
+    # an id is that of one data set only, as `subject.cached` and the subject keep theirs alive
+    return subject.cached(("attributions", id(subject.dataset), tuple(indices.tolist()), effort), dict)
+
+
+def planted_stickers(subject: Subject) -> Subject | None:
+    """The subject with its data set's scenes with stickers, one object for all analyses; None where there are
+    none to plant."""
+    dataset = subject.cached("with_stickers", subject.dataset.with_stickers)
+    return None if dataset is None else dataclasses.replace(subject, dataset=dataset)
 
 
 def cam_layer(subject: Subject) -> str | None:

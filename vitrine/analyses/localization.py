@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitrine.analyses import paint
-from vitrine.analyses.attribution import TECHNIQUES, Effort, attributions, cam_layer, importance
+from vitrine.analyses.attribution import (
+    TECHNIQUES,
+    Effort,
+    attributions,
+    cam_layer,
+    importance,
+    known_attributions,
+    planted_stickers,
+)
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.pointing import best_iou, deletion, energy_inside, insertion, pointing_game
 from vitrine.analyses.traits import Summary, Traits
@@ -93,9 +100,9 @@ class Localization(Analysis):
         for name in attributed[0].maps if areas else ():
             for measure in ("insertion", "deletion"):
                 yield Scalar(f"{measure}/{name}", _mean(area[measure, name] for area in areas))
-        with_stickers = subject.dataset.with_stickers() if self.stickers and "sticker" not in masks else None
+        with_stickers = planted_stickers(subject) if self.stickers and "sticker" not in masks else None
         if with_stickers is not None:
-            subject = dataclasses.replace(subject, dataset=with_stickers)
+            subject = with_stickers
             sticker = {"sticker": _masks(subject.dataset, indices, subject.device)["sticker"]}
             attributed = self._attribute_all(subject, indices, sticker)
             yield from self._measure(subject, indices, attributed, sticker)
@@ -111,8 +118,10 @@ class Localization(Analysis):
             logits = [subject.network(part) for part in images.split(subject.batch_size)]
         targets = torch.cat(logits).argmax(1)
         effort = Effort(self.copies, steps=self.steps, baseline=self.baseline, seed=subject.seed)
-        found = attributions(subject.network, self.maps, images, targets, cam_layer(subject), effort)
-        maps = {name: importance(name, values) for name, values in found.items()}
+        known = known_attributions(subject, indices[list(rows)], effort)
+        new = [name for name in self.maps if name not in known]
+        known |= attributions(subject.network, new, images, targets, cam_layer(subject), effort)
+        maps = {name: importance(name, known[name]) for name in self.maps if name in known}
         scores = {
             (measure, mask, name): score(values, regions[list(rows)]).tolist()
             for mask, regions in masks.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -18,6 +18,7 @@ from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.hooks import module_at
 from vitrine.analyses.traits import Traits
 from vitrine.core.network_scopes import in_eager_eval_mode
+from vitrine.core.random_numbers import hash_seed, make_key, normal
 from vitrine.core.settings import setting
 
 
@@ -151,7 +152,7 @@ def randomize(network: nn.Module, modules: Sequence[str], seed: int) -> None:
         for name in modules:
             module = module_at(network, name) if name else network
             fresh = copy.deepcopy(module).cpu()
-            reset = getattr(fresh, "reset_parameters", getattr(fresh, "_reset_parameters", None))
+            reset = _reset_of(fresh)
             if reset is not None:
                 reset()
             else:
@@ -159,6 +160,28 @@ def randomize(network: nn.Module, modules: Sequence[str], seed: int) -> None:
                     deviation = values.detach().std(correction=0)
                     values.data = torch.randn(values.shape).to(values) * deviation + values.detach().mean()
             module.load_state_dict(fresh.state_dict())
+
+
+def randomized(network: nn.Module, seed: int) -> nn.Module:
+    """A copy of the network with all its parameters initialised anew, a function of structure and seed alone:
+    parameters that no module can reset (tokens, scales) become normal numbers of deviation 0.02."""
+    copied = copy.deepcopy(network)
+    resettable = []
+    for name, module in copied.named_modules():
+        if not any(True for _ in module.parameters(recurse=False)):
+            continue
+        if _reset_of(module) is not None:
+            resettable.append(name)
+            continue
+        for i, values in enumerate(module.parameters(recurse=False)):
+            key = torch.tensor([make_key(seed, hash_seed(name.encode()), i)])
+            values.data = normal(key, values.numel()).view(values.shape).to(values) * 0.02
+    randomize(copied, resettable, seed)
+    return copied
+
+
+def _reset_of(module: nn.Module) -> Callable[[], None] | None:
+    return getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None))
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ STORY = (
     "Robustness",
     "Examples",
     "Class maps",
+    "Truth",
     "Attention",
     "Features",
     "Concepts",

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vitrine.analyses import traits_of
 from vitrine.cli import train
 
 pytestmark = pytest.mark.slow
@@ -36,6 +37,8 @@ WORDS = [
     "analysis.saliency.steps=2",
     "analysis.localization.images=8",
     "analysis.localization.curve_images=0",
+    "analysis.truth.images=6",
+    "analysis.truth.maps=[gradient,grad_cam]",
     "analysis.adversarial.steps=2",
 ]
 STEPS = (2, 4)
@@ -83,7 +86,9 @@ def belongs(view, entry):
     if kind == "layer":
         variant = unit is not None and entry["key"].count("/") > 1  # of its unit: shown there
         return layer == of[0] and not variant
-    return (layer, unit, probe) == (None, None, None)
+    if kind == "page":
+        return entry["analysis"] == of[0]
+    return (layer, unit, probe) == (None, None, None) and not traits_of(entry["analysis"]).own_page
 
 
 def views(tab):
@@ -111,7 +116,12 @@ def test_every_link_leads_to_what_figures_json_says(visit, run, entries):
             seen |= shown
     assert seen == {(e["file"], e["caption"]) for step in STEPS for e in entries[step]}
     kinds = [view[0] for view in visited]
-    assert kinds.count("image") == 2 and kinds.count("unit") >= 6 and kinds.count("layer") >= 3
+    assert (
+        kinds.count("page") == 1
+        and kinds.count("image") == 2
+        and kinds.count("unit") >= 6
+        and kinds.count("layer") >= 3
+    )
 
 
 def first_unit(entries):
@@ -196,6 +206,7 @@ def addresses(entries):
         "layer": f"/layer/{layer}",
         "unit": f"/unit/{layer}/{unit}",
         "image": "/image/0",
+        "page": "/page/truth",
     }
 
 
@@ -220,6 +231,6 @@ def test_every_view_shows_its_pictures_in_both_schemes_and_on_a_phone(
         assert (np.median(pixels) < 128) == (scheme == "dark")
 
 
-@pytest.mark.parametrize("view", ["overview", "layer", "unit", "image"])
+@pytest.mark.parametrize("view", ["overview", "layer", "unit", "image", "page"])
 def test_axe_finds_nothing_serious(visit, entries, serious, view):
     assert serious(visit(addresses(entries)[view][1:])) == []

@@ -74,7 +74,7 @@ def verdict(scores: Scores) -> str:
     clear, word = scores.clear, "below" if scores.kind.low_is_good else "above"
     others = [name for name in scores.techniques if name not in clear]
     if not clear:
-        return f"On this network no map is {word} its controls by more than the intervals: {_listed(others)}."
+        return f"On this network no map is {word} its controls, intervals apart: not {_listed(others)}."
     rest = f"; not {_listed(others)}" if others else ""
     return f"On this network {word} their controls, intervals apart: {_listed(clear)}{rest}."
 

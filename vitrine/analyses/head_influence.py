@@ -44,7 +44,7 @@ class Curvature:
     def solve(self, right: Tensor) -> Tensor:
         """The inverse times each of [m, K, D]."""
         if self.factor is None:
-            return conjugate_gradients(self.hessian, right, tolerance=1e-7)
+            return conjugate_gradients(self.hessian, right, tolerance=1e-6)
         return torch.cholesky_solve(right.flatten(1).T, self.factor).T.reshape_as(right)
 
 

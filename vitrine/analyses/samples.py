@@ -70,7 +70,7 @@ class Samples(Analysis):
         choices=("dot", "cosine"),
     )
     candidates: int = setting(
-        64, "images with a self-influence where the head has more than 2,048 weights", least=1
+        16, "images with a self-influence where the head has more than 2,048 weights", least=1
     )
     listed: int = setting(100, "images in a table, beside the first of each class", least=1)
     side: int = setting(96, "side of a tile, in pixels", least=16)

@@ -16,6 +16,7 @@ from vitrine.analyses.samples import Samples
 from vitrine.analyses.suspects import auc
 from vitrine.analyses.training_pass import stratified
 from vitrine.datamodules.memory import InMemory
+from vitrine.runs.scratch import FileScratch
 
 CLASSES = ["red", "green", "blue"]
 
@@ -48,7 +49,7 @@ def subject(net=None, data=None, **more):
 
 def run(given, **settings):
     """Figures and scalars by key, the state's tensors and the files."""
-    found = list(Samples(**{"side": 16, "shown": 4, "penalty": 1e-2} | settings)(given))
+    found = list(Samples(**{"side": 16, "shown": 4, "penalty": 1e-2, "probes": 2} | settings)(given))
     figures = {item.key: item for item in found if isinstance(item, Figure)}
     scalars = {item.key: item.value for item in found if isinstance(item, Scalar)}
     state = next((item.tensors for item in found if isinstance(item, State)), {})
@@ -56,7 +57,7 @@ def run(given, **settings):
 
 
 def test_each_probe_has_a_picture_a_score_and_the_set_has_its_own():
-    figures, scalars, _, files = run(subject(), probes=2)
+    figures, scalars, _, files = run(subject())
     scores = ("duals", "influence", "tracin", "nearest")
     of_probes = [f"probe-{i:03d}/{score}" for i in range(2) for score in scores]
     of_set = ["most influential", "suspects by self-influence", "suspects by loss"]
@@ -70,7 +71,7 @@ def test_each_probe_has_a_picture_a_score_and_the_set_has_its_own():
 
 def test_the_duals_of_all_images_are_the_refitted_logit():
     given = subject()
-    figures, scalars, _, _ = run(given)
+    figures, scalars, _, _ = run(given, probes=6)
     head = linear_head(given.network, given.probes.images)
     own = head.augmented
     features = torch.cat([inputs for inputs, *_ in head_inputs(given.network, head, given.train_batches())])
@@ -141,6 +142,13 @@ def test_tracin_goes_on_from_the_checkpoint_before():
         assert len(run(other, **settings)[2]["steps"]) == 1
 
 
+def test_what_is_shown_is_said():
+    figures, _, _, _ = run(subject(), targets="labels", product="cosine")
+    assert "refitted to the labels" in figures["probe-000/duals"].caption
+    assert "cosines" in figures["probe-000/tracin"].caption
+    assert all(-1 <= score <= 1 for score in figures["probe-000/nearest"].scores)
+
+
 def test_without_a_learning_rate_tracin_is_left_out_and_said(caplog):
     caplog.set_level(logging.INFO)
     figures, _, state, _ = run(subject(learning_rate=None))
@@ -189,6 +197,25 @@ def test_of_more_images_a_share_of_each_class_is_looked_at():
     )
     assert labels[stratified(labels, 3, 0)].tolist() == [0, 1, 2]  # each class at least once
     assert torch.equal(stratified(labels, None, 0), torch.arange(100))
+
+
+def test_features_in_half_precision_in_a_file_show_the_same(monkeypatch, tmp_path):
+    whole, _, _, _ = run(subject())
+    monkeypatch.setattr("vitrine.analyses.training_pass.FULL", 0)
+    monkeypatch.setattr("vitrine.analyses.training_pass.IN_MEMORY", 0)
+    monkeypatch.setattr("vitrine.analyses.head_features.KEPT", 0)
+    asked = []
+
+    class Watched(FileScratch):
+        def empty(self, key, shape, dtype):
+            asked.append((shape, dtype))
+            return super().empty(key, shape, dtype)
+
+    halves, _, _, _ = run(subject(scratch=Watched(tmp_path)))
+    assert asked == [((90, 8), torch.float16)]
+    for key, figure in halves.items():
+        assert figure.values == pytest.approx(whole[key].values, rel=1e-2)
+    assert halves["probe-000/nearest"].indices[:2] == whole["probe-000/nearest"].indices[:2]
 
 
 def test_an_image_of_unknown_class_is_explained():

@@ -135,6 +135,7 @@ class Samples(Analysis):
                 text = "samples leaves out TracIn: the checkpoint does not say its learning rate"
                 log.log(subject.log_level("samples"), text)
             return None
-        of = [self.product == "cosine", len(subject.train), len(seen), *subject.probes.indices[: self.probes]]
+        probes = subject.probes.indices[: self.probes].tolist()
+        of = [self.product == "cosine", len(subject.train), len(seen), subject.seed, *probes]
         before = subject.previous_state.get("samples", {})
         return added(scores.products, subject.learning_rate, subject.step, torch.tensor(of), before)

@@ -22,13 +22,12 @@ def ranks(scores: Tensor) -> Tensor:
 def auc(scores: Tensor, positive: Tensor) -> float | None:
     """The probability that a positive [N] has a higher score than a negative, ties counting half; None where
     there is only one kind, or a score is unknown."""
-    from scipy.stats import rankdata
-
     positives = int(positive.sum())
     negatives = len(positive) - positives
     if not positives or not negatives or scores.isnan().any():
         return None
-    places = torch.from_numpy(rankdata(scores.double().numpy()))
+    _, group, counts = scores.unique(return_inverse=True, return_counts=True)
+    places = (counts.cumsum(0) - (counts - 1) / 2)[group]  # from 1, the mean of equal ones
     return ((places[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives)).item()
 
 

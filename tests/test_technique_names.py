@@ -20,6 +20,8 @@ OTHER_MEANINGS = {
     "cli/dream.py": {"dream"},  # that command's folder
     "cli/style.py": {"style"},  # that command's folder and argument
     "datamodules/foreign.py": {"features"},  # the columns of a data set of Hugging Face
+    "datamodules/foreign_listing.py": {"samples"},  # a data set's list of files
+    "datamodules/torchvision_sets.py": {"samples"},
     "config/schema.py": {"weights"},  # a choice of model.head
     "modules/loading.py": {"weights"},
     "modules/networks.py": {"weights"},  # an argument of torchvision's builders

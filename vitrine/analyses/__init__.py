@@ -23,6 +23,7 @@ ANALYSES = Registry(
         "outlier_tokens": "vitrine.analyses.outlier_tokens:OutlierTokens",
         "saliency": "vitrine.analyses.probe_saliency:Saliency",
         "relevance": "vitrine.analyses.probe_relevance:ProbeRelevance",
+        "samples": "vitrine.analyses.samples:Samples",
         "unit_saliency": "vitrine.analyses.unit_saliency:UnitSaliency",
         "localization": "vitrine.analyses.localization:Localization",
         "truth": "vitrine.analyses.truth:Truth",

@@ -156,7 +156,7 @@ class SuspectFigures:
         }
         if self.mislabeled is not None:
             columns["known"] = ["wrong" if wrong else "" for wrong in self.mislabeled[rows].tolist()]
-        return Table(columns, sort_by="rank")
+        return Table(columns, sort_by="rank", filter_by="label")
 
     def _file(self) -> str:
         """The first images by either ranking as CSV."""

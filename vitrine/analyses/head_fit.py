@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitrine.analyses.conjugate_gradients import conjugate_gradients
-from vitrine.analyses.head_features import KEPT, Features
+from vitrine.analyses.head_features import BLOCK, KEPT, Features
 
 Targets = Callable[[slice | Tensor, Tensor], Tensor]
 """Rows of an image each and their features [n, D] -> the probabilities [n, K] that a head is to give."""
@@ -95,13 +95,15 @@ class Hessian:
         """All of it, [K * D, K * D]."""
         classes, width = self.weight.shape
         sums = self.weight.new_zeros(classes, width, classes, width)
+        together = max(1, BLOCK // self.weight.numel())
         for i, (_, features) in enumerate(self.problem.features.blocks()):
             p = self._kept[i] if self._kept is not None else self._probabilities(features)
-            for a in range(classes):
-                weighted = features * p[:, a, None]
-                sums[a, :, a] += weighted.T @ features
-                for b in range(a + 1):
-                    sums[a, :, b] -= weighted.T @ (features * p[:, b, None])
+            for part, own in zip(features.split(together), p.split(together)):
+                weighted = own[:, :, None] * part[:, None, :]  # [n, K, D]
+                for a in range(classes):
+                    sums[a, :, a] += weighted[:, a].T @ part
+                    lower = weighted[:, a].T @ weighted[:, : a + 1].flatten(1)
+                    sums[a, :, : a + 1] -= lower.view(width, a + 1, width)
         for a in range(classes):
             for b in range(a):
                 sums[b, :, a] = sums[a, :, b].T

@@ -17,7 +17,6 @@ from vitrine.analyses.training_pass import TrainingImages
 
 ROWS = 2  # of a picture of the whole set
 OF_CLASSES = 100  # rows of a table that classes share, beside the first of all
-CLASSES = 16  # with a picture of their own, at most: those with the highest mean loss
 IN_FILE = 1000  # images of suspects.csv, the first by either ranking
 
 
@@ -63,7 +62,6 @@ class SuspectFigures:
             "the training images with the largest loss, which finds wrong labels nearly as well, "
             f"{self._of}{known}",
         )
-        yield from self._of_classes(found)
         for name, area in areas.items():
             yield Scalar(f"mislabels_auc/{name.replace('-', '_')}", area)
         yield File("suspects.csv", self._file())
@@ -118,27 +116,6 @@ class SuspectFigures:
             wrong = self.mislabeled is not None and bool(self.mislabeled[i])
             tiles.append(Tile(int(seen.indices[i]), lines, highlighted=wrong))
         return tiles
-
-    def _of_classes(self, found: dict[str, Tensor]) -> Iterator[Figure]:
-        """For each of some classes the suspects among its images, by each of the rankings."""
-        seen, most = self.seen, len(self.subject.classes)
-        counts = seen.labels.bincount(minlength=most)
-        means = seen.labels.bincount(seen.losses.double(), most) / counts
-        worst = means.nan_to_num(nan=-1.0).argsort(descending=True, stable=True)[:CLASSES]
-        for label in sorted(worst[counts[worst] > 0].tolist()):
-            own = (seen.labels == label).nonzero()[:, 0]
-            rows = []
-            for name, values in found.items():
-                order = values[own].nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)
-                rows.append((name, self._tiles(own[order[: self.shown]].tolist(), values)))
-            name = self._class(label)
-            yield Figure(
-                key=f"suspects/{name}",
-                image=draw_rows(self.subject, rows, self.side, self.shown),
-                caption=f"suspects among the {len(own):,} training images with label {name}, by "
-                f"{' and by '.join(found)}",
-                label=label,
-            )
 
     def _table(self, score: str, values: Tensor) -> Table:
         """The first of all images by values [N], and the first of each class."""

@@ -28,7 +28,7 @@ SMALL = [
     "analysis.probes=2",
     "analysis.units=2",
     *[f"analysis.{name}.enabled=false" for name in ("cam", "saliency", "unit_saliency", "features")],
-    *[f"analysis.{name}.enabled=false" for name in ("localization", "truth")],
+    *[f"analysis.{name}.enabled=false" for name in ("localization", "truth", "samples")],
     "checkpoint.every_steps=2",
 ]
 

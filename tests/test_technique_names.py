@@ -16,8 +16,9 @@ OTHER_MEANINGS = {
     "attacks/__init__.py": {"physical"},  # a transformation
     "attacks/eot.py": {"physical"},
     "attacks/evaluation.py": {"adversarial"},  # images, in a saved state
-    "cli/__init__.py": {"dream", "style"},  # commands
+    "cli/__init__.py": {"dream", "style", "samples"},  # commands
     "cli/dream.py": {"dream"},  # that command's folder
+    "cli/samples.py": {"samples"},  # the technique that it is the command of
     "cli/style.py": {"style"},  # that command's folder and argument
     "datamodules/foreign.py": {"features"},  # the columns of a data set of Hugging Face
     "datamodules/foreign_listing.py": {"samples"},  # a data set's list of files

@@ -13,6 +13,7 @@ Beside that, commands of their own; `python analyze.py COMMAND --help` tells mor
     python analyze.py dream RUN image=FILE           a photograph as a layer dreams it
     python analyze.py style RUN content=FILE style=FILE
                                                      one image in the style of another
+    python analyze.py samples RUN image=FILE         the training images that speak for what it says of one
     python analyze.py export RUN format=onnx         its network for other programs
     python analyze.py compare RUN RUN ...            several runs beside each other on one page
     python analyze.py report RUN [RUN ...]           a workspace and a report on Weights & Biases

@@ -26,14 +26,16 @@ def add_technique_settings(own: type, technique: type, names: Sequence[str]) -> 
 def run_command(name: str, arguments: list[str]) -> None:
     """Run one of COMMANDS: its `main` on the words among the arguments and its `Settings`; or print its help.
 
-    Words are all but `key=value`, and `model.key=value`, which names a network.
+    Words are all but `key=value`; and `model.key=value`, which names a network, and `section.key=value` of
+    the other sections that the command hands on (`SECTIONS`).
     """
     main = COMMANDS[name]
     module = sys.modules[main.__module__]
     if is_help_asked(arguments):
         print(command_help(module.__doc__, module.Settings))
         return
-    words = [a for a in arguments if not recipes.is_override(a) or a.startswith("model.")]
+    sections = tuple(f"{section}." for section in ("model", *getattr(module, "SECTIONS", ())))
+    words = [a for a in arguments if not recipes.is_override(a) or a.startswith(sections)]
     main(words, config.parse_settings(module.Settings, [a for a in arguments if a not in words]))
 
 

@@ -46,13 +46,13 @@ def main(words: list[str], settings: Settings) -> None:
         raise SettingError("out", f"is {settings.out}, {expected}")
 
     # not at the top: seconds of imports, which a mistyped setting need not wait for
-    from vitrine.cli.network import find_network
+    from vitrine.cli.network import choose_checkpoint, find_network
     from vitrine.examination.examiner import weights_hash
     from vitrine.modules import export
     from vitrine.modules.network_record import record_of
     from vitrine.runs.checkpoint_files import read_step
 
-    words, checkpoint = _choose_checkpoint(words, settings.checkpoint)
+    words, checkpoint = choose_checkpoint(words, settings.checkpoint)
     source = find_network(words, "cpu")
     network, record = source.network, record_of(source.network)
     images, origin = _example_images(source, settings)
@@ -91,37 +91,6 @@ def main(words: list[str], settings: Settings) -> None:
     else:
         print(f"its logits differ by at most {difference:.1e} from the network's on {len(images)} {origin}")
     print(f"the file: {file}")
-
-
-def _choose_checkpoint(words: list[str], wanted: str) -> tuple[list[str], Path | None]:
-    """The words with a checkpoint in place of its run, and that checkpoint."""
-    from vitrine.config import recipes
-    from vitrine.runs import run_folders
-    from vitrine.runs.checkpoint_files import checkpoint_files, last_good_checkpoint
-
-    places = [i for i, word in enumerate(words) if not recipes.is_override(word)]
-    if len(places) != 1:
-        return words, None  # `find_network` says what is wrong
-    place = Path(words[places[0]])
-    if place.is_file():
-        if wanted != "best":
-            raise SettingError("checkpoint", f"is {wanted}, but {place} is a checkpoint itself: give its run")
-        return words, place
-    run = run_folders.find_run(words[places[0]])
-    best = run / "checkpoints" / "best.ckpt"
-    if wanted == "best" and best.is_file():
-        found = best
-    elif wanted in ("best", "last"):
-        found = last_good_checkpoint(run)
-    else:
-        steps = {str(step): file for step, file in checkpoint_files(run / "checkpoints")}
-        if wanted.lstrip("0") not in steps:
-            known = ", ".join(["best", "last", *steps])
-            raise SettingError("checkpoint", f"is {wanted}, expected one of {known}")
-        found = steps[wanted.lstrip("0")]
-    if found is None:
-        raise SettingError(str(run), "has no checkpoint")
-    return [str(found) if i == places[0] else word for i, word in enumerate(words)], found
 
 
 def _example_images(source: Any, settings: Settings) -> tuple[Any, str]:

@@ -1,11 +1,13 @@
 """Images read from files as tensors, and written to files."""
 
+import copy
 import io
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
@@ -15,7 +17,7 @@ from vitrine.core import atomic
 from vitrine.core.settings import SettingError
 from vitrine.datamodules.decoding import UnreadableImage
 from vitrine.datamodules.file_settings import FileSettings, check_shown, checked_decoding
-from vitrine.datamodules.files import to_tensor
+from vitrine.datamodules.files import ImageFiles, to_tensor
 
 FILE_SETTINGS = ("range", "background", "exif", "show")  # of FileSettings
 
@@ -55,6 +57,32 @@ def read_image(
     return to_tensor(image)[None].float().div_(255).contiguous()
 
 
+def prepare_image(key: str, file: str, data: Any, fit: str | None = None) -> Tensor:
+    """An image file as float [1, C, H, W] in [0, 1], of the size and made as validation images of some data
+    are; where those are no files, its middle is cropped.
+
+    Args:
+        key: the setting that names the file, for messages.
+        data: set up.
+        fit: crop, letterbox or stretch, instead.
+
+    Raises:
+        SettingError: the file is absent or no image, or has other channels.
+    """
+    if not Path(file).is_file():
+        raise SettingError(key, f"there is no file {file}")
+    split = getattr(data.val, "source", None) or data.val
+    if not isinstance(split, ImageFiles):
+        split = ImageFiles([], torch.zeros(0), data.image_size, channels=data.channels)
+    if fit not in (None, split.fit):
+        split = copy.copy(split)
+        split.fit, split.resize = fit, split.image_size
+    try:
+        return split.prepare(Path(file))[None].float().div_(255)
+    except UnreadableImage as error:
+        raise SettingError(key, str(error)) from None
+
+
 def output_file(out: str | None, default: Path, sources: list[str | None]) -> Path:
     """The file to write a picture to, in a folder that exists.
 
@@ -79,9 +107,14 @@ def write_image(file: Path, image: Tensor, show: Sequence[int] | None = None) ->
     Args:
         show: see `paint.showing`.
     """
-    content = io.BytesIO()
     with paint.showing(show):
-        Image.fromarray(paint.picture(image).numpy()).save(content, "PNG")
+        write_picture(file, paint.picture(image))
+
+
+def write_picture(file: Path, picture: Tensor) -> None:
+    """Write a picture, uint8 [H, W, 3], as a PNG, whole or not at all; SettingError if the disk refuses."""
+    content = io.BytesIO()
+    Image.fromarray(picture.numpy()).save(content, "PNG")
     try:
         atomic.write_bytes(file, content.getvalue())
     except OSError as error:

@@ -21,7 +21,7 @@ from vitrine.modules.loading import infer_classes
 from vitrine.modules.network_record import record_of
 from vitrine.modules.weights import WeightsError
 from vitrine.runs import run_folders
-from vitrine.runs.checkpoint_files import last_good_checkpoint
+from vitrine.runs.checkpoint_files import checkpoint_files, last_good_checkpoint
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,41 @@ def find_network(words: list[str], device: str) -> NamedNetwork:
         raise SettingError("device", f"{device} cannot be used: {str(error).splitlines()[0]}") from None
     found.network.eval().requires_grad_(False)
     return found
+
+
+def choose_checkpoint(words: list[str], wanted: str, default: str = "best") -> tuple[list[str], Path | None]:
+    """The words with a checkpoint in place of its run, and that checkpoint; None where they name no place.
+
+    Args:
+        wanted: best (the last where none is marked), last, or a step.
+        default: what is wanted where nothing was given.
+
+    Raises:
+        SettingError: of "checkpoint", there is none such; or the word is a checkpoint itself.
+    """
+    places = [i for i, word in enumerate(words) if not recipes.is_override(word)]
+    if len(places) != 1:
+        return words, None  # `find_network` says what is wrong
+    place = Path(words[places[0]])
+    if place.is_file():
+        if wanted != default:
+            raise SettingError("checkpoint", f"is {wanted}, but {place} is a checkpoint itself: give its run")
+        return words, place
+    run = run_folders.find_run(words[places[0]])
+    best = run / "checkpoints" / "best.ckpt"
+    if wanted == "best" and best.is_file():
+        found = best
+    elif wanted in ("best", "last"):
+        found = last_good_checkpoint(run)
+    else:
+        steps = {str(step): file for step, file in checkpoint_files(run / "checkpoints")}
+        if wanted.lstrip("0") not in steps:
+            known = ", ".join(["best", "last", *steps])
+            raise SettingError("checkpoint", f"is {wanted}, expected one of {known}")
+        found = steps[wanted.lstrip("0")]
+    if found is None:
+        raise SettingError(str(run), "has no checkpoint")
+    return [str(found) if i == places[0] else word for i, word in enumerate(words)], found
 
 
 def find_layers(network: nn.Module, key: str, wanted: list[str], image: Tensor) -> list[str]:

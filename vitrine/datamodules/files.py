@@ -180,6 +180,10 @@ class ImageFiles(ImageDataset):
     def path(self, index: int) -> str | None:
         return relative_path(self.files[index], self.root)
 
+    def prepare(self, file: Path) -> Tensor:
+        """Another file's image, made as the split's are: uint8 [C, H, W]; UnreadableImage if it is none."""
+        return to_tensor(self._square(self.decoding.decode(file, file)))
+
     def select(self, indices: Sequence[int]) -> Self:
         """The split of these images alone."""
         selected = copy.copy(self)

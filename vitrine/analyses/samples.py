@@ -47,6 +47,7 @@ class Samples(Analysis):
     traits: ClassVar[Traits] = Traits(
         section="Training images",
         title="Training images",
+        own_page=True,
         page_order=38,
         summaries=(Summary("refit_agreement"), Summary("mislabels_auc", parts=2)),
         budget_priority=60,

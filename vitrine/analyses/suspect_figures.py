@@ -59,8 +59,7 @@ class SuspectFigures:
             "suspects by loss",
             "loss",
             seen.losses,
-            "the training images with the largest loss, which finds wrong labels nearly as well, "
-            f"{self._of}{known}",
+            f"the training images with the largest loss, a plain control, {self._of}{known}",
         )
         for name, area in areas.items():
             yield Scalar(f"mislabels_auc/{name.replace('-', '_')}", area)
@@ -110,7 +109,8 @@ class SuspectFigures:
             lines = [
                 self._class(seen.labels[i]),
                 f"says {self._class(seen.predicted[i])}",
-                ("" if values is seen.losses else f"{values[i]:.2g}, ") + f"loss {seen.losses[i]:.2g}",
+                *([] if values is seen.losses else [f"{values[i]:.2g}"]),
+                f"loss {seen.losses[i]:.2g}",
                 f"#{int(seen.indices[i])}",
             ]
             wrong = self.mislabeled is not None and bool(self.mislabeled[i])

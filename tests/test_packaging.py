@@ -28,6 +28,10 @@ TINY = [
     "analysis.units=2",
     "analysis.features.enabled=false",
     "analysis.truth.enabled=false",
+    "analysis.saliency.copies=2",
+    "analysis.saliency.steps=2",
+    "analysis.localization.images=8",
+    "analysis.localization.curve_images=0",
     "logging.wandb.mode=disabled",
 ]
 LINKS = ("modules", "datamodules", "callbacks")

@@ -41,6 +41,13 @@ SMALL = [
     "logging.wandb.mode=disabled",
     "analysis.probes=1",
     "analysis.units=2",
+    "analysis.features.steps=4",
+    "analysis.features.classes=2",
+    "analysis.saliency.copies=2",
+    "analysis.saliency.steps=2",
+    "analysis.localization.images=8",
+    "analysis.localization.curve_images=0",
+    "analysis.adversarial.steps=2",
 ]
 
 

@@ -40,7 +40,10 @@ POOLED = """
 """
 
 
-@pytest.mark.parametrize("name", POOLED.split())
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name == "swin_t" else ()) for name in POOLED.split()],
+)
 def test_the_mean_of_a_class_map_is_the_logit_less_its_bias(name):
     network, x = build(name), images()
     maps = cam(network, x)

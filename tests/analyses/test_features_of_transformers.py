@@ -60,6 +60,7 @@ def grid_energy(pictures):
     return (power * (repeats[:, None] & repeats)).sum((1, 2)) / power.sum((1, 2))
 
 
+@pytest.mark.slow
 def test_they_excite_more_and_show_no_grid(network):
     asked = [channel(LAYER, unit) for unit in range(0, 48, 6)]
     how = {"size": SIZE, "steps": 48, "seed": 0}

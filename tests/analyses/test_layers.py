@@ -18,13 +18,14 @@ def build(name):
     ("name", "size", "layers"),
     [
         ("resnet18", 64, "relu layer1 layer2 layer3 layer4"),
-        ("resnet50", 64, "relu layer1 layer2 layer3 layer4"),
+        pytest.param("resnet50", 64, "relu layer1 layer2 layer3 layer4", marks=pytest.mark.slow),
         ("squeezenet1_0", 127, "features.1 features.5 features.10 features.12"),
-        (
+        pytest.param(
             "densenet121",
             64,
             "features.relu0 features.denseblock1 features.denseblock2 features.denseblock3 "
             "features.denseblock4",
+            marks=pytest.mark.slow,
         ),
         ("googlenet", 64, "conv1 conv3 inception3b inception4e inception5b"),
         ("mobilenet_v2", 64, "features.1 features.3 features.6 features.13 features.18"),

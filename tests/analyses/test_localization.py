@@ -45,6 +45,7 @@ def shortcut():
     return trained_on_colours(as_float(images), labels)
 
 
+@pytest.mark.slow
 def test_a_network_trained_with_a_shortcut_is_caught_looking_at_the_sticker(shortcut):
     scenes = SignImages(2, 96, 32, shortcut=1.0)
     images, labels = scenes.batch(torch.arange(96))

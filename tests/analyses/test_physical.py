@@ -35,6 +35,7 @@ def split(results):
     return figures, {r.key: r.value for r in results if isinstance(r, Scalar)}
 
 
+@pytest.mark.slow
 def test_what_leaves_an_image_as_it_is_destroys_nothing_and_light_does_what_it_must():
     given = subject()
     figures, scalars = split(Physical(**QUICK)(given))
@@ -54,6 +55,7 @@ def test_what_leaves_an_image_as_it_is_destroys_nothing_and_light_does_what_it_m
     )
 
 
+@pytest.mark.slow
 def test_each_probe_has_its_rows_and_every_transformation_a_column():
     figures, _ = split(Physical(**QUICK)(subject()))
     first = figures[0]

@@ -77,6 +77,7 @@ def test_no_pixel_outside_the_box_matters_and_each_edge_does(name, size, places)
             assert_exact(network, layer, position, size)
 
 
+@pytest.mark.slow
 def test_a_channel_of_a_concatenation_sees_what_its_own_branch_sees():
     network = build("googlenet")
     boxes = receptive_fields(network, ["inception3a"], 96)["inception3a"]

@@ -85,6 +85,7 @@ def test_a_run_leaves_checkpoints_pictures_curves_and_a_page(run):
     assert (run / "config.yaml").is_file()
 
 
+@pytest.mark.slow
 def test_the_closing_lines_name_the_page_and_the_time_of_each_technique(tmp_path, capsys):
     train.main([*SHORT, f"run.root={tmp_path}", "run.name=a", "trainer.max_steps=2"])
     said = capsys.readouterr().out
@@ -115,6 +116,7 @@ def test_analyze_adds_a_technique_that_was_off(run):
     assert "saliency" not in Store(run).results(2)
 
 
+@pytest.mark.slow
 def test_analyze_looks_at_weights_that_were_not_trained_here(run, tmp_path):
     from vitrine.modules import load_checkpoint
 

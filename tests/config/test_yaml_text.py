@@ -81,7 +81,9 @@ def test_a_saved_text_is_the_same_for_every_reader_of_yaml(tmp_path, text):
     assert OmegaConf.load(file).logging.wandb.project == text
 
 
-@pytest.mark.parametrize("name", ["on", "007", "1e3", "no", "2024-01-01", "12:30:45", "1.10"])
+@pytest.mark.parametrize(
+    "name", ["on", "007", "1e3", "no", "2024-01-01", "12:30:45", pytest.param("1.10", marks=pytest.mark.slow)]
+)
 def test_a_run_is_called_what_was_typed(tmp_path, name):
     settings = config.load([f"run.name={name}", f"run.root={tmp_path}"])
     assert settings.folder == tmp_path / name

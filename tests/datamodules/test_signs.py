@@ -127,6 +127,7 @@ def test_signs_take_25_to_70_percent_of_the_width():
     assert abs(middle - 32) < 3
 
 
+@pytest.mark.slow
 def test_about_a_third_are_partly_hidden_but_most_of_a_sign_is_always_seen(scenes, masks):
     indices = torch.arange(len(scenes))
     scene = compose(scenes.seed, indices, scenes.labels, scenes.stickers)

@@ -142,10 +142,7 @@ def of_the_plain_network(names: tuple[str, ...]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "form",
-    [
-        pytest.param(form, marks=() if form in ("dict", "object", "compiled") else pytest.mark.slow)
-        for form in NETWORKS
-    ],
+    [pytest.param(form, marks=() if form == "dict" else pytest.mark.slow) for form in NETWORKS],
 )
 @pytest.mark.parametrize(
     "names", [pytest.param(QUICK, id="quick"), pytest.param(SLOW, id="attacks", marks=pytest.mark.slow)]

@@ -88,6 +88,7 @@ def test_an_output_that_is_no_logits_is_refused_in_one_line(name, shape):
     assert str(shape) in str(refused.value)
 
 
+@pytest.mark.slow
 def test_nothing_stays_on_the_network_nor_in_memory():
     examined = network()
 

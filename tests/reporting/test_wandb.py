@@ -108,6 +108,7 @@ def test_steps_are_the_x_axis_and_the_best_is_kept(tmp_path, records):
     assert told["Training/val/loss"] == {"min": 0.25, "last": 0.5}
 
 
+@pytest.mark.slow
 def test_a_run_without_analyses_is_ranked_too(tmp_path, records):
     run_dir = tmp_path / "run"
     run_dir.mkdir()

@@ -207,6 +207,18 @@ def test_the_order_is_that_of_training_or_the_newest_first(run, capsys, newest, 
 
 
 @pytest.mark.slow
+def test_what_depends_on_the_checkpoint_before_waits_for_it_and_is_made_up_for(run, capsys):
+    for step in (1, 2, 3):
+        put(run, step)
+    record(run, "finished")
+    analyze.main([str(run), *FOLLOW, "follow.newest=true", "samples.enabled=true", "samples.shown=2"])
+    assert looked_at(capsys.readouterr().out) == [3, 2, 1, 2, 3]  # of 1 all, then what has waited
+    found = Store(run).results(3)
+    assert found["samples"].state["steps"].tolist() == [1, 2, 3] and not found["samples"].error
+    assert not found["cam"].error and Store(run).steps() == [1, 2, 3]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("state", "process", "words"),
     [

@@ -5,13 +5,14 @@
 
 Several followers of one run divide its checkpoints among them; one that dies is replaced. A follower ends
 when the training is finished and every checkpoint is analyzed. Checkpoints that `checkpoint.keep` removes
-before their turn are missed. Where pictures depend on the checkpoint before (`Analysis.needs_previous`),
-checkpoints are analyzed strictly in order; else each is compared with the latest that is complete by then
-(the curve `overlap` of dataset examples).
+before their turn are missed. A technique that depends on the checkpoint before (`Analysis.needs_previous`)
+waits for it, and is made up for; others compare each checkpoint with the latest that is complete by then (the
+curve `overlap` of dataset examples).
 """
 
 import logging
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,9 +96,10 @@ class _Follower:
         self.store = Store(folder)
         analyses = {name: getattr(settings.analysis, name) for name in ANALYSES}
         self.enabled = {name for name, analysis in analyses.items() if analysis.enabled}
-        self.in_order = any(analyses[name].needs_previous for name in self.enabled)
+        self.in_order = {name for name in self.enabled if analyses[name].needs_previous}
         self.skipped: set[int] = set()  # steps
         self.examiner: Any = None  # as `logs`, once there is a checkpoint
+        self.analyses: Mapping[str, Any] = {}  # all of the examiner's
         self.logs: Any = None
         self.printed = ""  # what is waited for
 
@@ -131,24 +133,30 @@ class _Follower:
         from vitrine.runs.checkpoint_files import checkpoint_files
 
         others_at_work = False
-        newest = self.follow_settings.newest and not self.in_order
-        for step, file in list(checkpoint_files(self.folder / "checkpoints", newest_first=newest)):
-            if step in self.skipped or not self._is_missing(step):
-                continue
+        files = dict(checkpoint_files(self.folder / "checkpoints"))
+        due = self._due(files)
+        for step in sorted(due, reverse=self.follow_settings.newest):
             if lock := locks.acquire(self.folder / "analysis", f"step={step:08d}"):
                 with lock:
-                    if self._is_missing(step):  # else another follower has just finished it
-                        self._analyze(step, file)
+                    if names := due[step] - self.store.results(step).keys():  # others may have just finished
+                        self._analyze(step, files[step], names)
                 return None
             others_at_work = True
-            if self.in_order:
-                break
         return others_at_work
 
-    def _is_missing(self, step: int) -> bool:
-        return not self.enabled <= self.store.results(step).keys()
+    def _due(self, steps: Iterable[int]) -> dict[int, set[str]]:
+        """The analyses that can be run now at each of the steps, which come in order: all that are missing,
+        but for those that wait for the step before."""
+        waiting: set[str] = set()
+        due = {}
+        for step in steps:
+            if step not in self.skipped:
+                missing = self.enabled - self.store.results(step).keys()
+                due[step] = missing - waiting
+                waiting |= missing & self.in_order
+        return {step: names for step, names in due.items() if names}
 
-    def _analyze(self, step: int, file: Path) -> None:
+    def _analyze(self, step: int, file: Path, names: set[str]) -> None:
         from vitrine import assembly
         from vitrine.modules.weights import WeightsError
         from vitrine.runs.checkpoint_files import find_damage
@@ -171,10 +179,12 @@ class _Follower:
                 self.examiner = assembly.build_examiner(self.settings, network, data)
                 self.logs = assembly.open_logs(self.settings, data.classes, "follower")
                 self.examiner.sinks = self.logs.sinks
+                self.analyses = self.examiner.analyses
         self.logs.claim(step)
+        self.examiner.analyses = {name: one for name, one in self.analyses.items() if name in names}
         report = self.examiner.examine(network, step)
         print(f"step {step:,}: {report.figures} pictures in {sum(report.seconds.values()):.1f} s", flush=True)
-        if self._is_missing(step):  # the disk refused: the next start tries again
+        if names - self.store.results(step).keys():  # the disk refused: the next start tries again
             self.skipped.add(step)
 
     def _log_lost(self) -> None:

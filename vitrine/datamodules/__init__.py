@@ -9,6 +9,7 @@ DATA = Registry(
     "data set",
     {
         "signs": "vitrine.datamodules.signs:Signs",
+        "objects": "vitrine.datamodules.objects_source:Objects",
         "mnist": "vitrine.datamodules.torchvision_sets:MNIST",
         "fashion_mnist": "vitrine.datamodules.torchvision_sets:FashionMNIST",
         "cifar10": "vitrine.datamodules.torchvision_sets:CIFAR10",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +21,14 @@ class Mesh:
         faces: int64 [F, 3], the vertices of each triangle, anticlockwise from outside.
         uvs: float64 [T, 2]; (0, 0) is the lower left corner of the texture, (1, 1) the upper right one.
         face_uvs: int64 [F, 3], which of `uvs` each corner of a triangle has.
+        two_sided: whether triangles are seen from inside too; they need not be where the surface is closed.
     """
 
     vertices: Tensor
     faces: Tensor
     uvs: Tensor
     face_uvs: Tensor
+    two_sided: bool = True
 
     def __post_init__(self) -> None:
         for name, of in (("faces", self.faces), ("face_uvs", self.face_uvs)):
@@ -53,7 +55,7 @@ class Mesh:
         radius = moved[self.faces.unique()].norm(dim=1).max()
         if not radius > 0:
             raise ValueError("vertices: are all one point")
-        return Mesh(moved / radius, self.faces, self.uvs, self.face_uvs)
+        return replace(self, vertices=moved / radius)
 
     def corner_normals(self) -> Tensor:
         """The unit normal at each corner of each face, float64 [F, 3, 3]: the mean of the faces around the

@@ -63,15 +63,15 @@ def _rasterize(mesh: Mesh, normals: Tensor, rotations: Tensor, positions: Tensor
     across = ((x / distance * FOCAL + 1) * (size / 2))[:, mesh.faces].view(-1, 3)  # in pixels, [N F, 3]
     down = ((1 - y / distance * FOCAL) * (size / 2))[:, mesh.faces].view(-1, 3)
     inverse = (1 / distance)[:, mesh.faces].view(-1, 3)
+    lines, area = _lines(across, down, inverse)
+    drawn = area != 0 if mesh.two_sided else area < 0  # anticlockwise, but y counts from above
 
-    triangle, column, row = _fragments(across, down, size)
-    edges = _edges(across[triangle], down[triangle], column + 0.5, row + 0.5)
-    area = edges[0] + edges[1] + edges[2]
-    inside = torch.stack([edge * area.sign() >= 0 for edge in edges]).all(0) & (area != 0)
-    kept = inside.nonzero()[:, 0]
-    triangle, column, row, area = triangle[kept], column[kept], row[kept], area[kept]
+    triangle, column, row = _fragments(across, down, size, drawn)
+    line = lines[triangle]
     # what is linear on the surface is, divided by the distance, linear on the image
-    weights = [edge[kept] / area * inverse[triangle, corner] for corner, edge in enumerate(edges)]
+    weights = [line[:, i] * (column + 0.5) + line[:, 3 + i] * (row + 0.5) + line[:, 6 + i] for i in range(3)]
+    kept = (torch.minimum(torch.minimum(weights[0], weights[1]), weights[2]) >= 0).nonzero()[:, 0]
+    triangle, column, row, *weights = (of[kept] for of in (triangle, column, row, *weights))
     nearness = weights[0] + weights[1] + weights[2]
 
     pixel = (triangle // faces) * size**2 + row * size + column
@@ -105,12 +105,13 @@ def _rasterize(mesh: Mesh, normals: Tensor, rotations: Tensor, positions: Tensor
     )
 
 
-def _fragments(across: Tensor, down: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The pixels with their middles in each triangle's bounding box: triangle, column, row, [fragments]."""
+def _fragments(across: Tensor, down: Tensor, size: int, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The pixels with their middles in the bounding box of each triangle drawn: triangle, column and row,
+    each [fragments]."""
     left, right = (bound.long() for bound in _pixels(across, size))
     top, bottom = (bound.long() for bound in _pixels(down, size))
     width, height = (right - left).clamp(min=0), (bottom - top).clamp(min=0)
-    counts = width * height
+    counts = width * height * drawn
     triangle = torch.repeat_interleave(torch.arange(len(counts)), counts)
     number = torch.arange(len(triangle)) - (counts.cumsum(0) - counts)[triangle]
     width = width[triangle]
@@ -123,13 +124,19 @@ def _pixels(along: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return (along.amin(1) - 0.5).ceil().clamp(0, size), (along.amax(1) + 0.5).floor().clamp(0, size)
 
 
-def _edges(across: Tensor, down: Tensor, x: Tensor, y: Tensor) -> list[Tensor]:
-    """Twice the signed areas of the triangles of a point and each edge, opposite to corners 0, 1, 2."""
-    edges = []
+def _lines(across: Tensor, down: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
+    """For each triangle [T, 3] the linear functions a x + b y + c of the image that are, at each corner, its
+    inverse distance, and 0 on the edge opposite: a, b and c of three corners, [T, 9]; and twice the signed
+    areas, [T]."""
+    slopes, rises, constants = [], [], []
     for start, end in ((1, 2), (2, 0), (0, 1)):
-        ax, ay = across[:, start], down[:, start]
-        edges.append((across[:, end] - ax) * (y - ay) - (down[:, end] - ay) * (x - ax))
-    return edges
+        ax, ay, bx, by = across[:, start], down[:, start], across[:, end], down[:, end]
+        slopes.append(ay - by)
+        rises.append(bx - ax)
+        constants.append(ax * by - bx * ay)
+    area = constants[0] + constants[1] + constants[2]
+    scale = inverse / area[:, None]
+    return torch.cat([torch.stack(of, 1) * scale for of in (slopes, rises, constants)], 1), area
 
 
 def _rotate(rotations: Tensor, points: Tensor) -> list[Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,6 +13,7 @@ from vitrine.objects.mesh import Mesh
 from vitrine.objects.rasterize import Lookup, rasterize
 from vitrine.objects.views import Views
 
+Fields = TypeVar("Fields", Lookup, Views)
 SAMPLES = 2  # points a pixel, along each side
 
 
@@ -33,22 +36,19 @@ def shade(lookup: Lookup, textures: Tensor, views: Views, samples: int = SAMPLES
         lookup: of N views, `samples` times as many pixels a side as the pictures get.
         textures: [1 or N, 3, T, T].
     """
-    # not expand: the gradient of one texture is a sum in an order of its own, whatever the batch
     textures = textures.expand(len(lookup.mask), -1, -1, -1)
-    views = Views(*(field.to(textures.device) for field in tuple(views)))
-    lookup = Lookup(*(field.to(textures.device) for field in lookup))
-    of = views._replace(**{n: getattr(views, n).to(textures.dtype) for n in views._fields if n != "keys"})
-    colour = sample(textures, lookup.uvs.to(textures.dtype))
-    x, y, z = lookup.normals.to(textures.dtype).unbind(-1)
-    towards = [axis[:, None, None] for axis in of.lights.unbind(1)]
+    views, lookup = _like(textures, views), _like(textures, lookup)
+    x, y, z = lookup.normals.unbind(-1)
+    towards = [axis[:, None, None] for axis in views.lights.unbind(1)]
     lit = (x * towards[0] + y * towards[1] + z * towards[2]).clamp(min=0)
-    ambient = of.ambient[:, None, None]
+    ambient = views.ambient[:, None, None]
     light = (ambient + (1 - ambient) * lit)[:, None]
-    image = torch.where(lookup.mask[:, None], colour * light, of.backgrounds[:, :, None, None])
+    colour = sample(textures, lookup.uvs) * light
+    image = torch.where(lookup.mask[:, None], colour, views.backgrounds[:, :, None, None])
     image = _mean_of_samples(image, samples)
-    image = image * of.gains[:, :, None, None] + of.offsets[:, :, None, None]
+    image = image * views.gains[:, :, None, None] + views.offsets[:, :, None, None]
     noise = camera_noise(views.keys, image.shape[1:]).to(image.dtype)
-    return (image + noise * of.noise[:, None, None, None]).clamp(0, 1)
+    return (image + noise * views.noise[:, None, None, None]).clamp(0, 1)
 
 
 def sample(textures: Tensor, uvs: Tensor) -> Tensor:
@@ -71,3 +71,9 @@ def _mean_of_samples(images: Tensor, samples: int) -> Tensor:
         for column in range(samples):
             total = total + images[:, :, row::samples, column::samples]
     return total / samples**2
+
+
+def _like(textures: Tensor, fields: Fields) -> Fields:
+    """The tensors of a named tuple on the device of the textures, floating point ones in their type."""
+    cast = (of.to(textures.dtype) if of.is_floating_point() else of for of in tuple(fields))
+    return type(fields)(*(of.to(textures.device) for of in cast))

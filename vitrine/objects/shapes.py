@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -25,7 +26,7 @@ def make(name: str) -> Mesh:
     """
     if name not in SHAPES:
         raise UnknownName("shape", name, list(SHAPES))
-    return SHAPES[name]().fitted()
+    return replace(SHAPES[name]().fitted(), two_sided=False)
 
 
 def sphere() -> Mesh:

@@ -1,4 +1,4 @@
-"""Textures that carry a class: eight patterns, each in any two colours, at any angle and of several sizes."""
+"""Textures that carry a class: eight patterns, each in two colours of its own, at any angle and size."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from vitrine.core.random_numbers import uniform
 
 SIZE = 128  # texels a side
+SCATTER = 0.12  # of colours, either way
 SHARPNESS = 6.0  # of edges: soft over a sixth of a cell, so that a texture is not cut into texels
 
 
@@ -29,9 +30,9 @@ def class_textures(keys: Tensor, labels: Tensor, size: int = SIZE) -> Tensor:
         rows = (labels == label).nonzero()[:, 0]
         if len(rows):
             share[rows] = (pattern(p[rows], q[rows]) * SHARPNESS + 0.5).clamp(0, 1)
-    ground = 0.05 + 0.9 * numbers[:, 4:7]
-    contrast = 0.25 + 0.25 * numbers[:, 7:10]
-    figure = torch.where(ground < 0.5, ground + contrast, ground - contrast)
+    colours = torch.tensor(list(_COLOURS.values()))[labels]  # [N, 2, 3]
+    colours = (colours + (numbers[:, 4:10].view(-1, 2, 3) * 2 - 1) * SCATTER).clamp(0, 1)
+    ground, figure = colours.unbind(1)
     return ground[:, :, None, None] + share[:, None] * (figure - ground)[:, :, None, None]
 
 
@@ -92,5 +93,16 @@ _PATTERNS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "rings": _rings,
     "crosses": _crosses,
     "triangles": _triangles,
+}
+# ground and figure; several classes share one of them, none both
+_COLOURS = {
+    "stripes": ((0.90, 0.88, 0.82), (0.15, 0.15, 0.18)),
+    "zigzag": ((0.18, 0.30, 0.65), (0.90, 0.88, 0.82)),
+    "checks": ((0.75, 0.15, 0.15), (0.90, 0.88, 0.82)),
+    "bricks": ((0.60, 0.32, 0.20), (0.62, 0.60, 0.56)),
+    "dots": ((0.85, 0.72, 0.15), (0.15, 0.15, 0.18)),
+    "rings": ((0.20, 0.50, 0.25), (0.85, 0.72, 0.15)),
+    "crosses": ((0.45, 0.22, 0.55), (0.85, 0.60, 0.70)),
+    "triangles": ((0.25, 0.60, 0.62), (0.75, 0.15, 0.15)),
 }
 CLASSES = list(_PATTERNS)

@@ -5,8 +5,7 @@
 Claims: the pass at most 1.05x of a plain forward pass; duals, influence and TracIn together at most 5 s for
 6,144 images of 128 features and 8 classes on two cores; never slower than captum's TracInCPFast on the same
 features. `scale` keeps random features of 128,000 images x 2,048 in half precision and goes over them
-once for each thing that the scores are made of, with 1,000 classes; with 10 it refits the head, too, and
-computes the influence.
+once for each thing that the scores are made of, with 10 and with 1,000 classes.
 """
 
 from __future__ import annotations
@@ -115,7 +114,7 @@ def time_scores(count: int, rounds: int, width: int = 128, classes: int = 8) -> 
 
     linear = LinearHead("head", head[:, :-1].float(), head[:, -1].float())
     losses = F.cross_entropy(stored[:] @ head.T, labels, reduction="none")
-    seen = TrainingImages(torch.arange(count), labels, labels, losses, slice(0, count), stored)
+    seen = TrainingImages(torch.arange(count), "", labels, labels, losses, slice(0, count), stored)
     seen_probes = SeenProbes(probes, said, (probes @ head.T).softmax(1))
     contestants: dict[str, Callable[[], object]] = {
         "all scores": lambda: score_samples(linear, seen, seen_probes, Refit(PENALTY, False, 16)),
@@ -166,12 +165,12 @@ def measure_scale(count: int, width: int = 2048) -> None:
         )
         print("| classes | what | seconds | peak memory, GiB |\n|---:|---|---:|---:|")
         stored = Features(values, torch.ones(count))
-        for classes, whole in ((10, True), (1000, False)):
-            _go_over(stored, torch.arange(count) % classes, classes, whole)
+        for classes in (10, 1000):
+            _go_over(stored, torch.arange(count) % classes, classes)
 
 
-def _go_over(stored: Features, labels: Tensor, classes: int, whole: bool) -> None:
-    """Time what the scores are made of; with `whole` the refit and the influence, too."""
+def _go_over(stored: Features, labels: Tensor, classes: int) -> None:
+    """Time what the scores are made of."""
     head = torch.randn(classes, stored.width).double() / stored.width**0.5
     problem, by_label = HeadProblem(stored, distilled_targets(head), PENALTY), label_targets(labels, classes)
     probes, said = stored[:PROBES], labels[:PROBES]
@@ -185,12 +184,10 @@ def _go_over(stored: Features, labels: Tensor, classes: int, whole: bool) -> Non
         return result
 
     timed("value and gradient", lambda: problem.evaluate(head)[1])
-    timed("product with the second derivatives", lambda: Hessian(problem, head)(head[None]))
+    hessian = Hessian(problem, head)
+    timed("product with the second derivatives", lambda: hessian(head[None]))
     timed("what images add to 8 logits", lambda: representers(problem, head, probes, said).sizes)
     timed("TracIn, 8 probes", lambda: gradient_products(stored, by_label, head, probes, errors, cosine=False))
-    if whole:
-        weight = timed("refit to the network", lambda: fit_head(problem, head))
-        timed("influence on 8 probes", lambda: leave_one_out(Curvature.at(problem, weight), probes, errors))
 
 
 def _peak() -> float:

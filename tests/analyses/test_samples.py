@@ -15,6 +15,7 @@ from vitrine.analyses.head_fit import HeadProblem, distilled_targets, fit_head
 from vitrine.analyses.samples import Samples
 from vitrine.analyses.suspects import auc
 from vitrine.analyses.training_pass import stratified
+from vitrine.core.image_dataset import ImageDataset
 from vitrine.datamodules.memory import InMemory
 from vitrine.runs.scratch import FileScratch
 
@@ -196,7 +197,23 @@ def test_of_more_images_a_share_of_each_class_is_looked_at():
         chosen, stratified(labels, 20, 1)
     )
     assert labels[stratified(labels, 3, 0)].tolist() == [0, 1, 2]  # each class at least once
-    assert torch.equal(stratified(labels, None, 0), torch.arange(100))
+
+
+def test_labels_that_are_not_listed_are_not_read_to_draw_a_share():
+    class Unlisted(ImageDataset):
+        read = 0
+
+        def __len__(self):
+            return 90
+
+        def __getitem__(self, index):
+            self.read += 1
+            return data[0][index], int(data[1][index])
+
+    data, train = images(), Unlisted()
+    figures, _, _, _ = run(subject(data=train), images=30)
+    assert "of 30 of 90, drawn at random" in figures["most influential"].caption
+    assert train.read < 90 * 2  # those, and what is shown
 
 
 def test_features_in_half_precision_in_a_file_show_the_same(monkeypatch, tmp_path):

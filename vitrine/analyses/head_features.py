@@ -60,10 +60,14 @@ class Features:
         return len(self.values)
 
     def __getitem__(self, rows: slice | Tensor) -> Tensor:
-        block = self.values[rows].to(self.device, torch.float64)
+        values = self.values[rows].to(self.device)  # before they become larger
+        block = torch.empty(len(values), self.width, dtype=torch.float64, device=self.device)
+        block[:, : values.shape[1]] = values
         if self.scales is not None:
-            block *= self.scales[rows].to(block)[:, None]
-        return torch.cat([block, block.new_ones(len(block), 1)], 1) if self.bias else block
+            block[:, : values.shape[1]] *= self.scales[rows].to(block)[:, None]
+        if self.bias:
+            block[:, -1] = 1
+        return block
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """All rows of this rank, in order: which, and their vectors."""

@@ -63,9 +63,10 @@ class HeadProblem:
 
     def duals(self, weight: Tensor) -> Tensor:
         """alpha of the images of this rank, [N, K]."""
-        parts = [self.residuals(rows, features, weight) for rows, features in self.features.blocks()]
-        parts = parts or [weight.new_zeros(0, len(weight))]
-        return torch.cat(parts) / (self.penalty * self.features.count)
+        duals = weight.new_empty(len(self.features), len(weight))
+        for rows, features in self.features.blocks():
+            duals[rows] = self.residuals(rows, features, weight)
+        return duals / (self.penalty * self.features.count)
 
 
 class Hessian:
@@ -73,18 +74,20 @@ class Hessian:
 
     def __init__(self, problem: HeadProblem, weight: Tensor):
         self.problem, self.weight = problem, weight
-        features = problem.features
-        self._kept: list[Tensor] | None = None
-        if len(features) * len(weight) <= KEPT:
-            self._kept = [self._probabilities(block) for _, block in features.blocks()]
+        self._kept: Tensor | None = None  # [N, K]
+        if len(problem.features) * len(weight) <= KEPT:
+            kept = weight.new_empty(len(problem.features), len(weight))
+            for rows, features in problem.features.blocks():
+                kept[rows] = self._probabilities(rows, features)
+            self._kept = kept
 
     def __call__(self, directions: Tensor) -> Tensor:
         """Its product with each of the directions [m, K, D]."""
         count, classes, width = directions.shape
         flat = directions.reshape(-1, width)
         sums = torch.zeros_like(flat)
-        for i, (_, features) in enumerate(self.problem.features.blocks()):
-            p = (self._kept[i] if self._kept is not None else self._probabilities(features))[:, None]
+        for rows, features in self.problem.features.blocks():
+            p = self._probabilities(rows, features)[:, None]
             change = (features @ flat.T).view(-1, count, classes)
             change -= (p * change).sum(2, keepdim=True)
             sums += (change * p).flatten(1).T @ features
@@ -96,8 +99,8 @@ class Hessian:
         classes, width = self.weight.shape
         sums = self.weight.new_zeros(classes, width, classes, width)
         together = max(1, BLOCK // self.weight.numel())
-        for i, (_, features) in enumerate(self.problem.features.blocks()):
-            p = self._kept[i] if self._kept is not None else self._probabilities(features)
+        for rows, features in self.problem.features.blocks():
+            p = self._probabilities(rows, features)
             for part, own in zip(features.split(together), p.split(together)):
                 weighted = own[:, :, None] * part[:, None, :]  # [n, K, D]
                 for a in range(classes):
@@ -111,8 +114,8 @@ class Hessian:
         sums.diagonal().add_(self.problem.penalty)
         return sums
 
-    def _probabilities(self, features: Tensor) -> Tensor:
-        return (features @ self.weight.T).softmax(1)
+    def _probabilities(self, rows: slice, features: Tensor) -> Tensor:
+        return (features @ self.weight.T).softmax(1) if self._kept is None else self._kept[rows]
 
 
 def fit_head(problem: HeadProblem, start: Tensor) -> Tensor:
@@ -156,5 +159,7 @@ def fit_head(problem: HeadProblem, start: Tensor) -> Tensor:
 
 def answers(features: Features, weight: Tensor) -> Tensor:
     """The class that a head [K, D] says for each image of this rank, int64 [N]."""
-    said = [(block @ weight.T).argmax(1) for _, block in features.blocks()]
-    return torch.cat(said) if said else torch.zeros(0, dtype=torch.int64)
+    said = torch.empty(len(features), dtype=torch.int64, device=weight.device)
+    for rows, block in features.blocks():
+        said[rows] = (block @ weight.T).argmax(1)
+    return said

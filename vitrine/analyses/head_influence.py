@@ -57,12 +57,12 @@ def leave_one_out(curvature: Curvature, probes: Tensor, errors: Tensor) -> Tenso
     """
     problem, weight = curvature.hessian.problem, curvature.hessian.weight
     moved = curvature.solve(_outer(errors, probes))
-    scores = [probes.new_zeros(len(probes), 0)]
+    scores = probes.new_empty(len(probes), len(problem.features))
     for rows, features in problem.features.blocks():
         along = (features @ moved.flatten(0, 1).T).view(len(features), len(probes), -1)
         residuals = problem.residuals(rows, features, weight)
-        scores.append(torch.einsum("nmk,nk->mn", along, residuals))
-    return torch.cat(scores, 1) / problem.features.count
+        scores[:, rows] = torch.einsum("nmk,nk->mn", along, residuals)
+    return scores / problem.features.count
 
 
 def self_influence(curvature: Curvature, candidates: int) -> Tensor:
@@ -91,10 +91,10 @@ def _self_influence_of_candidates(curvature: Curvature, candidates: int) -> Tens
     """Self-influence of the images of all ranks with the largest gradients; NaN of the others."""
     problem, weight = curvature.hessian.problem, curvature.hessian.weight
     store = problem.features
-    norms = [weight.new_zeros(0)]
+    norms = weight.new_empty(len(store))
     for rows, features in store.blocks():
-        norms.append(problem.residuals(rows, features, weight).norm(dim=1) * features.norm(dim=1))
-    chosen = store.gather(torch.cat(norms)).argsort(descending=True, stable=True)[:candidates].sort().values
+        norms[rows] = problem.residuals(rows, features, weight).norm(dim=1) * features.norm(dim=1)
+    chosen = store.gather(norms).argsort(descending=True, stable=True)[:candidates].sort().values
     scores = weight.new_full((len(store),), torch.nan)
     for part in chosen.split(max(1, _TOGETHER // weight.numel())):
         own = part[(part >= store.start) & (part < store.start + len(store))] - store.start

@@ -25,13 +25,13 @@ def representers(problem: HeadProblem, weight: Tensor, probes: Tensor, classes: 
     """The parts of the logits of `classes` (int64 [m]) of probes with features [m, D] at the refitted weights
     [K, D]; duals are computed anew for each block and never kept."""
     scale = 1 / (problem.penalty * problem.features.count)
-    parts = [(probes.new_zeros(len(probes), 0), probes.new_zeros(0))]
+    values = probes.new_empty(len(probes), len(problem.features))
+    sizes = probes.new_empty(len(problem.features))
     for rows, features in problem.features.blocks():
         duals = scale * problem.residuals(rows, features, weight)
-        values = duals[:, classes].T * (probes @ features.T)
-        parts.append((values, duals.abs().sum(1) / 2))
-    values, sizes = zip(*parts)
-    return Representers(torch.cat(values, 1), torch.cat(sizes))
+        values[:, rows] = duals[:, classes].T * (probes @ features.T)
+        sizes[rows] = duals.abs().sum(1) / 2
+    return Representers(values, sizes)
 
 
 def share_of_top(sizes: Tensor) -> float:

@@ -75,9 +75,9 @@ class SuspectFigures:
     def _of(self) -> str:
         count, every = len(self.seen), len(self.subject.train)
         note = f" ({self.subject.train_note})" if self.subject.train_note else ""
-        if count == every:
+        if not self.seen.drawn:
             return f"of all {count:,}{note}"
-        return f"of {count:,} of {every:,}, the same share of each class{note}"
+        return f"of {count:,} of {every:,}, {self.seen.drawn}{note}"
 
     @property
     def _unknown(self) -> str:

@@ -29,7 +29,7 @@ def gradient_products(
     Returns:
         [m, N] of the images of this rank, float64; a cosine with a gradient that is 0 is 0.
     """
-    products = [probes.new_zeros(len(probes), 0)]
+    products = probes.new_empty(len(probes), len(features))
     for rows, block in features.blocks():
         residuals = targets(rows, block) - (block @ weight.T).softmax(1)
         product = (errors @ residuals.T) * (probes @ block.T)
@@ -37,19 +37,19 @@ def gradient_products(
             norms = residuals.norm(dim=1) * block.norm(dim=1)
             product /= (errors.norm(dim=1) * probes.norm(dim=1))[:, None].clamp_min(1e-300)
             product /= norms.clamp_min(1e-300)
-        products.append(product)
-    return torch.cat(products, 1)
+        products[:, rows] = product
+    return products
 
 
 def cosines(features: Features, probes: Tensor) -> Tensor:
     """The cosine of the features of each probe [m, D] and of each training image of this rank, [m, N]; the 1
     that stands for the bias does not count."""
     width = features.width - features.bias
-    near = [probes.new_zeros(len(probes), 0)]
+    near = probes.new_empty(len(probes), len(features))
     own = torch.nn.functional.normalize(probes[:, :width], dim=1)
-    for _, block in features.blocks():
-        near.append(own @ torch.nn.functional.normalize(block[:, :width], dim=1).T)
-    return torch.cat(near, 1)
+    for rows, block in features.blocks():
+        near[:, rows] = own @ torch.nn.functional.normalize(block[:, :width], dim=1).T
+    return near
 
 
 @dataclass(frozen=True)

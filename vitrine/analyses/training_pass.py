@@ -15,6 +15,7 @@ from torch import Tensor
 from vitrine.analyses.base import Subject
 from vitrine.analyses.head import LinearHead, head_inputs
 from vitrine.analyses.head_features import Features, in_half_precision
+from vitrine.core.image_dataset import ImageDataset
 
 FULL = 2**26  # numbers of all ranks that are kept as float32: 256 MiB
 IN_MEMORY = 2**30  # numbers of a rank that are kept in memory as float16: 2 GiB
@@ -25,6 +26,7 @@ class TrainingImages:
     """The training images looked at, of all ranks; and the features of this rank's part of them."""
 
     indices: Tensor  # int64 [N], into the training split, ascending
+    drawn: str  # how they were chosen; "": all of them
     labels: Tensor  # int64 [N]
     predicted: Tensor  # int64 [N]
     losses: Tensor  # float32 [N], the network's cross-entropy
@@ -35,11 +37,21 @@ class TrainingImages:
         return len(self.indices)
 
 
-def stratified(labels: Tensor, most: int | None, seed: int) -> Tensor:
-    """Indices of at most so many images, ascending: the same share of each class, drawn by the seed, and at
-    least one image of each; all where `most` is None or there are no more."""
-    if most is None or len(labels) <= most:
-        return torch.arange(len(labels))
+def choose_images(split: ImageDataset, most: int | None, seed: int) -> tuple[Tensor, str]:
+    """Indices of at most so many images of a split, ascending, drawn by the seed; and how, where they are not
+    all: the same share of each class, or where labels are not known without reading all images, any."""
+    if most is None or len(split) <= most:
+        return torch.arange(len(split)), ""
+    labels = split.listed_labels()
+    if labels is not None:
+        return stratified(labels, most, seed), "the same share of each class"
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(len(split), generator=generator)[:most].sort().values, "drawn at random"
+
+
+def stratified(labels: Tensor, most: int, seed: int) -> Tensor:
+    """Indices of so many of more images with labels [N], ascending: the same share of each class, drawn by
+    the seed, and at least one image of each class as long as there is room."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=generator)
     order = order[labels[order].argsort(stable=True)]  # by class, and within a class as drawn
@@ -56,17 +68,14 @@ def read_training(subject: Subject, head: LinearHead, most: int | None) -> Train
     """What the head reads of the training images, by all ranks together: one forward pass.
 
     Args:
-        most: images, a stratified subset of more; None: all.
+        most: images, see `choose_images`; None: all.
 
     Raises:
         ValueError: features that are not finite; labels that the network has no class for; fewer images than
             classes.
     """
     classes, width = head.weight.shape
-    count = len(subject.train)
-    chosen = torch.arange(count) if most is None or count <= most else None
-    if chosen is None:
-        chosen = stratified(subject.train.labels, most, subject.seed)
+    chosen, drawn = choose_images(subject.train, most, subject.seed)
     if len(chosen) < classes:
         raise ValueError(f"{len(chosen)} training images are fewer than the {classes} classes of the network")
     own = subject.shard(len(chosen))
@@ -99,7 +108,7 @@ def read_training(subject: Subject, head: LinearHead, most: int | None) -> Train
         all_gather=subject.all_gather if subject.world_size > 1 else None,
     )
     gathered = (features.gather(column) for column in (labels, predicted, losses))
-    return TrainingImages(chosen, *gathered, slice(own.start, own.stop), features)
+    return TrainingImages(chosen, drawn, *gathered, slice(own.start, own.stop), features)
 
 
 def _storage(subject: Subject, count: int, own: int, width: int) -> tuple[Tensor, Tensor | None]:

@@ -52,6 +52,11 @@ class ImageDataset:
         """The labels of all images, int64 [N]; a subclass that has them sets them without reading images."""
         return torch.tensor([int(self[i][1]) for i in range(len(self))], dtype=torch.int64)
 
+    def listed_labels(self) -> Tensor | None:
+        """The labels, int64 [N], where they are known without reading images; else None."""
+        listed = "labels" in vars(self) or type(self).labels is not ImageDataset.labels
+        return self.labels if listed else None
+
     @property
     def storage(self) -> str:
         """Where the images are, in a few words for logs."""

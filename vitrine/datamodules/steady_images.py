@@ -40,6 +40,9 @@ class SteadyImages(ImageDataset):
     def labels(self) -> Tensor:
         return self.split.labels
 
+    def listed_labels(self) -> Tensor | None:
+        return self.split.listed_labels()
+
     def __len__(self) -> int:
         return len(self.split)
 

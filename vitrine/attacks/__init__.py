@@ -40,6 +40,7 @@ TRANSFORMATIONS = Registry(
 _LAZY = {
     **{attribute: module for module, attribute in (place.split(":") for place in ATTACKS.places.values())},
     "Attack": "vitrine.attacks.base",
+    "TextureAttack": "vitrine.attacks.textures",
     "destruction_rate": "vitrine.attacks.eot",
     "is_adversarial": "vitrine.attacks.model",
     "robustness_curve": "vitrine.attacks.curve",

@@ -29,7 +29,8 @@ def test_python_m_vitrine_is_the_same_command(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "program", ["train", "analyze", "follow", "dream", "style", "compare", "report", "sync", "convert"]
+    "program",
+    ["train", "analyze", "follow", "dream", "style", "object", "compare", "report", "sync", "convert"],
 )
 def test_every_program_has_its_help(capsys, program):
     cli.main([program, "--help"])

@@ -31,6 +31,7 @@ ANALYSES = Registry(
         "adversarial": "vitrine.analyses.adversarial:Adversarial",
         "robustness": "vitrine.analyses.robustness:Robustness",
         "physical": "vitrine.analyses.physical:Physical",
+        "adversarial_object": "vitrine.analyses.adversarial_object:AdversarialObject",
         "concepts": "vitrine.analyses.concepts:Concepts",
         "features": "vitrine.analyses.features:Features",
         "dream": "vitrine.analyses.dream:Dream",

@@ -7,7 +7,7 @@ from vitrine.core.registry import Registry, UnknownName
 from vitrine.core.settings import SettingError
 
 # also run by `analyze.py COMMAND ...`
-_COMMANDS = ("dream", "style", "samples", "export", "compare", "report", "sync", "convert")
+_COMMANDS = ("dream", "style", "samples", "object", "export", "compare", "report", "sync", "convert")
 _PROGRAMS = ("train", "analyze", "follow", *_COMMANDS)
 COMMANDS = Registry("command", {name: f"vitrine.cli.{name}:main" for name in _COMMANDS})
 PROGRAMS = Registry("program", {name: f"vitrine.cli.{name}:main" for name in _PROGRAMS})
@@ -19,6 +19,7 @@ ABOUT = """Train image classifiers in a glass case: at every checkpoint, see wha
     vitrine dream RUN image=FILE                 a photograph as a layer dreams it
     vitrine style RUN content=FILE style=FILE    one image in the style of another
     vitrine samples RUN image=FILE               the training images that speak for what it says of one
+    vitrine object RUN mesh=turtle target=CLASS  a texture that fools it from all sides
     vitrine export RUN format=onnx               its network for other programs
     vitrine compare RUN RUN ...                  several runs beside each other on one page
     vitrine report RUN [RUN ...]                 a workspace and a report on Weights & Biases

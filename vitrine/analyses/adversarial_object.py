@@ -1,0 +1,171 @@
+"""An object whose texture makes the network see another class in it, from all sides (Athalye 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vitrine.analyses import paint
+from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
+from vitrine.analyses.picture_table import picture_table
+from vitrine.analyses.threat_model import class_index
+from vitrine.analyses.traits import Traits
+from vitrine.attacks.lab import lab_distance
+from vitrine.attacks.textures import TextureAttack, held_out_views, largest_eps, predict_views
+from vitrine.core.settings import setting
+from vitrine.objects import shapes
+from vitrine.objects.mesh import Mesh
+from vitrine.objects.render import render
+from vitrine.objects.textures import CLASSES, class_textures
+from vitrine.objects.views import turntable
+
+CLEAN, ONE_VIEW, EOT = "clean", "one view", "all views"  # rows
+
+
+@dataclass(frozen=True)
+class AttackedObject:
+    """A mesh with its textures, [3, T, T]: as it is, attacked from one view, and attacked from all."""
+
+    mesh: Mesh
+    textures: dict[str, Tensor]
+    label: int  # what the network mostly sees in it as it is
+    target: int
+    size: int  # pixels a side of the views
+    shares: dict[str, Tensor]  # of held-out views that are seen as each class, [K]
+    views: int  # held out
+
+
+def attack_object(
+    network: nn.Module,
+    mesh: Mesh,
+    texture: Tensor,
+    target: int | None,
+    attack: TextureAttack,
+    size: int,
+    views: int,
+    progress: Callable = iter,
+) -> AttackedObject:
+    """Attack an object from all views and, as a control, from one; and see how often each holds on others.
+
+    Args:
+        texture: [3, T, T] in [0, 1].
+        target: None for the class after the one that the network mostly sees in it.
+        size: pixels a side of the views.
+        views: how many are held out.
+    """
+    held_out = held_out_views(views, attack.views, attack.seed)
+
+    def share_of_classes(some: Tensor) -> Tensor:
+        probabilities = predict_views(network, mesh, some, held_out, size)
+        counts = probabilities.argmax(1).bincount(minlength=probabilities.shape[1])
+        return counts.float().cpu() / views
+
+    textures, shares = {CLEAN: texture}, {CLEAN: share_of_classes(texture)}
+    label = int(shares[CLEAN].argmax())
+    target = (label + 1) % len(shares[CLEAN]) if target is None else target
+    for name, one_view in ((ONE_VIEW, True), (EOT, False)):
+        textures[name] = replace(attack, one_view=one_view)(network, mesh, texture, target, size, progress)
+        shares[name] = share_of_classes(textures[name])
+    return AttackedObject(mesh, textures, label, target, size, shares, views)
+
+
+def turntable_picture(
+    network: nn.Module, attacked: AttackedObject, classes: Sequence[str], count: int
+) -> Tensor:
+    """Views from all around in a row, with the verdict under each (red: the target), a row a texture."""
+    views, side = turntable(count), paint.tile_side((attacked.size, attacked.size))
+    rows, captions, highlighted = [], [], []
+    for texture in attacked.textures.values():
+        pictures = render(attacked.mesh, texture[None], views, attacked.size)
+        probabilities = predict_views(network, attacked.mesh, texture, views, attacked.size)
+        verdicts = probabilities.argmax(1).tolist()
+        rows.append([paint.resize(paint.picture(picture), side) for picture in pictures])
+        captions.append([f"{classes[c]} {probabilities[i, c]:.0%}" for i, c in enumerate(verdicts)])
+        highlighted.append([c == attacked.target for c in verdicts])
+    columns = [f"{360 * i // count}°" for i in range(count)]
+    return picture_table(rows, columns, list(attacked.textures), captions, highlighted)
+
+
+def describe(attacked: AttackedObject, classes: Sequence[str], attack: TextureAttack) -> str:
+    """What was attacked and how often it held, as a line."""
+    name, target = classes[attacked.label], classes[attacked.target]
+    budget = f"Linf {attack.eps * 255:.3g}/255" if attack.norm == "linf" else f"CIELAB {attack.eps:.3g}"
+    away = lab_distance(attacked.textures[EOT], attacked.textures[CLEAN]).item()
+    hits = ", ".join(f"{row} {share[attacked.target]:.1%}" for row, share in attacked.shares.items())
+    return (
+        f"{name}, to be taken for {target} (red) from any side, {budget} on its texture (CIELAB {away:.1f}). "
+        f"Taken for {target} in {attacked.views} other views: {hits}; as it is, "
+        f"{attacked.shares[CLEAN][attacked.label]:.1%} are {name}."
+    )
+
+
+@dataclass(frozen=True)
+class AdversarialObject(Analysis):
+    """An object with the texture of a class, attacked so that it is taken for another from all sides (EOT)
+    and, as a control, from one view: a turntable with the verdict under each view.
+
+    Scalars: "hit/clean", "hit/one view" and "hit/all views", the shares of held-out views seen as the target.
+    """
+
+    traits: ClassVar[Traits] = Traits(section="Adversarial", title="Adversarial object", budget_priority=20)
+    enabled: bool = setting(
+        False, "make these pictures at every checkpoint (about a minute; data.name=objects)"
+    )
+    mesh: str = setting("turtle", f"shape: {', '.join(shapes.SHAPES)}")
+    pattern: str = setting("dots", f"of its texture: {', '.join(CLASSES)}")
+    target: str | None = setting(
+        None, "class (name or index) to be taken for; null: the one after what it is mostly seen as"
+    )
+    norm: str = setting(
+        "linf", "of the change of the texture: linf, or lab (root mean square)", choices=("linf", "lab")
+    )
+    eps: float = setting(
+        64 / 255,
+        "largest change of the texture, of [0, 1] texels, or in CIELAB",
+        above=0,
+        most=largest_eps,
+        advice="texels are in [0, 1]: did you mean {value:g}/255?",
+    )
+    steps: int = setting(150, "of the attack", least=1)
+    draws: int = setting(24, "random views a step", least=1)
+    views: int = setting(200, "held-out views that are counted", least=1)
+    shown: int = setting(8, "views of the turntable", least=1)
+
+    def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
+        channels, size = subject.probes.images.shape[1], subject.probes.images.shape[-1]
+        if channels != 3:
+            raise ValueError(f"images: have {channels} channels, expected 3: objects have colours")
+        texture = pattern_texture(self.pattern, subject.seed).to(subject.device)
+        target = None if self.target is None else class_index(self.target, subject.classes)
+        attack = TextureAttack(
+            norm=self.norm, eps=self.eps, steps=self.steps, draws=self.draws, seed=subject.seed
+        )
+        attacked = attack_object(
+            subject.network,
+            shapes.make(self.mesh),
+            texture,
+            target,
+            attack,
+            size,
+            self.views,
+            lambda steps: subject.progress(steps, "adversarial object"),
+        )
+        yield Figure(
+            f"{self.mesh}/{self.pattern} as {self.target or 'the next class'}",
+            turntable_picture(subject.network, attacked, subject.classes, self.shown),
+            f"{self.mesh}: {describe(attacked, subject.classes, attack)}",
+            label=attacked.target,
+            values={row: share[attacked.target].item() for row, share in attacked.shares.items()},
+        )
+        for row, share in attacked.shares.items():
+            yield Scalar(f"hit/{row}", share[attacked.target].item())
+
+
+def pattern_texture(pattern: str, seed: int) -> Tensor:
+    """A texture [3, T, T] of a class of the data set `objects`; UnknownName where it has none such."""
+    label = class_index(pattern, CLASSES)
+    return class_textures(torch.tensor([seed]), torch.tensor([label]))[0]

@@ -128,7 +128,7 @@ def test_planted_tokens_of_high_norm_are_counted_exactly():
     given = subject(network)
     figures, scalars = results(OutlierTokens(), given)
     assert [scalars[f"outlier_share/{b}"] for b in blocks] == [0, 2 / 16, 2 / 16]
-    assert scalars["outlier_alarm"] == 1
+    assert scalars["alarm/outlier_tokens"] == 1
     assert figures["probe-001"].table.columns["outliers"] == [0, 2, 2]
     norms = token_norms(network, given.probes.images, blocks[1:2])[blocks[1]]
     assert norms.shape == (3, 4, 4)
@@ -147,7 +147,8 @@ def test_norms_are_those_of_the_block_s_output_without_the_class_token():
 
 def test_no_alarm_without_outliers():
     figures, scalars = results(OutlierTokens(probes=1, blocks=1), subject(vit()))
-    assert scalars == {f"outlier_share/{BLOCKS[2]}": 0, "outlier_alarm": 0} and list(figures) == ["probe-000"]
+    assert scalars == {f"outlier_share/{BLOCKS[2]}": 0, "alarm/outlier_tokens": 0}
+    assert list(figures) == ["probe-000"]
 
 
 def test_the_cut_does_not_move_with_what_is_beyond_it():

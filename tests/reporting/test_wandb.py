@@ -184,6 +184,7 @@ def test_no_two_scalars_of_a_section_share_a_key():
     assert scalar_key("examples", "dead_units/layer1") == "Examples/dead_units/layer1"
     assert scalar_key("cam", "insertion/x") != scalar_key("localization", "insertion/x")
     assert scalar_key("cam", "seconds/cam") == "Time/cam"
+    assert scalar_key("cam", "alarm/odd") == "alarm/odd"
     assert section("new_technique") == "New technique"
 
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitrine.analyses.base import Figure, Scalar
+from vitrine.analyses.base import Figure, Scalar, alarm
 from vitrine.analyses.result import AnalysisResult
 from vitrine.runs import filenames
 from vitrine.runs.store import Store
@@ -37,7 +37,11 @@ def test_what_is_written_is_read_bit_for_bit(tmp_path):
         figure("probe-004/cat", 2, probe=4, label=3),
         Figure("odd", picture(3), "", values={"activation": 1.25, "nothing": math.nan, "much": math.inf}),
     ]
-    scalars = [Scalar("dead_units/layer3", 0.5, "layer3"), Scalar("unknown", math.nan)]
+    scalars = [
+        Scalar("dead_units/layer3", 0.5, "layer3"),
+        Scalar("unknown", math.nan),
+        alarm("odd", "It is."),
+    ]
     store = Store(tmp_path)
     with store.writing(500, weights="f" * 64) as writer:
         writer.write("examples", AnalysisResult(figures, scalars, 1.5, settings={"k": 9}))
@@ -59,7 +63,8 @@ def test_what_is_written_is_read_bit_for_bit(tmp_path):
             assert getattr(was, name) == getattr(now, name)
     assert read[2].values["activation"] == 1.25 and math.isnan(read[2].values["nothing"])
     assert [f.key for f in read[1:]] == ["probe-004/cat", "odd"]
-    first, second = store.scalars(500, "examples")
+    first, second, third = store.scalars(500, "examples")
+    assert third == scalars[2] and (third.key, third.value, third.text) == ("alarm/odd", 1, "It is.")
     assert first == scalars[0] and second.key == "unknown" and math.isnan(second.value)
 
 

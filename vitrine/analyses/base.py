@@ -86,6 +86,15 @@ class Scalar:
     key: str
     value: float
     layer: str | None = None
+    text: str = ""  # of an alarm: what is wrong, in a sentence or two
+
+
+ALARM = "alarm/"  # with which the keys of alarms begin, whatever technique they are of
+
+
+def alarm(name: str, text: str = "") -> Scalar:
+    """The scalar "alarm/<name>": 1 with a text, which is logged and stands on the page's overview; else 0."""
+    return Scalar(f"{ALARM}{name}", float(bool(text)), text=text)
 
 
 @dataclass(frozen=True)

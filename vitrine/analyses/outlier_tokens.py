@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vitrine.analyses import paint
 from vitrine.analyses.attention_structure import TokenGrid, spread
-from vitrine.analyses.base import Analysis, Figure, Scalar, Subject, Table
+from vitrine.analyses.base import Analysis, Figure, Scalar, Subject, Table, alarm
 from vitrine.analyses.hooks import output_hooks
 from vitrine.analyses.layout import layouts
 from vitrine.analyses.picture_table import picture_table
@@ -75,8 +75,8 @@ class OutlierTokens(Analysis):
     """For each probe the norms of its patch tokens in blocks spread over the depth, outliers framed.
 
     Scalars: "outlier_share/<block>", the share of outliers (`outlier_cut`) among the patch tokens of all
-    probes, for the blocks shown; "outlier_alarm", 1 as soon as any block has one. A network without attention
-    yields nothing.
+    probes, for the blocks shown; "alarm/outlier_tokens", 1 as soon as any block has one. A network
+    without attention yields nothing.
     """
 
     sharded: ClassVar[bool] = True
@@ -84,7 +84,7 @@ class OutlierTokens(Analysis):
         section="Attention",
         title="Outlier tokens",
         page_order=36,
-        summaries=(Summary("outlier_alarm"),),
+        summaries=(Summary("alarm/outlier_tokens", parts=2),),
         budget_priority=85,
     )
     probes: int = setting(8, "probes shown, the first ones; shares are of all", least=1)
@@ -108,7 +108,10 @@ class OutlierTokens(Analysis):
             yield self._figure(subject, probe, {name: norms[name][probe] for name in shown}, cuts, titles)
         for name in shown:
             yield Scalar(f"outlier_share/{name}", shares[name])
-        yield Scalar("outlier_alarm", float(any(shares.values())))
+        found = {name: share for name, share in shares.items() if share}
+        worst = max(found, key=found.__getitem__, default="")
+        text = f"{len(found)} of {len(names)} blocks have tokens of outlying norm, {worst} most: "
+        yield alarm("outlier_tokens", text + f"{found[worst]:.1%} of its patch tokens" if found else "")
 
     def _figure(
         self,

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vitrine.analyses.base import Analysis, Subject
+from vitrine.analyses.base import ALARM, Analysis, Subject
 from vitrine.analyses.result import AnalysisResult, CheckpointReport
 from vitrine.core.network_scopes import full_isolation, unwrapped
 from vitrine.distributed import interruption
@@ -242,6 +242,9 @@ def _write(name: str, result: AnalysisResult, analysis: Analysis, writer: Writer
     """Store the result of an analysis, and log what is wrong with it. OSError: the store's."""
     if result.reduced:
         log.warning("analysis %r at step %d: %s", name, step, result.reduced_text)
+    for scalar in result.scalars:
+        if scalar.key.startswith(ALARM) and scalar.value:
+            log.warning("alarm at step %d: %s", step, scalar.text)
     result.settings = dataclasses.asdict(analysis)
     try:
         writer.write(name, result)

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 
 from vitrine.analyses import traits_of
+from vitrine.analyses.base import ALARM
 from vitrine.analyses.result import AnalysisResult
 from vitrine.runs import held_out
 from vitrine.runs.metrics_csv import read_curves
@@ -41,7 +42,7 @@ def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
         base: path from the page to the run's folder, "" or ending in "/".
 
     Returns:
-        JSON's own types: name, base, settings (config.yaml's text), facts, steps, analyses, scalars,
+        JSON's own types: name, base, settings (config.yaml's text), facts, steps, analyses, scalars, alarms,
         tests (see `runs.held_out`), metrics.
     """
     run_dir = Path(run_dir)
@@ -63,6 +64,7 @@ def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
         ],
         "analyses": [_analysis(store, list(results), name) for name in ordered],
         "scalars": _scalars(results),
+        "alarms": _alarms(results),
         "tests": held_out.read(run_dir),
         "metrics": {name: _downsampled(points) for name, points in read_curves(run_dir).items()},
     }
@@ -145,6 +147,17 @@ def _scalars(results: dict[int, dict[str, AnalysisResult]]) -> list[dict[str, An
                 if math.isfinite(scalar.value):
                     curves.setdefault((name, scalar.key), []).append([step, scalar.value])
     return [{"analysis": name, "key": key, "points": points} for (name, key), points in curves.items()]
+
+
+def _alarms(results: dict[int, dict[str, AnalysisResult]]) -> list[dict[str, Any]]:
+    """What is wrong at each step, one entry an alarm."""
+    return [
+        {"step": step, "title": traits_of(name).title, "text": scalar.text}
+        for step, at in results.items()
+        for name, result in at.items()
+        for scalar in result.scalars
+        if scalar.key.startswith(ALARM) and scalar.value
+    ]
 
 
 def _downsampled(points: list[tuple[int, float]]) -> list[list[float]]:

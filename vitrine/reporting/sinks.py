@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Protocol
 
 from vitrine.analyses import traits_of
-from vitrine.analyses.base import Scalar
+from vitrine.analyses.base import ALARM, Scalar
 from vitrine.analyses.result import AnalysisResult, CheckpointReport
 
 # the sections of a dashboard, from the top; a key's section is what precedes its first slash
 STORY = (
+    "alarm",
     "Training",
     "Robustness",
     "Examples",
@@ -59,7 +60,12 @@ def metric_key(name: str) -> str:
 
 
 def scalar_key(analysis: str, key: str) -> str:
-    """The key of a scalar of an analysis: "Examples/dead_units/layer3", "Class maps/cam/inside_mask"."""
+    """The key of a scalar of an analysis: "Examples/dead_units/layer3", "Class maps/cam/inside_mask".
+
+    An alarm's is its own.
+    """
+    if key.startswith(ALARM):
+        return key
     if key == f"seconds/{analysis}":
         return f"Time/{analysis}"
     of = section(analysis)

@@ -16,6 +16,7 @@ from vitrine.runs.metrics_csv import read_curves
 from vitrine.runs.store import Store
 
 _INTRODUCTIONS = {
+    "alarm": "1 where something is wrong, which the page says.",
     "Training": "What was minimised, and what came of it on images that were never trained on.",
     "Robustness": "The same images under attack.",
     "Examples": "The images that excite each unit most, cut out and in place.",

@@ -9,7 +9,6 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path
@@ -65,7 +64,7 @@ class Store:
     def scalars(self, step: int, name: str) -> list[Scalar]:
         """The scalars of an analysis at a step."""
         return [
-            Scalar(point["key"], number(point["value"]), point["layer"])
+            Scalar(point["key"], number(point["value"]), point["layer"], point.get("text", ""))
             for point in self._list(step, name, "scalars.json")
         ]
 
@@ -176,7 +175,7 @@ class Writer:
         with ThreadPoolExecutor(os.cpu_count()) as threads:  # encoding releases the interpreter
             files = list(threads.map(pictures.write, repeat(folder), paths, [f.image for f in figures]))
         _write_json(folder / "figures.json", [to_entry(figure, file) for figure, file in zip(figures, files)])
-        scalars = [{**asdict(scalar), "value": finite(scalar.value)} for scalar in result.scalars]
+        scalars = [_point(scalar) for scalar in result.scalars]
         _write_json(folder / "scalars.json", scalars)
         attachments.write(folder, result.files, result.state)
         record = {
@@ -243,6 +242,11 @@ def _validate(name: str, figures: Sequence[Figure]) -> None:
         if figure.key in seen:
             raise ValueError(f"key {figure.key!r} came twice, expected one figure a key")
         seen.add(figure.key)
+
+
+def _point(scalar: Scalar) -> dict[str, Any]:
+    point = {"key": scalar.key, "value": finite(scalar.value), "layer": scalar.layer}
+    return point | ({"text": scalar.text} if scalar.text else {})
 
 
 def _write_json(path: Path, content: Any) -> None:

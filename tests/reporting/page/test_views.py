@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from vitrine.analyses.base import Figure, Scalar, Table
+from vitrine.analyses.base import Figure, Scalar, Table, alarm
 from vitrine.analyses.result import AnalysisResult
 from vitrine.reporting import page
 from vitrine.runs import held_out
@@ -44,7 +44,10 @@ def write(run, step):
         writer.write("examples", AnalysisResult(units, [Scalar("dead_units/layer1", 0.1, "layer1")], 1))
         if step % 1000 == 0:
             writer.write("features", AnalysisResult(features, [], 1))
-        writer.write("cam", AnalysisResult(maps, [], 1, f"ValueError: {HOSTILE}" if step == 500 else None))
+        alarms = [alarm("odd", HOSTILE if step == 1000 else ""), alarm("quiet")]
+        writer.write(
+            "cam", AnalysisResult(maps, alarms, 1, f"ValueError: {HOSTILE}" if step == 500 else None)
+        )
         writer.write("something_new", AnalysisResult(unknown, [], 1))
 
 
@@ -71,6 +74,12 @@ def shown(tab, selector="main img"):
 def captions(run, step, name, **of):
     entries = json.loads((run / "analysis" / f"step={step:08d}" / name / "figures.json").read_text())
     return [e["caption"] for e in entries if all(e[k] == v for k, v in of.items())]
+
+
+def test_an_alarm_is_told_at_its_checkpoint_and_at_no_other(visit):
+    assert visit().locator(".alarm").count() == 0
+    (text,) = visit("#/?step=1000").locator(".alarm").all_text_contents()
+    assert HOSTILE in text
 
 
 def test_the_latest_checkpoint_is_shown_first(visit):

@@ -12,6 +12,7 @@ const views = {
       heading(runs.map((run) => run.name).join(" beside ")),
       lost && el("p", { class: "quiet", role: "status" }, `There is no ${missed} here: this is the overview.`),
       failures(),
+      alarms(),
       facts(),
       curveSection(),
       testSection(),
@@ -60,7 +61,7 @@ const views = {
     return [
       heading(layer, siblings("layer", layersOf(), layer)),
       ...groupBy(whole, (f) => f.analysis).map(([, figures]) =>
-        section(figures[0].title, el("div", { class: "wide" }, ...figures.map((f) => picture(f, { caption: true }))))),
+        section(figures[0].title, el("div", { class: "wide" }, ...figures.map((f) => picture(f, { caption: true }))), ...figures.map(dataTable))),
       cards.length ? section(`${cards.length} units`, techniques.length > 1 ? choices(techniques, grid) : null, grid) : null,
       ...groupBy(ofProbes, (f) => f.analysis).map(([, own]) =>
         section(own[0].title, el("div", { class: "thirds" }, ...own.map((f) => picture(f, { href: link("image", f.probe), caption: true }))))),
@@ -201,6 +202,17 @@ function failures() {
     place.replaceChildren(...went.filter(([, outcome]) => outcome.error).map(([name, { error }]) => el("details", { class: "failed" },
       el("summary", {}, `${name} failed at step ${state.step}: ${error.trim().split("\n").at(-1)}`), el("pre", { tabindex: "0" }, error))),
     less.length ? el("p", { class: "quiet" }, `Less than asked for at step ${state.step}: ${less.join("; ")}`) : "");
+  });
+  return place;
+}
+
+// what techniques found to be wrong at the step chosen
+function alarms() {
+  const place = el("div");
+  watch(() => {
+    const found = runs.flatMap((run) => run.alarms.filter((alarm) => alarm.step === latest(run, state.step)).map((alarm) => [run, alarm]));
+    place.replaceChildren(...found.map(([run, { title, text }]) => el("p", { class: "alarm", role: "status" },
+      el("strong", {}, runs.length > 1 ? `${run.name}, ${title}: ` : `${title}: `), text)));
   });
   return place;
 }

@@ -27,6 +27,7 @@ ANALYSES = Registry(
         "unit_saliency": "vitrine.analyses.unit_saliency:UnitSaliency",
         "localization": "vitrine.analyses.localization:Localization",
         "truth": "vitrine.analyses.truth:Truth",
+        "shortcut": "vitrine.analyses.shortcut:Shortcut",
         "randomization": "vitrine.analyses.randomization:Randomization",
         "adversarial": "vitrine.analyses.adversarial:Adversarial",
         "robustness": "vitrine.analyses.robustness:Robustness",

@@ -33,12 +33,14 @@ class ImageDataset:
         mislabeled: which labels are known to be wrong, as they were planted, bool [N]; None: unknown.
         parts: what its scenes are made of, where they can be drawn without some of it; most images cannot.
         class_parts: those of them of which each class has its own.
+        shortcuts: masks, and parts, of what gives a class away without being it.
     """
 
     in_memory: bool = False
     mislabeled: Tensor | None = None
     parts: Sequence[str] = ()
     class_parts: Sequence[str] = ()
+    shortcuts: Sequence[str] = ()
 
     def __len__(self) -> int:
         raise NotImplementedError(f"{type(self).__name__} does not define __len__")

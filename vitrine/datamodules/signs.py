@@ -64,8 +64,8 @@ class Signs(ImageDataModule):
     def load(self) -> tuple[SignImages, SignImages]:
         settings, size = self.settings, self.settings.image_size
         self.classes, self.image_size, self.mean, self.std = list(CLASSES), size, MEAN, STD
-        shortcut = {"shortcut": settings.shortcut, "contrast": settings.contrast}
-        train = SignImages(make_key(self.seed, _TRAIN), settings.train_size, size, **shortcut)
+        shortcut, contrast = settings.shortcut, settings.contrast
+        train = SignImages(make_key(self.seed, _TRAIN), settings.train_size, size, shortcut, contrast)
         val = SignImages(make_key(self.seed, _VAL), settings.val_size, size)
         if should_cache(settings.cache, (train, val)):
             train.draw_all()
@@ -93,6 +93,7 @@ class SignImages(ImageDataset):
     channels = 3
     parts = PARTS
     class_parts = CLASS_PARTS
+    shortcuts = ("sticker",)
 
     def __init__(
         self, seed: int, size: int, image_size: int = 64, shortcut: float = 0.0, contrast: float = 1.0

@@ -1,0 +1,295 @@
+"""Right for the wrong reason (Clever Hans; Lapuschkin 2019): classes recognised by something else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from vitrine.analyses.attribution import TECHNIQUES, Effort, attributions, cam_layer, importance
+from vitrine.analyses.base import Analysis, Figure, Scalar, Subject, Table, alarm, as_float
+from vitrine.analyses.plots import wilson_interval
+from vitrine.analyses.pointing import energy_inside
+from vitrine.analyses.shortcut_figures import draw_classes, draw_scenes, draw_telling
+from vitrine.analyses.shortcut_tests import (
+    LEAST_KAPPA,
+    Effects,
+    Evidence,
+    agreement,
+    class_samples,
+    lies_below,
+    looks_outside,
+)
+from vitrine.analyses.traits import Summary, Traits
+from vitrine.core.image_dataset import ImageDataset
+from vitrine.core.settings import setting
+
+Masks = dict[str, Tensor]  # bool [N, H, W] by name, the object's first
+
+
+@dataclass(frozen=True)
+class Shortcut(Analysis):
+    """Whether the network recognises classes by something other than the object, where masks say where that
+    is: found by leaving the one and the other out where scenes can be drawn so, else by attribution.
+
+    Of scenes the alarm goes off where leaving the shortcut out lowers the logits more than leaving the object
+    out does; of images where by most maps less of the attribution of a class that is recognised lies on the
+    object than of a random map. Both by a one-sided test at 5 %, and not before the network agrees with the
+    labels better than slightly (Cohen's kappa 0.2).
+
+    Scalars: "outside/<map>", the share of the attribution that does not lie on the object, and
+    "outside/chance", of a random map; "classes_outside", how many classes look outside; "effect/<what>" and
+    "flips/<what>" of what can be left out and replaced; "alarm/shortcut".
+    """
+
+    sharded: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits(
+        section="Truth",
+        title="Right for the wrong reason",
+        page_order=88,
+        summaries=(Summary("alarm/shortcut", parts=2), Summary("outside")),
+        budget_priority=75,
+    )
+    maps: list[str] = setting(
+        ["gradient", "integrated_gradients", "grad_cam", "chefer"], f"maps, of {', '.join(TECHNIQUES)}"
+    )
+    per_class: int = setting(8, "images of each class, the same at every checkpoint", least=4)
+    classes: int = setting(12, "classes examined, evenly spaced among all", least=1)
+    threshold: float | None = setting(
+        None, "share of a map that is to lie on the object; null: as much as of a random map", above=0, most=1
+    )
+    shown: int = setting(6, "images in each picture; 0: none", least=0)
+    steps: int = setting(8, "integrated gradients: points of the path", least=1)
+
+    def __post_init__(self) -> None:
+        for name in self.maps:
+            TECHNIQUES.check(name)
+
+    def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
+        subject = dataclasses.replace(subject, dataset=_with_shortcuts(subject.dataset))
+        labels, classes = subject.dataset.labels, len(subject.classes)
+        indices = class_samples(labels, classes, self.per_class, self.classes, subject.seed)
+        masks = _regions(subject.dataset, indices)
+        if not masks:
+            return
+        thing, *shortcuts = masks
+        rows = torch.nonzero(masks[thing].flatten(1).any(1)).flatten()
+        indices, masks = indices[rows], {name: mask[rows] for name, mask in masks.items()}
+        evidence = self._evidence(subject, indices, masks)
+        yield from self._attribution(subject, indices, masks, evidence)
+        outside = looks_outside(evidence, thing, self.threshold)
+        yield Scalar("classes_outside", float(len(outside)))
+        examined = len(evidence.labels.unique())
+        text = _text_of_classes([subject.classes[label] for label in outside], examined, thing)
+        if shortcuts and subject.dataset.parts:
+            effects = _effects(subject, indices, thing, evidence.predicted)
+            for what in effects.drops:
+                yield Scalar(f"effect/{what}", effects.drops[what].mean().item())
+                yield Scalar(f"flips/{what}", effects.flips[what].float().mean().item())
+            text = _text_of_effects(effects, evidence, thing)
+            if self.shown:
+                yield self._scenes(subject, indices, evidence, effects, thing)
+        learned = agreement(evidence.predicted, evidence.labels) > LEAST_KAPPA
+        yield alarm("shortcut", text if learned else "")
+
+    def _maps(self, subject: Subject, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        effort = Effort(steps=self.steps, seed=subject.seed)
+        found = attributions(subject.network, self.maps, images, targets, cam_layer(subject), effort)
+        return {name: importance(name, values) for name, values in found.items()}
+
+    def _evidence(self, subject: Subject, indices: Tensor, masks: Masks) -> Evidence:
+        def compute(rows: Sequence[int]) -> list[tuple[int, dict[tuple[str, str], float]]]:
+            images, _ = subject.images(indices[list(rows)])
+            targets = _logits(subject, images).argmax(1)
+            shares = {
+                (name, mask): energy_inside(values, regions[list(rows)].to(values.device)).tolist()
+                for name, values in self._maps(subject, images, targets.to(images.device)).items()
+                for mask, regions in masks.items()
+            }
+            return [(int(targets[i]), {key: of[i] for key, of in shares.items()}) for i in range(len(rows))]
+
+        found = subject.map_sharded(range(len(indices)), compute)
+        names = dict.fromkeys(name for name, _ in found[0][1])
+        return Evidence(
+            labels=subject.dataset.labels[indices],
+            predicted=torch.tensor([target for target, _ in found]),
+            areas={mask: regions.float().mean((1, 2)) for mask, regions in masks.items()},
+            shares={
+                name: {mask: torch.tensor([shares[name, mask] for _, shares in found]) for mask in masks}
+                for name in names
+            },
+        )
+
+    def _attribution(
+        self, subject: Subject, indices: Tensor, masks: Masks, evidence: Evidence
+    ) -> Iterator[Figure | Scalar]:
+        thing = next(iter(masks))
+        yield Scalar("outside/chance", 1 - evidence.areas[thing].mean().item())
+        for name, shares in evidence.shares.items():
+            yield Scalar(f"outside/{name}", 1 - shares[thing].mean().item())
+        of_maps = [f"{shares[thing].mean():.0%} of {name}" for name, shares in evidence.shares.items()]
+        limit = "chance" if self.threshold is None else f"{self.threshold:.0%}"
+        yield Figure(
+            "classes",
+            draw_classes(evidence, thing, self.threshold, subject.classes),
+            f"of recognised images, how much of each map lies on the {thing}, as a multiple of {limit}, with "
+            f"95 % intervals; of all images {', '.join(of_maps)}, on {evidence.areas[thing].mean():.0%} of "
+            "the pixels",
+            table=_table(evidence, thing, self.threshold, subject.classes),
+        )
+        ratio = torch.stack([shares[thing] for shares in evidence.shares.values()]).mean(0)
+        ratio = ratio / evidence.limits(thing, self.threshold)
+        rows = ratio.where(evidence.recognised, torch.inf).argsort(stable=True)[: self.shown]
+        rows = rows[evidence.recognised[rows]]
+        if not len(rows):
+            return
+        images, labels = subject.images(indices[rows])
+        maps = self._maps(subject, images, evidence.predicted[rows].to(images.device))
+        shares = {name: evidence.shares[name][thing][rows] for name in maps}
+        yield Figure(
+            "outside",
+            draw_telling(images, maps, masks[thing][rows], shares, [subject.classes[k] for k in labels]),
+            f"recognised images of whose maps least lies on the {thing} (outlined), for its size",
+            indices=indices[rows].tolist(),
+        )
+
+    def _scenes(
+        self, subject: Subject, indices: Tensor, evidence: Evidence, effects: Effects, thing: str
+    ) -> Figure:
+        (shortcut,) = (what for what in effects.drops if what != thing)
+        difference = effects.drops[shortcut] - effects.drops[thing]
+        order = difference.argsort(descending=True, stable=True).tolist()
+        first = {int(evidence.labels[row]): row for row in reversed(order)}  # of each class
+        best = sorted(order, key=lambda row: row not in first.values())
+        rows = torch.tensor(best[: self.shown])
+        indices = indices[rows]
+        images, _ = subject.images(indices)
+        columns = {"as it is": images}
+        for what in (shortcut, thing):
+            columns[f"without {what}"] = _changed(subject, indices, what, thing, other=False)
+            columns[f"another {what}"] = _changed(subject, indices, what, thing, other=True)
+        probabilities = {title: _logits(subject, of).softmax(1) for title, of in columns.items()}
+        return Figure(
+            "scenes",
+            draw_scenes(columns, probabilities, evidence.predicted[rows], subject.classes),
+            f"scenes in which the {shortcut} counts most beside the {thing}: what is predicted of them, "
+            "without the one and the other, and with those of another class; red: not what it was. Of "
+            f"{len(effects.drops[thing])} scenes: {_measured(effects, thing)}",
+            indices=indices.tolist(),
+        )
+
+
+def _with_shortcuts(dataset: ImageDataset) -> ImageDataset:
+    """The data set with its shortcuts in every image, where it has any."""
+    with_stickers = dataset.with_stickers() if dataset.shortcuts else None
+    return dataset if with_stickers is None else with_stickers
+
+
+def _regions(dataset: ImageDataset, indices: Tensor) -> Masks:
+    """Where the object is, the union of all masks of no shortcut, then where the shortcuts are; empty where
+    that is unknown."""
+    masks = {name: mask.bool().cpu() for name, mask in dataset.masks(indices).items()} if len(indices) else {}
+    things = {name: mask for name, mask in masks.items() if name not in dataset.shortcuts and mask.any()}
+    if not things:
+        return {}
+    shortcuts = {name: mask for name, mask in masks.items() if name in dataset.shortcuts and mask.any()}
+    return {" and ".join(things): torch.stack(list(things.values())).any(0), **shortcuts}
+
+
+def _logits(subject: Subject, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([subject.network(part).cpu() for part in images.split(subject.batch_size)])
+
+
+def _changed(subject: Subject, indices: Tensor, what: str, thing: str, other: bool) -> Tensor:
+    """The scenes without the object or a shortcut, or with those of another class."""
+    dataset = subject.dataset
+    chosen = [
+        name == what or (what == thing and name in dataset.class_parts and name not in dataset.shortcuts)
+        for name in dataset.parts
+    ]
+    parts = torch.tensor(chosen).expand(len(indices), -1)
+    draw = dataset.with_other_parts if other else dataset.without_parts
+    return as_float(draw(indices, parts).to(subject.device))
+
+
+def _effects(subject: Subject, indices: Tensor, thing: str, predicted: Tensor) -> Effects:
+    """What leaving out and replacing the object and the first shortcut does to the predicted class."""
+    names = (next(iter(subject.dataset.shortcuts)), thing)
+
+    def compute(rows: Sequence[int]) -> list[list[float]]:
+        own, targets = indices[list(rows)], predicted[list(rows), None]
+        before = _logits(subject, subject.images(own)[0]).gather(1, targets)[:, 0]
+        columns = []
+        for what in names:
+            without = _logits(subject, _changed(subject, own, what, thing, other=False))
+            replaced = _logits(subject, _changed(subject, own, what, thing, other=True))
+            columns += [before - without.gather(1, targets)[:, 0], replaced.argmax(1) != targets[:, 0]]
+        return torch.stack(columns, 1).double().tolist()
+
+    found = torch.tensor(subject.map_sharded(range(len(indices)), compute)).T
+    drops, flips = found[0::2], found[1::2].bool()
+    return Effects(dict(zip(names, drops)), dict(zip(names, flips)))
+
+
+def _table(evidence: Evidence, thing: str, threshold: float | None, classes: Sequence[str]) -> Table:
+    outside = looks_outside(evidence, thing, threshold)
+    columns: dict[str, list[str | float]] = {"class": [], "images": [], "recognised": [], f"% {thing}": []}
+    columns |= {f"% of {name} on it": [] for name in evidence.shares} | {"looks": []}
+    for label in evidence.labels.unique().tolist():
+        rows = evidence.labels == label
+        numbers = [
+            int(rows.sum()),
+            int((rows & evidence.recognised).sum()),
+            evidence.areas[thing][rows].mean(),
+        ]
+        row = [classes[label], *map(float, numbers)]
+        row[3] *= 100
+        row += [100 * shares[thing][rows].mean().item() for shares in evidence.shares.values()]
+        for column, value in zip(columns.values(), [*row, "outside" if label in outside else ""]):
+            column.append(value)
+    return Table(columns)
+
+
+def _text_of_classes(outside: Sequence[str], examined: int, thing: str) -> str:
+    if not outside:
+        return ""
+    names = ", ".join(outside[:5]) + (", ..." if len(outside) > 5 else "")
+    count = f"{len(outside)} of {examined} classes examined"
+    return f"{count} are recognised by what lies outside of the {thing}: {names}"
+
+
+def _text_of_effects(effects: Effects, evidence: Evidence, thing: str) -> str:
+    (shortcut,) = (what for what in effects.drops if what != thing)
+    drops = effects.drops
+    if not (lies_below(drops[thing], drops[shortcut]) and drops[shortcut].mean() > 0):
+        return ""
+    density = {
+        name: [(shares[mask] / evidence.areas[mask]).mean() for mask in (shortcut, thing)]
+        for name, shares in evidence.shares.items()
+    }
+    pointing = [name for name, (on_shortcut, on_thing) in density.items() if on_shortcut > on_thing]
+    return (
+        f"the network goes by the {shortcut}: {_measured(effects, thing)}. Of {len(density)} maps "
+        f"{len(pointing)} are denser on the {shortcut} than on the {thing}: {', '.join(pointing) or 'none'}"
+    )
+
+
+def _measured(effects: Effects, thing: str) -> str:
+    """The effects of the shortcut and the object in words, with 95 % intervals over scenes."""
+    (shortcut,) = (what for what in effects.drops if what != thing)
+    falls, changes = {}, {}
+    for what, drops in effects.drops.items():
+        falls[what] = f"{drops.mean():.2f} ± {1.96 * drops.std() / len(drops) ** 0.5:.2f}"
+        hits, count = int(effects.flips[what].sum()), len(drops)
+        low, high = wilson_interval(hits, count)
+        changes[what] = f"{hits / count:.0%} ({100 * low:.0f} to {100 * high:.0f})"
+    return (
+        f"without it the logit of the predicted class falls by {falls[shortcut]}, without the {thing} by "
+        f"{falls[thing]}; another class's {shortcut} changes {changes[shortcut]} of the predictions, another "
+        f"class's {thing} {changes[thing]}"
+    )

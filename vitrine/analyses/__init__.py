@@ -18,6 +18,7 @@ ANALYSES = Registry(
         "confusion": "vitrine.analyses.confusion:Confusion",
         "weights": "vitrine.analyses.weights:Weights",
         "examples": "vitrine.analyses.examples:Examples",
+        "unit_names": "vitrine.analyses.unit_names:UnitNames",
         "cam": "vitrine.analyses.class_maps:ClassMaps",
         "attention": "vitrine.analyses.attention_pictures:AttentionPictures",
         "outlier_tokens": "vitrine.analyses.outlier_tokens:OutlierTokens",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,7 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from vitrine.analyses.attribution import TECHNIQUES, Effort, attributions, cam_layer, importance
+from vitrine.analyses.attribution import (
+    TECHNIQUES,
+    Effort,
+    attributions,
+    cam_layer,
+    importance,
+    planted_stickers,
+)
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject, Table, alarm, as_float
 from vitrine.analyses.plots import wilson_interval
 from vitrine.analyses.pointing import energy_inside
@@ -70,7 +76,7 @@ class Shortcut(Analysis):
             TECHNIQUES.check(name)
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
-        subject = dataclasses.replace(subject, dataset=_with_shortcuts(subject.dataset))
+        subject = planted_stickers(subject) or subject
         labels, classes = subject.dataset.labels, len(subject.classes)
         indices = class_samples(labels, classes, self.per_class, self.classes, subject.seed)
         masks = _regions(subject.dataset, indices)
@@ -181,12 +187,6 @@ class Shortcut(Analysis):
             f"{len(effects.drops[thing])} scenes: {_measured(effects, thing)}",
             indices=indices.tolist(),
         )
-
-
-def _with_shortcuts(dataset: ImageDataset) -> ImageDataset:
-    """The data set with its shortcuts in every image, where it has any."""
-    with_stickers = dataset.with_stickers() if dataset.shortcuts else None
-    return dataset if with_stickers is None else with_stickers
 
 
 def _regions(dataset: ImageDataset, indices: Tensor) -> Masks:

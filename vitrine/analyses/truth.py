@@ -130,16 +130,15 @@ class Truth(Analysis):
         controls = [control_maps(images.cpu(), indices, subject.seed + i) for i in range(2)]
         for name in controls[0]:  # of each class the same, but for what is random
             of_parts[name] = torch.stack([part_attributions(own[name], masks) for own in controls])
-        curves = {}
-        for name, own in of_parts.items():
-            after = logits.without(deletion_sets(own[0], present)).softmax(-1)
-            curves[name] = after.gather(2, targets[0][:, None, None].expand(-1, after.shape[1], 1))[:, :, 0]
+        sets = torch.stack([deletion_sets(own[0], present) for own in of_parts.values()], 1)
+        after = logits.without(sets).softmax(-1)  # [n, maps, P + 1, K]: all sets are drawn together
+        curves = after.gather(3, targets[0][:, None, None, None].expand(*after.shape[:3], 1))[..., 0]
         yield from Measured(
             present,
             torch.stack([drops(whole, single, target) for target in targets]),
             drops(whole, torch.stack(replaced, 1), targets[0]),
             of_parts,
-            curves,
+            dict(zip(of_parts, curves.unbind(1))),
         ).split()
 
     def _maps(

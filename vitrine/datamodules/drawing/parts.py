@@ -30,8 +30,7 @@ def without_parts(scene: Scene, size: int, left_out: Tensor) -> Tensor:
         return objects[0], objects[1] & kept[:, part]
 
     rows = torch.nonzero(left_out[:, _SIGN].any(1)).flatten()
-    own = select(scene.sign[0], rows)
-    altered = AlteredSigns(rows, (own, own, own), kept[rows, _SIGN], left_out[rows, _SIGN])
+    altered = AlteredSigns(rows, (None, None, None), kept[rows, _SIGN], left_out[rows, _SIGN])
     remaining = scene._replace(
         blanks=tuple(less(blank, _DISTRACTORS) for blank in scene.blanks),
         pole=less(scene.pole, _POLE),
@@ -64,11 +63,13 @@ def with_other_parts(
     shift = 1 + random.integers(len(COLOURS) - 1)
     rows = torch.nonzero(replaced[:, _SIGN].any(1)).flatten()
     own, wanted = select(scene.sign[0], rows), replaced[rows, _SIGN] & (others != labels[:, None])[rows]
-    faces = []
+    faces: list[Plates | None] = [None] * len(SIGN_PARTS)
     for part in range(len(SIGN_PARTS)):
+        if not wanted[:, part].any():
+            continue
         chosen = torch.where(wanted[:, part], others[rows, part], labels[rows])
         face = random_sign(RandomStream(make_key(seed, 0), indices[rows]), chosen, contrast)
-        faces.append(own._replace(face=face.face, paints=face.paints))
+        faces[part] = own._replace(face=face.face, paints=face.paints)
     altered = AlteredSigns(rows, (faces[0], faces[1], faces[2]), torch.ones_like(wanted), wanted)
     sticker_labels = torch.where(replaced[:, _STICKER], (labels + shift) % len(COLOURS), labels)
     stickers = sticker(RandomStream(make_key(seed, 4), indices), sticker_labels, scene.sign[0])

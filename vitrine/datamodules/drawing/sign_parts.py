@@ -18,7 +18,7 @@ class AlteredSigns(NamedTuple):
     """Signs of m images that are painted in parts."""
 
     rows: Tensor  # int64 [m], which images
-    faces: tuple[Plates, Plates, Plates]  # whose border, plate and glyph is painted
+    faces: tuple[Plates | None, Plates | None, Plates | None]  # whose border, plate, glyph; None: its own
     painted: Tensor  # bool [m, 3], whether the part is painted
     altered: Tensor  # bool [m, 3], whether the part is another than the sign's own, or none
 
@@ -79,10 +79,7 @@ def repaint(
     rows = altered.rows
     softness = softness[rows]
     own = pieces(select(signs, rows), softness, at)
-    border, plate, glyph = (
-        own if not altered.altered[:, part].any() else pieces(faces, softness, at)
-        for part, faces in enumerate(altered.faces)
-    )
+    border, plate, glyph = (own if faces is None else pieces(faces, softness, at) for faces in altered.faces)
     painted = altered.painted.float()[:, :, None, None].unbind(1)
     drawn = Pieces(
         border.border * painted[BORDER],

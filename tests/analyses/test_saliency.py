@@ -227,3 +227,13 @@ def test_bad_arguments_are_answered_by_name(network):
         integrated_gradients(network, IMAGES, TARGETS, steps=0)
     with pytest.raises(ValueError, match=r"targets: is torch.int64 \[2\], expected int64 \[6\]"):
         integrated_gradients(network, IMAGES, TARGETS[:2])
+
+
+def test_several_classes_of_an_image_are_as_one_by_one():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5)).eval()
+    images, targets = torch.rand(2, 3, 8, 8), torch.tensor([[1, 3], [0, 0], [4, 1]])
+    for technique, effort in ((smooth_grad, {"n": 3}), (integrated_gradients, {"steps": 3})):
+        together = technique(net, images, targets, **effort, batch_size=4)
+        alone = [technique(net, images, own, **effort, batch_size=4) for own in targets]
+        assert torch.equal(together, torch.stack(alone))

@@ -88,7 +88,11 @@ _TECHNIQUES: Mapping[str, Technique] = {
     "rollout": lambda network, x, y, layer, effort: upsample(relevance.rollout(network, x), x.shape[-2:]),
 }
 TECHNIQUES = Registry("map", _TECHNIQUES)
-_OF_SEVERAL = ("occlusion",)  # techniques that take several classes of each image at once, [T, N]
+_OF_SEVERAL = (
+    "smooth_grad",
+    "integrated_gradients",
+    "occlusion",
+)  # techniques that take several classes of each image at once, [T, N]
 
 
 def attributions(

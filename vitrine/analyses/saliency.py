@@ -109,7 +109,8 @@ def smooth_grad(
     seed: int = 0,
     batch_size: int = 64,
 ) -> Tensor:
-    """The mean input gradient over noisy copies of the image (Smilkov 2017), [N, C, H, W].
+    """The mean input gradient over noisy copies of the image (Smilkov 2017), [N, C, H, W]; with targets
+    [T, N], several of each image, [T, N, C, H, W].
 
     Args:
         n: number of copies; each has its own noise, the same for all images.
@@ -120,7 +121,7 @@ def smooth_grad(
     expect(n >= 1, "n", n, "at least 1 copy")
     expect(sigma >= 0, "sigma", sigma, "at least 0")
     generator = torch.Generator().manual_seed(seed)
-    total = torch.zeros_like(images)
+    total = images.new_zeros(*targets.shape[:-1], *images.shape)
     for copies in copy_batches(n, len(images), batch_size):
         noise = torch.stack([torch.randn(images.shape[1:], generator=generator) for _ in copies]).to(images)
         for gradient in _gradients_of_copies(network, images + sigma * noise[:, None], targets, of):
@@ -140,7 +141,8 @@ def integrated_gradients(
     batch_size: int = 64,
 ) -> Tensor:
     """The image minus the baseline, times the mean gradient on the straight path between them (Sundararajan
-    2017), by Gauss-Legendre quadrature; it sums to score(image) - score(baseline). [N, C, H, W].
+    2017), by Gauss-Legendre quadrature; it sums to score(image) - score(baseline). [N, C, H, W]; with targets
+    [T, N], several of each image, [T, N, C, H, W].
 
     Args:
         baseline: a pixel value (mid-grey unless given; 0 is black), or images that broadcast to `images`.
@@ -152,7 +154,7 @@ def integrated_gradients(
     share = torch.from_numpy((nodes + 1) / 2).to(images)[:, None, None, None, None]
     weight = torch.from_numpy(weights / 2).to(images)[:, None, None, None, None]
     difference = images - baseline
-    total = torch.zeros_like(images)
+    total = images.new_zeros(*targets.shape[:-1], *images.shape)
     for points in copy_batches(steps, len(images), batch_size):
         between = images - (1 - share[points]) * difference
         for point, gradient in zip(points, _gradients_of_copies(network, between, targets, of)):
@@ -170,10 +172,22 @@ def guided_grad_cam(
 
 
 def _gradients_of_copies(network: nn.Module, copies: Tensor, targets: Tensor, of: str) -> Tensor:
-    """The input gradients of copies of a batch, [P, N, C, H, W], in one pass."""
-    expect_indices(targets, "targets", copies.shape[1])
-    gradients = input_gradient(network, copies.flatten(0, 1), targets.repeat(len(copies)), of)
-    return gradients.unflatten(0, copies.shape[:2])
+    """The input gradients of copies of a batch, [P, N, C, H, W], in one pass; with targets [T, N] in one
+    forward pass, [P, T, N, C, H, W]."""
+    if targets.ndim == 1:
+        expect_indices(targets, "targets", copies.shape[1])
+        gradients = input_gradient(network, copies.flatten(0, 1), targets.repeat(len(copies)), of)
+        return gradients.unflatten(0, copies.shape[:2])
+    pixels = _leaf(copies.flatten(0, 1))
+    logits = network(pixels.clone())
+    gradients = []
+    for own in targets:
+        expect_indices(own, "targets", copies.shape[1])
+        score = class_scores(logits, own.repeat(len(copies)), of).sum()
+        gradients.append(
+            torch.autograd.grad(score, pixels, retain_graph=True)[0].unflatten(0, copies.shape[:2])
+        )
+    return torch.stack(gradients, 1)
 
 
 def _with_relu_rule(

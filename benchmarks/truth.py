@@ -19,7 +19,8 @@ import torch
 
 from benchmarks.ratio import hardware
 from vitrine.analyses.attribution import planted_stickers
-from vitrine.analyses.base import Probes, State, Subject, as_float
+from vitrine.analyses.base import Analysis, Probes, State, Subject, as_float
+from vitrine.analyses.localization import Localization
 from vitrine.analyses.truth import Truth
 from vitrine.analyses.truth_scores import Scores, score
 from vitrine.datamodules.signs import Signs, SignsSettings
@@ -57,20 +58,35 @@ def main() -> None:
         print(f"\nThe attribution of a part is the {title} over its pixels:\n")
         print(table(score(of, chosen, subject.seed, technique.samples), deletion=title == "sum"))
     if options.rounds:
-        first, later = [], []
-        for _ in range(options.rounds):
-            begun = time.perf_counter()
-            out = list(technique(dataclasses.replace(subject, cache={})))
-            first.append(time.perf_counter() - begun)
-            (state,) = (one.tensors for one in out if isinstance(one, State))
-            begun = time.perf_counter()
-            for _ in technique(dataclasses.replace(subject, cache={}, previous_state={"truth": state})):
-                pass
-            later.append(time.perf_counter() - begun)
-        print(f"\n{hardware('cpu')}; {options.rounds} rounds")
-        for name, seconds in (("a first checkpoint", first), ("a later one", later)):
-            spread = f"{min(seconds):.1f} to {max(seconds):.1f}"
-            print(f"{name}: {statistics.median(seconds):.1f} s ({spread})")
+        print(f"\n{hardware('cpu')}; {options.rounds} rounds\n")
+        print("| | seconds, median | least | most | of processors, median |\n|---|---:|---:|---:|---:|")
+        for name, spent in seconds(subject, technique, options.rounds).items():
+            wall, cpu = zip(*spent)
+            cells = [statistics.median(wall), min(wall), max(wall), statistics.median(cpu)]
+            print(f"| {name} | {' | '.join(f'{cell:.1f}' for cell in cells)} |")
+
+
+def seconds(subject: Subject, technique: Truth, rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Seconds by the clock and of processors, as in a run: after `localization`, whose maps are shared."""
+    spent: dict[str, list[tuple[float, float]]] = {}
+
+    def timed(name: str, analysis: Analysis, subject: Subject) -> list[object]:
+        begun = time.perf_counter(), time.process_time()
+        out = list(analysis(subject))
+        spent.setdefault(name, []).append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
+        return out
+
+    for _ in range(rounds):
+        first = dataclasses.replace(subject, cache={})
+        timed("localization, for comparison", Localization(), first)
+        out = timed("a first checkpoint", technique, first)
+        (state,) = (one.tensors for one in out if isinstance(one, State))
+        later = dataclasses.replace(subject, cache={}, previous_state={"truth": state})
+        for _ in Localization()(later):
+            pass
+        timed("a later checkpoint", technique, later)
+        timed("a first checkpoint, alone", technique, dataclasses.replace(subject, cache={}))
+    return spent
 
 
 def table(scores: dict[str, Scores], deletion: bool) -> str:

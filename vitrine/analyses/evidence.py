@@ -89,9 +89,9 @@ def _block_norms(
 
 
 def _is_columnar(network: nn.Module, images: Tensor) -> bool:
-    """Whether all tokens attend to all, in every block the same ones."""
-    maps = [a for a in attention_maps(network, images[:1]).values() if a.shape[-2] == a.shape[-1]]
-    return all(a.ndim == 4 for a in maps) and len({a.shape[-1] for a in maps}) == 1
+    """Whether all tokens attend to all, in every block the same ones; a class token may attend alone."""
+    maps = [a for a in attention_maps(network, images[:1]).values() if a.shape[-2] > 1]
+    return all(a.ndim == 4 for a in maps) and len({n for a in maps for n in a.shape[-2:]}) == 1
 
 
 def _branches_end_in_norms(network: nn.Module, images: Tensor, block: str, norms: list[str]) -> bool:

@@ -44,7 +44,7 @@ class SuspectFigures:
         areas = {name: area for name, values in found.items() if (area := self._auc(values)) is not None}
         known = ""
         if areas:
-            both = " and ".join(f"{area:.2f} by {name}" for name, area in areas.items())
+            both = " and ".join(f"{area:.3f} by {name}" for name, area in areas.items())
             known = (
                 f"; {int(self.mislabeled.sum()):,} labels are known to be wrong (red), found with AUC {both}"
             )

@@ -93,11 +93,13 @@ def turntable_picture(
 def describe(attacked: AttackedObject, classes: Sequence[str], attack: TextureAttack) -> str:
     """What was attacked and how often it held, as a line."""
     name, target = classes[attacked.label], classes[attacked.target]
-    budget = f"Linf {attack.eps * 255:.3g}/255" if attack.norm == "linf" else f"CIELAB {attack.eps:.3g}"
     away = lab_distance(attacked.textures[EOT], attacked.textures[CLEAN]).item()
+    changed = f"a change of its texture by CIELAB {away:.1f}"
+    if attack.norm == "linf":
+        changed += f" within Linf {attack.eps * 255:.3g}/255"
     hits = ", ".join(f"{row} {share[attacked.target]:.1%}" for row, share in attacked.shares.items())
     return (
-        f"{name}, to be taken for {target} (red) from any side, {budget} on its texture (CIELAB {away:.1f}). "
+        f"{name}, to be taken for {target} (red) from any side, {changed}. "
         f"Taken for {target} in {attacked.views} other views: {hits}; as it is, "
         f"{attacked.shares[CLEAN][attacked.label]:.1%} are {name}."
     )

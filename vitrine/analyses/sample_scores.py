@@ -67,6 +67,18 @@ def see_probes(subject: Subject, head: LinearHead, count: int) -> SeenProbes:
     return SeenProbes(torch.cat([inputs, *ones], 1).double(), labels, logits.double().softmax(1))
 
 
+def score_gradients(
+    head: LinearHead, seen: TrainingImages, probes: SeenProbes, cosine: bool = False
+) -> Tensor:
+    """`SampleScores.products` alone, by all ranks together."""
+    features, classes = seen.features, len(head.weight)
+    by_label = label_targets(seen.labels[seen.own].to(features.device), classes)
+    errors = F.one_hot(probes.targets, classes) - probes.probabilities
+    own_head = head.augmented.to(features.device)
+    products = gradient_products(features, by_label, own_head, probes.features, errors, cosine)
+    return features.gather(products.T.float()).T.contiguous()
+
+
 def score_samples(
     head: LinearHead, seen: TrainingImages, probes: SeenProbes, refit: Refit, cosine: bool = False
 ) -> SampleScores:
@@ -91,8 +103,6 @@ def score_samples(
     curvature = Curvature.at(to_labels, label_weight)
     predicted = F.one_hot(probes.predicted, classes)
     errors = predicted - (probes.features @ label_weight.T).softmax(1)
-    own_errors = F.one_hot(probes.targets, classes) - probes.probabilities
-    products = gradient_products(features, by_label, own_head, probes.features, own_errors, cosine)
 
     def agreement(weight: Tensor) -> float:
         same = answers(features, weight).cpu() == seen.predicted[seen.own]
@@ -104,7 +114,7 @@ def score_samples(
     return SampleScores(
         duals=gather(found.values),
         influence=gather(leave_one_out(curvature, probes.features, errors)),
-        products=gather(products),
+        products=score_gradients(head, seen, probes, cosine),
         nearest=gather(cosines(features, probes.features)),
         sizes=features.gather(found.sizes),
         self_influence=features.gather(self_influence(curvature, refit.candidates)),

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from vitrine.analyses.base import Analysis, Figure, File, Scalar, State, Subject
 from vitrine.analyses.head import LinearHead, NoLinearHead, linear_head
 from vitrine.analyses.representers import evenness, share_of_top
 from vitrine.analyses.sample_figures import ProbeFigures
-from vitrine.analyses.sample_scores import Refit, SampleScores, score_samples, see_probes
+from vitrine.analyses.sample_scores import Refit, score_gradients, score_samples, see_probes
 from vitrine.analyses.suspect_figures import SuspectFigures
 from vitrine.analyses.tracin import Sums, added
 from vitrine.analyses.training_pass import TrainingImages, read_training
@@ -91,7 +92,7 @@ class Samples(Analysis):
         probes = see_probes(subject, head, self.probes)
         refit = Refit(self.penalty, self.targets == "labels", self.candidates)
         scores = score_samples(head, seen, probes, refit, self.product == "cosine")
-        sums = self._accumulate(subject, seen, scores)
+        sums = self._accumulate(subject, seen, scores.products)
         figures = ProbeFigures(
             subject,
             seen,
@@ -129,7 +130,7 @@ class Samples(Analysis):
             raise ValueError("the network has one class, and nothing to decide: expected at least two")
         return head
 
-    def _accumulate(self, subject: Subject, seen: TrainingImages, scores: SampleScores) -> Sums | None:
+    def _accumulate(self, subject: Subject, seen: TrainingImages, products: Tensor) -> Sums | None:
         """TracIn up to this checkpoint; None where its learning rate is unknown."""
         if subject.learning_rate is None:
             if subject.rank == 0:
@@ -139,4 +140,18 @@ class Samples(Analysis):
         probes = subject.probes.indices[: self.probes].tolist()
         of = [self.product == "cosine", len(subject.train), len(seen), subject.seed, *probes]
         before = subject.previous_state.get("samples", {})
-        return added(scores.products, subject.learning_rate, subject.step, torch.tensor(of), before)
+        return added(products, subject.learning_rate, subject.step, torch.tensor(of), before)
+
+
+@dataclass(frozen=True)
+class TracInAlone(Samples):
+    """The sums of TracIn and nothing else, at checkpoints before the one whose figures are wanted."""
+
+    def __call__(self, subject: Subject) -> Iterator[State]:
+        head = self._head(subject)
+        if isinstance(head, str):
+            return
+        seen, probes = read_training(subject, head, self.images), see_probes(subject, head, self.probes)
+        products = score_gradients(head, seen, probes, self.product == "cosine")
+        if (sums := self._accumulate(subject, seen, products)) is not None:
+            yield State(sums.state())

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from vitrine.core.registry import nearest
@@ -52,6 +52,7 @@ def main(words: list[str], settings: Settings) -> None:
 
     from vitrine import assembly
     from vitrine.analyses.base import Probes
+    from vitrine.analyses.samples import TracInAlone
     from vitrine.cli.images import output_file, prepare_image, write_picture
     from vitrine.cli.network import choose_checkpoint, find_network
     from vitrine.config import load_saved, recipes
@@ -84,7 +85,8 @@ def main(words: list[str], settings: Settings) -> None:
     with as_setting_error(NAME):  # a checkpoint that cannot be read
         load, store = assembly.checkpoint_loader(saved), Store(source.run)
         how = load, data, saved.analysis, store, source.device
-        result = explain_images(NAME, analysis, probes, checkpoints, *how)
+        before = TracInAlone(**{field.name: getattr(analysis, field.name) for field in fields(analysis)})
+        result = explain_images(NAME, analysis, before, probes, checkpoints, *how)
 
     folder = source.run / NAME if settings.out is None else Path(settings.out)
     stem, written = Path(settings.image).stem, []

@@ -25,6 +25,7 @@ from vitrine.runs.store import Store
 def explain_images(
     name: str,
     analysis: Analysis,
+    before: Analysis,
     probes: Probes,
     checkpoints: Mapping[int, Path],
     load: Callable[[Path], nn.Module],
@@ -39,6 +40,8 @@ def explain_images(
 
     Args:
         name: of the technique.
+        analysis: is run at the last checkpoint.
+        before: at the others, for the state.
         probes: the images, on the device.
         checkpoints: files by step, ascending.
         load: a file to its network.
@@ -64,7 +67,8 @@ def explain_images(
         scratch = store.scratch(step, f"{name}-{os.getpid()}", "of-own-images")
         try:
             own = dataclasses.replace(subject, probes=probes, scratch=scratch)
-            found = run_analysis(name, analysis, own, Choice())
+            chosen = analysis if step == max(checkpoints) else before
+            found = run_analysis(name, chosen, own, Choice())
         finally:
             scratch.clear()
         if found.error:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrine.analyses.hooks import output_hooks
@@ -115,15 +116,19 @@ class Overlaps:
             masks: bool, [B, parts, H, W].
             labels: int64, [B].
         """
-        size, flat = masks.shape[-2:], masks.flatten(2).to(maps)
+        size, flat = (
+            masks.shape[-2:],
+            F.pad(masks.flatten(2).to(maps), (0, 0, 1, 0), value=1),
+        )  # first all pixels
         # bilinear maps are nowhere higher than at the points of their grid
         peaks = (maps.amax((2, 3)) > thresholds).cpu()
         for image, label in enumerate(labels.tolist()):
             units = torch.nonzero(peaks[image]).flatten()
             for own in units.split(max(1, CHUNK // size.numel())):
                 on = active(maps[image, own], thresholds[own], size).flatten(1).to(flat)
-                self.units[own] += on.sum(1, dtype=torch.float64).cpu()
-                self.shared[own, :, label] += (on @ flat[image].T).double().cpu()
+                counts = (on @ flat[image].T).double().cpu()  # exact: of one image, below 2^24
+                self.units[own] += counts[:, 0]
+                self.shared[own, :, label] += counts[:, 1:]
 
     def iou(self, areas: Tensor) -> Tensor:
         """The intersection over union of units and concepts, [units, parts, 1 + classes]: of the part in all
@@ -159,7 +164,7 @@ def monosemanticity(activations: Tensor, embeddings: Tensor) -> Tensor:
         activations: [units, N], the largest of each image.
         embeddings: [N, D].
     """
-    a, e = activations.double(), torch.nn.functional.normalize(embeddings.double(), dim=1)
+    a, e = activations.double(), F.normalize(embeddings.double(), dim=1)
     a = a - a.amin(1, keepdim=True)
     a = a / a.amax(1, keepdim=True).clamp_min(torch.finfo(a.dtype).tiny)
     squares = a.square() @ e.square().sum(1)
@@ -170,6 +175,6 @@ def monosemanticity(activations: Tensor, embeddings: Tensor) -> Tensor:
 
 def likeness(embeddings: Tensor) -> float:
     """The mean cosine of all pairs of embeddings [N, D], what `monosemanticity` is to be seen against."""
-    e = torch.nn.functional.normalize(embeddings.double(), dim=1)
+    e = F.normalize(embeddings.double(), dim=1)
     count = len(e)
     return ((e.sum(0).square().sum() - e.square().sum()) / (count * (count - 1))).item()

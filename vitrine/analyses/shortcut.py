@@ -69,7 +69,7 @@ class Shortcut(Analysis):
         None, "share of a map that is to lie on the object; null: as much as of a random map", above=0, most=1
     )
     shown: int = setting(6, "images in each picture; 0: none", least=0)
-    steps: int = setting(8, "integrated gradients: points of the path", least=1)
+    steps: int = setting(4, "integrated gradients: points of the path", least=1)
 
     def __post_init__(self) -> None:
         for name in self.maps:

@@ -10,7 +10,7 @@ from vitrine.analyses.picture_table import GAP, LINE
 from vitrine.core.registry import UnknownName
 from vitrine.objects.textures import CLASSES
 
-FEW = {"enabled": True, "mesh": "cube", "steps": 14, "draws": 3, "views": 16, "shown": 3, "eps": 0.2}
+FEW = {"enabled": True, "mesh": "cube", "steps": 14, "draws": 3, "views": 8, "shown": 3, "eps": 0.2}
 
 
 class Red(nn.Module):

@@ -46,7 +46,7 @@ def test_the_first_step_follows_the_mean_gradient_over_its_views(texture):
     torch.testing.assert_close(ended, texture - 0.01 * texels.grad.sign())
 
 
-@pytest.mark.parametrize("norm, eps", [("linf", 0.06), ("lab", 6.0)])
+@pytest.mark.parametrize("norm, eps", [("linf", 0.06), pytest.param("lab", 6.0, marks=pytest.mark.slow)])
 def test_it_holds_in_views_it_has_not_seen_where_one_view_does_not(texture, norm, eps):
     attack = {"norm": norm, "eps": eps, "steps": 25, "draws": 6, "views": PLAIN}
     everywhere = TextureAttack(**attack)(Colour(), shapes.make("cube"), texture, 1, SIZE)

@@ -14,6 +14,7 @@ def test_a_view_has_the_same_bits_drawn_alone_or_among_any_others():
     assert torch.equal(split[7][0], together[7]) and split[7][1] == labels[7]
 
 
+@pytest.mark.slow
 def test_bits_do_not_depend_on_the_number_of_threads():
     split, before = ObjectImages(seed=2, size=64, image_size=24), torch.get_num_threads()
     drawn = []

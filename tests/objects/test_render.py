@@ -13,7 +13,7 @@ def test_the_gradient_by_the_texture_is_that_of_finite_differences():
     views = draw_views(
         torch.arange(2), ViewDistribution(noise=0, lighten=0, tint=0, most_light=0.9, most_channel=1)
     )
-    lookup = rasterize(shapes.make("mug"), views.rotations, views.positions, 16)
+    lookup = rasterize(shapes.make("mug"), views.rotations, views.positions, 12)
     texture = 0.2 + 0.6 * torch.rand(
         1, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
     )

@@ -55,7 +55,7 @@ class UnitNames(Analysis):
         unit_numbers={"iou": "IoU with its name", "monosemanticity": "monosemanticity"},
         budget_priority=65,
     )
-    images: int = setting(512, "images of the data set that names are given by, the same each time", least=2)
+    images: int = setting(256, "images of the data set that names are given by, the same each time", least=2)
     shown: int = setting(4, "images in the picture of a unit", least=1)
     side: int = setting(96, "longer side of an image in the pictures, in pixels", least=8)
     batch_size: int = setting(64, "images at once", least=1)

@@ -1,6 +1,6 @@
 """Train a classifier and see inside it at every checkpoint.
 
-    python train.py                                    the default run: traffic signs, some 3 minutes on two cores
+    python train.py                                    the default run: traffic signs, 3 minutes on two cores
     python train.py configs/cifar10.yaml optimizer.lr=0.05
     python train.py run.name=NAME run.resume=true      start a run, or go on where it was cut off
 

@@ -10,7 +10,8 @@ torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of programs that tests start, several at once
 
 ROOT = Path(__file__).resolve().parent.parent
-# whose slow tests take longest, longest first: a file that begins last is waited for by all others
+# whose slow tests take longest, longest first: a file that begins last is waited for by all others; not those
+# of the page, as processes that other tests fork and leave would keep the browser's driver from ending
 LONGEST = (
     "test_wandb_faults.py",
     "test_packaging.py",
@@ -30,10 +31,8 @@ LONGEST = (
     "test_wandb_hang.py",
     "test_fuzz.py",
     "test_full.py",
-    "test_of_a_run.py",
     "test_follow.py",
     "test_analyze_on_ranks.py",
-    "test_views.py",
 )
 # what a test may lack -> the command that brings it; the words are looked for in the reason of a skip
 INSTALL = {

@@ -87,7 +87,7 @@ def belongs(view, entry):
         variant = unit is not None and entry["key"].count("/") > 1  # of its unit: shown there
         return layer == of[0] and not variant
     if kind == "page":
-        return entry["analysis"] == of[0]
+        return entry["analysis"] == of[0] and (layer, unit, probe) == (None, None, None)
     return (layer, unit, probe) == (None, None, None) and not traits_of(entry["analysis"]).own_page
 
 
@@ -117,7 +117,7 @@ def test_every_link_leads_to_what_figures_json_says(visit, run, entries):
     assert seen == {(e["file"], e["caption"]) for step in STEPS for e in entries[step]}
     kinds = [view[0] for view in visited]
     assert (
-        kinds.count("page") == 1
+        kinds.count("page") == 2  # of training images, and of truth
         and kinds.count("image") == 2
         and kinds.count("unit") >= 6
         and kinds.count("layer") >= 3

@@ -1,6 +1,9 @@
 import os
+import pickle
 import shutil
 import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -200,6 +203,40 @@ def test_an_address_is_fetched_chunk_by_chunk(chunks, tmp_path):
     every = torch.arange(40)
     assert torch.equal(data.train.batch(every)[0], local.train.batch(every)[0])
     assert list(tmp_path.rglob("*.bin"))
+
+
+def test_an_address_is_opened_by_one_process_at_a_time(chunks, tmp_path, monkeypatch):
+    # litdata deletes the cache of an address that another process has just begun to fill
+    import litdata
+
+    whole, opening, together = litdata.StreamingDataset, [], []
+
+    def open_source(*args, **options):
+        opening.append(1)
+        together.append(len(opening))
+        time.sleep(0.05)
+        opening.pop()
+        return whole(*args, **options)
+
+    data = opened(f"local:{chunks}", download_dir=str(tmp_path))
+    workers = [pickle.loads(pickle.dumps(data.train)) for _ in range(4)]
+    monkeypatch.setattr(litdata, "StreamingDataset", open_source)
+    with ThreadPoolExecutor(4) as threads:
+        items = list(threads.map(lambda split: split[0], workers))
+    assert together == [1] * 4
+    assert all(torch.equal(image, items[0][0]) for image, _ in items)
+
+
+def test_a_store_that_cannot_be_opened_is_named(chunks, monkeypatch):
+    import litdata
+
+    def vanish(*args, **options):
+        raise ValueError("no index.json")
+
+    data = opened(chunks)
+    monkeypatch.setattr(litdata, "StreamingDataset", vanish)
+    with pytest.raises(UnreadableImage, match=r"train: chunk 0 .* cannot be read \(no index\.json\)"):
+        pickle.loads(pickle.dumps(data.train))[0]
 
 
 def test_a_chunk_that_vanishes_is_named(chunks, tmp_path):

@@ -9,6 +9,7 @@ loader depends on the number of workers too.
 """
 
 import bisect
+import hashlib
 import io
 import itertools
 import json
@@ -16,11 +17,13 @@ import logging
 import os
 import tempfile
 import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from vitrine.core.image_dataset import ImageDataset
@@ -155,8 +158,8 @@ class ChunkedImages(ImageFiles):
         Raises:
             UnreadableImage: its chunk is missing, or cannot be read; the message names it.
         """
-        source, lock = self._open()
         try:
+            source, lock = self._open()
             with lock:  # litdata has one chunk open at a time
                 return source[index]
         except Exception as error:  # litdata's own, those of a file, of a store, of a broken pickle
@@ -179,15 +182,25 @@ class ChunkedImages(ImageFiles):
         """litdata's data set, opened in each process: its files and threads do not survive a fork."""
         if self._opened is None or self._opened[0] != os.getpid():
             open_source, options = import_litdata().StreamingDataset, _store_options(self.source)
-            source = open_source(self.source, cache_dir=self.download_dir, storage_options=options)
-            if is_address(self.source):
-                _allow_http()
-                source[0:0]  # from now on it downloads and keeps whole chunks: their images come next
+            with _opening(self.source, self.download_dir) if is_address(self.source) else nullcontext():
+                source = open_source(self.source, cache_dir=self.download_dir, storage_options=options)
+                if is_address(self.source):
+                    _allow_http()
+                    source[0:0]  # from now on it downloads and keeps whole chunks: their images come next
             self._opened = os.getpid(), source, threading.Lock()
         return self._opened[1:]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}
+
+
+def _opening(address: str, download_dir: str | None) -> FileLock:
+    """A lock held while an address is opened: litdata deletes a cache that another process just begins."""
+    from litdata.utilities.dataset_utilities import get_default_cache_dir
+
+    folder = Path(download_dir or get_default_cache_dir())
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f"{hashlib.sha256(address.encode()).hexdigest()[:16]}.lock")
 
 
 def is_address(root: str) -> bool:

@@ -21,7 +21,7 @@ def test_bits_do_not_depend_on_the_number_of_threads():
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            drawn.append(split.draw(torch.arange(64)))
+            drawn.append(split.draw_images(torch.arange(64)))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.random_numbers import fold_in, make_key, uniform
 from vitrine.core.settings import setting
 from vitrine.datamodules.augment import Augment, augment_setting
-from vitrine.datamodules.base import DataSettings, ImageDataModule
-from vitrine.datamodules.caching import should_cache
+from vitrine.datamodules.base import DataSettings
 from vitrine.datamodules.drawing.faces import CLASSES
 from vitrine.datamodules.drawing.parts import CLASS_PARTS, PARTS, part_masks, with_other_parts, without_parts
 from vitrine.datamodules.drawing.scene import Drawing, Scene, compose, render
+from vitrine.datamodules.drawn import DrawnData, DrawnImages, map_in_threads
 
 MEAN, STD = (0.498, 0.434, 0.409), (0.250, 0.229, 0.252)  # of the pixels, whatever the seed
 
 _TRAIN, _VAL, _STICKERS, _TEST = range(4)  # purposes of random numbers
 _PIXELS = 2**20  # drawn at once by a thread: about 150 MB of intermediate results
-
 
 Result = TypeVar("Result", Tensor, tuple[Tensor, ...])
 
@@ -50,7 +47,7 @@ class SignsSettings(DataSettings):
     augment: Augment = augment_setting(crop=3)
 
 
-class Signs(ImageDataModule):
+class Signs(DrawnData):
     """Eight traffic signs in cluttered scenes, drawn in seconds, nothing downloaded.
 
     Position, size, tilt, light, blur, noise and occlusion vary. Blank plates in the signs' colours and
@@ -62,35 +59,29 @@ class Signs(ImageDataModule):
     settings: SignsSettings
 
     def load(self) -> tuple[SignImages, SignImages]:
+        self.classes, self.mean, self.std = list(CLASSES), MEAN, STD
+        return super().load()
+
+    def make_split(self, name: str) -> SignImages:
         settings, size = self.settings, self.settings.image_size
-        self.classes, self.image_size, self.mean, self.std = list(CLASSES), size, MEAN, STD
-        shortcut, contrast = settings.shortcut, settings.contrast
-        train = SignImages(make_key(self.seed, _TRAIN), settings.train_size, size, shortcut, contrast)
-        val = SignImages(make_key(self.seed, _VAL), settings.val_size, size)
-        if should_cache(settings.cache, (train, val)):
-            train.draw_all()
-            val.draw_all()
-        self.has_test = True
-        return train, val
-
-    def load_test(self) -> SignImages:
-        return SignImages(make_key(self.seed, _TEST), self.settings.test_size, self.image_size)
+        match name:
+            case "train":
+                key, altered = make_key(self.seed, _TRAIN), (settings.shortcut, settings.contrast)
+                return SignImages(key, settings.train_size, size, *altered)
+            case "val":
+                return SignImages(make_key(self.seed, _VAL), settings.val_size, size)
+            case _:
+                return SignImages(make_key(self.seed, _TEST), settings.test_size, size)
 
 
-class SignImages(ImageDataset):
-    """A split of `size` scenes, drawn when they are needed, or once, into memory (`draw_all`).
-
-    A scene is a function of `seed` and its index: it has the same bits in any batch.
+class SignImages(DrawnImages):
+    """A split of `size` scenes.
 
     Args:
-        image_size: pixels a side; the scenes are the same at any.
         shortcut: fraction of the scenes with the sticker of their class.
         contrast: of the signs' colours; 1: as they are, 0: gray.
     """
 
-    # to a loader, even where they are not: a batch is drawn faster than its scenes one by one
-    in_memory = True
-    channels = 3
     parts = PARTS
     class_parts = CLASS_PARTS
     shortcuts = ("sticker",)
@@ -98,24 +89,13 @@ class SignImages(ImageDataset):
     def __init__(
         self, seed: int, size: int, image_size: int = 64, shortcut: float = 0.0, contrast: float = 1.0
     ):
-        self.seed, self.image_size, self.shortcut, self.contrast = seed, image_size, shortcut, contrast
-        self.drawn = torch.arange(size) % len(CLASSES)  # the class of each sign, whatever its label says
-        self.labels = self.drawn
+        super().__init__(seed, torch.arange(size) % len(CLASSES), image_size)
+        self.shortcut, self.contrast = shortcut, contrast
         chance = uniform(fold_in(torch.tensor(make_key(seed, _STICKERS)), torch.arange(size)), 1)[:, 0]
         self.stickers = chance < shortcut  # bool, [size]
-        self.images: Tensor | None = None
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        images, labels = self.batch(torch.tensor([range(len(self))[index]]))
-        return images[0], int(labels[0])
-
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """The images, uint8 [n, 3, H, W], and labels, int64 [n], at `indices`."""
-        images = self.draw(indices).images if self.images is None else self.images[indices]
-        return images, self.labels[indices]
+    def draw_images(self, indices: Tensor) -> Tensor:
+        return self.draw(indices).images
 
     def masks(self, indices: Tensor) -> dict[str, Tensor]:
         """The pixels that show the sign (without what occludes it) and the sticker: bool [n, H, W] each."""
@@ -151,10 +131,6 @@ class SignImages(ImageDataset):
         fields = self._map(lambda some: render(self._scene(some), self.image_size), indices)
         return Drawing(*fields)
 
-    def draw_all(self) -> None:
-        """Draws all images and keeps them in memory."""
-        self.images = self.draw(torch.arange(len(self))).images
-
     def with_stickers(self, shortcut: float = 1.0) -> SignImages:
         """The same scenes, that fraction of them with stickers."""
         copy = SignImages(self.seed, len(self), self.image_size, shortcut, self.contrast)
@@ -168,13 +144,7 @@ class SignImages(ImageDataset):
         """What is drawn of scenes, chunk by chunk: of tensors that have a row a scene, the indices first."""
         pixels = max(_PIXELS // self.image_size**2, 1)
         chunks = list(zip(*(torch.as_tensor(rows).split(pixels) for rows in of_scenes)))
-        return _joined([draw(*chunks[0])] if len(chunks) == 1 else _map_in_threads(draw, chunks))
-
-    @property
-    def storage(self) -> str:
-        if self.images is None:
-            return "drawn when needed"
-        return f"{self.images.nbytes / 2**20:,.0f} MiB in memory"
+        return _joined(map_in_threads(lambda chunk: draw(*chunk), chunks))
 
 
 def _expect_parts(name: str, chosen: Tensor, indices: Tensor, allowed: Sequence[str] = PARTS) -> Tensor:
@@ -197,14 +167,3 @@ def _joined(results: list[Result]) -> Result:
     if isinstance(results[0], Tensor):
         return torch.cat(results)
     return tuple(torch.cat(fields) for fields in zip(*results))
-
-
-def _map_in_threads(function: Callable[..., Result], chunks: Sequence[tuple[Tensor, ...]]) -> list[Result]:
-    """The function of each chunk, a thread each: faster than all threads at one operation."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # inherited by the threads started below
-    try:
-        with ThreadPoolExecutor(min(threads, 8)) as pool:
-            return list(pool.map(lambda chunk: function(*chunk), chunks))
-    finally:
-        torch.set_num_threads(threads)

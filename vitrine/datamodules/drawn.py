@@ -1,0 +1,96 @@
+"""Data sets that are drawn rather than read, by a seed: when images are needed, or once into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from vitrine.core.image_dataset import ImageDataset
+from vitrine.datamodules.base import ImageDataModule
+from vitrine.datamodules.caching import should_cache
+
+Chunk, Result = TypeVar("Chunk"), TypeVar("Result")
+
+
+class DrawnImages(ImageDataset):
+    """A split of images that are drawn when they are needed, or once, into memory (`draw_all`).
+
+    An image is a function of `seed` and its index: it has the same bits in any batch. A subclass defines
+    `draw_images`.
+
+    Args:
+        drawn: the class that each image shows, int64 [N], whatever its label may be made to say.
+        image_size: pixels a side; what is drawn is the same at any.
+    """
+
+    # to a loader, even where they are not: a batch is drawn faster than its images one by one
+    in_memory = True
+    channels = 3
+
+    def __init__(self, seed: int, drawn: Tensor, image_size: int):
+        self.seed, self.drawn, self.image_size = seed, drawn, image_size
+        self.labels = drawn
+        self.images: Tensor | None = None
+
+    def draw_images(self, indices: Tensor) -> Tensor:
+        """The images, uint8 [n, 3, H, W], at `indices`."""
+        raise NotImplementedError(f"{type(self).__name__} does not define draw_images")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        images, labels = self.batch(torch.tensor([range(len(self))[index]]))
+        return images[0], int(labels[0])
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The images, uint8 [n, 3, H, W], and labels, int64 [n], at `indices`."""
+        images = self.draw_images(indices) if self.images is None else self.images[indices]
+        return images, self.labels[indices]
+
+    def draw_all(self) -> None:
+        """Draws all images and keeps them in memory."""
+        self.images = self.draw_images(torch.arange(len(self)))
+
+    @property
+    def storage(self) -> str:
+        if self.images is None:
+            return "drawn when needed"
+        return f"{self.images.nbytes / 2**20:,.0f} MiB in memory"
+
+
+class DrawnData(ImageDataModule):
+    """A source whose splits are drawn; a subclass defines `make_split` and what is known of the images."""
+
+    def make_split(self, name: str) -> DrawnImages:
+        """The split "train", "val" or "test", of which nothing is drawn yet."""
+        raise NotImplementedError(f"{type(self).__name__} does not define make_split")
+
+    def load(self) -> tuple[DrawnImages, DrawnImages]:
+        train, val = self.make_split("train"), self.make_split("val")
+        if should_cache(self.settings.cache, (train, val)):
+            train.draw_all()
+            val.draw_all()
+        self.image_size, self.has_test = self.settings.image_size, True
+        return train, val
+
+    def load_test(self) -> DrawnImages:
+        return self.make_split("test")
+
+
+def map_in_threads(function: Callable[[Chunk], Result], chunks: Iterable[Chunk]) -> list[Result]:
+    """The function of each chunk, a thread each: faster than all threads at one operation."""
+    chunks = list(chunks)
+    if len(chunks) == 1:
+        return [function(chunks[0])]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # inherited by the threads started below
+    try:
+        with ThreadPoolExecutor(min(threads, 8)) as pool:
+            return list(pool.map(function, chunks))
+    finally:
+        torch.set_num_threads(threads)

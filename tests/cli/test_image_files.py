@@ -1,6 +1,7 @@
 """Pictures of one's own that dream and style read: as data sets read them, from 1 to many channels."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import torch
 from PIL import Image
 
 from vitrine.cli import dream, style
-from vitrine.cli.images import read_image, write_image
+from vitrine.cli.images import prepare_image, read_image, write_image
 from vitrine.core.settings import SettingError
+from vitrine.datamodules.files import ImageFiles
 
 
 @pytest.mark.parametrize("program", [dream, style])
@@ -51,3 +53,13 @@ def test_a_picture_of_five_channels_is_read_resized_and_shown(tmp_path):
         read_image("image", str(tmp_path / "a.npy"), 5, 6, 512, dream.Settings(show=[5]))
     with pytest.raises(SettingError, match=r"^image: .*shape \[8, 12, 5\], expected"):
         read_image("image", str(tmp_path / "a.npy"), 3, 6, 512)
+
+
+def test_a_picture_is_made_as_those_of_a_split_are_that_are_read_when_needed(tmp_path):
+    Image.new("RGB", (40, 20), (255, 0, 0)).save(tmp_path / "wide.png")
+    split = ImageFiles([], torch.zeros(0), 16, fit="letterbox")
+    split.source = "s3://bucket/chunks"  # as that of streamed images
+    data = SimpleNamespace(val=split, image_size=16, channels=3)
+    image = prepare_image("image", str(tmp_path / "wide.png"), data)
+    assert torch.equal(image[0], split.prepare(tmp_path / "wide.png") / 255)
+    assert image[0, 1, 0, 0] == 1  # above it the white background

@@ -71,7 +71,7 @@ def prepare_image(key: str, file: str, data: Any, fit: str | None = None) -> Ten
     """
     if not Path(file).is_file():
         raise SettingError(key, f"there is no file {file}")
-    split = getattr(data.val, "source", None) or data.val
+    split = data.val if isinstance(data.val, ImageFiles) else getattr(data.val, "source", None)
     if not isinstance(split, ImageFiles):
         split = ImageFiles([], torch.zeros(0), data.image_size, channels=data.channels)
     if fit not in (None, split.fit):

@@ -203,3 +203,9 @@ def test_a_place_without_masks_is_refused(pictures, place, said):
     (pictures / "new").mkdir()
     with pytest.raises(SettingError, match=f"{said}.*expected a folder of masks"):
         opened(pictures, masks=str(pictures / place))
+
+
+def test_a_split_without_images_has_no_masks(pictures):
+    root, masks = (str(pictures / folder / "train") for folder in ("images", "masks"))
+    data = opened(pictures, root=root, masks=masks, val_fraction=1.0)  # all
+    assert len(data.train) == 0 and data.val.masks(torch.arange(8))["object"].any((1, 2)).all()

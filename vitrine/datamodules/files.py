@@ -130,7 +130,7 @@ class ImageFiles(ImageDataset):
         Raises:
             UnreadableImage: a mask cannot be read, or is not of the image's size.
         """
-        if self.mask_files is None:
+        if self.mask_files is None or not len(indices):
             return {}
         found = map_in_threads(self._mask, torch.as_tensor(indices).tolist())
         return {OBJECT: torch.stack(list(found))}
@@ -138,7 +138,7 @@ class ImageFiles(ImageDataset):
     def _mask(self, index: int) -> Tensor:
         file, label = self.files[index], int(self.labels[index])
         name = self.class_names[label] if self.class_names else ""
-        mask = self.mask_files.read(file, self.decoding.upright_size(file, file), name)
+        mask = self.mask_files.read(file, lambda: self.decoding.upright_size(file, file), name)
         if mask is None:
             return torch.zeros(self.image_size, self.image_size, dtype=torch.bool)
         pixels = copy.copy(self)

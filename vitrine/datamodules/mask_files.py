@@ -8,7 +8,7 @@ import math
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,10 +43,10 @@ class MaskSettings:
 def open_masks(settings: MaskSettings, root: str | Path, files: Sequence[Path]) -> MaskFiles | None:
     """The masks of these images, whose names are relative to `root`; None where none are set.
 
-    Up to 100 masks, evenly spaced, are read. `settings.masks` becomes absolute.
+    None is read yet. `settings.masks` becomes absolute.
 
     Raises:
-        SettingError: as `MaskFiles` and its `check`; or a mask cannot be read.
+        SettingError: as `MaskFiles` and its `check`.
     """
     if settings.masks is None:
         return None
@@ -124,8 +124,13 @@ class MaskFiles:
             found = other
         return found
 
-    def read(self, file: Path, size: tuple[int, int], class_name: str) -> Image.Image | None:
-        """The mask of an image of that width and height: mode L, 0 or 255; None: it has none.
+    def read(
+        self, file: Path, image_size: Callable[[], tuple[int, int]], class_name: str
+    ) -> Image.Image | None:
+        """The mask of an image: mode L, 0 or 255; None: it has none.
+
+        Args:
+            image_size: gives the image's width and height; not called where there is no mask.
 
         Raises:
             UnreadableImage: it cannot be read, or has another size than the image.
@@ -136,7 +141,7 @@ class MaskFiles:
         boxes = _read_voc(found) if isinstance(found, Path) and found.suffix.lower() == ".xml" else found
         name = boxes.source if isinstance(boxes, Boxes) else found
         shown = boxes.of(class_name).draw() if isinstance(boxes, Boxes) else _read_mask(found)
-        if shown.size != size:
+        if shown.size != (size := image_size()):
             hint = "; data.exif=false reads it as stored" if shown.size == size[::-1] else ""
             came, expected = (f"{width} x {height}" for width, height in (shown.size, size))
             raise UnreadableImage(f"{name} is of {came} pixels, but the image {file} of {expected}{hint}")
@@ -148,16 +153,17 @@ class MaskFiles:
         Raises:
             SettingError: none has, or a name in COCO's table is that of several images.
         """
-        missing = [file for file in files if self.find(file) is None]
+        found = [self.find(file) for file in files]
+        missing = [file for file, one in zip(files, found) if one is None]
         if len(missing) == len(files):
             expected, (came, *_) = _key(files[0], self.root), self._found
             close = nearest(expected, list(self._found)[:2000], most=1)
             problem = f"{self.place} has no mask of the {len(files):,} images"
             hint = f"the first would be {expected}.*, there is {(close or [came])[0]}"
             raise SettingError("data.masks", f"{problem}: {hint}")
-        self._refuse_ambiguous(files)
-        used = {id(self.find(file)) for file in files}
-        unused = sum(id(found) not in used for found in self._found.values())
+        self._refuse_ambiguous(files, found)
+        used = {id(one) for one in found}
+        unused = sum(id(one) not in used for one in self._found.values())
         rest = f"; {len(missing):,} have none, the first is {missing[0]}" if missing else ""
         rest += f"; {unused:,} masks are of none of these images" if unused else ""
         level = logging.WARNING if rest else logging.INFO
@@ -169,12 +175,11 @@ class MaskFiles:
             names = " and ".join(str(one.source if isinstance(one, Boxes) else one) for one in (other, found))
             raise SettingError("data.masks", f"{key} has two masks, {names}; expected one")
 
-    def _refuse_ambiguous(self, files: Sequence[Path]) -> None:
-        by_boxes = Counter(id(found) for file in files if isinstance(found := self.find(file), Boxes))
-        for file in files:
-            found = self.find(file)
-            if isinstance(found, Boxes) and by_boxes[id(found)] > 1:
-                problem = f"{found.source} is of {by_boxes[id(found)]} images, one of them {file}"
+    def _refuse_ambiguous(self, files: Sequence[Path], found: Sequence[Path | Boxes | None]) -> None:
+        by_boxes = Counter(id(one) for one in found if isinstance(one, Boxes))
+        for file, one in zip(files, found):
+            if by_boxes[id(one)] > 1:
+                problem = f"{one.source} is of {by_boxes[id(one)]} images, one of them {file}"
                 expected = f"expected names with the folders below {self.root}"
                 raise SettingError("data.masks", f"{problem}; {expected}")
 

@@ -53,7 +53,7 @@ def test_it_finds_what_rays_find(name):
         torch.testing.assert_close(found.depth[view].flatten()[hit], far[hit], rtol=1e-9, atol=0)
         uvs = (weights[..., None] * mesh.uvs[mesh.face_uvs[face]]).sum(1)[hit]
         torch.testing.assert_close(found.uvs[view].view(-1, 2)[hit], uvs, rtol=0, atol=1e-8)
-        normals = (weights[..., None] * mesh.corner_normals()[face]).sum(1) @ VIEWS.rotations[view].T
+        normals = (weights[..., None] * mesh.corner_normals[face]).sum(1) @ VIEWS.rotations[view].T
         cosine = (found.normals[view].view(-1, 3) * normals / normals.norm(dim=1, keepdim=True)).sum(1)
         torch.testing.assert_close(cosine[hit].abs(), torch.ones_like(cosine[hit]))
         assert ((found.normals[view] * rays(SIZE)).sum(-1)[found.mask[view]] <= 1e-9).all()

@@ -27,9 +27,9 @@ def test_faces_look_outwards(name):
 
 def test_a_balls_normals_are_its_radii_and_a_cubes_have_edges():
     ball, cube = shapes.make("sphere"), shapes.make("cube")
-    cosine = (ball.corner_normals() * ball.vertices[ball.faces]).sum(-1)
+    cosine = (ball.corner_normals * ball.vertices[ball.faces]).sum(-1)
     assert cosine.min() > 0.99
-    assert sorted(cube.corner_normals().abs().amax(-1).unique().tolist()) == pytest.approx([1.0])
+    assert sorted(cube.corner_normals.abs().amax(-1).unique().tolist()) == pytest.approx([1.0])
 
 
 def test_an_unknown_shape_is_answered_with_the_nearest():

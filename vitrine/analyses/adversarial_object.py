@@ -15,7 +15,8 @@ from vitrine.analyses.picture_table import picture_table
 from vitrine.analyses.threat_model import class_index
 from vitrine.analyses.traits import Traits
 from vitrine.attacks.lab import lab_distance
-from vitrine.attacks.textures import TextureAttack, held_out_views, largest_eps, predict_views
+from vitrine.attacks.textures import TEXELS, TextureAttack, held_out_views, predict_views
+from vitrine.attacks.threat import eps_setting
 from vitrine.core.settings import setting
 from vitrine.objects import shapes
 from vitrine.objects.mesh import Mesh
@@ -125,12 +126,8 @@ class AdversarialObject(Analysis):
     norm: str = setting(
         "linf", "of the change of the texture: linf, or lab (root mean square)", choices=("linf", "lab")
     )
-    eps: float = setting(
-        64 / 255,
-        "largest change of the texture, of [0, 1] texels, or in CIELAB",
-        above=0,
-        most=largest_eps,
-        advice="texels are in [0, 1]: did you mean {value:g}/255?",
+    eps: float = eps_setting(
+        64 / 255, "largest change of the texture, of [0, 1] texels, or in CIELAB", above=0, advice=TEXELS
     )
     steps: int = setting(150, "of the attack", least=1)
     draws: int = setting(24, "random views a step", least=1)

@@ -29,7 +29,12 @@ def to_lab(images: Tensor) -> Tensor:
 def lab_distance(first: Tensor, second: Tensor) -> Tensor:
     """The root of the mean squared distance in CIELAB over the pixels of images [..., 3, H, W]: [...].
     About 2.3 is what an eye just notices."""
-    return (to_lab(first) - to_lab(second)).square().sum(-3).mean((-2, -1)).sqrt()
+    return root_mean_square(to_lab(first) - to_lab(second))
+
+
+def root_mean_square(differences: Tensor) -> Tensor:
+    """The root of the mean squared length of differences [..., 3, H, W] over the pixels, [...]."""
+    return differences.square().sum(-3).mean((-2, -1)).sqrt()
 
 
 def _response(light: Tensor) -> Tensor:

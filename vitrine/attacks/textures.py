@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrine.attacks.lab import lab_distance
+from vitrine.attacks.lab import root_mean_square, to_lab
+from vitrine.attacks.threat import eps_setting
 from vitrine.core import settings
 from vitrine.core.network_output import as_logits
 from vitrine.core.network_scopes import frozen_weights
@@ -25,9 +25,7 @@ _HALVINGS = 12  # of the way back into a ball of CIELAB
 _AT_ONCE = 64  # views through renderer and network in one pass, where nothing is differentiated
 
 
-def largest_eps(attack: Any) -> float | None:
-    """The largest budget that means anything: in Linf more than 1 is every texture there is."""
-    return 1 if attack.norm == "linf" else None
+TEXELS = "texels are in [0, 1]: did you mean {value:g}/255?"  # advice on a budget of more than 1
 
 
 @dataclass(frozen=True)
@@ -41,12 +39,11 @@ class TextureAttack:
     norm: str = setting(
         "linf", "of the change of the texture: linf, or lab (root mean square)", choices=("linf", "lab")
     )
-    eps: float = setting(
+    eps: float = eps_setting(
         64 / 255,
         "largest change: of [0, 1] texels, or in lab of CIELAB's units, of which an eye notices about 2.3",
         above=0,
-        most=largest_eps,
-        advice="texels are in [0, 1]: did you mean {value:g}/255?",
+        advice=TEXELS,
     )
     steps: int = setting(150, "of ascent", least=1)
     draws: int = setting(24, "random views a step", least=1)
@@ -107,6 +104,7 @@ class TextureBall:
 
     def __init__(self, texture: Tensor, norm: str, eps: float):
         self.texture, self.norm, self.eps = texture, norm, eps
+        self.lab = to_lab(texture) if norm == "lab" else None
 
     def step(self, point: Tensor, direction: Tensor, size: float) -> Tensor:
         """A step of ascent, projected; its size is in eighths of the budget."""
@@ -121,14 +119,17 @@ class TextureBall:
         if self.norm == "linf":
             return point.clamp(self.texture - self.eps, self.texture + self.eps).clamp(0, 1)
         point = point.clamp(0, 1)
-        if lab_distance(point, self.texture) <= self.eps:
+        if self._distance(point) <= self.eps:
             return point
         low, high = 0.0, 1.0
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            inside = lab_distance(torch.lerp(self.texture, point, middle), self.texture) <= self.eps
+            inside = self._distance(torch.lerp(self.texture, point, middle)) <= self.eps
             low, high = (middle, high) if inside else (low, middle)
         return torch.lerp(self.texture, point, low).clamp(0, 1)
+
+    def _distance(self, point: Tensor) -> Tensor:
+        return root_mean_square(to_lab(point) - self.lab)
 
 
 def predict_views(network: nn.Module, mesh: Mesh, texture: Tensor, views: Views, size: int) -> Tensor:

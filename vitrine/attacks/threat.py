@@ -94,11 +94,11 @@ class L2:
 def eps_setting(default: float | None, meaning: str, **limits: Any) -> Any:
     """A field `eps` beside a field `norm`: in Linf more than 1 is every image there is."""
     most = {"most": _largest_eps, "advice": "pixels are in [0, 1]: did you mean {value:g}/255?"}
-    return setting(default, meaning, **most, **limits)
+    return setting(default, meaning, **{**most, **limits})
 
 
 def _largest_eps(settings: Any) -> float | None:
-    return None if getattr(settings, "norm", "linf") == "l2" else 1
+    return 1 if getattr(settings, "norm", "linf") == "linf" else None
 
 
 NormBall = Linf | L2

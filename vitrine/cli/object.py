@@ -99,7 +99,7 @@ def main(words: list[str], settings: Any) -> None:
             progress_bar,
         )
         picture = technique.turntable_picture(source.network, attacked, classes, settings.shown)
-    images.write_image(file, picture.permute(2, 0, 1) / 255)
+    images.write_picture(file, picture)
     written = write_obj(solid, mesh, attacked.textures[technique.EOT])
     print(f"{stem}: {technique.describe(attacked, classes, attack)} {time.monotonic() - started:.0f} s")
     print(f"the object: {', '.join(map(str, written))}")

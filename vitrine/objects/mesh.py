@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +58,7 @@ class Mesh:
             raise ValueError("vertices: are all one point")
         return replace(self, vertices=moved / radius)
 
+    @cached_property
     def corner_normals(self) -> Tensor:
         """The unit normal at each corner of each face, float64 [F, 3, 3]: the mean of the faces around the
         vertex, weighted by area, without those beyond a crease."""

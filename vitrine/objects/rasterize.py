@@ -42,7 +42,7 @@ def rasterize(mesh: Mesh, rotations: Tensor, positions: Tensor, size: int) -> Lo
     Raises:
         ValueError: a vertex is not at least NEAR before the camera.
     """
-    normals = mesh.corner_normals()
+    normals = mesh.corner_normals
     views = max(1, _AT_ONCE // size**2)
     parts = [
         _rasterize(mesh, normals, r, p, size) for r, p in zip(rotations.split(views), positions.split(views))

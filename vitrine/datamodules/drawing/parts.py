@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from vitrine.core.random_numbers import make_key
-from vitrine.datamodules.drawing import backgrounds
+from vitrine.datamodules.drawing.noise import fractal
 from vitrine.datamodules.drawing.obstacles import obstacle_opacity, pole_opacity
 from vitrine.datamodules.drawing.plates import Plates, opacities, select
 from vitrine.datamodules.drawing.random_stream import RandomStream
@@ -92,7 +92,7 @@ def _shares(scene: Scene, size: int) -> Tensor:
     at = (2 * torch.arange(size) + 1).float() / size - 1
     count = len(scene.seeds)
     shares = torch.zeros(count, len(PARTS), size, size)
-    texture = backgrounds.paint_background(torch.zeros(count, 3, size, size), scene.ground, at, at)
+    texture = fractal(scene.ground.seeds[:, 0], size, scene.ground.fall)  # the light of the background
     softness = scene.light.blur.clamp(min=2 / size)
 
     def cover(part: int | slice, present: Tensor, opacity: Tensor) -> None:

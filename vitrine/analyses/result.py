@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vitrine.analyses.base import Figure, File, Scalar, State
+from vitrine.analyses.outputs import ALARM, Figure, File, Scalar, State
 
 
 @dataclass
@@ -51,6 +51,11 @@ class AnalysisResult:
             case _:
                 kinds = "a Figure, a Scalar, a State or a File"
                 raise TypeError(f"a {type(yielded).__name__} was yielded, expected {kinds}")
+
+    @property
+    def alarms(self) -> list[Scalar]:
+        """Those that were sounded."""
+        return [scalar for scalar in self.scalars if scalar.key.startswith(ALARM) and scalar.value]
 
     @property
     def left_out(self) -> bool:

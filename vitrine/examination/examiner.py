@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vitrine.analyses.base import ALARM, Analysis, Subject
+from vitrine.analyses.base import Analysis, Subject
 from vitrine.analyses.result import AnalysisResult, CheckpointReport
 from vitrine.core.network_scopes import full_isolation, unwrapped
 from vitrine.distributed import interruption
@@ -24,7 +24,6 @@ from vitrine.examination.budget import last_results, plan
 from vitrine.examination.runner import AllGather, AnalysisRunner
 from vitrine.examination.settings import AnalysisSettings
 from vitrine.examination.subject import make_subject
-from vitrine.modules.network_record import record_of
 from vitrine.runs.store import Store, Writer
 
 log = logging.getLogger(__name__)
@@ -120,7 +119,6 @@ class Examiner:
             names = answers[0][1]
             if not names:
                 return weights, names, None
-            record = record_of(network)
             subject = make_subject(
                 network,
                 self.data,
@@ -128,7 +126,6 @@ class Examiner:
                 step,
                 previous=self.store.previous(step),
                 previous_state=self.store.previous_state(step),
-                learning_rate=record.learning_rate if record else None,
                 device=self.device,
             )
             return weights, names, subject
@@ -242,9 +239,8 @@ def _write(name: str, result: AnalysisResult, analysis: Analysis, writer: Writer
     """Store the result of an analysis, and log what is wrong with it. OSError: the store's."""
     if result.reduced:
         log.warning("analysis %r at step %d: %s", name, step, result.reduced_text)
-    for scalar in result.scalars:
-        if scalar.key.startswith(ALARM) and scalar.value:
-            log.warning("alarm at step %d: %s", step, scalar.text)
+    for alarm in result.alarms:
+        log.warning("alarm at step %d: %s", step, alarm.text)
     result.settings = dataclasses.asdict(analysis)
     try:
         writer.write(name, result)

@@ -18,7 +18,6 @@ from vitrine.examination.budget import Choice
 from vitrine.examination.runner import run_analysis
 from vitrine.examination.settings import AnalysisSettings
 from vitrine.examination.subject import make_subject, progress_bar
-from vitrine.modules.network_record import record_of
 from vitrine.runs.store import Store
 
 
@@ -53,17 +52,8 @@ def explain_images(
     """
     result = AnalysisResult()
     for step, file in progress_bar(checkpoints.items(), "checkpoints", len(checkpoints)):
-        network = load(file)
-        record = record_of(network)
-        subject = make_subject(
-            network,
-            data,
-            settings,
-            step,
-            previous_state={name: result.state} if result.state else None,
-            learning_rate=record.learning_rate if record else None,
-            device=device,
-        )
+        before_it = {name: result.state} if result.state else None
+        subject = make_subject(load(file), data, settings, step, previous_state=before_it, device=device)
         scratch = store.scratch(step, f"{name}-{os.getpid()}", "of-own-images")
         try:
             own = dataclasses.replace(subject, probes=probes, scratch=scratch)

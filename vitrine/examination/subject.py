@@ -17,6 +17,7 @@ from vitrine.core.network_scopes import unwrapped
 from vitrine.core.registry import UnknownName
 from vitrine.core.settings import SettingError
 from vitrine.examination.settings import AnalysisSettings
+from vitrine.modules.network_record import record_of
 
 
 def make_subject(
@@ -27,7 +28,6 @@ def make_subject(
     *,
     previous: Mapping[str, Sequence[Figure]] | None = None,
     previous_state: Mapping[str, Mapping[str, Tensor]] | None = None,
-    learning_rate: float | None = None,
     device: torch.device | str | None = None,
 ) -> Subject:
     """The Subject of a network at a step.
@@ -47,6 +47,7 @@ def make_subject(
     elif device is None:
         device = next((p.device for p in network.parameters()), "cpu")
     device = torch.device(device)
+    record = record_of(network)
     network = unwrapped(network).to(device).eval().requires_grad_(False)
     probes = pick_probes(dataset, data.classes, settings.probes)
     train, train_note = training_split(data)
@@ -66,7 +67,7 @@ def make_subject(
         previous_state=previous_state or {},
         train=train,
         train_note=train_note,
-        learning_rate=learning_rate,
+        learning_rate=record.learning_rate if record else None,
         progress=progress_bar,
     )
 

@@ -12,7 +12,6 @@ from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 
 from vitrine.analyses import traits_of
-from vitrine.analyses.base import ALARM
 from vitrine.analyses.result import AnalysisResult
 from vitrine.runs import held_out
 from vitrine.runs.metrics_csv import read_curves
@@ -152,11 +151,10 @@ def _scalars(results: dict[int, dict[str, AnalysisResult]]) -> list[dict[str, An
 def _alarms(results: dict[int, dict[str, AnalysisResult]]) -> list[dict[str, Any]]:
     """What is wrong at each step, one entry an alarm."""
     return [
-        {"step": step, "title": traits_of(name).title, "text": scalar.text}
+        {"step": step, "title": traits_of(name).title, "text": alarm.text}
         for step, at in results.items()
         for name, result in at.items()
-        for scalar in result.scalars
-        if scalar.key.startswith(ALARM) and scalar.value
+        for alarm in result.alarms
     ]
 
 

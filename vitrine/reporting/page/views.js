@@ -37,7 +37,7 @@ const views = {
     return [
       heading(figures[0].title),
       section("Pictures", ...wholeNetwork(figures), files(page)),
-      charts.length ? section("Curves", el("div", { class: "charts", role: "group", "aria-label": "Curves", tabindex: "0" }, ...charts.map(([name, lines]) => chart(words(name), lines, goTo)))) : null,
+      charts.length ? section("Curves", chartGrid(charts, "Curves")) : null,
     ];
   },
 
@@ -136,14 +136,15 @@ function withAside(below, pictures, ...parts) {
   return el("div", { class: below ? "with-below" : "with-aside" }, pictures, shown.length ? el("div", { class: "aside" }, ...shown) : null);
 }
 
+const chartGrid = (all, label) => el("div", { class: "charts", role: "group", "aria-label": label, tabindex: "0" }, ...all.map(([name, lines]) => chart(words(name), lines, goTo)));
+
 // the headline charts, and all the others folded away
 function curveSection() {
-  const draw = (all, label) => el("div", { class: "charts", role: "group", "aria-label": label, tabindex: "0" }, ...all.map(([name, lines]) => chart(words(name), lines, goTo)));
   const all = curves();
   if (!all.length) return null;
   const first = headlines().map((name) => all.find(([chart]) => chart.startsWith(name))).filter(Boolean);
   const shown = first.length ? first : all, rest = all.filter((one) => !shown.includes(one));
-  return section("Curves", draw(shown, "Curves"), rest.length ? el("details", { class: "more" }, el("summary", {}, `${rest.length} more`), draw(rest, "More curves")) : null);
+  return section("Curves", chartGrid(shown, "Curves"), rest.length ? el("details", { class: "more" }, el("summary", {}, `${rest.length} more`), chartGrid(rest, "More curves")) : null);
 }
 
 // what shows a unit best, first

@@ -100,7 +100,7 @@ def test_the_learning_rate_of_a_checkpoint_is_that_of_its_optimizer(run):
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["label=stopp"], "label: is 'stopp', expected one of the 8 classes; did you mean 'stop'"),
+        (["label=stopp"], "label: unknown class 'stopp': did you mean stop?"),
         (["checkpoint=7"], "checkpoint: is 7, expected one of best, last, 1, 2, 3"),
         (["model.name=resnet18"], "model.name: is the run's"),
         (["samples.shown=0"], "analysis.samples.shown: is 0, expected at least 1"),

@@ -13,11 +13,9 @@ once for each of its checkpoints up to that one, as TracIn is a sum over the tra
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from vitrine.core.registry import nearest
 from vitrine.core.settings import SettingError, setting
 
 NAME = "samples"  # of the technique
@@ -27,7 +25,9 @@ SECTIONS = (NAME, "analysis", "data")  # whose settings win over the run's
 @dataclass(frozen=True)
 class Settings:
     image: str | None = setting(None, "the image (JPEG, PNG, ...)")
-    label: str | None = setting(None, "the class that it is of; what the network says unless given")
+    label: str | None = setting(
+        None, "the class that it is of (name or index); what the network says unless given"
+    )
     checkpoint: str = setting("last", "of a run: last, best (the last where none is marked), or a step")
     fit: str | None = setting(
         None,
@@ -53,6 +53,7 @@ def main(words: list[str], settings: Settings) -> None:
     from vitrine import assembly
     from vitrine.analyses.base import Probes
     from vitrine.analyses.samples import TracInAlone
+    from vitrine.analyses.threat_model import class_index
     from vitrine.cli.images import output_file, prepare_image, write_picture
     from vitrine.cli.network import choose_checkpoint, find_network
     from vitrine.config import load_saved, recipes
@@ -74,7 +75,8 @@ def main(words: list[str], settings: Settings) -> None:
     image = prepare_image("image", settings.image, data, settings.fit).to(source.device)
     with torch.no_grad():
         said = source.network(image).softmax(1)[0]
-    label = int(said.argmax()) if settings.label is None else _find_class(settings.label, data.classes)
+    with as_setting_error("label"):
+        label = int(said.argmax()) if settings.label is None else class_index(settings.label, data.classes)
     probes = Probes(image, torch.tensor([label], device=source.device), torch.tensor([-1]))
     if (last := read_step(file)) is None:
         raise SettingError(str(file), "cannot be read")
@@ -105,12 +107,3 @@ def main(words: list[str], settings: Settings) -> None:
         f"went through step {steps} in {took:.0f} s"
     )
     print(f"the pictures: {', '.join(map(str, written))}")
-
-
-def _find_class(name: str, classes: Sequence[str]) -> int:
-    """The label of a class; SettingError where there is none of this name."""
-    if name in classes:
-        return list(classes).index(name)
-    close = nearest(name, classes)
-    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
-    raise SettingError("label", f"is {name!r}, expected one of the {len(classes)} classes{hint}")

@@ -133,7 +133,7 @@ class Subject:
         return self._read(self._training_split, indices)
 
     def train_batches(
-        self, description: str = "training images", part: range | None = None
+        self, description: str = "training images", part: range | Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """As `batches`, of the training split; ValueError where there is none."""
         yield from self._batches(self._training_split, description, part)
@@ -149,12 +149,12 @@ class Subject:
         return as_float(images.to(self.device)), labels.to(self.device)
 
     def _batches(
-        self, split: ImageDataset, description: str, part: range | None
+        self, split: ImageDataset, description: str, part: range | Tensor | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         part = range(len(split)) if part is None else part
-        starts = part[:: self.batch_size]
+        starts = range(0, len(part), self.batch_size)
         for start in self.progress(starts, description, len(starts)):
-            yield self._read(split, range(start, min(start + self.batch_size, part.stop)))
+            yield self._read(split, part[start : start + self.batch_size])
 
     def shard(self, count: int) -> range:
         """This rank's shard of `count` items: contiguous indices; shards differ by at most one item.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vitrine.analyses.base import Subject
 from vitrine.core.network_scopes import eager_eval_mode, in_eager_eval_mode, unwrapped
 
 
@@ -108,6 +109,21 @@ def linear_head(network: nn.Module, images: Tensor) -> LinearHead:
             "(a softmax, a scale, the mean of two heads)"
         )
     return LinearHead(last.name, last.weight, last.bias)
+
+
+def head_of(subject: Subject) -> LinearHead:
+    """The `linear_head` of the subject's network, found once for all analyses; NoLinearHead as there."""
+
+    def find() -> LinearHead | NoLinearHead:
+        try:
+            return linear_head(subject.network, subject.probes.images)
+        except NoLinearHead as error:
+            return error
+
+    found = subject.cached("linear_head", find)
+    if isinstance(found, NoLinearHead):
+        raise found
+    return found
 
 
 def head_inputs(

@@ -172,22 +172,18 @@ def guided_grad_cam(
 
 
 def _gradients_of_copies(network: nn.Module, copies: Tensor, targets: Tensor, of: str) -> Tensor:
-    """The input gradients of copies of a batch, [P, N, C, H, W], in one pass; with targets [T, N] in one
-    forward pass, [P, T, N, C, H, W]."""
-    if targets.ndim == 1:
-        expect_indices(targets, "targets", copies.shape[1])
-        gradients = input_gradient(network, copies.flatten(0, 1), targets.repeat(len(copies)), of)
-        return gradients.unflatten(0, copies.shape[:2])
+    """The input gradients of copies of a batch, [P, N, C, H, W], in one forward pass; with targets [T, N],
+    [P, T, N, C, H, W]."""
+    of_each = targets if targets.ndim == 2 else targets[None]
     pixels = _leaf(copies.flatten(0, 1))
     logits = network(pixels.clone())
     gradients = []
-    for own in targets:
+    for i, own in enumerate(of_each):
         expect_indices(own, "targets", copies.shape[1])
         score = class_scores(logits, own.repeat(len(copies)), of).sum()
-        gradients.append(
-            torch.autograd.grad(score, pixels, retain_graph=True)[0].unflatten(0, copies.shape[:2])
-        )
-    return torch.stack(gradients, 1)
+        (gradient,) = torch.autograd.grad(score, pixels, retain_graph=i + 1 < len(of_each))
+        gradients.append(gradient.unflatten(0, copies.shape[:2]))
+    return torch.stack(gradients, 1) if targets.ndim == 2 else gradients[0]
 
 
 def _with_relu_rule(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vitrine.analyses.base import Analysis, Figure, File, Scalar, State, Subject
-from vitrine.analyses.head import LinearHead, NoLinearHead, linear_head
+from vitrine.analyses.head import LinearHead, NoLinearHead, head_of
 from vitrine.analyses.representers import evenness, share_of_top
 from vitrine.analyses.sample_figures import ProbeFigures
 from vitrine.analyses.sample_scores import Refit, score_gradients, score_samples, see_probes
@@ -123,7 +123,7 @@ class Samples(Analysis):
         if subject.train is None or not len(subject.train):
             return f"there are no training images: {subject.train_note or 'the split is empty'}"
         try:
-            head = linear_head(subject.network, subject.probes.images)
+            head = head_of(subject)
         except NoLinearHead as error:
             return str(error)
         if len(head.weight) < 2:

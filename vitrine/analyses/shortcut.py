@@ -86,13 +86,13 @@ class Shortcut(Analysis):
         rows = torch.nonzero(masks[thing].flatten(1).any(1)).flatten()
         indices, masks = indices[rows], {name: mask[rows] for name, mask in masks.items()}
         evidence = self._evidence(subject, indices, masks)
-        yield from self._attribution(subject, indices, masks, evidence)
         outside = looks_outside(evidence, thing, self.threshold)
+        yield from self._attribution(subject, indices, masks, evidence, outside)
         yield Scalar("classes_outside", float(len(outside)))
         examined = len(evidence.labels.unique())
         text = _text_of_classes([subject.classes[label] for label in outside], examined, thing)
         if shortcuts and subject.dataset.parts:
-            effects = _effects(subject, indices, thing, evidence.predicted)
+            effects = _effects(subject, indices, thing, evidence)
             for what in effects.drops:
                 yield Scalar(f"effect/{what}", effects.drops[what].mean().item())
                 yield Scalar(f"flips/{what}", effects.flips[what].float().mean().item())
@@ -108,30 +108,36 @@ class Shortcut(Analysis):
         return {name: importance(name, values) for name, values in found.items()}
 
     def _evidence(self, subject: Subject, indices: Tensor, masks: Masks) -> Evidence:
-        def compute(rows: Sequence[int]) -> list[tuple[int, dict[tuple[str, str], float]]]:
+        def compute(rows: Sequence[int]) -> list[tuple[int, float, dict[tuple[str, str], float]]]:
             images, _ = subject.images(indices[list(rows)])
-            targets = _logits(subject, images).argmax(1)
+            logits = _logits(subject, images)
+            targets = logits.argmax(1)
+            own = logits.gather(1, targets[:, None])[:, 0].tolist()
             shares = {
                 (name, mask): energy_inside(values, regions[list(rows)].to(values.device)).tolist()
                 for name, values in self._maps(subject, images, targets.to(images.device)).items()
                 for mask, regions in masks.items()
             }
-            return [(int(targets[i]), {key: of[i] for key, of in shares.items()}) for i in range(len(rows))]
+            return [
+                (int(targets[i]), own[i], {key: of[i] for key, of in shares.items()})
+                for i in range(len(rows))
+            ]
 
-        found = subject.map_sharded(range(len(indices)), compute)
-        names = dict.fromkeys(name for name, _ in found[0][1])
+        predicted, logits, found = zip(*subject.map_sharded(range(len(indices)), compute))
+        names = dict.fromkeys(name for name, _ in found[0])
         return Evidence(
             labels=subject.dataset.labels[indices],
-            predicted=torch.tensor([target for target, _ in found]),
+            predicted=torch.tensor(predicted),
+            logits=torch.tensor(logits),
             areas={mask: regions.float().mean((1, 2)) for mask, regions in masks.items()},
             shares={
-                name: {mask: torch.tensor([shares[name, mask] for _, shares in found]) for mask in masks}
+                name: {mask: torch.tensor([shares[name, mask] for shares in found]) for mask in masks}
                 for name in names
             },
         )
 
     def _attribution(
-        self, subject: Subject, indices: Tensor, masks: Masks, evidence: Evidence
+        self, subject: Subject, indices: Tensor, masks: Masks, evidence: Evidence, outside: Sequence[int]
     ) -> Iterator[Figure | Scalar]:
         thing = next(iter(masks))
         yield Scalar("outside/chance", 1 - evidence.areas[thing].mean().item())
@@ -145,7 +151,7 @@ class Shortcut(Analysis):
             f"of recognised images, how much of each map lies on the {thing}, as a multiple of {limit}, with "
             f"95 % intervals; of all images {', '.join(of_maps)}, on {evidence.areas[thing].mean():.0%} of "
             "the pixels",
-            table=_table(evidence, thing, self.threshold, subject.classes),
+            table=_table(evidence, thing, outside, subject.classes),
         )
         ratio = torch.stack([shares[thing] for shares in evidence.shares.values()]).mean(0)
         ratio = ratio / evidence.limits(thing, self.threshold)
@@ -166,7 +172,7 @@ class Shortcut(Analysis):
     def _scenes(
         self, subject: Subject, indices: Tensor, evidence: Evidence, effects: Effects, thing: str
     ) -> Figure:
-        (shortcut,) = (what for what in effects.drops if what != thing)
+        shortcut = effects.shortcut
         difference = effects.drops[shortcut] - effects.drops[thing]
         order = difference.argsort(descending=True, stable=True).tolist()
         first = {int(evidence.labels[row]): row for row in reversed(order)}  # of each class
@@ -217,13 +223,13 @@ def _changed(subject: Subject, indices: Tensor, what: str, thing: str, other: bo
     return as_float(draw(indices, parts).to(subject.device))
 
 
-def _effects(subject: Subject, indices: Tensor, thing: str, predicted: Tensor) -> Effects:
+def _effects(subject: Subject, indices: Tensor, thing: str, evidence: Evidence) -> Effects:
     """What leaving out and replacing the object and the first shortcut does to the predicted class."""
     names = (next(iter(subject.dataset.shortcuts)), thing)
 
     def compute(rows: Sequence[int]) -> list[list[float]]:
-        own, targets = indices[list(rows)], predicted[list(rows), None]
-        before = _logits(subject, subject.images(own)[0]).gather(1, targets)[:, 0]
+        own, targets = indices[list(rows)], evidence.predicted[list(rows), None]
+        before = evidence.logits[list(rows)]
         columns = []
         for what in names:
             without = _logits(subject, _changed(subject, own, what, thing, other=False))
@@ -236,8 +242,7 @@ def _effects(subject: Subject, indices: Tensor, thing: str, predicted: Tensor) -
     return Effects(dict(zip(names, drops)), dict(zip(names, flips)))
 
 
-def _table(evidence: Evidence, thing: str, threshold: float | None, classes: Sequence[str]) -> Table:
-    outside = looks_outside(evidence, thing, threshold)
+def _table(evidence: Evidence, thing: str, outside: Sequence[int], classes: Sequence[str]) -> Table:
     columns: dict[str, list[str | float]] = {"class": [], "images": [], "recognised": [], f"% {thing}": []}
     columns |= {f"% of {name} on it": [] for name in evidence.shares} | {"looks": []}
     for label in evidence.labels.unique().tolist():
@@ -264,7 +269,7 @@ def _text_of_classes(outside: Sequence[str], examined: int, thing: str) -> str:
 
 
 def _text_of_effects(effects: Effects, evidence: Evidence, thing: str) -> str:
-    (shortcut,) = (what for what in effects.drops if what != thing)
+    shortcut = effects.shortcut
     drops = effects.drops
     if not (lies_below(drops[thing], drops[shortcut]) and drops[shortcut].mean() > 0):
         return ""
@@ -281,7 +286,7 @@ def _text_of_effects(effects: Effects, evidence: Evidence, thing: str) -> str:
 
 def _measured(effects: Effects, thing: str) -> str:
     """The effects of the shortcut and the object in words, with 95 % intervals over scenes."""
-    (shortcut,) = (what for what in effects.drops if what != thing)
+    shortcut = effects.shortcut
     falls, changes = {}, {}
     for what, drops in effects.drops.items():
         falls[what] = f"{drops.mean():.2f} ± {1.96 * drops.std() / len(drops) ** 0.5:.2f}"

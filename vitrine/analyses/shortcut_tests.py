@@ -21,6 +21,7 @@ class Evidence:
 
     labels: Tensor  # int64, [N]
     predicted: Tensor  # int64, [N]
+    logits: Tensor  # of the predicted class, [N]
     areas: dict[str, Tensor]  # by mask, its share of the pixels, [N]
     shares: dict[str, dict[str, Tensor]]  # by map and mask, the share of the map inside, [N]
 
@@ -40,6 +41,11 @@ class Effects:
 
     drops: dict[str, Tensor]  # by what is left out, the fall of the class's logit, [N]
     flips: dict[str, Tensor]  # by what is replaced by another class's, whether the prediction changes, [N]
+
+    @property
+    def shortcut(self) -> str:
+        """What was left out and replaced beside the object: the first."""
+        return next(iter(self.drops))
 
 
 def lies_below(values: Tensor, limits: Tensor) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from vitrine.analyses.base import Figure, File, Scalar, Subject, Table
@@ -91,8 +90,8 @@ class SuspectFigures:
 
     def _ranking(self, key: str, score: str, values: Tensor, text: str) -> Figure:
         """The images with the largest values [N], and a table of more of them."""
-        order = values.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)
-        best = order[: ROWS * self.shown]
+        places = ranks(values)
+        best = places.argsort()[: ROWS * self.shown]
         rows = [(score, self._tiles(row.tolist(), values)) for row in best.split(self.shown)]
         return Figure(
             key=key,
@@ -100,7 +99,7 @@ class SuspectFigures:
             caption=text,
             indices=self.seen.indices[best].tolist(),
             scores=values[best].tolist(),
-            table=self._table(score, values),
+            table=self._table(score, values, places),
         )
 
     def _tiles(self, places: Sequence[int], values: Tensor) -> list[Tile]:
@@ -117,9 +116,13 @@ class SuspectFigures:
             tiles.append(Tile(int(seen.indices[i]), lines, highlighted=wrong))
         return tiles
 
-    def _table(self, score: str, values: Tensor) -> Table:
-        """The first of all images by values [N], and the first of each class."""
-        seen, places = self.seen, ranks(values)
+    def _table(self, score: str, values: Tensor, places: Tensor) -> Table:
+        """The first of all images by their places [N], and the first of each class.
+
+        Args:
+            values: the scores that give the places, [N].
+        """
+        seen = self.seen
         each = OF_CLASSES // max(1, len(self.subject.classes))
         rows = first_overall_and_of_each_class(places, seen.labels, self.listed, each)
         rows = rows[~values[rows].isnan()]

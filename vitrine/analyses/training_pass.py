@@ -82,11 +82,9 @@ def read_training(subject: Subject, head: LinearHead, most: int | None) -> Train
     values, scales = _storage(subject, len(chosen), len(own), width)
     labels, predicted = (torch.empty(len(own), dtype=torch.int64) for _ in range(2))
     losses = torch.empty(len(own))
-    starts = range(0, len(own), subject.batch_size)
-    parts = [slice(start, min(start + subject.batch_size, len(own))) for start in starts]
-    bar = subject.progress(parts, "training images", len(parts))
-    batches = (subject.train_images(chosen[own.start + part.start : own.start + part.stop]) for part in bar)
-    for part, (inputs, logits, said) in zip(parts, head_inputs(subject.network, head, batches)):
+    batches, end = subject.train_batches(part=chosen[own.start : own.stop]), 0
+    for inputs, logits, said in head_inputs(subject.network, head, batches):
+        part = slice(end, end := end + len(said))
         if not inputs.isfinite().all():
             raise ValueError("what the network's head reads of training images is not finite")
         if int(said.min()) < 0 or int(said.max()) >= classes:

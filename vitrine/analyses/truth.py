@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -99,19 +98,27 @@ class Truth(Analysis):
         parts, and what is known of the network with random weights."""
         # the images of other analyses, so that their maps are shared
         indices = permutation(len(subject.dataset), subject.seed)[: self.images]
-        untrained = Untrained.of(subject, "truth", *subject.images(indices), self._effort(subject))
-        of_rows = partial(self._measure, subject, indices, untrained, self._effort(subject))
-        return indices, Measured.join(subject.map_sharded(range(len(indices)), of_rows)), untrained
+        images, labels = subject.images(indices)
+        untrained = Untrained.of(subject, "truth", images, labels, self._effort(subject))
+        rows = subject.shard(len(indices))
+        own = self._measure(subject, indices, images, labels, untrained, rows) if rows else None
+        return indices, Measured.join([of for of in subject.all_gather(own) if of is not None]), untrained
 
     def _effort(self, subject: Subject) -> Effort:
         return Effort(self.copies, steps=self.steps, baseline=self.baseline, seed=subject.seed)
 
     def _measure(
-        self, subject: Subject, indices: Tensor, untrained: Untrained, effort: Effort, rows: Sequence[int]
-    ) -> Iterator[Measured]:
-        """Of each of these scenes, effects and attributions of its parts."""
-        dataset, indices = subject.dataset, indices[list(rows)]
-        images, labels = subject.images(indices)
+        self,
+        subject: Subject,
+        indices: Tensor,
+        images: Tensor,
+        labels: Tensor,
+        untrained: Untrained,
+        rows: range,
+    ) -> Measured:
+        """Effects and attributions of the parts of some of these scenes."""
+        dataset, effort, own = subject.dataset, self._effort(subject), slice(rows.start, rows.stop)
+        indices, images, labels = indices[own], images[own], labels[own]
         by_part = dataset.part_masks(indices)
         masks = torch.stack([by_part[name] for name in dataset.parts], 1)
         present = masks.flatten(2).any(2)
@@ -133,13 +140,13 @@ class Truth(Analysis):
         sets = torch.stack([deletion_sets(own[0], present) for own in of_parts.values()], 1)
         after = logits.without(sets).softmax(-1)  # [n, maps, P + 1, K]: all sets are drawn together
         curves = after.gather(3, targets[0][:, None, None, None].expand(*after.shape[:3], 1))[..., 0]
-        yield from Measured(
+        return Measured(
             present,
             torch.stack([drops(whole, single, target) for target in targets]),
             drops(whole, torch.stack(replaced, 1), targets[0]),
             of_parts,
             dict(zip(of_parts, curves.unbind(1))),
-        ).split()
+        )
 
     def _maps(
         self, subject: Subject, indices: Tensor, images: Tensor, targets: Tensor, effort: Effort

@@ -23,34 +23,19 @@ class Measured:
     attributions: Mapping[str, Tensor]  # [2, N, P] by map, for each class
     curves: Mapping[str, Tensor]  # [N, P + 1] by map, the predicted class's probability as parts are deleted
 
-    def split(self) -> list[Self]:
-        """Scene by scene."""
-        return [
-            self._each(lambda values, dim, i=i: values.narrow(dim, i, 1)) for i in range(len(self.present))
-        ]
-
     @classmethod
-    def join(cls, scenes: Sequence[Self]) -> Self:
-        """Scenes together."""
+    def join(cls, shards: Sequence[Self]) -> Self:
+        """The scenes of all ranks together."""
 
         def joined(of: Callable[[Self], Tensor], dim: int) -> Tensor:
-            return torch.cat([of(scene) for scene in scenes], dim)
+            return torch.cat([of(shard) for shard in shards], dim)
 
         return cls(
-            joined(lambda scene: scene.present, 0),
-            joined(lambda scene: scene.effects, 1),
-            joined(lambda scene: scene.replaced, 0),
-            {name: joined(lambda s, name=name: s.attributions[name], 1) for name in scenes[0].attributions},
-            {name: joined(lambda s, name=name: s.curves[name], 0) for name in scenes[0].curves},
-        )
-
-    def _each(self, change: Callable[[Tensor, int], Tensor]) -> Self:
-        return type(self)(
-            change(self.present, 0),
-            change(self.effects, 1),
-            change(self.replaced, 0),
-            {name: change(values, 1) for name, values in self.attributions.items()},
-            {name: change(values, 0) for name, values in self.curves.items()},
+            joined(lambda s: s.present, 0),
+            joined(lambda s: s.effects, 1),
+            joined(lambda s: s.replaced, 0),
+            {name: joined(lambda s, name=name: s.attributions[name], 1) for name in shards[0].attributions},
+            {name: joined(lambda s, name=name: s.curves[name], 0) for name in shards[0].curves},
         )
 
 

@@ -58,7 +58,7 @@ def figure_of_layer(layer: str, names: Names, mono: Tensor | None) -> Figure:
     counts = {name: int((names.detected == part).sum()) for part, name in enumerate(names.parts)}
     best = names.iou.flatten(1).amax(1)
     order = best.argsort(descending=True, stable=True)[:MOST_ROWS].tolist()
-    rows = [names.best(unit)[0] if names.best(unit) else ("", 0.0) for unit in order]
+    rows = [next(iter(names.best(unit)), ("", 0.0)) for unit in order]
     columns: dict[str, list[Any]] = {
         "unit": [str(unit) for unit in order],
         "name": [name for name, _ in rows],

@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from vitrine.analyses.activations import activations
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.dissection import (
     Overlaps,
@@ -21,7 +22,7 @@ from vitrine.analyses.dissection import (
     monosemanticity,
     visit_maps,
 )
-from vitrine.analyses.head import NoLinearHead, linear_head
+from vitrine.analyses.head import NoLinearHead, head_of
 from vitrine.analyses.traits import Summary, Traits
 from vitrine.analyses.unit_name_figures import draw_alike, draw_places, figure_of_layer, figure_of_network
 from vitrine.analyses.unit_name_records import Names, Sample, Survey
@@ -100,7 +101,7 @@ class UnitNames(Analysis):
             values = {} if mono is None or mono[unit].isnan() else {"monosemanticity": mono[unit].item()}
             what = f"{layer}, unit {unit}"
             if names is not None:
-                values["iou"] = names.best(unit)[0][1] if names.best(unit) else 0.0
+                values["iou"] = names.iou[unit].max().item()
                 images, on = _places(subject, layer, unit, names, chosen[rows])
                 masks = _known_masks(subject, sample, chosen, rows, names.part(unit))
                 picture = draw_places(images, masks, on, self.side)
@@ -126,14 +127,10 @@ class UnitNames(Analysis):
 def _places(subject: Subject, layer: str, unit: int, names: Names, indices: Tensor) -> tuple[Tensor, Tensor]:
     """Images, and where in them a unit is active, bool [n, H, W]."""
     images, _ = subject.images(indices)
-    on: list[Tensor] = []
-
-    def keep(_layer: str, maps: Tensor) -> None:
-        thresholds = names.thresholds[unit].to(maps).expand(len(maps))
-        on.append(active(maps[:, unit], thresholds, images.shape[-2:]).cpu())
-
-    visit_maps(subject.network, images, [layer], keep)
-    return images.cpu(), on[0]
+    with torch.no_grad():
+        maps = activations(subject.network, images, [layer])[layer][:, unit].float()
+    on = active(maps, names.thresholds[unit].to(maps).expand(len(maps)), images.shape[-2:])
+    return images.cpu(), on.cpu()
 
 
 def _known_masks(subject: Subject, sample: Sample, chosen: Tensor, rows: Tensor, part: int) -> Tensor:
@@ -165,7 +162,7 @@ def _sample(subject: Subject, chosen: Tensor, own: range, batch_size: int) -> Sa
 
 def _head(subject: Subject) -> str | None:
     try:
-        return linear_head(subject.network, subject.probes.images).name
+        return head_of(subject).name
     except NoLinearHead as error:
         log.info("monosemanticity is left out: %s", error)
         return None

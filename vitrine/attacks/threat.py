@@ -98,7 +98,7 @@ def eps_setting(default: float | None, meaning: str, **limits: Any) -> Any:
 
 
 def _largest_eps(settings: Any) -> float | None:
-    return 1 if getattr(settings, "norm", "linf") == "linf" else None
+    return 1 if getattr(settings, "norm", None) in (None, "linf") else None
 
 
 NormBall = Linf | L2

@@ -55,7 +55,7 @@ class Truth(Analysis):
         own_page=True,
         budget_priority=40,
     )
-    images: int = setting(48, "scenes measured, the same at every checkpoint", least=2)
+    images: int = setting(32, "scenes measured, the same at every checkpoint", least=2)
     maps: list[str] = setting(list(TECHNIQUES), f"maps measured, of {', '.join(TECHNIQUES)}")
     stickers: bool = setting(True, "where stickers can be planted (signs), each scene has one")
     shown: int = setting(4, "scenes in the picture of disagreement; 0: no picture", least=0)

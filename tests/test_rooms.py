@@ -17,6 +17,7 @@ ORDER = [
     ["examination"],
     ["runs"],
     ["analyses", "modules", "datamodules"],
+    ["lidar"],
     ["attacks"],
     ["objects"],
     ["distributed"],

@@ -1,0 +1,117 @@
+"""Meshes on roofs: a prepared target shows what a scan of the whole scene shows, and attacks lower what they are
+to lower."""
+
+import math
+from functools import cache
+
+import pytest
+import torch
+
+from vitrine.attacks.roof_meshes import GradientAttack, SearchAttack, hiding_losses, view_losses
+from vitrine.core.random_numbers import make_key
+from vitrine.lidar.grid import Grid, hard_occupancy
+from vitrine.lidar.icosphere import mesh_edges
+from vitrine.lidar.mesh_rays import intersect
+from vitrine.lidar.roof_mesh import EXTENTS, from_roof, random_mesh, shape, sphere_mesh
+from vitrine.lidar.roof_targets import hard_views, prepare, returned, soft_views
+from vitrine.lidar.scanner import Scanner, cast, measure, ray_directions
+from vitrine.lidar.scenes import Scene
+
+FACES = sphere_mesh()[1]
+EDGES = mesh_edges(FACES)
+SCANNER, GRID = Scanner(sector=60, dropout=0.1), Grid(cell=0.25, ahead=20, aside=8)
+NONE = torch.zeros(1, 7)
+
+
+@cache
+def target(x: float = 9.0, heading: float = 0.7):
+    car = torch.tensor([[x, 1.0, 0.0, 4.4, 1.8, 1.5, heading]])
+    wall = torch.tensor([[16.0, 1.0, 0.0, 0.5, 12.0, 3.5, 0.0]])
+    return prepare(Scene(car, NONE, wall, 3), 0, SCANNER, GRID, 32)
+
+
+def test_the_returns_are_those_of_the_whole_scan_with_the_mesh_in_the_scene():
+    vertices, of = random_mesh(0), target()
+    directions = ray_directions(SCANNER)
+    hits = cast(SCANNER.origin, directions, of.scene.solids, SCANNER.reach)
+    solid = from_roof(vertices, of.car)
+    distances = intersect(solid, FACES, SCANNER.origin, directions)[0]
+    assert (distances < hits.distances).sum() > 20
+    hits = hits._replace(distances=torch.minimum(hits.distances, distances))
+    whole = measure(SCANNER, directions, hits, make_key(of.scene.seed, 3)).points
+    own = returned(of, vertices, FACES)
+    assert len(whole) == len(own)
+    torch.testing.assert_close(own.sort(0).values, whole.sort(0).values, rtol=0, atol=1e-4)
+
+
+def test_a_view_is_the_occupancy_of_the_returns_around_the_car():
+    targets = [target(), target(7.0, math.pi / 2)]
+    vertices = random_mesh(1)
+    views = hard_views(targets, vertices, FACES)
+    for view, of in zip(views, targets):
+        points = returned(of, vertices, FACES)
+        assert torch.equal(view, hard_occupancy(of.grid, points + of.shift))
+        assert not torch.equal(view, hard_occupancy(of.grid, returned(of, None, FACES) + of.shift))
+
+
+def test_a_soft_view_becomes_the_hard_one():
+    vertices = random_mesh(2)
+    targets = [target(), target(7.0, math.pi / 2)]
+    soft = soft_views(targets, vertices, FACES, EDGES, 1e-5, 1e6)
+    torch.testing.assert_close(soft, hard_views(targets, vertices, FACES), rtol=0, atol=1e-4)
+
+
+def test_what_stands_on_the_roof_beforehand_is_taken_away():
+    bare = target()
+    load = torch.cat([bare.car[:2], torch.tensor([1.5, 1.0, 1.0, 0.4, 0.7])])[None]
+    loaded = prepare(bare.scene._replace(loads=load), 0, SCANNER, GRID, 32)
+    assert torch.equal(loaded.base, bare.base) and torch.equal(loaded.behind, bare.behind)
+
+
+def test_a_mesh_stays_within_the_box_whatever_the_offsets():
+    generator = torch.Generator().manual_seed(0)
+    vertices = shape(5 * torch.randn(20, 162, 3, generator=generator))
+    sides = torch.tensor(EXTENTS)
+    low = torch.stack([-sides[0] / 2, -sides[1] / 2, torch.tensor(0.0)])
+    assert (vertices >= low - 1e-6).all() and (vertices <= low + sides + 1e-6).all()
+    filled = random_mesh(4)
+    torch.testing.assert_close(filled.amax(0) - filled.amin(0), sides)
+
+
+def test_the_loss_is_that_of_the_overlapping_proposals_by_hand():
+    truth = torch.tensor([5.0, 0.0, 4.0, 2.0, 0.0])
+    boxes = torch.stack(
+        [truth, truth + torch.tensor([2.0, 0, 0, 0, 0]), truth + torch.tensor([9.0, 0, 0, 0, 0])]
+    )
+    logits = torch.tensor([0.0, 2.0, 7.0])
+    expected = math.log(2) + (1 / 3) * -math.log(1 - torch.tensor(2.0).sigmoid().item())
+    assert hiding_losses(logits[None], boxes[None], truth[None]).item() == pytest.approx(expected, rel=1e-5)
+
+
+def sees_no_car_under_much_cargo(views):
+    """Logits that fall with each cell that is occupied above the roof, and rectangles that say nothing."""
+    above = views[:, 7:].sum(1, keepdim=True)
+    logits = 4 - 40 * torch.nn.functional.avg_pool2d(above, 13, 2, 6)[:, 0, :16, :16]
+    return logits, logits[:, None].expand(-1, 6, -1, -1) * 0
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        GradientAttack(steps=15, scenes=2, smoothness=0.0, lr=0.1),
+        SearchAttack(generations=6, population=8, scenes=2),
+    ],
+    ids=["gradient", "search"],
+)
+def test_an_attack_lowers_the_loss_on_hard_views(attack):
+    targets = [target(), target(7.0, math.pi / 2)]
+    start = -0.6 * sphere_mesh()[0]  # a small ball
+
+    def loss(offsets):
+        views = hard_views(targets, shape(offsets), FACES)
+        return view_losses(sees_no_car_under_much_cargo, targets, views).mean()
+
+    before = loss(start)
+    found = attack(sees_no_car_under_much_cargo, targets, start)
+    assert loss(found) < 0.8 * before
+    assert torch.equal(found, attack(sees_no_car_under_much_cargo, targets, start))

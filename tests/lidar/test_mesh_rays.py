@@ -35,6 +35,7 @@ def test_an_icosphere_has_the_vertices_of_its_level_and_is_closed():
         assert (torch.linalg.det(vertices[faces]) > 0).all()
 
 
+@pytest.mark.slow
 def test_it_meets_what_embree_meets():
     trimesh = pytest.importorskip("trimesh", reason="the oracle: pip install 'vitrine[physical]'")
     pytest.importorskip("embreex", reason="the oracle: pip install 'vitrine[physical]'")

@@ -107,11 +107,16 @@ def measure(scanner: Scanner, directions: Tensor, hits: Hits, seed: int) -> Scan
     The numbers drawn for a ray depend on seed and ray alone, so that scenes which differ in an object differ
     in no other ray. Differentiable in the distances.
     """
-    rays = torch.arange(len(directions), device=directions.device)
-    keys = fold_in(torch.tensor(make_key(seed), device=directions.device), rays)
-    kept = hits.distances.isfinite() & (uniform(keys, 1)[:, 0] >= scanner.dropout)
-    shift = (normal(fold_in(keys, 1), 1)[:, 0] * scanner.noise).to(hits.distances.dtype)
-    rays = kept.nonzero()[:, 0]
-    distances = (hits.distances[rays] + shift[rays]).clamp(min=0)
+    kept, errors = ray_errors(scanner, directions, seed)
+    rays = (kept & hits.distances.isfinite()).nonzero()[:, 0]
+    distances = (hits.distances[rays] + errors[rays]).clamp(min=0)
     points = scanner.origin.to(directions) + distances[:, None] * directions[rays]
     return Scan(points, rays, hits.solids[rays])
+
+
+def ray_errors(scanner: Scanner, directions: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Whether a return of each ray [R, 3] is kept, bool [R], and the error of its range in metres, [R]."""
+    rays = torch.arange(len(directions), device=directions.device)
+    keys = fold_in(torch.tensor(make_key(seed), device=directions.device), rays)
+    kept = uniform(keys, 1)[:, 0] >= scanner.dropout
+    return kept, (normal(fold_in(keys, 1), 1)[:, 0] * scanner.noise).to(directions.dtype)

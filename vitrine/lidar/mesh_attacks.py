@@ -22,7 +22,7 @@ Progress = Callable[[Iterable[int]], Iterable[int]]
 
 
 def hiding_losses(logits: Tensor, boxes: Tensor, truths: Tensor) -> Tensor:
-    """For each car the sum over proposals of -log(1 - score), weighted by the overlap with it (Tu et al. 2020).
+    """For each car the sum of -log(1 - score) of proposals, weighted by the overlap with it (Tu et al. 2020).
 
     Args:
         logits: of the scores, [N, P].

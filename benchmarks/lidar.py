@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.ratio import hardware
-from vitrine.attacks.roof_meshes import GradientAttack, SearchAttack
+from vitrine.cli.hide import find_detector
 from vitrine.lidar.detector import Detector
 from vitrine.lidar.hiding import car_scores, ellipsoid, find_targets, hidden, interval, roof_box
+from vitrine.lidar.mesh_attacks import GradientAttack, SearchAttack
 from vitrine.lidar.roof_mesh import random_mesh, shape
 from vitrine.lidar.roof_targets import RoofTarget
-from vitrine.lidar.runs import find_detector
 
 RANGES = ((0, 15), (15, 25), (25, 100))  # metres
 

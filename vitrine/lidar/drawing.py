@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from vitrine.lidar.roof_targets import RoofTarget
 
 TRUTH, FOUND, MESH = "#2e7d32", "#1565c0", "#c62828"
 _FOCAL = 1.9  # of the camera, in half widths of the picture
+SURE = 0.3
 _SIZE = 4.2  # inches a side of a picture
 
 
@@ -21,7 +23,7 @@ class Sight(NamedTuple):
 
     title: str
     points: Tensor  # [N, 3]
-    scores: Tensor  # [D]
+    scores: Tensor  # [D], of detections; those from SURE on are drawn
     boxes: Tensor  # [D, 5]
     vertices: Tensor | None  # [V, 3], of the mesh on the roof
 
@@ -39,11 +41,13 @@ def draw_sights(target: RoofTarget, sights: list[Sight], reach: float = 9.0) -> 
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots(2, len(sights), squeeze=False)
     for column, sight in enumerate(sights):
+        sure = sight.scores >= SURE
+        sight = sight._replace(scores=sight.scores[sure], boxes=sight.boxes[sure])
         _perspective(axes[0, column], target, sight, reach)
         _from_above(axes[1, column], target, sight, reach)
         axes[0, column].set_title(sight.title, fontsize=11)
     canvas.draw()
-    return torch.tensor(canvas.buffer_rgba())[..., :3].contiguous()
+    return torch.tensor(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
 def _near(target: RoofTarget, points: Tensor, reach: float) -> Tensor:
@@ -61,7 +65,8 @@ def _from_above(axes: Any, target: RoofTarget, sight: Sight, reach: float) -> No
             axes.plot(-ring[:, 1], ring[:, 0], style, color=colour, lw=width)
     for score, box in zip(sight.scores.tolist(), sight.boxes):
         if ((box[:2] - target.car[:2]).abs() < reach - 1).all():
-            _label(axes, (-box[1].item(), box[0].item()), f"{score:.2f}")
+            top = corners(box)[:, 0].max().item() + 0.4
+            _label(axes, (-box[1].item(), top), f"{score:.2f}")
     if sight.vertices is not None:
         solid = from_roof(sight.vertices, target.car)
         axes.plot(-solid[:, 1], solid[:, 0], ".", color=MESH, ms=1.5)
@@ -84,7 +89,7 @@ def _perspective(axes: Any, target: RoofTarget, sight: Sight, reach: float) -> N
     flat, depth = _project(points, eye, at)
     ahead = depth > 1
     height = points[ahead, 2]
-    axes.scatter(*flat[ahead].T, s=5, c=height, cmap="viridis", vmin=-0.2, vmax=2.4, lw=0)
+    axes.scatter(*flat[ahead].T, s=7, c=height, cmap="viridis", vmin=-0.2, vmax=2.4, lw=0)
     _prism(axes, from_above(car), car[5].item(), eye, at, TRUTH, ":")
     for score, box in zip(sight.scores.tolist(), sight.boxes):
         if (box[:2] - car[:2]).norm() < 3:
@@ -101,8 +106,10 @@ def _perspective(axes: Any, target: RoofTarget, sight: Sight, reach: float) -> N
         )
         order = depth.mean(1).argsort(descending=True)
         shade = (0.55 + 0.45 * light.clamp(min=0))[order, None] * car.new_tensor([0.93, 0.35, 0.3])
-        axes.add_collection(PolyCollection(spots[order].numpy(), facecolors=shade.numpy(), edgecolors="none"))
-    axes.set(xlim=(-0.75, 0.75), ylim=(-0.75, 0.75), aspect="equal", xticks=[], yticks=[])
+        axes.add_collection(
+            PolyCollection(spots[order].numpy(), facecolors=shade.numpy(), edgecolors="none", zorder=0)
+        )
+    axes.set(xlim=(-0.6, 0.6), ylim=(-0.6, 0.6), aspect="equal", xticks=[], yticks=[])
 
 
 def _prism(axes: Any, box: Tensor, height: float, eye: Tensor, at: Tensor, colour: str, style: str) -> tuple:

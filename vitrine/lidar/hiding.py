@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vitrine.lidar.boxes import from_above, pairwise_iou
 from vitrine.lidar.detector import Detector
+from vitrine.lidar.drawing import Sight
 from vitrine.lidar.evaluation import IOU
 from vitrine.lidar.grid import hard_occupancy
 from vitrine.lidar.icosphere import icosphere
@@ -50,16 +51,23 @@ def find_targets(
     return targets
 
 
+def look(detector: Detector, target: RoofTarget, title: str, vertices: Tensor | None) -> Sight:
+    """The scan of a target with a mesh of vertices [V, 3] on its roof (None: nothing), and what is found."""
+    points = returned(target, vertices, sphere_mesh()[1])
+    scores, boxes = detector.detect(hard_occupancy(detector.grid, points), LEAST)
+    return Sight(title, points, scores, boxes, vertices)
+
+
 def car_score(detector: Detector, target: RoofTarget, vertices: Tensor | None, limit: float = IOU) -> float:
     """The score of the detection that overlaps the car by at least an IoU of `limit`; 0: there is none.
 
     Args:
         vertices: of the mesh on its roof, [V, 3]; None: nothing is there.
     """
-    points = returned(target, vertices, sphere_mesh()[1])
-    scores, boxes = detector.detect(hard_occupancy(detector.grid, points), LEAST)
-    overlaps = pairwise_iou(boxes, from_above(target.car)[None])[:, 0] if len(boxes) else scores
-    of_car = scores[overlaps >= limit]
+    sight = look(detector, target, "", vertices)
+    if not len(sight.boxes):
+        return 0.0
+    of_car = sight.scores[pairwise_iou(sight.boxes, from_above(target.car)[None])[:, 0] >= limit]
     return of_car.max().item() if len(of_car) else 0.0
 
 

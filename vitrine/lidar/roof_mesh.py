@@ -78,3 +78,10 @@ def fill_box(vertices: Tensor, extents: tuple[float, float, float] = EXTENTS) ->
     sides = vertices.new_tensor(extents)
     share = (vertices - low) / (high - low)
     return (share - share.new_tensor([0.5, 0.5, 0.0])) * sides
+
+
+def obj_text(vertices: Tensor) -> str:
+    """A mesh of `sphere_mesh`'s faces as the text of an .obj file."""
+    lines = ["v " + " ".join(f"{x:.6g}" for x in row) for row in vertices.tolist()]
+    lines += ["f " + " ".join(map(str, row)) for row in (sphere_mesh()[1] + 1).tolist()]
+    return "\n".join(lines) + "\n"

@@ -9,6 +9,7 @@ import forked
 import pytest
 import torch
 
+from vitrine.analyses import ANALYSES
 from vitrine.cli import analyze, train
 
 ROOT = Path(__file__).parents[2]
@@ -41,8 +42,7 @@ SMALL = [
     "logging.wandb.mode=disabled",
     "analysis.probes=1",
     "analysis.units=1",
-    *(f"analysis.{name}.enabled=false" for name in ("features", "localization", "unit_saliency", "saliency")),
-    "analysis.truth.enabled=false",
+    *(f"analysis.{name}.enabled=false" for name in ANALYSES if name not in ("weights", "cam", "examples")),
 ]
 
 

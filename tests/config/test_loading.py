@@ -7,6 +7,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from vitrine import config
+from vitrine.cli import lidar
 from vitrine.core.settings import SettingError
 
 
@@ -206,6 +207,9 @@ def test_every_recipe_in_the_tree_loads():
         if recipe.name == "sweep.yaml":  # W&B's own format
             continue
         head = recipe.read_text().splitlines()[0]
+        if head.startswith("# python -m vitrine lidar"):
+            lidar.load([str(recipe)])
+            continue
         assert head.startswith("# python train.py"), f"{recipe}: the first line says the command"
         config.load([str(recipe), *(["data.root=."] if "data.root=" in head else [])])
 

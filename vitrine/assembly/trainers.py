@@ -52,7 +52,7 @@ def build_trainer(
     if settings.optimizer.ema:
         callbacks.append(ExactEMA(decay=settings.optimizer.ema))
     callbacks += model_checkpoints(settings.folder, checkpoint)
-    _silence_lightning()
+    silence_lightning()
     with as_setting_error("trainer"):
         return Trainer(
             **(settings.trainer if arguments is None else arguments),
@@ -70,7 +70,7 @@ def build_test_trainer(settings: Settings, arguments: Mapping[str, Any]) -> Trai
     Args:
         arguments: of the Trainer of the training, devices and precision among them.
     """
-    _silence_lightning()
+    silence_lightning()
     partial_passes = ("fast_dev_run", "overfit_batches", "limit_test_batches")
     kept = {name: value for name, value in arguments.items() if name not in partial_passes}
     without = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
@@ -87,7 +87,7 @@ def _check_replays(settings: Settings) -> None:
         raise SettingError("trainer.accumulate_grad_batches", f"is {accumulated} beside {expected}")
 
 
-def _silence_lightning() -> None:
+def silence_lightning() -> None:
     """Silence Lightning's lists of devices, and warnings that a user cannot act on: that metrics of several
     ranks should be synchronised is one, as torchmetrics has synchronised them."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):

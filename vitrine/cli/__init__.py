@@ -8,7 +8,7 @@ from vitrine.core.settings import SettingError
 
 # also run by `analyze.py COMMAND ...`
 _COMMANDS = ("dream", "style", "samples", "object", "hide", "export", "compare", "report", "sync", "convert")
-_PROGRAMS = ("train", "analyze", "follow", *_COMMANDS)
+_PROGRAMS = ("train", "analyze", "follow", "lidar", *_COMMANDS)
 COMMANDS = Registry("command", {name: f"vitrine.cli.{name}:main" for name in _COMMANDS})
 PROGRAMS = Registry("program", {name: f"vitrine.cli.{name}:main" for name in _PROGRAMS})
 ABOUT = """Train image classifiers in a glass case: at every checkpoint, see what the network has learned.
@@ -20,6 +20,7 @@ ABOUT = """Train image classifiers in a glass case: at every checkpoint, see wha
     vitrine style RUN content=FILE style=FILE    one image in the style of another
     vitrine samples RUN image=FILE               the training images that speak for what it says of one
     vitrine object RUN mesh=turtle target=CLASS  a texture that fools it from all sides
+    vitrine lidar [RECIPE ...] [key=value ...]   train a detector of cars in scans of a simulated LiDAR
     vitrine hide RUN                             a mesh on the roof that hides cars from a LiDAR detector
     vitrine export RUN format=onnx               its network for other programs
     vitrine compare RUN RUN ...                  several runs beside each other on one page

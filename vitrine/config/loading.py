@@ -110,17 +110,18 @@ def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
     return Settings(**values, unnamed=unnamed)
 
 
-def parse_settings(schema: type, arguments: Sequence[str]) -> Any:
-    """One dataclass of settings from `key=value` arguments, typed and checked as those of a section are."""
+def parse_settings(schema: type, arguments: Sequence[str], base: Sequence[Path] = ()) -> Any:
+    """One dataclass of settings from recipes (`base` first) and `key=value` arguments, typed and checked as
+    those of a section are."""
     tree = writable_tree(schema)
 
     def unknown(key: str) -> SettingError:
-        known = [str(k) for k in tree]
+        known = [*dotted_keys(OmegaConf.to_container(tree))]
         close = nearest(key, known)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
+        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(map(str, tree))}"
         return SettingError(key, f"there is no such setting here; {hint}")
 
-    for key, value in merge_arguments(arguments).items():
+    for key, value in merge_arguments(arguments, base).items():
         assign(tree, key, value, unknown)
     values = OmegaConf.to_object(tree)
     check(values)

@@ -97,11 +97,10 @@ def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
 def suppress(boxes: Tensor, scores: Tensor, limit: float = 0.1) -> Tensor:
     """Non-maximum suppression: the indices of the rectangles [N, 5] whose intersection over union with each
     better one that is kept is at most `limit`, the best first, int64 [kept]."""
-    order = scores.argsort(descending=True, stable=True)
-    overlaps = (pairwise_iou(boxes[order], boxes[order]) > limit).cpu()
-    kept, gone = [], torch.zeros(len(order), dtype=torch.bool)
-    for i in range(len(order)):
-        if not gone[i]:
-            kept.append(i)
-            gone |= overlaps[i]
-    return order[torch.tensor(kept, dtype=torch.long, device=order.device)]
+    rest, kept = scores.argsort(descending=True, stable=True), []
+    while len(rest):
+        kept.append(rest[0])
+        overlaps = pairwise_iou(boxes[rest[:1]], boxes[rest])[0]
+        overlaps[0] = 2  # itself, however small
+        rest = rest[overlaps <= limit]
+    return torch.stack(kept) if kept else rest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ class Detector(lightning.LightningModule):
         return scores[kept], boxes[order][kept]
 
     def loss(self, batch: Any) -> dict[str, Tensor]:
-        """The losses of a batch (see `data.Batch`): of the scores, of the rectangles, and both weighed."""
+        """The losses of a batch (see `frames.Batch`): of the scores, of the rectangles, and both weighed."""
         logits, numbers = self(batch.occupancy)
         focal = focal_loss(logits, batch.labels)
         car = (batch.labels == 1)[:, None].expand_as(numbers)
@@ -111,24 +112,21 @@ class Detector(lightning.LightningModule):
             scores, boxes = self.proposals(batch.occupancy)
             found = [self._suppress(s, b, 0.05) for s, b in zip(scores, boxes)]
         return [
-            Detections(s.cpu(), b.cpu(), frame.boxes, frame.counted)
+            Detections(s.cpu(), b.cpu(), frame.boxes.cpu(), frame.counted.cpu())
             for (s, b), frame in zip(found, batch.frames)
         ]
 
     def on_validation_epoch_end(self) -> None:
         quality = evaluate(self._found, self.settings.threshold)
         for name in ("recall", "precision", "average_precision"):
-            self.log(f"val/{name}", getattr(quality, name), prog_bar=name == "recall")
+            if (value := getattr(quality, name)) is not None:
+                self.log(f"val/{name}", value, prog_bar=name == "recall")
 
     def configure_optimizers(self) -> Any:
         settings = self.settings
         optimizer = torch.optim.AdamW(self.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            settings.lr,
-            total_steps=max(2, int(self.trainer.estimated_stepping_batches)),
-            pct_start=0.2,
-        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(step / max(1, steps)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -136,6 +134,14 @@ class Detector(lightning.LightningModule):
             name: dataclasses.asdict(of)
             for name, of in (("settings", self.settings), ("grid", self.grid), ("scanner", self.scanner))
         }
+
+
+def one_cycle(progress: float) -> float:
+    """The share of the highest learning rate at a share of training: up in a fifth of it, then down."""
+    warm = 0.2
+    if progress < warm:
+        return 0.04 + 0.96 * progress / warm
+    return 0.5 * (1 + math.cos(math.pi * min(1, (progress - warm) / (1 - warm))))
 
 
 def focal_loss(logits: Tensor, labels: Tensor, alpha: float = 0.5, gamma: float = 2) -> Tensor:

@@ -27,11 +27,11 @@ class Detections(NamedTuple):
 
 @dataclass(frozen=True)
 class Quality:
-    """Of detections in a number of scenes, each in [0, 1]; NaN where there is nothing to measure."""
+    """Of detections in a number of scenes, each in [0, 1]; None where there is nothing to measure."""
 
-    recall: float
-    precision: float
-    average_precision: float
+    recall: float | None
+    precision: float | None
+    average_precision: float | None
     cars: int
 
 
@@ -55,6 +55,21 @@ def match(found: Detections, limit: float = IOU) -> tuple[Tensor, Tensor]:
     return car_of, detection_of
 
 
+def recall_within(
+    scenes: Sequence[Detections], threshold: float, near: float, far: float, limit: float = IOU
+) -> tuple[float | None, int]:
+    """Which share of the cars between `near` and `far` metres away is found (None: there are none), and how
+    many these are."""
+    found = cars = 0
+    for scene in scenes:
+        distance = scene.cars[:, :2].norm(dim=1)
+        counted = scene.counted & (distance >= near) & (distance < far)
+        detection_of = match(scene, limit)[1]
+        sure = torch.cat([scene.scores, scene.scores.new_zeros(1)])[detection_of] >= threshold
+        found, cars = found + int((sure & counted).sum()), cars + int(counted.sum())
+    return (found / cars if cars else None), cars
+
+
 def evaluate(scenes: Sequence[Detections], threshold: float, limit: float = IOU) -> Quality:
     """Recall and precision of the detections with scores of at least `threshold`, and average precision, the
     area under precision against recall, each precision being the highest at that recall or beyond
@@ -76,10 +91,10 @@ def evaluate(scenes: Sequence[Detections], threshold: float, limit: float = IOU)
     true = all_right[order].double().cumsum(0)
     precision = true / torch.arange(1, len(true) + 1)
     best = precision.flip(0).cummax(0).values.flip(0) if len(true) else precision
-    average = float((best * all_right[order]).sum()) / cars if cars else float("nan")
+    average = float((best * all_right[order]).sum()) / cars if cars else None
     return Quality(
-        hits / cars if cars else float("nan"),
-        hits / int(sure.sum()) if sure.any() else float("nan"),
+        hits / cars if cars else None,
+        hits / int(sure.sum()) if sure.any() else None,
         average,
         cars,
     )

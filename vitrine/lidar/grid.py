@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vitrine.core.settings import SettingError, setting
+from vitrine.core.settings import setting
 
 _SURE = 1 - 1e-6  # the largest probability: the logarithm of one minus it is finite
 
@@ -24,9 +24,11 @@ class Grid:
 
     def __post_init__(self) -> None:
         for name, side in (("ahead", self.ahead), ("aside", 2 * self.aside)):
-            if abs(side / self.cell / 4 - round(side / self.cell / 4)) > 1e-6:
-                problem = f"is {getattr(self, name)} with cells of {self.cell}: the network halves twice"
-                raise SettingError(name, f"{problem}, expected a number of cells that 4 divides")
+            if abs(side / self.cell / 8 - round(side / self.cell / 8)) > 1e-6:
+                problem = (
+                    f"{name} is {getattr(self, name)} with cells of {self.cell}: the network halves thrice"
+                )
+                raise ValueError(f"{problem}, expected a number of cells that 8 divides")
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -16,6 +16,7 @@ from vitrine.core.random_numbers import fold_in, make_key, normal, uniform
 from vitrine.core.settings import setting
 
 NOTHING, GROUND = -2, -1  # what a ray meets that meets no solid
+_AT_ONCE = 1024  # rays: what is computed of them stays in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ def cast(origin: Tensor, directions: Tensor, solids: Tensor, reach: float = math
     distances = torch.where(down < 0, -origin[2] / torch.where(down < 0, down, -1), torch.inf)
     met = torch.where(distances.isfinite(), GROUND, NOTHING)
     if len(solids):
-        along = enter_solids(origin, directions, solids)
-        nearest, which = along.min(1)
+        parts = [enter_solids(origin, some, solids).min(1) for some in directions.split(_AT_ONCE)]
+        nearest, which = (torch.cat(of) for of in zip(*parts))
         solid = nearest < distances
         distances, met = torch.where(solid, nearest, distances), torch.where(solid, which, met)
     beyond = distances > reach

@@ -34,7 +34,7 @@ from vitrine.lidar.grid import Grid
 from vitrine.lidar.scanner import Scanner
 from vitrine.runs import run_folders
 
-EPOCHS = 10
+EPOCHS = 8
 RANGES = ((0, 15), (15, 25), (25, 45))  # metres to the middle of a car
 
 

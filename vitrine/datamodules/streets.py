@@ -26,8 +26,8 @@ from vitrine.lidar.scenes import FIRST_SEED, Scene, Streets, draw_scene
 class StreetSettings(Streets):
     """How many streets there are, and what is in them."""
 
-    train_size: int = setting(600, "scenes to train on", least=1, most=1_000_000)
-    val_size: int = setting(60, "scenes to validate on", least=1, most=1_000_000)
+    train_size: int = setting(500, "scenes to train on", least=1, most=1_000_000)
+    val_size: int = setting(40, "scenes to validate on", least=1, most=1_000_000)
     held_out_size: int = setting(200, "scenes that are measured at the end", least=1, most=1_000_000)
     batch_size: int = setting(8, "scenes a step", least=1)
     least_points: int = setting(

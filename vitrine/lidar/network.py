@@ -43,22 +43,22 @@ class BirdsEyeNetwork(nn.Module):
 
     def __init__(self, slices: int, width: int = 16):
         super().__init__()
-        joined = width * 3 // 2
-        self.fine = _convolution(slices, width, STRIDE)
+        self.stem = _convolution(slices, width, STRIDE)
+        self.fine = Residual(width, width)
         self.coarse = nn.Sequential(
             Residual(width, 2 * width, 2), Residual(2 * width, 2 * width), Residual(2 * width, 2 * width)
         )
         self.deep = nn.Sequential(Residual(2 * width, 3 * width, 2), Residual(3 * width, 3 * width))
         self.from_deep = nn.Conv2d(3 * width, 2 * width, 1)
-        self.from_coarse = nn.Conv2d(2 * width, joined, 1)
-        self.from_fine = nn.Conv2d(width, joined, 1)
-        self.joined = _convolution(joined, joined)
-        self.score = nn.Conv2d(joined, 1, 1)
-        self.rectangle = nn.Conv2d(joined, 6, 1)
+        self.from_coarse = nn.Conv2d(2 * width, 2 * width, 1)
+        self.from_fine = nn.Conv2d(width, 2 * width, 1)
+        self.joined = _convolution(2 * width, 2 * width)
+        self.score = nn.Conv2d(2 * width, 1, 1)
+        self.rectangle = nn.Conv2d(2 * width, 6, 1)
         nn.init.constant_(self.score.bias, -math.log(1 / _PRIOR - 1))
 
     def forward(self, occupancy: Tensor) -> tuple[Tensor, Tensor]:
-        fine = self.fine(occupancy)
+        fine = self.fine(self.stem(occupancy))
         coarse = self.coarse(fine)
         coarse = coarse + _enlarge(self.from_deep(self.deep(coarse)), coarse)
         joined = self.from_fine(fine) + _enlarge(self.from_coarse(coarse), fine)

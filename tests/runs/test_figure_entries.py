@@ -5,7 +5,7 @@ import math
 
 import torch
 
-from vitrine.analyses.base import Figure, Histogram
+from vitrine.analyses.base import Figure, Histogram, Turntable
 from vitrine.analyses.result import AnalysisResult
 from vitrine.runs.store import Store
 
@@ -59,6 +59,12 @@ def test_typed_fields_come_back_as_they_were(tmp_path):
     assert math.isnan(read.scores[0]) and read.scores[1] == 0.5  # JSON holds finite numbers only
     (entry,) = store.entries(1, "examples")
     assert entry["histogram"] == {"low": -1.0, "high": 2.0, "shares": [0.25, 0.75]}
+
+
+def test_a_turntable_comes_back_as_it_was(tmp_path):
+    turned = Turntable(["0°", "180°"], {"a": ["x", "y"]}, {"a": [True, False]}, [1, 2], [3, 4], [5, 6])
+    (read,) = written(tmp_path, Figure("a", IMAGE, "", turntable=turned)).figures(1, "examples")
+    assert read.turntable == turned
 
 
 def test_tensors_are_taken_as_numbers(tmp_path):

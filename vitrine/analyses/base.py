@@ -11,7 +11,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from vitrine.analyses.outputs import ALARM, Figure, File, Histogram, Scalar, State, Table, alarm
+from vitrine.analyses.outputs import (
+    ALARM,
+    Figure,
+    File,
+    Histogram,
+    Scalar,
+    State,
+    Table,
+    Turntable,
+    alarm,
+)
 from vitrine.analyses.traits import Traits
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import setting
@@ -29,6 +39,7 @@ __all__ = [
     "State",
     "Subject",
     "Table",
+    "Turntable",
     "alarm",
     "as_float",
     "no_progress",

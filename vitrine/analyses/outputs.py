@@ -32,6 +32,28 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Turntable:
+    """Where on a picture things are shown from all around, a row a thing, a column a view; the page shows a
+    column at a time, which is turned by dragging or by a slider.
+
+    Attributes:
+        views: the names of the columns: "45°".
+        rows: what is said under each view, by the name of the row.
+        highlighted: which of that stands out, by the name of the row.
+        first: pixels from the left and from the top to the first view.
+        size: width and height of a view, in pixels.
+        pitch: pixels from a view to the next one, across and down.
+    """
+
+    views: Sequence[str]
+    rows: Mapping[str, Sequence[str]]
+    highlighted: Mapping[str, Sequence[bool]]
+    first: Sequence[int]
+    size: Sequence[int]
+    pitch: Sequence[int]
+
+
+@dataclass(frozen=True)
 class Figure:
     """One picture, and what it is of: layer, unit, probe and label are None where they do not apply."""
 
@@ -48,6 +70,7 @@ class Figure:
     class_shares: Mapping[str, float] = field(default_factory=dict)  # of each class among them, by name
     histogram: Histogram | None = None  # of the scores of all images of the data set
     table: Table | None = None  # of what is too much for a picture
+    turntable: Turntable | None = None  # where the picture shows things from all around
     trace: Sequence[float] = ()  # by which the technique recognises what this is of at the next checkpoint
 
 

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from vitrine.analyses.lettering import font_file, printable
+from vitrine.analyses.outputs import Turntable
 
 FONT_SIZE = 12  # pixels
 LINE = 17  # pixels: height of a line of text
@@ -34,9 +35,7 @@ def picture_table(
         captions: one or more lines below each picture; red where `highlighted`.
     """
     height, width = rows[0][0].shape[:2]
-    lines = max((len(text.split("\n")) for row in captions for text in row), default=0) if captions else 0
-    pitch = height + lines * LINE + GAP
-    header = LINE * max(len(title.split("\n")) for title in columns) if any(columns) else 0
+    header, pitch = _down(height, columns, captions)
     size = (LINE + len(columns) * (width + GAP) - GAP, header + len(rows) * pitch - GAP)
     sheet = Image.new("RGB", size, "white")
     for c, title in enumerate(columns):
@@ -55,6 +54,39 @@ def picture_table(
                 for line, text in enumerate(captions[r][c].split("\n")):
                     _draw_text(sheet, text, left, top + height + line * LINE, width, colour)
     return torch.frombuffer(bytearray(sheet.tobytes()), dtype=torch.uint8).view(sheet.height, sheet.width, 3)
+
+
+def turntable(
+    rows: Sequence[Sequence[Tensor]],
+    views: Sequence[str],
+    titles: Sequence[str],
+    captions: Sequence[Sequence[str]],
+    highlighted: Sequence[Sequence[bool]],
+) -> tuple[Tensor, Turntable]:
+    """Things as they are seen from all around, a row each, as a table and as what the page turns.
+
+    Args:
+        rows, titles, captions, highlighted: as of `picture_table`.
+        views: what each column is called.
+    """
+    height, width = rows[0][0].shape[:2]
+    header, pitch = _down(height, views, captions)
+    turned = Turntable(
+        list(views),
+        {title: list(row) for title, row in zip(titles, captions)},
+        {title: list(row) for title, row in zip(titles, highlighted)},
+        first=(LINE, header),
+        size=(width, height),
+        pitch=(width + GAP, pitch),
+    )
+    return picture_table(rows, views, titles, captions, highlighted), turned
+
+
+def _down(height: int, columns: Sequence[str], captions: Sequence[Sequence[str]] | None) -> tuple[int, int]:
+    """The pixels above the first row of pictures of a height, and from a row to the next."""
+    lines = max((len(text.split("\n")) for row in captions for text in row), default=0) if captions else 0
+    header = LINE * max(len(title.split("\n")) for title in columns) if any(columns) else 0
+    return header, height + lines * LINE + GAP
 
 
 def truncate(text: str, width: float) -> str:

@@ -22,6 +22,7 @@ _SCRIPTS = (
     "elements.js",
     "charts.js",
     "pictures.js",
+    "turntable.js",
     "numbers.js",
     "tables.js",
     "views.js",

@@ -102,7 +102,7 @@ def _analysis(store: Store, steps: list[int], name: str) -> dict[str, Any]:
 
 def _drawn(entry: dict[str, Any], table_before: dict[str, Any]) -> list[dict[str, Any]]:
     """What the page draws beside a figure, in a list: its histogram (heights from 0 to 99), the range of its
-    scores, its class shares, its table.
+    scores, its class shares, its turntable, its table.
 
     Args:
         table_before: columns of its table at the step before, which are not repeated: null.
@@ -120,6 +120,8 @@ def _drawn(entry: dict[str, Any], table_before: dict[str, Any]) -> list[dict[str
         drawn["scores"] = [_rounded(scores[-1]), _rounded(scores[0])]
     if shares := entry.get("class_shares"):
         drawn["classes"] = {name: _rounded(share) for name, share in shares.items()}
+    if turntable := entry.get("turntable"):
+        drawn["turntable"] = turntable
     if table := entry.get("table"):
         columns = {
             heading: None if column == table_before.get(heading) else _rounded_column(column)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vitrine.analyses.base import Figure, Histogram, Table
+from vitrine.analyses.base import Figure, Histogram, Table, Turntable
 
 
 def to_entry(figure: Figure, file: str) -> dict[str, Any]:
@@ -31,6 +31,7 @@ def to_entry(figure: Figure, file: str) -> dict[str, Any]:
         "histogram": asdict(figure.histogram) if figure.histogram is not None else None,
         "trace": [finite(value) for value in figure.trace],
         "table": _table(figure.table) if figure.table is not None else None,
+        "turntable": asdict(figure.turntable) if figure.turntable is not None else None,
     }
     return entry | {name: value for name, value in typed.items() if value}
 
@@ -48,6 +49,8 @@ def to_figure(entry: dict[str, Any], image: Tensor) -> Figure:
         fields["histogram"] = Histogram(**entry["histogram"])
     if "table" in entry:
         fields["table"] = Table(**entry["table"])
+    if "turntable" in entry:
+        fields["turntable"] = Turntable(**entry["turntable"])
     return Figure(image=image, **fields)
 
 

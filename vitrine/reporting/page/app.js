@@ -145,7 +145,7 @@ function buildTime(place) {
   const ticks = el("div", { class: "ticks", "aria-hidden": "true" });
   const output = el("output", { class: "step" });
   const button = el("button", { type: "button", onclick: () => play() });
-  const beside = el("select", { onchange: () => setBeside(beside.value === "" ? null : Number(beside.value)) });
+  const beside = el("select", { "aria-label": "beside", onchange: () => setBeside(beside.value === "" ? null : Number(beside.value)) });
   place.parts = { slider, ticks, output, beside, button };
   place.append(button, output, el("div", { class: "track" }, slider, ticks));
   if (runs.length === 1) place.append(el("label", { class: "beside" }, el("span", {}, "beside"), beside));

@@ -21,6 +21,7 @@ function markOf(version, column, several) {
 // options: href (where a click leads), caption (whether to show it), title, large (enlarged),
 // corner (only the square at the left of the picture: of a feature visualization the optimised one)
 function picture(figure, { href = null, caption = false, title = "", large = false, corner = false } = {}) {
+  if (caption && hasTurntable(figure)) return turntable(figure, title);
   const long = large && !corner && figure.width > 4 * figure.height; // several of it stand one above the other
   const cells = el("div", { class: long ? "cells long" : "cells" });
   const below = caption ? el("figcaption") : null;

@@ -6,7 +6,7 @@ const views = {
     const probes = probesOf();
     const missed = lost?.length === 3 ? `${lost[0]} ${lost[2]} of ${lost[1]}` : lost?.join(" ");
     const rest = figuresWhere((f) => f.layer === null && f.unit === null && f.probe === null);
-    const classes = rest.filter((f) => f.label !== null), others = rest.filter((f) => f.label === null);
+    const others = rest.filter((f) => f.label === null || hasTurntable(f)), classes = rest.filter((f) => !others.includes(f));
     const small = (f) => picture(f, { title: subjectOf(f) || f.key.split("/").slice(1).join("/") || f.key, caption: true });
     return [
       heading(runs.map((run) => run.name).join(" beside ")),
@@ -107,7 +107,7 @@ function wholeNetwork(figures) {
       hasTable(f) ? el("details", { class: "more" }, el("summary", {}, `${f.key} as a table`), dataTable(f)) : null));
   }
   const shown = (f) => picture(f, { caption: true }), several = figures.length > 1;
-  const strips = figures.filter((f) => several && f.width > 3 * f.height), others = figures.filter((f) => !strips.includes(f));
+  const strips = figures.filter((f) => several && (hasTurntable(f) || f.width > 3 * f.height)), others = figures.filter((f) => !strips.includes(f));
   const alone = others.length === 1;
   return [
     alone ? withAside(false, el("div", { class: "wide" }, shown(others[0])), dataTable(others[0])) : null,

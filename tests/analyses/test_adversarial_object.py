@@ -4,11 +4,15 @@ import pytest
 import torch
 from torch import nn
 
+from vitrine.analyses import paint
 from vitrine.analyses.adversarial_object import AdversarialObject, pattern_texture
 from vitrine.analyses.base import Figure, Probes, Scalar, Subject
 from vitrine.analyses.picture_table import GAP, LINE
 from vitrine.core.registry import UnknownName
+from vitrine.objects import shapes
+from vitrine.objects.render import render
 from vitrine.objects.textures import CLASSES
+from vitrine.objects.views import turntable
 
 FEW = {"enabled": True, "mesh": "cube", "steps": 14, "draws": 3, "views": 8, "shown": 3, "eps": 0.2}
 
@@ -35,6 +39,16 @@ def test_its_turntable_has_a_row_a_texture_and_its_scalars_are_the_shares_that_t
     assert figure.key == "cube/dots as rings" and figure.label == CLASSES.index("rings")
     side = 128
     assert figure.image.shape == (LINE + 3 * (side + LINE + GAP) - GAP, LINE + 3 * (side + GAP) - GAP, 3)
+    turned = figure.turntable
+    assert list(turned.views) == ["0°", "120°", "240°"]
+    (left, top), (across, down) = turned.first, turned.pitch
+    cube, texture = shapes.make("cube"), pattern_texture("dots", 0)
+    for view, picture in enumerate(render(cube, texture[None], turntable(3), 16)):
+        tile = figure.image[top : top + side, left + view * across :][:, :side]
+        assert torch.equal(tile, paint.resize(paint.picture(picture), side))
+    assert down == side + LINE + GAP and list(turned.rows) == ["clean", "one view", "all views"]
+    for row, verdicts in turned.rows.items():
+        assert [verdict.startswith("rings") for verdict in verdicts] == list(turned.highlighted[row])
     assert list(scalars) == ["hit/clean", "hit/one view", "hit/all views"]
     assert scalars["hit/all views"] > max(scalars["hit/one view"], scalars["hit/clean"])
     assert f"all views {scalars['hit/all views']:.1%}" in figure.caption

@@ -32,8 +32,8 @@ def texture() -> torch.Tensor:
 
 def hits(texture: torch.Tensor, target: int = 1) -> float:
     views = held_out_views(24, PLAIN)
-    verdicts = predict_views(Colour(), shapes.make("cube"), texture, views, SIZE).argmax(1)
-    return (verdicts == target).float().mean().item()
+    (probabilities,) = predict_views(Colour(), shapes.make("cube"), [texture], views, SIZE)
+    return (probabilities.argmax(1) == target).float().mean().item()
 
 
 def test_the_first_step_follows_the_mean_gradient_over_its_views(texture):

@@ -1,5 +1,8 @@
 """`analyze.py object`: a mesh and a texture in, a turntable and an adversarial object out."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -43,15 +46,44 @@ def test_a_shape_in_a_pattern_goes_into_the_runs_folder(run, capsys):
     printed = capsys.readouterr().out.splitlines()
     folder = run / "object"
     assert {file.name for file in folder.iterdir()} == {
+        "car-as-rings",
         "car-as-rings.png",
         *(f"car-as-rings-object.{suffix}" for suffix in ("obj", "mtl", "png")),
     }
-    assert printed[-1] == f"the turntable: {folder / 'car-as-rings.png'}"
+    assert printed[-2] == f"the turntable: {folder / 'car-as-rings.png'}"
+    assert printed[-1] == f"the page: {folder / 'car-as-rings' / 'index.html'}"
     assert "to be taken for rings (red) from any side" in printed[0] and "within Linf 64/255" in printed[0]
     mesh = read_mesh(folder / "car-as-rings-object.obj")
     torch.testing.assert_close(
         mesh.vertices[mesh.faces], shapes.make("car").vertices[shapes.make("car").faces]
     )
+
+
+def test_two_runs_stand_beside_each_other_on_one_page(run, tmp_path, capsys):
+    other = run.with_name("robust")
+    shutil.copytree(run, other)
+    analyze.main(["object", str(run), str(other), "mesh=cube", "pattern=dots", "target=rings", *FEW])
+    page = run / "object" / "cube-as-rings-beside-robust" / "index.html"
+    assert capsys.readouterr().out.splitlines()[-1] == f"the page: {page}"
+    shown = json.loads(page.with_name("gallery.js").read_text()[len("vitrine(") : -len(");\n")])["runs"]
+    assert [of["name"] for of in shown] == ["objects", "robust"]
+    for of, folder in zip(shown, (run, other)):
+        (technique,) = of["analyses"]
+        ((_, _, _, _, drawn),) = technique["at"]["1"]
+        assert list(drawn["turntable"]["rows"]) == ["clean", "one view", "all views"]
+        assert (page.parent / of["base"]).resolve() == (folder / "object" / "cube-as-rings").resolve()
+        assert (folder / "object" / "cube-as-rings.png").is_file()
+
+
+def test_of_several_networks_each_has_a_file_of_its_own_or_is_refused(run, tmp_path):
+    checkpoint = str(run / "checkpoints" / "last.ckpt")
+    words = ["mesh=cube", "pattern=dots", "target=rings", *FEW]
+    with pytest.raises(SettingError, match="object: two of the networks are of objects"):
+        analyze.main(["object", str(run), checkpoint, *words])
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "config.yaml").write_text("")
+    with pytest.raises(SettingError, match="out: a is there already"):
+        analyze.main(["object", str(run), "out=a.png", *words])
 
 
 def test_a_mesh_of_ones_own_keeps_its_place_and_its_texture_is_found(run, tmp_path, capsys):

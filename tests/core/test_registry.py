@@ -38,3 +38,14 @@ def test_what_is_registered_is_a_thing_or_the_place_of_one():
     assert (colours["teal"], colours["ochre"]) == (math.e, 3)
     with pytest.raises(ValueError, match="colour 'teal' is registered already, as 'math:e'"):
         colours.register("teal", 4)
+
+
+def test_a_thing_is_found_by_what_it_is_and_not_imported_for_that():
+    from fractions import Fraction
+
+    numbers = Registry(
+        "number", {"broken": "no.such.module:Thing", "ratio": "fractions:Fraction", "whole": int}
+    )
+    assert (numbers.name_of(Fraction), numbers.name_of(int)) == ("ratio", "whole")
+    with pytest.raises(UnknownName, match="unknown number 'builtins:float'"):
+        numbers.name_of(float)

@@ -9,18 +9,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from vitrine.analyses import paint
+from vitrine.analyses import paint, picture_table
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
-from vitrine.analyses.picture_table import picture_table
 from vitrine.analyses.threat_model import class_index
 from vitrine.analyses.traits import Traits
 from vitrine.attacks.lab import lab_distance
-from vitrine.attacks.textures import TEXELS, TextureAttack, held_out_views, predict_views
+from vitrine.attacks.textures import TEXELS, TextureAttack, held_out_views, look_at, predict_views
 from vitrine.attacks.threat import eps_setting
 from vitrine.core.settings import setting
 from vitrine.objects import shapes
 from vitrine.objects.mesh import Mesh
-from vitrine.objects.render import render
 from vitrine.objects.textures import CLASSES, class_textures
 from vitrine.objects.views import turntable
 
@@ -60,35 +58,61 @@ def attack_object(
     """
     held_out = held_out_views(views, attack.views, attack.seed)
 
-    def share_of_classes(some: Tensor) -> Tensor:
-        probabilities = predict_views(network, mesh, some, held_out, size)
-        counts = probabilities.argmax(1).bincount(minlength=probabilities.shape[1])
-        return counts.float().cpu() / views
+    def shares_of_classes(some: Sequence[Tensor]) -> list[Tensor]:
+        predicted = predict_views(network, mesh, some, held_out, size)
+        counts = (of.argmax(1).bincount(minlength=of.shape[1]) for of in predicted)
+        return [count.float().cpu() / views for count in counts]
 
-    textures, shares = {CLEAN: texture}, {CLEAN: share_of_classes(texture)}
-    label = int(shares[CLEAN].argmax())
-    target = (label + 1) % len(shares[CLEAN]) if target is None else target
-    for name, one_view in ((ONE_VIEW, True), (EOT, False)):
-        textures[name] = replace(attack, one_view=one_view)(network, mesh, texture, target, size, progress)
-        shares[name] = share_of_classes(textures[name])
+    (clean,) = shares_of_classes([texture])
+    label = int(clean.argmax())
+    target = (label + 1) % len(clean) if target is None else target
+    found = [
+        replace(attack, one_view=one_view)(network, mesh, texture, target, size, progress)
+        for one_view in (True, False)
+    ]
+    rows = (CLEAN, ONE_VIEW, EOT)
+    textures = dict(zip(rows, [texture, *found]))
+    shares = dict(zip(rows, [clean, *shares_of_classes(found)]))
     return AttackedObject(mesh, textures, label, target, size, shares, views)
 
 
-def turntable_picture(
-    network: nn.Module, attacked: AttackedObject, classes: Sequence[str], count: int
-) -> Tensor:
-    """Views from all around in a row, with the verdict under each (red: the target), a row a texture."""
-    views, side = turntable(count), paint.tile_side((attacked.size, attacked.size))
+def figures(
+    network: nn.Module,
+    attacked: AttackedObject,
+    classes: Sequence[str],
+    attack: TextureAttack,
+    thing: str,
+    wanted: str,
+    shown: int,
+) -> Iterator[Figure | Scalar]:
+    """A turntable with the verdict under each of `shown` views (red: the target), the textures beside each
+    other, and the shares of held-out views that are seen as the target.
+
+    Args:
+        thing: what the mesh is called.
+        wanted: what the texture was to look like, in words that are the same at every checkpoint.
+    """
+    views, side = turntable(shown), paint.tile_side((attacked.size, attacked.size))
     rows, captions, highlighted = [], [], []
-    for texture in attacked.textures.values():
-        pictures = render(attacked.mesh, texture[None], views, attacked.size)
-        probabilities = predict_views(network, attacked.mesh, texture, views, attacked.size)
+    textures = list(attacked.textures.values())
+    for pictures, probabilities in look_at(network, attacked.mesh, textures, views, attacked.size):
         verdicts = probabilities.argmax(1).tolist()
         rows.append([paint.resize(paint.picture(picture), side) for picture in pictures])
         captions.append([f"{classes[c]} {probabilities[i, c]:.0%}" for i, c in enumerate(verdicts)])
         highlighted.append([c == attacked.target for c in verdicts])
-    columns = [f"{360 * i // count}°" for i in range(count)]
-    return picture_table(rows, columns, list(attacked.textures), captions, highlighted)
+    degrees = [f"{360 * i / shown:.3g}°" for i in range(shown)]
+    picture, turned = picture_table.turntable(rows, degrees, list(attacked.textures), captions, highlighted)
+    hits = {row: share[attacked.target].item() for row, share in attacked.shares.items()}
+    yield Figure(
+        f"{thing}/{wanted}",
+        picture,
+        f"{thing}: {describe(attacked, classes, attack)}",
+        label=attacked.target,
+        values=hits,
+        turntable=turned,
+    )
+    for row, share in hits.items():
+        yield Scalar(f"hit/{row}", share)
 
 
 def describe(attacked: AttackedObject, classes: Sequence[str], attack: TextureAttack) -> str:
@@ -132,7 +156,7 @@ class AdversarialObject(Analysis):
     steps: int = setting(150, "of the attack", least=1)
     draws: int = setting(24, "random views a step", least=1)
     views: int = setting(200, "held-out views that are counted", least=1)
-    shown: int = setting(8, "views of the turntable", least=1)
+    shown: int = setting(12, "views of the turntable", least=1)
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         channels, size = subject.probes.images.shape[1], subject.probes.images.shape[-1]
@@ -153,15 +177,8 @@ class AdversarialObject(Analysis):
             self.views,
             lambda steps: subject.progress(steps, "adversarial object"),
         )
-        yield Figure(
-            f"{self.mesh}/{self.pattern} as {self.target or 'the next class'}",
-            turntable_picture(subject.network, attacked, subject.classes, self.shown),
-            f"{self.mesh}: {describe(attacked, subject.classes, attack)}",
-            label=attacked.target,
-            values={row: share[attacked.target].item() for row, share in attacked.shares.items()},
-        )
-        for row, share in attacked.shares.items():
-            yield Scalar(f"hit/{row}", share[attacked.target].item())
+        wanted = f"{self.pattern} as {self.target or 'the next class'}"
+        yield from figures(subject.network, attacked, subject.classes, attack, self.mesh, wanted, self.shown)
 
 
 def pattern_texture(pattern: str, seed: int) -> Tensor:

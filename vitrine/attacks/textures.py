@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +17,8 @@ from vitrine.core.network_scopes import frozen_weights
 from vitrine.core.random_numbers import fold_in, make_key
 from vitrine.core.settings import setting
 from vitrine.objects.mesh import Mesh
-from vitrine.objects.rasterize import rasterize
-from vitrine.objects.render import render, shade
+from vitrine.objects.rasterize import Lookup, rasterize
+from vitrine.objects.render import SAMPLES, shade
 from vitrine.objects.views import ViewDistribution, Views, draw_views
 
 _HALVINGS = 12  # of the way back into a ball of CIELAB
@@ -82,9 +82,8 @@ class TextureAttack:
         device = texture.device
         with frozen_weights(network, device):
             for step in progress(range(self.steps)):
-                keys = torch.arange(1) if self.one_view else torch.arange(self.draws) + step * self.draws
-                views = draw_views(fold_in(torch.tensor(make_key(self.seed, 0)), keys), self.views)
-                lookup = rasterize(mesh, views.rotations, views.positions, size * self.samples)
+                if step == 0 or not self.one_view:
+                    views, lookup = self._look(mesh, step, size)
                 with torch.enable_grad():
                     texels = point.detach().requires_grad_()
                     logits = as_logits(network(shade(lookup, texels[None], views, self.samples)))
@@ -97,6 +96,12 @@ class TextureAttack:
                 momentum = 0.9 * momentum + gradient / gradient.abs().mean().clamp(min=1e-30)
                 point = ball.step(point, momentum, 1 - step / self.steps)
         return point.detach()
+
+    def _look(self, mesh: Mesh, step: int, size: int) -> tuple[Views, Lookup]:
+        """The views of a step, and what they show."""
+        keys = torch.arange(1) if self.one_view else torch.arange(self.draws) + step * self.draws
+        views = draw_views(fold_in(torch.tensor(make_key(self.seed, 0)), keys), self.views)
+        return views, rasterize(mesh, views.rotations, views.positions, size * self.samples)
 
 
 class TextureBall:
@@ -132,14 +137,29 @@ class TextureBall:
         return root_mean_square(to_lab(point) - self.lab)
 
 
-def predict_views(network: nn.Module, mesh: Mesh, texture: Tensor, views: Views, size: int) -> Tensor:
-    """The probabilities [N, K] that a network gives an object with a texture [3, T, T] from N views."""
-    found = []
-    with frozen_weights(network, texture.device), torch.no_grad():
-        for first in range(0, len(views.keys), _AT_ONCE):
-            some = views[first : first + _AT_ONCE]
-            found.append(as_logits(network(render(mesh, texture[None], some, size))).float().softmax(1))
-    return torch.cat(found)
+def predict_views(
+    network: nn.Module, mesh: Mesh, textures: Sequence[Tensor], views: Views, size: int
+) -> list[Tensor]:
+    """The probabilities [N, K] that a network gives an object from N views, for each texture [3, T, T]."""
+    found: list[list[Tensor]] = [[] for _ in textures]
+    for first in range(0, len(views.keys), _AT_ONCE):
+        some = views[first : first + _AT_ONCE]
+        for probabilities, (_, of_these) in zip(found, look_at(network, mesh, textures, some, size)):
+            probabilities.append(of_these)
+    return [torch.cat(probabilities) for probabilities in found]
+
+
+def look_at(
+    network: nn.Module, mesh: Mesh, textures: Sequence[Tensor], views: Views, size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each texture [3, T, T] the pictures [N, 3, size, size] from N views, and the probabilities [N, K]
+    that a network gives them. Where the object is in a picture is found once."""
+    lookup = rasterize(mesh, views.rotations, views.positions, size * SAMPLES)
+    for texture in textures:
+        with frozen_weights(network, texture.device), torch.no_grad():
+            pictures = shade(lookup, texture[None], views)
+            probabilities = as_logits(network(pictures)).float().softmax(1)
+        yield pictures, probabilities
 
 
 def held_out_views(count: int, distribution: ViewDistribution, seed: int = 0) -> Views:

@@ -21,16 +21,18 @@ from vitrine.modules.loading import infer_classes
 from vitrine.modules.network_record import record_of
 from vitrine.modules.weights import WeightsError
 from vitrine.runs import run_folders
-from vitrine.runs.checkpoint_files import checkpoint_files, last_good_checkpoint
+from vitrine.runs.checkpoint_files import checkpoint_files, last_good_checkpoint, read_step
 
 
 @dataclass(frozen=True)
 class NamedNetwork:
-    """A network in eval mode on its device, its parameters frozen; its name for people; its run's folder."""
+    """A network in eval mode on its device, its parameters frozen; its name for people; its run's folder; the
+    optimizer steps that it was trained for, 0 where they are unknown."""
 
     network: nn.Module
     name: str
     run: Path | None = None
+    step: int = 0
 
     @property
     def channels(self) -> int:
@@ -155,7 +157,8 @@ def _load_run_or_checkpoint(word: str, reference: str | None) -> NamedNetwork:
             network = load_checkpoint(path, config.load_saved(run, []).model.name)
     except WeightsError as error:
         raise SettingError(str(error.source), error.problem) from None
-    return NamedNetwork(network, f"{run.name} at {path.stem}" if run else path.name, run)
+    name = f"{run.name} at {path.stem}" if run else path.name
+    return NamedNetwork(network, name, run, read_step(path) or 0)
 
 
 def _load_weights(arguments: list[str]) -> NamedNetwork:

@@ -71,6 +71,14 @@ class Registry:
         module, attribute = place.split(":")
         return getattr(importlib.import_module(module), attribute)
 
+    def name_of(self, thing: Any) -> str:
+        """The name under which a class or function is registered; UnknownName if it is not."""
+        place = f"{thing.__module__}:{thing.__qualname__}"
+        for name, known in self.places.items():
+            if known is thing or known == place:
+                return name
+        raise UnknownName(self.kind, place, self)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.places)
 

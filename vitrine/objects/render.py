@@ -47,8 +47,10 @@ def shade(lookup: Lookup, textures: Tensor, views: Views, samples: int = SAMPLES
     image = torch.where(lookup.mask[:, None], colour, views.backgrounds[:, :, None, None])
     image = _mean_of_samples(image, samples)
     image = image * views.gains[:, :, None, None] + views.offsets[:, :, None, None]
-    noise = camera_noise(views.keys, image.shape[1:]).to(image.dtype)
-    return (image + noise * views.noise[:, None, None, None]).clamp(0, 1)
+    if views.noise.any():  # numbers for every pixel, which take as long as all the rest
+        noise = camera_noise(views.keys, image.shape[1:]).to(image.dtype)
+        image = image + noise * views.noise[:, None, None, None]
+    return image.clamp(0, 1)
 
 
 def sample(textures: Tensor, uvs: Tensor) -> Tensor:

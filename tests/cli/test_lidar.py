@@ -49,6 +49,8 @@ def test_wrong_settings_are_answered_in_a_line_before_anything_is_made(tmp_path,
         (["configs/signs.yaml"], "data.name: there is no such setting here"),
         (["run.resume=true"], "run.resume: needs run.name=NAME"),
         (["detector.lr=fast"], "detector.lr: is 'fast', expected float"),
+        (["trainer.accelerator=gpus"], "trainer: "),
+        (["trainer.accelerator=cpu", "trainer.devices=2"], "trainer.devices: makes 2 processes, expected 1"),
     ):
         assert answer in refusal(capsys, root, *words)
     assert not (tmp_path / "runs").exists()

@@ -133,6 +133,9 @@ def train(settings: Settings, arguments: Sequence[str], unnamed: bool) -> None:
     data = StreetData(settings.data, settings.grid, settings.scanner, settings.run.seed)
     detector = Detector(settings.detector, settings.grid, settings.scanner)
     trainer = _build_trainer(settings)
+    if trainer.world_size > 1:
+        expected = "expected 1: all of a detector's training is in one process"
+        raise SettingError("trainer.devices", f"makes {trainer.world_size} processes, {expected}")
     # nothing is refused from here on
     folder = run_folders.claim(settings.folder, settings.run.resume, unnamed)
     if folder != settings.folder:

@@ -238,6 +238,15 @@ def test_a_network_without_places_looks_nowhere():
         last_spatial_layer(dense, images())
 
 
+def test_a_network_without_layers_has_no_layer_with_maps():
+    class Means(nn.Module):
+        def forward(self, x):
+            return x.mean((2, 3))
+
+    with pytest.raises(NoSpatialLayer):
+        last_spatial_layer(Means(), images())
+
+
 def test_no_parameter_gets_a_gradient_and_nothing_below_the_layer_is_computed_backwards(monkeypatch):
     network, x = build("resnet18"), images()
     seen = []

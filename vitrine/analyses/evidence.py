@@ -40,7 +40,9 @@ def last_spatial_layer(network: nn.Module, images: Tensor) -> str:
     Raises:
         NoSpatialLayer: there is none.
     """
-    default = last_layers(network, images)[-1]
+    if not (layers := last_layers(network, images)):
+        raise NoSpatialLayer("the network has no layers")
+    default = layers[-1]
     attentions, order = attention_modules(network, images)
     for candidate in (
         *_block_norms(network, images, default, attentions, order),

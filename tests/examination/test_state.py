@@ -74,6 +74,22 @@ def test_state_and_files_lie_in_the_folder_of_the_analysis_and_are_read_on_acces
     assert not plain.files and not plain.state and list(Store(tmp_path).previous_state(11)) == ["adds"]
 
 
+def test_the_state_is_looked_for_from_the_latest_step_on_and_no_further_than_it_is(tmp_path, network):
+    examiner = tiny.examiner(tmp_path, {"adds": Adds()})
+    for step in (10, 20, 30):
+        examiner.examine(network, step)
+    store = Store(tmp_path)
+    before = store.previous_state(31)
+    (store.step_folder(10) / "complete.json").write_bytes(b"damaged")
+    assert before["adds"]["steps"].tolist() == [10, 20, 30] and list(before) == ["adds"]
+    assert "other" not in before and store.previous_state(20) == {}  # 10 is complete no more
+    (store.step_folder(20) / "complete.json").unlink()
+    (store.step_folder(20) / "complete.json").mkdir()  # reading it would raise IsADirectoryError
+    assert before["adds"]["steps"].tolist() == [10, 20, 30]
+    with pytest.raises(IsADirectoryError):
+        before["other"]
+
+
 def test_a_state_that_cannot_be_read_any_more_is_said_and_begun_anew(tmp_path, network, caplog):
     examiner = tiny.examiner(tmp_path, {"adds": Adds()})
     examiner.examine(network, 10)

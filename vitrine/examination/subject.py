@@ -64,7 +64,7 @@ def make_subject(
         batch_size=settings.batch_size,
         shown=getattr(data, "shown", None),
         previous=previous or {},
-        previous_state=previous_state or {},
+        previous_state={} if previous_state is None else previous_state,
         train=train,
         train_note=train_note,
         learning_rate=record.learning_rate if record else None,

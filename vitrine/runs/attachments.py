@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -72,6 +72,31 @@ class ReadOnAccess(Mapping[str, _Value], Generic[_Value]):
 
     def __contains__(self, name: object) -> bool:  # without reading
         return name in self._names
+
+
+class LatestState(Mapping[str, Mapping[str, Tensor]]):
+    """By analysis, the state that it yielded at the latest of some steps at which it did; looked for and read
+    each time it is asked for, in no more steps than need be.
+
+    Args:
+        folders: of the steps, the latest first.
+        yielded: the analyses of a folder that yielded a state.
+    """
+
+    def __init__(self, folders: Sequence[Path], yielded: Callable[[Path], Iterable[str]]):
+        self._folders, self._yielded = folders, yielded
+
+    def __getitem__(self, name: str) -> Mapping[str, Tensor]:
+        folder = next((folder for folder in self._folders if name in self._yielded(folder)), None)
+        if folder is None:
+            raise KeyError(name)
+        return read_state(folder / name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name for folder in self._folders for name in self._yielded(folder)))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def _own(tensor: Tensor) -> Tensor:

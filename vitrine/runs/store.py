@@ -21,7 +21,7 @@ from vitrine.analyses.base import Figure, Scalar
 from vitrine.analyses.result import AnalysisResult
 from vitrine.core import atomic
 from vitrine.runs import attachments, filenames, pictures
-from vitrine.runs.attachments import ReadOnAccess
+from vitrine.runs.attachments import LatestState, ReadOnAccess
 from vitrine.runs.figure_entries import finite, number, to_entry, to_figure, upgraded
 from vitrine.runs.scratch import FileScratch
 
@@ -38,8 +38,7 @@ class Store:
 
     def steps(self) -> list[int]:
         """The complete steps, ascending."""
-        found = [re.fullmatch(r"step=(\d+)", path.name) for path in self.folder.glob("step=*")]
-        return sorted(step for match in found if match and self._complete(step := int(match[1])))
+        return [step for step in self._begun() if self._complete(step)]
 
     def weights(self, step: int) -> str | None:
         """The hash of the weights that were analyzed at a step; None if it is not complete."""
@@ -74,14 +73,15 @@ class Store:
         return {name: result.figures for name, result in self.results(earlier[-1]).items()} if earlier else {}
 
     def previous_state(self, step: int) -> Mapping[str, Mapping[str, Tensor]]:
-        """By analysis, its state of the latest complete step before `step` at which it yielded one; read on
-        access."""
-        places = {}
-        for earlier in (s for s in self.steps() if s < step):
-            for name, record in self._complete(earlier).get("analyses", {}).items():
-                if record.get("state"):
-                    places[name] = self.step_folder(earlier) / name
-        return ReadOnAccess(places, lambda name: attachments.read_state(places[name]))
+        """By analysis, its state of the latest complete step before `step` at which it yielded one; looked
+        for and read on access."""
+        earlier = [s for s in self._begun() if s < step]
+
+        def yielded(folder: Path) -> list[str]:
+            records = _read_json(folder / "complete.json", {}).get("analyses", {})
+            return [name for name, record in records.items() if record.get("state")]
+
+        return LatestState([self.step_folder(s) for s in reversed(earlier)], yielded)
 
     def scratch(self, step: int, name: str, weights: str) -> FileScratch:
         """A place for the unfinished work of one analysis of a step and its weights."""
@@ -141,6 +141,11 @@ class Store:
                 record.get("state", ()), lambda tensor: attachments.read_state(folder)[tensor]
             ),
         )
+
+    def _begun(self) -> list[int]:
+        """The steps that have a folder, complete or not, ascending."""
+        found = [re.fullmatch(r"step=(\d+)", path.name) for path in self.folder.glob("step=*")]
+        return sorted(int(match[1]) for match in found if match)
 
     def _complete(self, step: int) -> dict[str, Any]:
         return _read_json(self.step_folder(step) / "complete.json", {})

@@ -10,6 +10,7 @@ from PIL import Image
 
 from vitrine.core.settings import SettingError
 from vitrine.datamodules.csv_source import CSV, CSVSettings
+from vitrine.datamodules.decoding import UnreadableImage
 from vitrine.datamodules.folder import Folder, FolderSettings
 from vitrine.datamodules.mask_files import Boxes
 
@@ -193,6 +194,23 @@ def test_masks_that_do_not_fit_are_refused_in_a_line(pictures, how, said):
     with pytest.raises(SettingError, match=said) as refused:
         opened(pictures)
     assert refused.value.key == "data.masks" and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda file: file.unlink(), "No such file"),
+        (lambda file: file.write_bytes(file.read_bytes()[:20]), "Truncated"),
+    ],
+    ids=["gone", "cut off"],
+)
+def test_an_image_that_cannot_be_read_any_more_is_named_when_its_size_is_asked_for(pictures, damage, said):
+    data = opened(pictures, cache="never")
+    file = pictures / "images/train/cat/0.png"
+    damage(file)
+    for ask in (lambda: data.train.masks(torch.arange(4)), lambda: data.train.decoding.size(file, file)):
+        with pytest.raises(UnreadableImage, match=f"{file} cannot be read as an image .*{said}"):
+            ask()
 
 
 @pytest.mark.parametrize(

@@ -126,12 +126,8 @@ def _write_chunks(
 def _size(file: Path, decoding: Decoding) -> tuple[int, int]:
     try:
         return decoding.size(file, file)
-    except Exception as error:
-        hint = "skip_corrupt=true leaves such images out"
-        problem = (
-            error if isinstance(error, UnreadableImage) else f"{file} cannot be read as an image ({error})"
-        )
-        raise UnreadableImage(f"{problem}; {hint}") from error
+    except UnreadableImage as error:
+        raise UnreadableImage(f"{error}; skip_corrupt=true leaves such images out") from error
 
 
 def _statistics(samples: Samples, decoding: Decoding) -> dict[str, list[list[float]]]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -77,7 +78,7 @@ class Decoding:
         Raises:
             UnreadableImage: it cannot be decoded, or its white is not known; the message begins with `name`.
         """
-        try:
+        with _named(name):
             try:
                 with Image.open(file) as image:
                     if not self._beyond_pillow(image):
@@ -90,22 +91,25 @@ class Decoding:
             else:
                 planes = read_planes(file, self.channels, self.exif)
             return self._from_planes(planes, name)
-        except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ...
-            problem: object = error
-            if isinstance(error, Image.DecompressionBombError):
-                problem = f"it has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels: scale it down first"
-            raise UnreadableImage(f"{name} cannot be read as an image ({problem})") from error
 
     def size(self, file: Path | BinaryIO, name: object) -> tuple[int, int]:
-        """Width and height of the image in a file, of which more than its header is read only if need be."""
-        with contextlib.suppress(UnidentifiedImageError), Image.open(file) as image:
+        """Width and height of the image in a file, of which more than its header is read only if need be.
+
+        Raises:
+            UnreadableImage: as `decode`.
+        """
+        with _named(name), contextlib.suppress(UnidentifiedImageError), Image.open(file) as image:
             return image.size
         height, width = F.get_size(self.decode(file, name))
         return width, height
 
     def upright_size(self, file: Path | BinaryIO, name: object) -> tuple[int, int]:
-        """Width and height of the image that `decode` gives, which may be turned upright."""
-        with contextlib.suppress(UnidentifiedImageError), Image.open(file) as image:
+        """Width and height of the image that `decode` gives, which may be turned upright.
+
+        Raises:
+            UnreadableImage: as `decode`.
+        """
+        with _named(name), contextlib.suppress(UnidentifiedImageError), Image.open(file) as image:
             if image.format != "TIFF":  # which Pillow turns when it loads them
                 turned = self.exif and image.getexif().get(_ORIENTATION, 1) >= 5
                 return image.size[::-1] if turned else image.size
@@ -202,6 +206,18 @@ class Decoding:
             problem = f"{name} has 16 bits, but no number above {numbers.max()}, and is dark"
             _say_once("depth", f"{problem}: range=[0,{white}] would make that white")
         return levels
+
+
+@contextlib.contextmanager
+def _named(name: object) -> Iterator[None]:
+    """Whatever reading an image raises in this scope, as UnreadableImage of its name."""
+    try:
+        yield
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ...
+        problem: object = error
+        if isinstance(error, Image.DecompressionBombError):
+            problem = f"it has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels: scale it down first"
+        raise UnreadableImage(f"{name} cannot be read as an image ({problem})") from error
 
 
 def missing_codec(name: str) -> str | None:

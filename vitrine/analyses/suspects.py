@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from vitrine.core.class_ranks import ranks_in_class
+
 
 def ranks(scores: Tensor) -> Tensor:
     """The place of each score [N], 1 for the largest; of equal ones the earlier first, NaN last."""
@@ -34,13 +36,8 @@ def auc(scores: Tensor, positive: Tensor) -> float | None:
 def first_overall_and_of_each_class(places: Tensor, labels: Tensor, overall: int, of_class: int) -> Tensor:
     """Which [M] of N images are among the first `overall`, or the first `of_class` of a label; by place."""
     order = places.argsort()
-    of_label = labels[order]
-    # how many of its label come before each
-    by_label = of_label.argsort(stable=True)
-    counts = of_label.bincount()
-    before = torch.empty_like(order)
-    before[by_label] = torch.arange(len(order)) - (counts.cumsum(0) - counts)[of_label[by_label]]
-    return order[(torch.arange(len(order)) < overall) | (before < of_class)]
+    in_class = ranks_in_class(labels, order)[order]
+    return order[(torch.arange(len(order)) < overall) | (in_class < of_class)]
 
 
 def as_csv(columns: Mapping[str, Sequence[object]]) -> str:

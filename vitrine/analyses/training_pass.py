@@ -15,6 +15,7 @@ from torch import Tensor
 from vitrine.analyses.base import Subject
 from vitrine.analyses.head import LinearHead, head_inputs
 from vitrine.analyses.head_features import Features, in_half_precision
+from vitrine.core.class_ranks import ranks_in_class
 from vitrine.core.image_dataset import ImageDataset
 
 FULL = 2**26  # numbers of all ranks that are kept as float32: 256 MiB
@@ -55,9 +56,7 @@ def stratified(labels: Tensor, most: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=generator)
     order = order[labels[order].argsort(stable=True)]  # by class, and within a class as drawn
-    counts = labels.bincount()
-    starts = counts.cumsum(0) - counts
-    place = torch.arange(len(labels)) - starts[labels[order]]  # of each among its class
+    counts, place = labels.bincount(), ranks_in_class(labels, order)[order]
     # the k-th image of a class comes when k shares of it are due; the first of each before all others
     due = (place + torch.rand(len(counts), generator=generator)[labels[order]]) / counts[labels[order]]
     due[place == 0] -= 1

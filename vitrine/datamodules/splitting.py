@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vitrine.core.class_ranks import ranks_in_class
 from vitrine.core.random_numbers import permutation
 from vitrine.core.settings import SettingError, setting
 
@@ -135,9 +136,7 @@ def hold_out(
             log.warning("%s: of %s there is one image, which stays in training", place, _of(single, classes))
         of_val = _shares(sizes, val_fraction, sizes - 1)
         of_test = _shares(sizes, test_fraction, sizes - 1 - of_val)
-        by_class = shuffled[labels[shuffled].argsort(stable=True)]
-        rank = torch.empty_like(shuffled)  # of each image among those of its class, shuffled
-        rank[by_class] = torch.arange(count) - (sizes.cumsum(0) - sizes)[labels[by_class]]
+        rank = ranks_in_class(labels, shuffled)
         of_val, of_test = of_val[labels], of_test[labels]
     else:
         of_val, of_test = (max(1, round(count * share)) if share else 0 for share in fractions)

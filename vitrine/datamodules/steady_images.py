@@ -67,6 +67,11 @@ def steady_images(split: ForeignSplit, seed: int = 0) -> tuple[ImageDataset | No
     """
     if _has_generator(split.items, split.collate):
         return None, OWN_GENERATOR
+    return _steadied(split, seed)
+
+
+def _steadied(split: ForeignSplit, seed: int) -> tuple[ImageDataset | None, str]:
+    """`steady_images` of a split without a generator of its own."""
     indices = torch.linspace(0, len(split) - 1, min(_ITEMS, len(split))).long().tolist()
 
     def read(key: int) -> Tensor:
@@ -114,7 +119,7 @@ def foreign_training(
     indices = getattr(getattr(loader, "sampler", None), "indices", None)
     if indices is not None:
         split.items = Subset(split.items, sorted(int(index) for index in indices))
-    return steady_images(split)
+    return _steadied(split, seed=0)
 
 
 def _has_generator(*places: Any) -> bool:

@@ -12,8 +12,8 @@ from vitrine.analyses.localization import Localization
 from vitrine.analyses.part_effects import PartLogits, drops
 from vitrine.analyses.part_scores import part_attributions
 from vitrine.analyses.truth import Truth
-from vitrine.analyses.truth_pictures import verdict
-from vitrine.analyses.truth_scores import SCORES, Measured, on_random, score
+from vitrine.analyses.truth_pictures import effects_figure, verdict
+from vitrine.analyses.truth_scores import SCORES, Measured, Scores, on_random, score
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.registry import UnknownName
 from vitrine.datamodules.signs import SignImages
@@ -93,6 +93,10 @@ def subject_of(network, dataset, count=4):
     return Subject(network, probes, dataset, CLASSES, {})
 
 
+def own_share_alone(own):
+    return [own]
+
+
 def measured(network, dataset, attributions):
     """As the analysis does it, of maps [2, N, H, W] by name."""
     indices = torch.arange(COUNT)
@@ -143,6 +147,17 @@ def test_an_exact_attribution_scores_one_and_a_wrong_one_at_most_what_random_sco
         assert "exact; not wrong" in verdict(scores[name]), name
 
 
+def test_the_intervals_of_effects_are_of_the_runs_seed_and_number_of_samples():
+    effects = torch.randn(2, 12, 2, generator=torch.Generator().manual_seed(0))
+    found = Measured(torch.ones(12, 2, dtype=torch.bool), effects, effects[0], {}, {})
+    scores = {"rank_correlation": Scores(SCORES["rank_correlation"], {}, {}, [])}
+    figures = [
+        effects_figure(found, ["a", "b"], ["a", "b"], scores, seed, samples).image
+        for seed, samples in ((0, 100), (0, 100), (1, 100), (0, 101))
+    ]
+    assert [torch.equal(figures[0], figure) for figure in figures] == [True, True, False, False]
+
+
 @pytest.mark.slow
 def test_integrated_gradients_are_exact_on_it_through_the_whole_analysis(squares, network):
     technique = Truth(images=COUNT, maps=["integrated_gradients", "gradient"], baseline=0.0, shown=2)
@@ -173,9 +188,8 @@ def test_ranks_share_the_scenes_and_get_the_same_scores(squares, network):
     alone = {o.key: o.value for o in technique(subject_of(network, squares)) if isinstance(o, Scalar)}
     base, shares = subject_of(network, squares), []
     for rank in range(2):
-        gathered = lambda own: [own]  # noqa: E731, this rank's own share alone
         subject = Subject(
-            **{**vars(base), "rank": rank, "world_size": 2, "all_gather": gathered, "cache": {}}
+            **{**vars(base), "rank": rank, "world_size": 2, "all_gather": own_share_alone, "cache": {}}
         )
         shares.append(technique.measure(subject)[1])
     assert [len(share.present) for share in shares] == [5, 5]

@@ -88,7 +88,7 @@ class Truth(Analysis):
         yield State(
             untrained.state({name: measured.attributions[on_random(name)] for name in _techniques(scores)})
         )
-        yield effects_figure(measured, parts, class_parts, scores)
+        yield effects_figure(measured, parts, class_parts, scores, subject.seed, self.samples)
         yield from score_figures(scores)
         if self.shown:
             yield from self._disagreement(subject, indices, measured, scores)

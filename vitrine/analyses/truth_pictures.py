@@ -23,10 +23,18 @@ Interval = tuple[float, float, float]  # mean, low, high
 
 
 def effects_figure(
-    measured: Measured, parts: Sequence[str], class_parts: Sequence[str], scores: Mapping[str, Scores]
+    measured: Measured,
+    parts: Sequence[str],
+    class_parts: Sequence[str],
+    scores: Mapping[str, Scores],
+    seed: int,
+    samples: int,
 ) -> Figure:
-    """What leaving out or replacing each part does to the predicted logit; and a table of all scores."""
-    seed, samples = 0, 1000
+    """What leaving out or replacing each part does to the predicted logit; and a table of all scores.
+
+    Args:
+        seed, samples: of the bootstrap.
+    """
     absent = ~measured.present
     chosen = [parts.index(name) for name in class_parts]
     left_out = bootstrap(measured.effects[0].masked_fill(absent, torch.nan).T, seed, samples)

@@ -1,8 +1,7 @@
-import threading
-
 import pytest
 import torch
 import torch.nn.functional as F
+from thread_ranks import on_ranks
 
 from vitrine.analyses.head_features import Features
 from vitrine.analyses.head_fit import HeadProblem, fit_head, label_targets
@@ -108,26 +107,15 @@ def test_ranks_together_find_the_same_influence(refitted, dense):
     probes, errors = probes_of(problem, weight)
     whole = Curvature.at(problem, weight, dense)
     expected = leave_one_out(whole, probes, errors), self_influence(whole, 10)
-    barrier, given, found = threading.Barrier(2), [None] * 2, [None] * 2
 
-    def rank(number, start, end):
-        def all_gather(tensor):
-            given[number] = tensor
-            barrier.wait()
-            result = list(given)
-            barrier.wait()
-            return result
-
+    def measure(rank, all_gather):
+        start, end = ((0, 60), (60, 100))[rank]
         features = Features(problem.features.values[start:end], start=start, all_gather=all_gather)
         part = HeadProblem(features, label_targets(labels[start:end], CLASSES), PENALTY)
         own = Curvature.at(part, weight, dense)
-        found[number] = leave_one_out(own, probes, errors), self_influence(own, 10)
+        return leave_one_out(own, probes, errors), self_influence(own, 10)
 
-    threads = [threading.Thread(target=rank, args=args) for args in ((0, 0, 60), (1, 60, 100))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    found = on_ranks(2, measure)
     torch.testing.assert_close(torch.cat([f[0] for f in found], 1), expected[0], rtol=1e-5, atol=1e-9)
     together = torch.cat([f[1] for f in found])
     torch.testing.assert_close(together, expected[1], rtol=1e-5, atol=0, equal_nan=True)

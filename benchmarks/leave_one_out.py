@@ -68,7 +68,7 @@ def main() -> None:
     own_errors = F.one_hot(labels, classes) - (probes @ own.T).softmax(1)
     scores = {
         "head influence": leave_one_out(Curvature.at(problem, weight), probes, errors),
-        "duals": (errors @ problem.duals(weight).T) * (probes @ features[:].T),
+        "duals": (errors @ problem.duals(slice(None), features[:], weight).T) * (probes @ features[:].T),
         "TracIn, last layer, one checkpoint": gradient_products(
             features, problem.targets, own, probes, own_errors, cosine=False
         ),

@@ -83,9 +83,8 @@ def head_scores(scored: Scored) -> Scores:
         problem = HeadProblem(features, targets, PENALTY)
         weight = fit_head(problem, own)
         errors = truth - (probes @ weight.T).softmax(1)
-        scores[f"duals, head refitted on {name}"] = (errors @ problem.duals(weight).T) * (
-            probes @ features[:].T
-        )
+        duals = problem.duals(slice(None), features[:], weight)
+        scores[f"duals, head refitted on {name}"] = (errors @ duals.T) * (probes @ features[:].T)
         # the network has seen the labels, whatever the head is refitted on
         at_labels = HeadProblem(features, of_labels, PENALTY)
         curvature = Curvature.at(at_labels, weight)

@@ -1,8 +1,7 @@
-import threading
-
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from thread_ranks import on_ranks
 
 from vitrine.analyses.head_features import Features, in_half_precision
 from vitrine.analyses.head_fit import HeadProblem, Hessian, distilled_targets, fit_head, label_targets
@@ -42,8 +41,8 @@ def test_duals_rebuild_the_logits_of_the_refitted_head(classes):
         _, gradient = problem.evaluate(weight)
         assert gradient.norm() <= 1e-7 * problem.penalty * weight.norm()  # stationary
         features = problem.features[:]
-        kernel = features @ features.T
-        rebuilt, logits = kernel @ problem.duals(weight), features @ weight.T
+        duals = problem.duals(slice(None), features, weight)
+        rebuilt, logits = features @ features.T @ duals, features @ weight.T
         assert (rebuilt - logits).norm() <= 1e-6 * logits.norm()
 
 
@@ -51,7 +50,7 @@ def test_the_networks_own_head_is_not_stationary():
     """Why it is refitted: its duals rebuild other logits than its own."""
     features, labels, head = clouds()
     problem = HeadProblem(Features(features), label_targets(labels, 4), 1e-3)
-    rebuilt = problem.duals(head).T @ problem.features[:]
+    rebuilt = problem.duals(slice(None), problem.features[:], head).T @ problem.features[:]
     assert (rebuilt - head).norm() > head.norm()
 
 
@@ -88,25 +87,14 @@ def test_ranks_together_find_the_same_head():
     """Three ranks, one of them without an image, share the sums."""
     features, labels, head = clouds()
     expected = fit_head(HeadProblem(Features(features), label_targets(labels, 4), 1e-3), head)
-    barrier, given, found = threading.Barrier(3), [None] * 3, [None] * 3
+    shards = slice(0, 90), slice(90, 200), slice(200, 200)
 
-    def rank(number, rows):
-        def all_gather(tensor):
-            given[number] = tensor
-            barrier.wait()
-            result = list(given)
-            barrier.wait()
-            return result
-
+    def fit(rank, all_gather):
+        rows = shards[rank]
         stored = Features(features[rows], all_gather=all_gather)
-        found[number] = fit_head(HeadProblem(stored, label_targets(labels[rows], 4), 1e-3), head)
+        return fit_head(HeadProblem(stored, label_targets(labels[rows], 4), 1e-3), head)
 
-    shards = (slice(0, 90), slice(90, 200), slice(200, 200))
-    threads = [threading.Thread(target=rank, args=shard) for shard in enumerate(shards)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    found = on_ranks(3, fit)
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
     torch.testing.assert_close(found[0], expected, rtol=1e-6, atol=1e-8)
 

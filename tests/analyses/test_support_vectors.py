@@ -57,7 +57,7 @@ def test_the_largest_duals_are_the_support_vectors(seed):
     for penalty in (1e-3, 1e-9):
         problem = HeadProblem(Features(read), label_targets(labels, 2), penalty)
         weight = fit_head(problem, head.augmented)
-        duals = problem.duals(weight).norm(dim=1)
+        duals = problem.duals(slice(None), problem.features[:], weight).norm(dim=1)
         largest = duals.argsort(descending=True)
         overlaps.append(torch.isin(largest[: len(support)], support).double().mean())
     assert 20 < len(support) < 60

@@ -61,12 +61,9 @@ class HeadProblem:
         """`target - p` of a block, [n, K]."""
         return self.targets(rows, features) - (features @ weight.T).softmax(1)
 
-    def duals(self, weight: Tensor) -> Tensor:
-        """alpha of the images of this rank, [N, K]."""
-        duals = weight.new_empty(len(self.features), len(weight))
-        for rows, features in self.features.blocks():
-            duals[rows] = self.residuals(rows, features, weight)
-        return duals / (self.penalty * self.features.count)
+    def duals(self, rows: slice | Tensor, features: Tensor, weight: Tensor) -> Tensor:
+        """alpha of the images of a block, [n, K]."""
+        return 1 / (self.penalty * self.features.count) * self.residuals(rows, features, weight)
 
 
 class Hessian:

@@ -24,11 +24,10 @@ class Representers:
 def representers(problem: HeadProblem, weight: Tensor, probes: Tensor, classes: Tensor) -> Representers:
     """The parts of the logits of `classes` (int64 [m]) of probes with features [m, D] at the refitted weights
     [K, D]; duals are computed anew for each block and never kept."""
-    scale = 1 / (problem.penalty * problem.features.count)
     values = probes.new_empty(len(probes), len(problem.features))
     sizes = probes.new_empty(len(problem.features))
     for rows, features in problem.features.blocks():
-        duals = scale * problem.residuals(rows, features, weight)
+        duals = problem.duals(rows, features, weight)
         values[:, rows] = duals[:, classes].T * (probes @ features.T)
         sizes[rows] = duals.abs().sum(1) / 2
     return Representers(values, sizes)

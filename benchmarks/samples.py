@@ -117,7 +117,7 @@ def time_scores(count: int, rounds: int, width: int = 128, classes: int = 8) -> 
     seen = TrainingImages(torch.arange(count), "", labels, labels, losses, slice(0, count), stored)
     seen_probes = SeenProbes(probes, said, (probes @ head.T).softmax(1))
     contestants: dict[str, Callable[[], object]] = {
-        "all scores": lambda: score_samples(linear, seen, seen_probes, Refit(PENALTY, False, 16)),
+        "all scores": lambda: score_samples(linear, seen, seen_probes, Refit(PENALTY, False)),
         "duals: refit to the network": lambda: fit_head(distilled, head),
         "duals: what images add": lambda: representers(distilled, weight, probes, said),
         "influence: refit to the labels": lambda: fit_head(labelled, weight),

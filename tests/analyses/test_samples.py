@@ -2,17 +2,17 @@ import csv
 import dataclasses
 import io
 import logging
-import threading
 
 import pytest
 import torch
+from thread_ranks import on_ranks
 from torch import nn
 
 from vitrine.analyses.base import Figure, File, Probes, Scalar, State, Subject
 from vitrine.analyses.head import head_inputs, linear_head
 from vitrine.analyses.head_features import Features
 from vitrine.analyses.head_fit import HeadProblem, distilled_targets, fit_head
-from vitrine.analyses.samples import Samples
+from vitrine.analyses.samples import ProbesAlone, Samples
 from vitrine.analyses.suspects import auc
 from vitrine.analyses.training_pass import stratified
 from vitrine.core.image_dataset import ImageDataset
@@ -48,9 +48,9 @@ def subject(net=None, data=None, **more):
     return Subject(net or network(), probes, InMemory(pictures, labels), CLASSES, {}, **given)
 
 
-def run(given, **settings):
+def run(given, technique=Samples, **settings):
     """Figures and scalars by key, the state's tensors and the files."""
-    found = list(Samples(**{"side": 16, "shown": 4, "penalty": 1e-2, "probes": 2} | settings)(given))
+    found = list(technique(**{"side": 16, "shown": 4, "penalty": 1e-2, "probes": 2} | settings)(given))
     figures = {item.key: item for item in found if isinstance(item, Figure)}
     scalars = {item.key: item.value for item in found if isinstance(item, Scalar)}
     state = next((item.tensors for item in found if isinstance(item, State)), {})
@@ -159,25 +159,26 @@ def test_without_a_learning_rate_tracin_is_left_out_and_said(caplog):
     assert state["rates"].tolist() == [0.0] and not any(key.endswith("tracin") for key in figures)
 
 
+def test_of_an_image_of_ones_own_nothing_of_the_whole_set_is_computed(monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("computed, and nobody sees it")
+
+    figures, _, state, _ = run(subject())
+    monkeypatch.setattr("vitrine.analyses.samples.self_influence", refuse)
+    monkeypatch.setattr("vitrine.analyses.samples.SuspectFigures", refuse)
+    own, _, after, files = run(subject(), ProbesAlone)
+    assert own and own.keys() == {key for key, figure in figures.items() if figure.probe is not None}
+    assert all(torch.equal(figure.image, figures[key].image) for key, figure in own.items())
+    assert torch.equal(after["tracin"], state["tracin"]) and not files
+
+
 def test_ranks_together_show_the_same():
-    one, barrier, given, found = run(subject()), threading.Barrier(2), [None] * 2, [None] * 2
+    one, subjects = run(subject()), [subject(), subject()]
 
-    def rank(number, own):
-        def all_gather(value):
-            given[number] = value
-            barrier.wait()
-            result = list(given)
-            barrier.wait()
-            return result
+    def run_rank(rank, all_gather):
+        return run(dataclasses.replace(subjects[rank], rank=rank, world_size=2, all_gather=all_gather))
 
-        found[number] = run(dataclasses.replace(own, rank=number, world_size=2, all_gather=all_gather))
-
-    threads = [threading.Thread(target=rank, args=(number, subject())) for number in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    figures, scalars, state, files = found[0]
+    figures, scalars, state, files = on_ranks(2, run_rank)[0]
     assert list(figures) == list(one[0]) and list(files) == list(one[3])
     for key, figure in figures.items():
         assert figure.indices == one[0][key].indices and figure.caption == one[0][key].caption

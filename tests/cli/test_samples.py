@@ -44,8 +44,11 @@ def photo(run, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("words", "step"), [([], 3), (["checkpoint=2"], 2)])
-def test_an_image_of_the_runs_own_gives_the_pictures_of_its_page(run, photo, tmp_path, capsys, words, step):
+def test_an_image_of_the_runs_own_gives_the_pictures_of_its_page(
+    run, photo, tmp_path, capsys, monkeypatch, words, step
+):
     file, name = photo
+    monkeypatch.delattr("vitrine.analyses.samples.SuspectFigures")  # which nobody would see
     analyze.main(["samples", str(run), f"image={file}", f"label={name}", *words])
     out = capsys.readouterr().out
     on_page = {f.key: f for f in Store(run).figures(step, samples.NAME) if f.probe == 0}

@@ -11,7 +11,7 @@ from torch import Tensor
 from vitrine.analyses.base import Subject
 from vitrine.analyses.head import LinearHead, head_inputs
 from vitrine.analyses.head_fit import HeadProblem, answers, distilled_targets, fit_head, label_targets
-from vitrine.analyses.head_influence import Curvature, leave_one_out, self_influence
+from vitrine.analyses.head_influence import Curvature, leave_one_out
 from vitrine.analyses.representers import representers
 from vitrine.analyses.tracin import cosines, gradient_products
 from vitrine.analyses.training_pass import TrainingImages
@@ -19,11 +19,10 @@ from vitrine.analyses.training_pass import TrainingImages
 
 @dataclass(frozen=True)
 class Refit:
-    """To what heads are refitted, and how much of their influence is computed."""
+    """To what heads are refitted."""
 
     penalty: float
     on_labels: bool  # the head of the duals, too
-    candidates: int  # images with a self-influence where the curvature is not factorised
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class SampleScores:
     products: Tensor  # [P, N], of gradients for the probes' own labels, at the network's own head
     nearest: Tensor  # [P, N], cosines of features
     sizes: Tensor  # [N], of the duals
-    self_influence: Tensor  # [N]; NaN where it is not known
+    curvature: Curvature  # at the head refitted to the labels
     agreement: float  # share of images of which the duals' head says the same as the network
     label_agreement: float  # that of the head refitted to the labels
 
@@ -117,7 +116,7 @@ def score_samples(
         products=score_gradients(head, seen, probes, cosine),
         nearest=gather(cosines(features, probes.features)),
         sizes=features.gather(found.sizes),
-        self_influence=features.gather(self_influence(curvature, refit.candidates)),
+        curvature=curvature,
         agreement=agreement(weight),
         label_agreement=agreement(label_weight),
     )

@@ -12,9 +12,16 @@ from torch import Tensor
 
 from vitrine.analyses.base import Analysis, Figure, File, Scalar, State, Subject
 from vitrine.analyses.head import LinearHead, NoLinearHead, head_of
+from vitrine.analyses.head_influence import self_influence
 from vitrine.analyses.representers import evenness, share_of_top
 from vitrine.analyses.sample_figures import ProbeFigures
-from vitrine.analyses.sample_scores import Refit, score_gradients, score_samples, see_probes
+from vitrine.analyses.sample_scores import (
+    Refit,
+    SampleScores,
+    score_gradients,
+    score_samples,
+    see_probes,
+)
 from vitrine.analyses.suspect_figures import SuspectFigures
 from vitrine.analyses.tracin import Sums, added
 from vitrine.analyses.training_pass import TrainingImages, read_training
@@ -90,7 +97,7 @@ class Samples(Analysis):
             return
         seen = read_training(subject, head, self.images)
         probes = see_probes(subject, head, self.probes)
-        refit = Refit(self.penalty, self.targets == "labels", self.candidates)
+        refit = Refit(self.penalty, self.targets == "labels")
         scores = score_samples(head, seen, probes, refit, self.product == "cosine")
         sums = self._accumulate(subject, seen, scores.products)
         figures = ProbeFigures(
@@ -105,14 +112,20 @@ class Samples(Analysis):
             self.side,
         )
         yield from subject.map_sharded(range(len(probes.labels)), figures)
-        if subject.rank == 0:  # what the others yield does not count
-            of_set = (scores.sizes, scores.self_influence, self.shown, self.side, self.listed)
-            yield from SuspectFigures(subject, seen, *of_set)()
+        yield from self._of_set(subject, seen, scores)
         yield Scalar("refit_agreement", scores.agreement)
         yield Scalar("dual_share_of_top_1_percent", share_of_top(scores.sizes))
         yield Scalar("dual_entropy", evenness(scores.sizes))
         if sums is not None:
             yield State(sums.state())
+
+    def _of_set(
+        self, subject: Subject, seen: TrainingImages, scores: SampleScores
+    ) -> Iterator[Figure | Scalar | File]:
+        """What is seen of the training images by themselves."""
+        own = seen.features.gather(self_influence(scores.curvature, self.candidates))
+        if subject.rank == 0:  # what the others yield does not count
+            yield from SuspectFigures(subject, seen, scores.sizes, own, self.shown, self.side, self.listed)()
 
     def _head(self, subject: Subject) -> LinearHead | str:
         """The network's head; or why there is nothing to show of this network and its data.
@@ -141,6 +154,16 @@ class Samples(Analysis):
         of = [self.product == "cosine", len(subject.train), len(seen), subject.seed, *probes]
         before = subject.previous_state.get("samples", {})
         return added(products, subject.learning_rate, subject.step, torch.tensor(of), before)
+
+
+@dataclass(frozen=True)
+class ProbesAlone(Samples):
+    """What is seen of probes, and nothing of the training images by themselves."""
+
+    def _of_set(
+        self, subject: Subject, seen: TrainingImages, scores: SampleScores
+    ) -> Iterator[Figure | Scalar | File]:
+        yield from ()
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def main(words: list[str], settings: Settings) -> None:
 
     from vitrine import assembly
     from vitrine.analyses.base import Probes
-    from vitrine.analyses.samples import TracInAlone
+    from vitrine.analyses.samples import ProbesAlone, TracInAlone
     from vitrine.analyses.threat_model import class_index
     from vitrine.cli.images import output_file, prepare_image, write_picture
     from vitrine.cli.network import choose_checkpoint, find_network
@@ -87,8 +87,8 @@ def main(words: list[str], settings: Settings) -> None:
     with as_setting_error(NAME):  # a checkpoint that cannot be read
         load, store = assembly.checkpoint_loader(saved), Store(source.run)
         how = load, data, saved.analysis, store, source.device
-        before = TracInAlone(**{field.name: getattr(analysis, field.name) for field in fields(analysis)})
-        result = explain_images(NAME, analysis, before, probes, checkpoints, *how)
+        own = {field.name: getattr(analysis, field.name) for field in fields(analysis)}
+        result = explain_images(NAME, ProbesAlone(**own), TracInAlone(**own), probes, checkpoints, *how)
 
     folder = source.run / NAME if settings.out is None else Path(settings.out)
     stem, written = Path(settings.image).stem, []

@@ -1,13 +1,21 @@
 """What a run imports, all of it; `forked` has its server import this."""
 
-import lightning.pytorch  # noqa: F401
-import torchvision  # noqa: F401
+import importlib
 
-from vitrine import assembly, config  # noqa: F401
 from vitrine.analyses import ANALYSES
-from vitrine.callbacks import analyze_run, averaging  # noqa: F401
-from vitrine.cli import analyze, train  # noqa: F401
 from vitrine.datamodules import DATA
-from vitrine.runs import run_record  # noqa: F401
 
+MODULES = (
+    "lightning.pytorch",
+    "torchvision",
+    "vitrine.assembly",
+    "vitrine.callbacks.analyze_run",
+    "vitrine.callbacks.averaging",
+    "vitrine.cli.analyze",
+    "vitrine.cli.train",
+    "vitrine.config",
+    "vitrine.runs.run_record",
+)
+for module in MODULES:
+    importlib.import_module(module)
 _ = [ANALYSES[name] for name in ANALYSES], DATA["signs"], DATA["folder"]

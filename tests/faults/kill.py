@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import os
 import random
 import select
@@ -201,16 +202,12 @@ def prepared() -> None:
     import torch
 
     torch.set_num_threads(1)  # threads do not survive a fork
+    if (place := str(Path(__file__).parents[1] / "callbacks")) not in sys.path:
+        sys.path.append(place)
+    importlib.import_module("imported")
     from vitrine import config
-    from vitrine.cli import train  # noqa: F401
 
     config.load(["run.name=prepared"])
-    from vitrine import assembly  # noqa: F401
-    from vitrine.analyses import ANALYSES
-    from vitrine.datamodules import DATA
-    from vitrine.runs import run_record  # noqa: F401
-
-    _ = [ANALYSES[name] for name in ANALYSES], DATA["signs"]
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from quick_settings import QUICK
 
 from vitrine.cli import analyze, train
 from vitrine.core.settings import SettingError
@@ -18,25 +19,14 @@ from vitrine.modules import load_checkpoint
 
 COUNTS = {"train": 8, "val": 3, "test": 5}  # images a class
 SMALL = [
+    *QUICK,
     "data.name=folder",
     "data.image_size=16",
     "data.batch_size=4",
     "data.workers=0",
     "data.cache=never",
     "trainer.max_epochs=2",
-    "trainer.accelerator=cpu",
-    "trainer.enable_progress_bar=false",
-    "logging.wandb.mode=disabled",
     "analysis.mode=off",
-    "analysis.probes=2",
-    "analysis.units=2",
-    "analysis.features.steps=4",
-    "analysis.features.classes=2",
-    "analysis.saliency.copies=2",
-    "analysis.saliency.steps=2",
-    "analysis.localization.images=8",
-    "analysis.localization.curve_images=0",
-    "analysis.adversarial.steps=2",
 ]
 pytestmark = pytest.mark.slow
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from quick_settings import QUICK
 
 from vitrine.cli import analyze, train
 from vitrine.core.settings import SettingError
@@ -33,21 +34,11 @@ class Mine(LightningDataModule):
         return DataLoader(ImageFolder(self.root + "/val", to_tensor), **self.loading)
 """
 SMALL = [
+    *QUICK,
     "model.options={widths: [4, 8]}",
-    "trainer.accelerator=cpu",
-    "trainer.enable_progress_bar=false",
     "trainer.max_steps=8",
     "checkpoint.every_steps=3",
-    "logging.wandb.mode=disabled",
     "analysis.probes=1",
-    "analysis.units=2",
-    "analysis.features.steps=4",
-    "analysis.features.classes=2",
-    "analysis.saliency.copies=2",
-    "analysis.saliency.steps=2",
-    "analysis.localization.images=8",
-    "analysis.localization.curve_images=0",
-    "analysis.adversarial.steps=2",
 ]
 
 

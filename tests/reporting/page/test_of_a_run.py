@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlparse
 import numpy as np
 import pytest
 from PIL import Image
+from quick_settings import QUICK
 
 from vitrine.analyses import traits_of
 from vitrine.cli import train
@@ -17,29 +18,18 @@ from vitrine.cli import train
 pytestmark = pytest.mark.slow
 
 WORDS = [
+    *QUICK,
     "data.train_size=96",
     "data.val_size=32",
     "data.image_size=32",
     "data.batch_size=16",
     "trainer.max_steps=4",
-    "trainer.accelerator=cpu",
-    "trainer.enable_progress_bar=false",
     "trainer.log_every_n_steps=1",
     "checkpoint.every_steps=2",
-    "logging.wandb.mode=disabled",
-    "analysis.probes=2",
-    "analysis.units=2",
-    "analysis.features.steps=4",
-    "analysis.features.classes=2",
     "analysis.features.negative=true",
     "analysis.features.variants=2",
-    "analysis.saliency.copies=2",
-    "analysis.saliency.steps=2",
-    "analysis.localization.images=8",
-    "analysis.localization.curve_images=0",
     "analysis.truth.images=6",
     "analysis.truth.maps=[gradient,grad_cam]",
-    "analysis.adversarial.steps=2",
 ]
 STEPS = (2, 4)
 # where a view's pictures stand: not those of other times

@@ -52,7 +52,7 @@ def test_a_detector_that_finds_nothing_is_refused(tmp_path):
 @pytest.mark.slow
 def test_the_mesh_the_pictures_and_the_counts_are_written(tmp_path, capsys):
     out = tmp_path / "out"
-    run_command("hide", [checkpoint(tmp_path, 3), "held_out=8", f"out={out}", *FEW])
+    run_command("hide", [checkpoint(tmp_path, 3), "held_out=3", f"out={out}", *FEW])
     assert {file.name for file in out.iterdir()} == {"mesh.obj", "counts.json", "car-1.png"}
     lines = (out / "mesh.obj").read_text().splitlines()
     assert [sum(line.startswith(kind) for line in lines) for kind in ("v ", "f ")] == [162, 320]
@@ -62,7 +62,7 @@ def test_the_mesh_the_pictures_and_the_counts_are_written(tmp_path, capsys):
         0 <= of["interval"][0] <= of["share"] <= of["interval"][1] <= 1 for of in counts["hidden"].values()
     )
     assert Image.open(out / "car-1.png").size[0] > 900
-    assert f"{counts['found']} of 8 held-out cars" in capsys.readouterr().out
+    assert f"{counts['found']} of 3 held-out cars" in capsys.readouterr().out
 
 
 def test_a_detector_is_that_of_its_checkpoint(tmp_path):

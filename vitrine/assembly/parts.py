@@ -27,7 +27,8 @@ from vitrine.examination.examiner import Examiner
 from vitrine.examination.subject import choose_units
 from vitrine.modules import OBJECTIVES, load_checkpoint, load_network
 from vitrine.modules.classifier import Classifier
-from vitrine.modules.foreign_networks import check_existence, is_foreign, zoo_of
+from vitrine.modules.foreign_networks import check_existence, zoo_of
+from vitrine.modules.network_names import is_foreign
 from vitrine.modules.objectives.base import Objective
 from vitrine.modules.output_check import check_logits
 from vitrine.runs.store import Store

@@ -16,8 +16,8 @@ from vitrine.core.registry import UnknownName
 from vitrine.core.settings import SettingError
 from vitrine.modules import load_checkpoint, load_network
 from vitrine.modules.checkpoint import ReferenceNeeded
-from vitrine.modules.foreign_networks import is_foreign
 from vitrine.modules.loading import infer_classes
+from vitrine.modules.network_names import is_foreign
 from vitrine.modules.network_record import record_of
 from vitrine.modules.weights import WeightsError
 from vitrine.runs import run_folders

@@ -24,7 +24,7 @@ OBJECTIVES = Registry(
 
 # Imported when first used: naming a setting must not import torchvision or lightning.
 _LAZY = {
-    "NETWORKS": "vitrine.modules.networks",
+    "NETWORKS": "vitrine.modules.network_names",
     "load_network": "vitrine.modules.loading",
     "record_of": "vitrine.modules.network_record",
     "load_checkpoint": "vitrine.modules.checkpoint",

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from vitrine.core.references import is_reference
-from vitrine.modules.foreign_networks import is_foreign
+from vitrine.modules.network_names import is_foreign
 from vitrine.modules.network_record import attach_record
 from vitrine.modules.networks import build_network
 from vitrine.modules.normalize import attach

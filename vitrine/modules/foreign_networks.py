@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import logging
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -12,8 +11,9 @@ from typing import Any
 from torch import nn
 
 from vitrine.core.network_output import return_logits
-from vitrine.core.references import check_reference, is_reference, resolve
+from vitrine.core.references import is_reference, resolve
 from vitrine.modules import hf_networks, surgery, timm_networks
+from vitrine.modules.network_names import check_form
 from vitrine.modules.network_record import attach_record
 from vitrine.modules.own_network import build_own
 from vitrine.modules.positions import fit_positions
@@ -25,27 +25,11 @@ _ZOOS = {zoo.PREFIX: zoo for zoo in (timm_networks, hf_networks)}
 PRETRAINED = "pretrained"  # in place of a file of weights
 
 
-def is_foreign(name: str) -> bool:
-    """Whether a name is of a network that is not built here."""
-    return is_reference(name) or zoo_of(name) is not None
-
-
 def zoo_of(name: str) -> ModuleType | None:
     """The module of a library's networks, None where the name is of none."""
     if is_reference(name):
         return None
     return next((zoo for prefix, zoo in _ZOOS.items() if name.startswith(prefix)), None)
-
-
-def check_form(name: str) -> None:
-    """Raise ValueError for a foreign name that cannot lead anywhere; imports neither code nor libraries."""
-    zoo = zoo_of(name)
-    if zoo is None:
-        check_reference(name)
-    elif name == zoo.PREFIX:
-        raise ValueError(f"{name!r}: expected {zoo.PREFIX}NAME")
-    elif importlib.util.find_spec(zoo.PACKAGE) is None:
-        raise ValueError(f"{name}: {zoo.PACKAGE} is not installed: pip install 'vitrine[{zoo.PACKAGE}]'")
 
 
 def check_existence(name: str) -> None:

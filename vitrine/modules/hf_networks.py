@@ -13,10 +13,9 @@ from torch import nn
 
 from vitrine.core.registry import nearest
 from vitrine.modules.model_hub import offline_unless_reachable
+from vitrine.modules.network_names import HF as PREFIX
 from vitrine.modules.preprocessing import Preprocessing, of_processor
 from vitrine.modules.weights import Weights, WeightsError
-
-PREFIX, PACKAGE = "hf/", "transformers"
 
 
 def check(name: str) -> None:

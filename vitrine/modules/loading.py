@@ -12,9 +12,10 @@ from torch import nn
 from vitrine.core.references import is_reference
 from vitrine.core.registry import UnknownName
 from vitrine.modules import foreign_networks, normalize, surgery
-from vitrine.modules.foreign_networks import is_foreign, load_foreign, load_weights
+from vitrine.modules.foreign_networks import load_foreign, load_weights
+from vitrine.modules.network_names import NETWORKS, is_foreign
 from vitrine.modules.network_record import attach_record
-from vitrine.modules.networks import NETWORKS, build_network, default_options, image_size_option
+from vitrine.modules.networks import build_network, default_options, image_size_option
 from vitrine.modules.own_network import takes_class_count
 from vitrine.modules.weights import Statistics, Weights, WeightsError, read_weights, strip_prefixes
 

@@ -1,83 +1,22 @@
-"""Networks by name, built from plain containers (a spec): our own, torchvision's, foreign ones."""
+"""Networks built from plain containers (a spec): our own, torchvision's, foreign ones."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from vitrine.core.registry import Registry, nearest
+from vitrine.core.registry import nearest
 from vitrine.modules import surgery
-from vitrine.modules.foreign_networks import build_foreign, check_form, is_foreign
+from vitrine.modules.foreign_networks import build_foreign
+from vitrine.modules.network_names import NETWORKS, OURS, is_foreign
 
-_OURS = {
-    "convnet": "vitrine.modules.convnet:ConvNet",
-    "resnet20": "vitrine.modules.residual:CifarResNet",
-    "preact_resnet18": "vitrine.modules.residual:preact_resnet18",
-    "wide_resnet28_10": "vitrine.modules.residual:wide_resnet28_10",
-    "vit_tiny_4": "vitrine.modules.vision_transformer:SmallVisionTransformer",
-    "vit": "vitrine.modules.vision_transformer:vit",
-    "perceptron": "vitrine.modules.perceptron:Perceptron",
-}
 # built with auxiliary heads and a normalisation of their own by default
 _INCEPTIONS = ("googlenet", "inception_v3")
 _RESERVED = ("weights", "num_classes", "progress", "pretrained", "aux_logits", "transform_input")
-
-
-class Networks(Registry):
-    """Our own networks, then torchvision's classifiers; `NETWORKS[name]` is the builder. `check` knows the
-    forms of foreign names, too."""
-
-    def __getitem__(self, name: str) -> Any:
-        if name in self.places:
-            return super().__getitem__(name)
-        self.check(name)
-        import torchvision
-
-        return torchvision.models.get_model_builder(name)
-
-    def check(self, name: str) -> None:
-        """Raise ValueError unless the name is known, or may be that of a foreign network."""
-        if is_foreign(name):
-            check_form(name)
-        elif name not in self and (likely := _likely_reference(name)):
-            raise ValueError(f"unknown network {name!r}: {likely}")
-        else:
-            super().check(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter((*self.places, *_torchvision_names()))
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.places or name in _torchvision_names()
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
-
-
-NETWORKS = Networks("network", _OURS)
-
-
-@functools.cache
-def _torchvision_names() -> tuple[str, ...]:
-    import torchvision
-
-    return tuple(torchvision.models.list_models(module=torchvision.models))
-
-
-def _likely_reference(name: str) -> str | None:
-    """What a name that leads nowhere was meant to be, if it looks like a place of code."""
-    if name.endswith(".py"):
-        return f"its class or function comes after a colon, {name}:Class"
-    place, _, last = name.rpartition(".")
-    if place and all(part.isidentifier() for part in name.split(".")):
-        return f"a class or function of a module comes after a colon: did you mean {place}:{last}?"
-    if "/" in name:
-        return "expected a file of your own, path/to/file.py:Class, or timm/NAME, or hf/FOLDER_OR_ID"
-    return None
 
 
 def build_network(spec: Mapping[str, Any]) -> nn.Module:
@@ -95,7 +34,7 @@ def build_network(spec: Mapping[str, Any]) -> nn.Module:
     for key in _RESERVED:
         if key in options:
             raise ValueError(f"{key}: is not an option of {name} here")
-    if name in _OURS:
+    if name in OURS:
         if stem != "standard":
             raise ValueError(
                 f"stem: {name} is made for small images already; stem=small is for torchvision's networks"
@@ -117,7 +56,7 @@ def build_network(spec: Mapping[str, Any]) -> nn.Module:
 def _call_builder(name: str, builder: Any, options: dict[str, Any], classes: int) -> nn.Module:
     """`builder(num_classes=classes, **options)`; the error for an unknown option lists the known ones."""
     known = _parameters(builder)
-    if name in _OURS:
+    if name in OURS:
         _refuse_unknown(name, options, known)
         for key, required in known.items():
             if required and key not in options:
@@ -155,7 +94,7 @@ def default_options(name: str) -> dict[str, Any]:
 
     They are stored in the spec, so that checkpoints can be read after a default has changed.
     """
-    if name not in _OURS:
+    if name not in OURS:
         return {}
     parameters = inspect.signature(NETWORKS[name]).parameters.values()
     named = [p for p in parameters if p.name not in ("channels", *_RESERVED)]

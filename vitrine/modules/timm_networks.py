@@ -9,10 +9,10 @@ from torch import nn
 
 from vitrine.core.registry import UnknownName
 from vitrine.modules.model_hub import offline_unless_reachable
+from vitrine.modules.network_names import TIMM as PREFIX
 from vitrine.modules.preprocessing import Preprocessing, of_timm
 from vitrine.modules.weights import Weights, WeightsError, strip_prefixes
 
-PREFIX, PACKAGE = "timm/", "timm"
 _RESERVED = ("pretrained", "num_classes", "checkpoint_path", "features_only", "pretrained_cfg")
 
 

@@ -16,9 +16,9 @@ def test_alone_it_lists_the_programs(capsys, words):
     assert all(f"    vitrine {program} " in shown for program in cli.PROGRAMS)
 
 
-@pytest.mark.parametrize("word", ["--version", "-V"])
-def test_it_says_its_version(capsys, word):
-    cli.main([word])
+@pytest.mark.parametrize("words", [["--version"], ["-V"], ["train", "--version"]])
+def test_it_says_its_version(capsys, words):
+    cli.main(words)
     assert capsys.readouterr().out == f"vitrine {vitrine.__version__}\n"
 
 

@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else arguments
     if not words or words[0] in ("-h", "--help", "help"):
         print(ABOUT)
-    elif words[0] in ("--version", "-V"):
+    elif words[-1] in ("--version", "-V"):
         print(f"vitrine {vitrine.__version__}")
     else:
         from vitrine.cli.command_line import run_cli  # not above: seconds of imports

@@ -22,12 +22,12 @@ Beside that, commands of their own; `python analyze.py COMMAND --help` tells mor
 `--help` lists every setting, `--help SECTION` some.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from vitrine import config
 from vitrine.analyses import ANALYSES
@@ -38,6 +38,9 @@ from vitrine.config import recipes
 from vitrine.core.settings import SettingError
 from vitrine.distributed.processes import launched
 from vitrine.runs import run_folders
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def main(arguments: list[str]) -> None:

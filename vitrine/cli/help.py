@@ -5,6 +5,7 @@ from typing import Any
 
 from vitrine import config
 from vitrine.config import trainer_arguments
+from vitrine.config.declarations import declared
 from vitrine.core.settings import SettingError, field_type, format_type
 
 HEADER = "Settings: key=default   meaning [type]"
@@ -19,7 +20,7 @@ def print_help_if_asked(arguments: list[str], about: str) -> bool:
     """Print help on all settings for `--help`, on one section for `--help SECTION`; False if not asked."""
     if not is_help_asked(arguments):
         return False
-    names = [*config.sections(), "trainer"]
+    names = [*config.sections(declared), "trainer"]
     wanted = [a for a in arguments if not a.startswith("-")]
     for name in wanted:
         if name not in names:
@@ -43,7 +44,7 @@ def _section_help(name: str) -> list[str]:
             for key, hint in trainer_arguments.parameters().items()
         ]
         return ["trainer: handed to lightning.Trainer", *lines]
-    schema = config.sections()[name]
+    schema = config.sections(declared)[name]
     describe = fields_help if isinstance(schema, type) else _variants_help
     return [f"{name}:", *describe(schema, name)]
 

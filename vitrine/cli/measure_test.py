@@ -17,7 +17,6 @@ from typing import Any
 from vitrine import config
 from vitrine.config import recipes
 from vitrine.core.settings import SettingError, setting
-from vitrine.datamodules.splitting import refuse_other_splits
 from vitrine.runs import held_out, run_folders
 
 
@@ -46,6 +45,9 @@ def main(paths: list[str], test: TestArguments, overrides: list[str]) -> None:
         raise SettingError("test", f"{len(paths)} runs came; expected one run, or one of its checkpoints")
     folder = run_folders.find_run(paths[0])
     settings = config.load_saved(folder, overrides)
+
+    from vitrine.datamodules.splitting import refuse_other_splits
+
     refuse_other_splits(settings.data, config.load_saved(folder, []).data)
 
     from vitrine import assembly

@@ -5,7 +5,8 @@ import logging
 import re
 import typing
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -22,6 +23,16 @@ FRACTION = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 def writable_tree(schema: type) -> DictConfig:
     """A tree of the defaults of a dataclass that can be written to even if the dataclass is frozen."""
     return _make_writable(OmegaConf.structured(schema))
+
+
+@contextmanager
+def renames_unsaid() -> Iterator[None]:
+    """Within the scope nobody is told what a setting is called now: the same settings are loaded again."""
+    log.disabled = True
+    try:
+        yield
+    finally:
+        log.disabled = False
 
 
 def assign(

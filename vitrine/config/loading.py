@@ -8,6 +8,7 @@ Every setting is declared once, in the dataclass that uses it. What a name choos
 
 import dataclasses
 import difflib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vitrine.config import trainer_arguments
-from vitrine.config.assignment import assign, writable_tree
+from vitrine.config.assignment import assign, renames_unsaid, writable_tree
+from vitrine.config.declarations import declared
 from vitrine.config.recipes import merge_arguments
 from vitrine.config.schema import RunSettings, sections
 from vitrine.config.yaml_text import Scalar, UnreadableText, convert
@@ -74,10 +76,17 @@ def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
     Raises:
         SettingError: names the key, what came, what was expected and the likely intention.
     """
+    if "lightning" not in sys.modules:  # what is wrong is said before the seconds of imports
+        with renames_unsaid():
+            _load(arguments, base, sections(declared))
+    return _load(arguments, base, sections())
+
+
+def _load(arguments: Sequence[str], base: Sequence[Path], schemas: Mapping[str, Any]) -> Settings:
     raw = merge_arguments(arguments, base)
-    _complete_saved(raw, merge_arguments([], base))
+    _complete_saved(raw, merge_arguments([], base), schemas)
     tree = OmegaConf.create({"trainer": trainer_arguments.DEFAULTS})
-    for name, schema in sections().items():
+    for name, schema in schemas.items():
         if isinstance(schema, type):
             tree[name] = writable_tree(schema)
             continue
@@ -89,7 +98,7 @@ def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
         tree[name].name = chosen
     for key, value in raw.items():
         if key != "trainer":
-            assign(tree, key, value, lambda k: _unknown(k, tree))
+            assign(tree, key, value, lambda k: _unknown(k, tree, schemas))
     for key, value in _mapping(raw, "trainer").items():
         try:
             tree.trainer[key] = convert(value, trainer_arguments.parameters().get(key, Any))
@@ -100,7 +109,7 @@ def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
         values = {str(name): OmegaConf.to_object(tree[name]) for name in tree}
     except OmegaConfBaseException as error:
         raise SettingError(error.full_key or "settings", str(error.msg or error).splitlines()[0]) from None
-    for name in sections():
+    for name in schemas:
         check(values[name], name)
     trainer_arguments.check(values["trainer"])
     unnamed = values["run"].name is None
@@ -128,9 +137,9 @@ def parse_settings(schema: type, arguments: Sequence[str], base: Sequence[Path] 
     return values
 
 
-def _complete_saved(raw: dict[str, Any], saved: dict[str, Any]) -> None:
+def _complete_saved(raw: dict[str, Any], saved: dict[str, Any], schemas: Mapping[str, Any]) -> None:
     """Add what a run saved by an earlier version did where it had no setting for it yet (`before`)."""
-    for section, schema in sections().items():
+    for section, schema in schemas.items():
         own, now = _mapping(saved, section), _mapping(raw, section)
         if not own:
             continue
@@ -153,10 +162,10 @@ def _mapping(raw: dict[str, Any], key: str) -> dict[str, Any]:
     return value or {}
 
 
-def _unknown(key: str, tree: DictConfig) -> SettingError:
+def _unknown(key: str, tree: DictConfig, schemas: Mapping[str, Any]) -> SettingError:
     """The error for a setting that does not exist: where it does exist, or what was probably meant."""
     section, _, rest = key.partition(".")
-    schema = sections().get(section)
+    schema = schemas.get(section)
     if rest and schema and not isinstance(schema, type):
         owners = [name for name in schema.names if _has_setting(schema(name), rest.split("."))]
         if owners:

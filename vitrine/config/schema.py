@@ -6,7 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from vitrine.analyses import ANALYSES
+from vitrine.config.declarations import imported
 from vitrine.core.settings import setting
+from vitrine.datamodules import DATA, source_place
+from vitrine.examination.settings import AnalysisSettings
+from vitrine.modules import OBJECTIVES
+from vitrine.modules.network_names import NETWORKS
 
 
 @dataclass
@@ -74,32 +80,37 @@ def _section_by_name(
     return schema
 
 
-def sections() -> dict[str, Any]:
-    """Section -> its dataclass, or a function from the section's `name` to it."""
-    from vitrine.analyses import ANALYSES
+def sections(read: Callable[[str], Any] = imported) -> dict[str, Any]:
+    """Section -> its dataclass, or a function from the section's `name` to it.
 
-    return _sections(tuple((name, ANALYSES[name]) for name in ANALYSES))  # more may be registered at any time
+    Args:
+        read: the class at a "module:attribute"; `declarations.declared` is enough for what a setting is
+            called, holds and means.
+    """
+    places = tuple((name, ANALYSES.places[name]) for name in ANALYSES)  # more may be registered at any time
+    return _sections(places, read)
 
 
 @functools.cache
-def _sections(analyses: tuple[tuple[str, type], ...]) -> dict[str, Any]:
-    from vitrine.callbacks.checkpoints import CheckpointSettings
-    from vitrine.callbacks.robust_validation import ValidationSettings
-    from vitrine.datamodules import DATA, source
-    from vitrine.examination.settings import AnalysisSettings
-    from vitrine.modules import NETWORKS, OBJECTIVES
-    from vitrine.modules.optimizers import OptimizerSettings
-    from vitrine.reporting.wandb_run import WandbSettings
+def _sections(analyses: tuple[tuple[str, Any], ...], read: Callable[[str], Any]) -> dict[str, Any]:
+    def registered(place: Any) -> Any:
+        return read(place) if isinstance(place, str) else place
 
     def network(name: str) -> type:
         NETWORKS.check(name)
         return ModelSettings
 
+    def objective(name: str) -> type:
+        OBJECTIVES.check(name)
+        return registered(OBJECTIVES.places[name])
+
+    analyses = tuple((name, registered(place)) for name, place in analyses)
+    wandb_settings = read("vitrine.reporting.wandb_run:WandbSettings")
     techniques = [(name, kind, dataclasses.field(default_factory=kind)) for name, kind in analyses]
     return {
         "run": RunSettings,
         "data": _section_by_name(
-            lambda n: source(n).Settings,
+            lambda n: registered(source_place(n)).Settings,
             DATA,
             "signs",
             "where images come from",
@@ -116,15 +127,15 @@ def _sections(analyses: tuple[tuple[str, type], ...]) -> dict[str, Any]:
             "the number of classes as num_classes, n_classes, classes or num_labels, if it takes one); "
             "timm/NAME of timm.list_models(); hf/FOLDER_OR_ID of transformers",
         ),
-        "objective": _section_by_name(lambda n: OBJECTIVES[n], OBJECTIVES, "standard", "what is minimised"),
-        "optimizer": OptimizerSettings,
-        "checkpoint": CheckpointSettings,
-        "validation": ValidationSettings,
+        "objective": _section_by_name(objective, OBJECTIVES, "standard", "what is minimised"),
+        "optimizer": read("vitrine.modules.optimizers:OptimizerSettings"),
+        "checkpoint": read("vitrine.callbacks.checkpoints:CheckpointSettings"),
+        "validation": read("vitrine.callbacks.robust_validation:ValidationSettings"),
         "analysis": dataclasses.make_dataclass("Analyses", techniques, bases=(AnalysisSettings,)),
         "logging": dataclasses.make_dataclass(
             "LoggingSettings",
             [
-                ("wandb", WandbSettings, dataclasses.field(default_factory=WandbSettings)),
+                ("wandb", wandb_settings, dataclasses.field(default_factory=wandb_settings)),
                 ("tensorboard", bool, setting(False, "log to TensorBoard too, into the run's folder")),
                 (
                     "class_curves",

@@ -1,9 +1,7 @@
-"""The arguments of lightning.Trainer as settings: Vitrine's defaults, and a check against its signature."""
+"""The arguments of lightning.Trainer as settings: their types, Vitrine's defaults, and a check of them."""
 
-import functools
-import inspect
 import typing
-from typing import Any
+from typing import Any, Literal
 
 from vitrine.core.registry import nearest
 from vitrine.core.settings import SettingError, format_type, union_members
@@ -30,21 +28,58 @@ HALF_PRECISION = ("16-true", "bf16-true", "transformer-engine", "transformer-eng
 SHARDING = ("fsdp", "deepspeed", "model_parallel", "xla_fsdp")  # strategies without a whole network on a rank
 
 
-@functools.cache
+# Every argument that a user can set: its type, without classes of Lightning's, and its default. A test holds
+# them against the signature, which takes seconds to import.
+_SIGNATURE: dict[str, tuple[Any, Any]] = {
+    "accelerator": (str, "auto"),
+    "strategy": (str, "auto"),
+    "devices": (list[int] | str | int, "auto"),
+    "num_nodes": (int, 1),
+    "precision": (
+        Literal[
+            *(64, 32, 16, "transformer-engine", "transformer-engine-float16", "16-true", "16-mixed"),
+            *("bf16-true", "bf16-mixed", "32-true", "64-true", "64", "32", "16", "bf16"),
+        ]
+        | None,
+        None,
+    ),
+    "fast_dev_run": (int | bool, False),
+    "max_epochs": (int | None, None),
+    "min_epochs": (int | None, None),
+    "max_steps": (int, -1),
+    "min_steps": (int | None, None),
+    "max_time": (str | dict[str, int] | None, None),
+    "limit_train_batches": (int | float | None, None),
+    "limit_val_batches": (int | float | None, None),
+    "limit_test_batches": (int | float | None, None),
+    "limit_predict_batches": (int | float | None, None),
+    "overfit_batches": (int | float, 0.0),
+    "val_check_interval": (int | float | str | dict[str, int] | None, None),
+    "check_val_every_n_epoch": (int | None, 1),
+    "num_sanity_val_steps": (int | None, None),
+    "log_every_n_steps": (int | None, None),
+    "enable_progress_bar": (bool | None, None),
+    "enable_model_summary": (bool | None, None),
+    "accumulate_grad_batches": (int, 1),
+    "gradient_clip_val": (int | float | None, None),
+    "gradient_clip_algorithm": (str | None, None),
+    "deterministic": (bool | Literal["warn"] | None, None),
+    "benchmark": (bool | None, None),
+    "profiler": (str | None, None),
+    "detect_anomaly": (bool, False),
+    "sync_batchnorm": (bool, False),
+    "enable_autolog_hparams": (bool, True),
+}
+
+
 def parameters() -> dict[str, Any]:
     """Name -> type of every argument that a user can set."""
-    from lightning.pytorch import Trainer
-
-    hints = typing.get_type_hints(Trainer.__init__)
-    names = [n for n in inspect.signature(Trainer.__init__).parameters if n != "self"]
-    return {name: hints.get(name, Any) for name in names if name not in RESERVED}
+    return {name: hint for name, (hint, _) in _SIGNATURE.items()}
 
 
 def default(name: str) -> Any:
     """The default of an argument: Vitrine's, else Lightning's."""
-    from lightning.pytorch import Trainer
-
-    return DEFAULTS.get(name, inspect.signature(Trainer.__init__).parameters[name].default)
+    return DEFAULTS.get(name, _SIGNATURE[name][1])
 
 
 def check(arguments: dict[str, Any]) -> None:

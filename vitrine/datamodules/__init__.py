@@ -29,14 +29,21 @@ DATA = Registry(
 OWN = "vitrine.datamodules.own_data:OwnData"  # of a name that is a reference
 
 
-def source(name: str) -> Any:
-    """The data module of a name: a registered one, or that of somebody's own LightningDataModule.
+def source_place(name: str) -> Any:
+    """Where the data module of a name is, as "module:Class": a registered one, or that of somebody's own
+    LightningDataModule.
 
     Raises:
         UnknownName: there is none.
         BadReference: the reference cannot lead anywhere.
     """
     if not is_reference(name):
-        return DATA[name]
+        DATA.check(name)
+        return DATA.places[name]
     check_reference(name)
-    return Registry("data module", {name: OWN})[name]
+    return OWN
+
+
+def source(name: str) -> Any:
+    """The data module of a name, see `source_place`."""
+    return Registry("data module", {name: source_place(name)})[name]

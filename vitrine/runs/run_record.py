@@ -1,5 +1,7 @@
 """`run.json`, the record of a run: when, how long, which code, on which hardware; shown on the page."""
 
+from __future__ import annotations
+
 import contextlib
 import datetime
 import importlib.metadata
@@ -13,13 +15,15 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import vitrine
-from vitrine.analyses.result import CheckpointReport
 from vitrine.core import atomic
 from vitrine.core.process_identity import this_process
 from vitrine.distributed.interruption import Interrupted
+
+if TYPE_CHECKING:
+    from vitrine.analyses.result import CheckpointReport
 
 _log = logging.getLogger(__name__)
 

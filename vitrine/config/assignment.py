@@ -27,7 +27,7 @@ def writable_tree(schema: type) -> DictConfig:
 
 @contextmanager
 def renames_unsaid() -> Iterator[None]:
-    """Within the scope nobody is told what a setting is called now: the same settings are loaded again."""
+    """Within the scope nobody is told what a setting is called now."""
     log.disabled = True
     try:
         yield

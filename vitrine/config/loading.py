@@ -76,10 +76,11 @@ def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
     Raises:
         SettingError: names the key, what came, what was expected and the likely intention.
     """
-    if "lightning" not in sys.modules:  # what is wrong is said before the seconds of imports
-        with renames_unsaid():
-            _load(arguments, base, sections(declared))
-    return _load(arguments, base, sections())
+    if "lightning" in sys.modules:
+        return _load(arguments, base, sections())
+    _load(arguments, base, sections(declared))  # what is wrong is said before the seconds of imports
+    with renames_unsaid():  # as they were said just now
+        return _load(arguments, base, sections())
 
 
 def _load(arguments: Sequence[str], base: Sequence[Path], schemas: Mapping[str, Any]) -> Settings:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.ratio import hardware
-from vitrine.cli.hide import find_detector
+from vitrine.cli.hide import find_checkpoint, read_detector
 from vitrine.lidar.detector import Detector
 from vitrine.lidar.grid import hard_occupancy
 from vitrine.lidar.hiding import car_scores, ellipsoid, find_targets, hidden, interval, roof_box
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--save", type=Path, help="file for the meshes and scores")
     options = parser.parse_args()
 
-    detector = find_detector(options.run)
+    detector = read_detector(find_checkpoint(options.run))
     train = find_targets(detector, "val", options.train)
     held_out = find_targets(detector, "held_out", options.held_out)
     print(f"{options.run}; {len(train)} cars to optimise on, {len(held_out)} held out; {hardware('cpu')}")

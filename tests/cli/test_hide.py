@@ -11,6 +11,7 @@ from vitrine.cli.arguments import run_command
 from vitrine.core.settings import SettingError
 from vitrine.lidar.detector import Detector, DetectorSettings
 from vitrine.lidar.grid import Grid
+from vitrine.runs.store import Store
 
 FEW = ["cars=2", "generations=1", "steps=1", "pictures=1"]
 
@@ -19,9 +20,10 @@ def checkpoint(folder, sure: float):
     """Of an untrained network that says everywhere, equally surely, that a middling car is there."""
     detector = Detector(DetectorSettings(width=4, overlap=1.0), Grid(cell=1.0, slices=4))
     torch.nn.init.zeros_(detector.network.rectangle.weight)
+    torch.nn.init.zeros_(detector.network.score.weight)
     torch.nn.init.zeros_(detector.network.rectangle.bias)
     torch.nn.init.constant_(detector.network.score.bias, sure)
-    content = {"state_dict": detector.state_dict()}
+    content = {"state_dict": detector.state_dict(), "global_step": 7}
     detector.on_save_checkpoint(content)
     torch.save(content, folder / "a.ckpt")
     return str(folder / "a.ckpt")
@@ -53,7 +55,15 @@ def test_a_detector_that_finds_nothing_is_refused(tmp_path):
 def test_the_mesh_the_pictures_and_the_counts_are_written(tmp_path, capsys):
     out = tmp_path / "out"
     run_command("hide", [checkpoint(tmp_path, 3), "held_out=3", f"out={out}", *FEW])
-    assert {file.name for file in out.iterdir()} == {"mesh.obj", "counts.json", "car-1.png"}
+    assert {file.name for file in out.iterdir()} >= {"mesh.obj", "counts.json", "car-1.png", "index.html"}
+    (step,) = Store(out).steps()
+    on_page = Store(out).figures(step, "roof_mesh")
+    assert [figure.key for figure in on_page] == ["hidden", "car-1"]
+    assert (
+        "the optimised mesh hides" in on_page[0].caption
+        and "m away, its score with nothing on the roof: 0.95" in on_page[1].caption
+    )
+    assert on_page[1].values["nothing on the roof"] >= 0.5  # cars that are found come first
     lines = (out / "mesh.obj").read_text().splitlines()
     assert [sum(line.startswith(kind) for line in lines) for kind in ("v ", "f ")] == [162, 320]
     counts = json.loads((out / "counts.json").read_text())
@@ -66,7 +76,7 @@ def test_the_mesh_the_pictures_and_the_counts_are_written(tmp_path, capsys):
 
 
 def test_a_detector_is_that_of_its_checkpoint(tmp_path):
-    detector = hide.find_detector(checkpoint(tmp_path, 1.5))
+    detector = hide.read_detector(hide.find_checkpoint(checkpoint(tmp_path, 1.5)))
     assert detector.grid == Grid(cell=1.0, slices=4)
     assert detector.network.score.bias.item() == 1.5
     assert not detector.training and not any(p.requires_grad for p in detector.parameters())

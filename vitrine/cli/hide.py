@@ -4,17 +4,28 @@
     python -m vitrine hide RUN method=gradient     soft rays and Adam alone; or method=search alone
 
 Writes into RUN/hide: mesh.obj (metres, for any viewer), pictures of held-out cars in perspective and from
-above, with nothing on the roof, a random mesh and this one, and counts.json: how many cars each hides.
+above, with nothing on the roof, a random mesh and this one, counts.json: how many cars each hides, and a page
+that shows all of it.
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vitrine.cli import images
 from vitrine.core.settings import SettingError, setting
 from vitrine.runs import run_folders
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vitrine.analyses.base import Figure
+    from vitrine.lidar.detector import Detector
+    from vitrine.lidar.roof_targets import RoofTarget
+
+NOTHING, RANDOM, OPTIMISED = "nothing on the roof", "random mesh", "optimised mesh"
 
 
 @dataclass(frozen=True)
@@ -40,17 +51,24 @@ def main(words: list[str], settings: Any) -> None:
     started = time.monotonic()
     if len(words) != 1:
         raise SettingError("hide", f"{len(words)} runs came, expected one: python -m vitrine hide RUN")
-    detector = find_detector(words[0])
+    checkpoint = find_checkpoint(words[0])
+    detector = read_detector(checkpoint)
     folder = Path(settings.out) if settings.out else run_folders.find_run(words[0]) / "hide"
     if folder.exists() and not folder.is_dir():
         raise SettingError("out", f"{folder} is a file, expected a folder")
 
+    import torch
+
+    from vitrine.analyses.result import AnalysisResult
     from vitrine.core import atomic
+    from vitrine.examination.examiner import weights_hash
     from vitrine.examination.subject import progress_bar
     from vitrine.lidar import hiding
     from vitrine.lidar.drawing import draw_sights
     from vitrine.lidar.mesh_attacks import GradientAttack, SearchAttack
     from vitrine.lidar.roof_mesh import obj_text, random_mesh, shape
+    from vitrine.reporting import result_page
+    from vitrine.runs.checkpoint_files import read_step
 
     held_out = hiding.find_targets(detector, "held_out", settings.held_out)
     clean = hiding.car_scores(detector, held_out, None)
@@ -71,8 +89,8 @@ def main(words: list[str], settings: Any) -> None:
     meshes = {
         "box": hiding.roof_box(),
         "ellipsoid": hiding.ellipsoid(),
-        "random mesh": random_mesh(settings.seed),
-        "optimised mesh": shape(offsets),
+        RANDOM: random_mesh(settings.seed),
+        OPTIMISED: shape(offsets),
     }
     scores = {name: hiding.car_scores(detector, held_out, mesh) for name, mesh in meshes.items()}
     counts: dict[str, Any] = {"cars": len(held_out), "found": found, "hidden": {}}
@@ -86,33 +104,81 @@ def main(words: list[str], settings: Any) -> None:
     atomic.write_json(folder / "counts.json", counts)
     atomic.write_text(folder / "mesh.obj", obj_text(shape(offsets)))
     # those first that are found without and hidden best
-    lost = clean * (clean >= settings.threshold) - scores["optimised mesh"]
-    shown = {"nothing on the roof": None} | {name: meshes[name] for name in ("random mesh", "optimised mesh")}
+    lost = (clean - scores[OPTIMISED]).masked_fill(clean < settings.threshold, -torch.inf)
+    shown = {NOTHING: None} | {name: meshes[name] for name in (RANDOM, OPTIMISED)}
+    result = AnalysisResult()
+    result.add(counts_figure(counts, settings.threshold))
     for number, index in enumerate(lost.argsort(descending=True)[: settings.pictures].tolist()):
         target = held_out[index]
         sights = [hiding.look(detector, target, name, mesh) for name, mesh in shown.items()]
-        images.write_picture(folder / f"car-{number + 1}.png", draw_sights(target, sights))
-    print(f"the mesh and pictures: {folder}, {time.monotonic() - started:.0f} s")
+        of_car = {NOTHING: clean[index].item()} | {name: scores[name][index].item() for name in scores}
+        figure = car_figure(
+            number, target, {name: of_car[name] for name in shown}, draw_sights(target, sights)
+        )
+        images.write_picture(folder / f"{figure.key}.png", figure.image)
+        result.add(figure)
+    result.seconds = time.monotonic() - started
+    facts = {"detector": str(checkpoint), "cars": f"{len(held_out)} of streets held out"}
+    step, weights = read_step(checkpoint), weights_hash(detector.network)
+    page = result_page.write(folder, "roof_mesh", result, step, weights, "cars under a mesh", facts)
+    print(f"the mesh and pictures: {folder}, {result.seconds:.0f} s")
+    print(f"the page: {page}")
 
 
-def find_detector(word: str) -> Any:
-    """The detector of a run of `vitrine lidar`, or of a checkpoint.
+def counts_figure(counts: Mapping[str, Any], threshold: float) -> "Figure":
+    """How many cars each load hides: the content of counts.json, as bars and a table."""
+    from vitrine.analyses.base import Figure
+    from vitrine.analyses.outputs import Table
+    from vitrine.analyses.plots import COLOURS, bars
+
+    hidden = counts["hidden"]
+    shares = {name: {"hidden": 100 * of["share"]} for name, of in hidden.items()}
+    rows = [(name, of["share"], *of["interval"]) for name, of in hidden.items()]
+    names, means, lows, highs = map(list, zip(*rows))
+    best = hidden[OPTIMISED]
+    return Figure(
+        key="hidden",
+        image=bars(
+            shares, {"hidden": COLOURS["robust"]}, "% of the cars found without it that it hides", 100
+        ),
+        caption=f"Of {counts['found']} held-out cars found with a score of {threshold:g} or more and nothing "
+        f"on the roof, the optimised mesh hides {best['share']:.1%} ({best['interval'][0]:.1%} to "
+        f"{best['interval'][1]:.1%}), a random mesh {hidden[RANDOM]['share']:.1%}.",
+        table=Table({"on the roof": names, "share hidden": means, "from": lows, "to": highs}),
+    )
+
+
+def car_figure(number: int, target: "RoofTarget", scores: Mapping[str, float], picture: "Tensor") -> "Figure":
+    """A car in perspective and from above, with each load; a score of 0 says that it is not found."""
+    from vitrine.analyses.base import Figure
+
+    said = "; ".join(f"{name}: {f'{score:.2f}' if score else 'not found'}" for name, score in scores.items())
+    away = f"A car {target.car[:2].norm():.0f} m away, its score with {said}."
+    caption = f"{away} The truth is dotted, detections are blue."
+    return Figure(f"car-{number + 1}", picture, caption, values=dict(scores))
+
+
+def find_checkpoint(word: str) -> Path:
+    """A checkpoint, or the last one of a run.
 
     Raises:
-        SettingError: it is neither, or has no checkpoint yet.
+        SettingError: it is neither, or the run has none yet.
     """
-    from vitrine.config.errors import as_setting_error
-    from vitrine.lidar.detector import load_detector
     from vitrine.runs.checkpoint_files import last_good_checkpoint
 
-    path = Path(word)
-    if not path.is_file():
-        folder = run_folders.find_run(word)
-        found = last_good_checkpoint(folder)
-        if found is None:
-            raise SettingError(
-                "hide", f"{folder} has no intact checkpoint, expected a run of `vitrine lidar`"
-            )
-        path = found
+    if Path(word).is_file():
+        return Path(word)
+    folder = run_folders.find_run(word)
+    found = last_good_checkpoint(folder)
+    if found is None:
+        raise SettingError("hide", f"{folder} has no intact checkpoint, expected a run of `vitrine lidar`")
+    return found
+
+
+def read_detector(checkpoint: Path) -> "Detector":
+    """The detector of a checkpoint of `vitrine lidar`; SettingError: it holds none."""
+    from vitrine.config.errors import as_setting_error
+    from vitrine.lidar.detector import load_detector
+
     with as_setting_error("hide"):
-        return load_detector(path)
+        return load_detector(checkpoint)

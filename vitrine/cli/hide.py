@@ -118,7 +118,8 @@ def main(words: list[str], settings: Any) -> None:
         images.write_picture(folder / f"{figure.key}.png", figure.image)
         result.add(figure)
     result.seconds = time.monotonic() - started
-    facts = {"detector": str(checkpoint), "cars": f"{len(held_out)} of streets held out"}
+    named = "/".join(checkpoint.resolve().parts[-3:])
+    facts = {"detector": named, "cars": f"{len(held_out)} of streets held out"}
     step, weights = read_step(checkpoint), weights_hash(detector.network)
     page = result_page.write(folder, "roof_mesh", result, step, weights, "cars under a mesh", facts)
     print(f"the mesh and pictures: {folder}, {result.seconds:.0f} s")
@@ -137,7 +138,7 @@ def counts_figure(counts: Mapping[str, Any], threshold: float) -> "Figure":
     names, means, lows, highs = map(list, zip(*rows))
     best = hidden[OPTIMISED]
     return Figure(
-        key="hidden",
+        key="all-cars",  # before those of single cars
         image=bars(
             shares, {"hidden": COLOURS["robust"]}, "% of the cars found without it that it hides", 100
         ),

@@ -60,6 +60,16 @@ def test_a_soft_view_becomes_the_hard_one():
     torch.testing.assert_close(soft, hard_views(targets, vertices, FACES), rtol=0, atol=1e-4)
 
 
+def test_a_mesh_without_extent_is_as_good_as_none_softly_too():
+    offsets = torch.full((162, 3), 40.0, requires_grad=True)  # every vertex in one corner of the box
+    vertices = shape(offsets)
+    soft = soft_views([target()], vertices, FACES, EDGES, 0.03, 3.0)
+    hard = hard_views([target()], vertices.detach(), FACES)
+    torch.testing.assert_close(soft.detach(), hard, rtol=0, atol=1e-4)
+    soft.sum().backward()
+    assert not offsets.grad.any()
+
+
 def test_what_stands_on_the_roof_beforehand_is_taken_away():
     bare = target()
     load = torch.cat([bare.car[:2], torch.tensor([1.5, 1.0, 1.0, 0.4, 0.7])])[None]

@@ -44,6 +44,9 @@ def soft_hits(vertices: Tensor, faces: Tensor, edges: Tensor, origin: Tensor, di
     forward = directions @ frame
     rays = forward[:, :2] / forward[:, 2:] * reach
     first, second = _silhouette(flat.detach(), faces, edges)
+    if not len(first):  # a mesh without extent, such as a search may end in: there is nothing to meet
+        never = torch.full_like(forward[:, 2], -torch.inf)
+        return SoftHits(never, reach.expand_as(never), never > 0)
     with torch.no_grad():
         nearest = _to_segments(rays[:, None], flat[first], flat[second])[0].argmin(1)
     first, second = first[nearest], second[nearest]

@@ -8,8 +8,8 @@ from vitrine.attacks.evolution import EvolutionStrategy
 def minimize(function, size: int, generations: int, seed: int = 0) -> torch.Tensor:
     strategy = EvolutionStrategy(torch.full((size,), 2.0), 0.5, seed)
     for _ in range(generations):
-        candidates = strategy.ask()
-        strategy.tell(candidates, function(candidates))
+        candidates = strategy.sample()
+        strategy.update(candidates, function(candidates))
     return strategy.mean
 
 

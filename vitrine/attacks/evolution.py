@@ -14,8 +14,8 @@ class EvolutionStrategy:
 
     strategy = EvolutionStrategy(torch.zeros(20), 0.3, seed=0)
     for _ in range(generations):
-        candidates = strategy.ask()
-        strategy.tell(candidates, losses_of(candidates))
+        candidates = strategy.sample()
+        strategy.update(candidates, losses_of(candidates))
 
     Attributes:
         mean: float64 [D], the middle of the distribution.
@@ -48,15 +48,15 @@ class EvolutionStrategy:
         self._generator = torch.Generator().manual_seed(seed)
         self._generations = 0
 
-    def ask(self) -> Tensor:
+    def sample(self) -> Tensor:
         """Candidates of the next generation, float64 [population, D]."""
         values, axes = torch.linalg.eigh(self._covariance)
         self._axes, self._lengths = axes, values.clamp(min=1e-20).sqrt()
         normal = torch.randn(self.population, len(self.mean), generator=self._generator, dtype=torch.float64)
         return self.mean + self.sigma * (normal * self._lengths) @ self._axes.T
 
-    def tell(self, candidates: Tensor, losses: Tensor) -> None:
-        """Move the distribution towards the better half of the candidates that `ask` gave.
+    def update(self, candidates: Tensor, losses: Tensor) -> None:
+        """Move the distribution towards the better half of the candidates that `sample` gave.
 
         Args:
             candidates: [population, D].

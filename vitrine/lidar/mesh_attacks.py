@@ -113,13 +113,13 @@ class SearchAttack:
         strategy = EvolutionStrategy(torch.zeros(48), self.sigma, self.seed, self.population)
         for _ in progress(range(self.generations)):
             chosen = _draw(targets, self.scenes, generator)
-            candidates = strategy.ask()
+            candidates = strategy.sample()
             losses = []
             for candidate in candidates.float():
                 views = hard_views(chosen, shape(start + smooth_offsets(candidate)), faces)
                 with torch.no_grad():
                     losses.append(view_losses(network, chosen, views).mean())
-            strategy.tell(candidates, torch.stack(losses))
+            strategy.update(candidates, torch.stack(losses))
         return start + smooth_offsets(strategy.mean.float())
 
 

@@ -71,8 +71,11 @@ def child(started: float, arguments: list[str]) -> None:
 
         mark()
         assembly.build_data = marking(assembly.build_data)
-        added = lambda made: made.callbacks.insert(0, FirstStep())  # noqa: E731
-        assembly.build_trainer = marking(assembly.build_trainer, added)
+
+        def add_callback(trainer: lightning.Trainer) -> None:
+            trainer.callbacks.insert(0, FirstStep())
+
+        assembly.build_trainer = marking(assembly.build_trainer, add_callback)
         original(*some, **named)
 
     train.train = marked_train

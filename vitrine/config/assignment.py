@@ -26,7 +26,7 @@ def writable_tree(schema: type) -> DictConfig:
 
 
 @contextmanager
-def renames_unsaid() -> Iterator[None]:
+def silence_renames() -> Iterator[None]:
     """Within the scope nobody is told what a setting is called now."""
     log.disabled = True
     try:

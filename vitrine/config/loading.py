@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vitrine.config import trainer_arguments
-from vitrine.config.assignment import assign, renames_unsaid, writable_tree
+from vitrine.config.assignment import assign, silence_renames, writable_tree
 from vitrine.config.declarations import declared
 from vitrine.config.recipes import merge_arguments
 from vitrine.config.schema import RunSettings, sections
@@ -79,7 +79,7 @@ def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
     if "lightning" in sys.modules:
         return _load(arguments, base, sections())
     _load(arguments, base, sections(declared))  # what is wrong is said before the seconds of imports
-    with renames_unsaid():  # as they were said just now
+    with silence_renames():  # as they were said just now
         return _load(arguments, base, sections())
 
 

@@ -33,6 +33,7 @@ from torch import Tensor
 from benchmarks import retraining
 from benchmarks.ratio import hardware
 from benchmarks.scores import Scored, control_scores, gradient_scores, head_scores
+from vitrine.core.bootstrap import bootstrap
 from vitrine.core.image_dataset import ImageDataset
 
 SIZE, PROBES = 1024, 48
@@ -61,9 +62,8 @@ def correlations(predicted: Tensor, actual: Tensor) -> Tensor:
 
 def interval(values: Tensor) -> tuple[float, float]:
     """The bootstrap's 95 % interval of the mean of [m]."""
-    draws = torch.randint(len(values), (DRAWS, len(values)), generator=torch.Generator().manual_seed(0))
-    low, high = values[draws].mean(1).quantile(values.new_tensor([0.025, 0.975])).tolist()
-    return low, high
+    _, low, high = bootstrap(values, seed=0, samples=DRAWS)
+    return low.item(), high.item()
 
 
 def main() -> None:

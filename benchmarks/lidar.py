@@ -25,9 +25,10 @@ from torch import Tensor
 
 from benchmarks.ratio import hardware
 from vitrine.cli.hide import find_checkpoint, read_detector
+from vitrine.core.bootstrap import bootstrap
 from vitrine.lidar.detector import Detector
 from vitrine.lidar.grid import hard_occupancy
-from vitrine.lidar.hiding import car_scores, ellipsoid, find_targets, hidden, interval, roof_box
+from vitrine.lidar.hiding import car_scores, ellipsoid, find_targets, hidden, roof_box
 from vitrine.lidar.mesh_attacks import GradientAttack, SearchAttack
 from vitrine.lidar.network import places
 from vitrine.lidar.roof_mesh import EXTENTS, from_roof, random_mesh, shape, sphere_mesh
@@ -159,8 +160,8 @@ def print_table(
 
 def spread(values: Tensor) -> str:
     """The mean and its interval, in percent."""
-    low, high = interval(values)
-    return f"{100 * values.mean():.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+    mean, low, high = bootstrap(values, seed=0, samples=2000)
+    return f"{100 * mean:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
 if __name__ == "__main__":

@@ -30,10 +30,11 @@ from benchmarks.ratio import hardware
 from vitrine import assembly, load_checkpoint
 from vitrine.analyses import ANALYSES
 from vitrine.analyses.attribution import planted_stickers
-from vitrine.analyses.part_scores import bootstrap, names_most_important
+from vitrine.analyses.part_scores import names_most_important
 from vitrine.analyses.truth import Truth
 from vitrine.analyses.truth_scores import Kind, Measured, Scores, on_random, score
 from vitrine.config import load_saved
+from vitrine.core.bootstrap import bootstrap
 from vitrine.examination.subject import make_subject
 from vitrine.runs.checkpoint_files import checkpoint_files
 from vitrine.runs.metrics_csv import read_curves

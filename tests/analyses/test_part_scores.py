@@ -6,7 +6,6 @@ import torch
 from scipy import stats
 
 from vitrine.analyses.part_scores import (
-    bootstrap,
     deletion_gain,
     deletion_sets,
     distractibility,
@@ -15,6 +14,7 @@ from vitrine.analyses.part_scores import (
     rank_correlation,
     target_sensitivity,
 )
+from vitrine.core.bootstrap import bootstrap
 
 ALL = torch.ones(1, 4, dtype=torch.bool)
 

@@ -58,7 +58,7 @@ def test_the_mesh_the_pictures_and_the_counts_are_written(tmp_path, capsys):
     assert {file.name for file in out.iterdir()} >= {"mesh.obj", "counts.json", "car-1.png", "index.html"}
     (step,) = Store(out).steps()
     on_page = Store(out).figures(step, "roof_mesh")
-    assert [figure.key for figure in on_page] == ["all-cars", "car-1"]
+    assert [figure.key for figure in on_page] == ["hidden", "car-1"]
     assert (
         "the optimised mesh hides" in on_page[0].caption
         and "m away, its score with nothing on the roof: 0.95" in on_page[1].caption

@@ -115,22 +115,3 @@ def deletion_gain(curve: Tensor, present: Tensor) -> Tensor:
     steps = torch.arange(curve.shape[1] - 1)
     trapezes = (curve[:, 1:] + curve[:, :-1]) / 2 * (steps < count[:, None])
     return (1 - trapezes.sum(1) / count).where(count > 0, torch.nan)
-
-
-def bootstrap(values: Tensor, seed: int, samples: int = 1000) -> tuple[Tensor, Tensor, Tensor]:
-    """The mean over images and its 95 % interval by the percentiles of bootstrap samples (Efron 1979).
-
-    Args:
-        values: [..., N], NaN where an image has none.
-
-    Returns:
-        Mean, low and high, [...]; NaN where no image has a value.
-    """
-    images = values.shape[-1]
-    chosen = torch.randint(images, (samples, images), generator=torch.Generator().manual_seed(seed))
-    weights = torch.zeros(samples, images).scatter_add_(1, chosen, torch.ones(chosen.shape))
-    known = ~values.isnan()
-    totals = values.nan_to_num(0).float() @ weights.T
-    means = totals / (known.float() @ weights.T)
-    low, high = means.nanquantile(torch.tensor([0.025, 0.975]), dim=-1)
-    return values.nanmean(-1), low, high

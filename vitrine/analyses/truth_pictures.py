@@ -10,10 +10,10 @@ from torch import Tensor
 
 from vitrine.analyses import paint
 from vitrine.analyses.base import Figure, Table
-from vitrine.analyses.part_scores import bootstrap
 from vitrine.analyses.picture_table import picture_table
 from vitrine.analyses.plots import render_plot
 from vitrine.analyses.truth_scores import Measured, Scores, on_random
+from vitrine.core.bootstrap import bootstrap
 
 BLUE, GREY, PALE, ORANGE = "#2166ac", "#9aa5b1", "#d5dae0", "#d9822b"
 _TILE = 192  # pixels a side of a scene or a map

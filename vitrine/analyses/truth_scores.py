@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vitrine.analyses import part_scores
+from vitrine.core.bootstrap import bootstrap
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def score(measured: Measured, class_parts: Sequence[int], seed: int, samples: in
     found = {}
     for key, kind in SCORES.items():
         values = {name: compute[key](name, measured.attributions[name]) for name in names}
-        bounds = part_scores.bootstrap(torch.stack(list(values.values())), seed, samples)
+        bounds = bootstrap(torch.stack(list(values.values())), seed, samples)
         intervals = {name: (m, low, high) for name, m, low, high in zip(names, *(b.tolist() for b in bounds))}
         found[key] = Scores(kind, values, intervals, techniques)
     return found

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vitrine.lidar.detector import Detector
     from vitrine.lidar.roof_targets import RoofTarget
 
+BOOTSTRAP = 2000  # samples
 NOTHING, RANDOM, OPTIMISED = "nothing on the roof", "random mesh", "optimised mesh"
 
 
@@ -61,6 +62,7 @@ def main(words: list[str], settings: Any) -> None:
 
     from vitrine.analyses.result import AnalysisResult
     from vitrine.core import atomic
+    from vitrine.core.bootstrap import bootstrap
     from vitrine.examination.examiner import weights_hash
     from vitrine.examination.subject import progress_bar
     from vitrine.lidar import hiding
@@ -97,9 +99,9 @@ def main(words: list[str], settings: Any) -> None:
     print(f"{found} of {len(held_out)} held-out cars are found with nothing on the roof; hidden by")
     for name, of in scores.items():
         values = hiding.hidden(clean, of, settings.threshold)
-        low, high = hiding.interval(values)
-        counts["hidden"][name] = {"share": values.mean().item(), "interval": [low, high]}
-        print(f"  {name}: {values.mean():.1%} ({low:.1%} to {high:.1%})")
+        share, low, high = (bound.item() for bound in bootstrap(values, settings.seed, BOOTSTRAP))
+        counts["hidden"][name] = {"share": share, "interval": [low, high]}
+        print(f"  {name}: {share:.1%} ({low:.1%} to {high:.1%})")
     folder.mkdir(parents=True, exist_ok=True)
     atomic.write_json(folder / "counts.json", counts)
     atomic.write_text(folder / "mesh.obj", obj_text(shape(offsets)))
@@ -138,7 +140,7 @@ def counts_figure(counts: Mapping[str, Any], threshold: float) -> "Figure":
     names, means, lows, highs = map(list, zip(*rows))
     best = hidden[OPTIMISED]
     return Figure(
-        key="all-cars",  # before those of single cars
+        key="hidden",
         image=bars(
             shares, {"hidden": COLOURS["robust"]}, "% of the cars found without it that it hides", 100
         ),

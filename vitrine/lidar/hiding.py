@@ -91,16 +91,6 @@ def hidden(clean: Tensor, loaded: Tensor, threshold: float) -> Tensor:
     return (loaded[..., found] < threshold).double().view(-1, int(found.sum())).mean(0)
 
 
-def interval(values: Tensor, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of the mean of [N], by drawing N of them anew (bootstrap; Efron 1979)."""
-    if not len(values):
-        return float("nan"), float("nan")
-    generator = torch.Generator().manual_seed(seed)
-    means = values[torch.randint(len(values), (draws, len(values)), generator=generator)].mean(1)
-    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=means.dtype)).tolist()
-    return low, high
-
-
 def ellipsoid() -> Tensor:
     """The vertices [V, 3] of the ellipsoid that fills the box on the roof."""
     return fill_box(sphere_mesh()[0])

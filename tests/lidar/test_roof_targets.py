@@ -70,6 +70,14 @@ def test_a_mesh_without_extent_is_as_good_as_none_softly_too():
     assert not offsets.grad.any()
 
 
+def test_faces_without_area_cover_nothing():
+    corners = 40.0 * sphere_mesh()[0].sign()  # where a search ends that goes too far: most faces are points
+    soft = soft_views([target()], shape(corners), FACES, EDGES, 1e-5, 1e6)
+    hard = hard_views([target()], shape(corners), FACES)
+    assert not torch.equal(hard, hard_views([target()], shape(torch.full((162, 3), 40.0)), FACES))
+    torch.testing.assert_close(soft, hard, rtol=0, atol=1e-4)
+
+
 def test_what_stands_on_the_roof_beforehand_is_taken_away():
     bare = target()
     load = torch.cat([bare.car[:2], torch.tensor([1.5, 1.0, 1.0, 0.4, 0.7])])[None]

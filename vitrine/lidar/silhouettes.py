@@ -78,6 +78,7 @@ def _silhouette(flat: Tensor, faces: Tensor, edges: Tensor) -> tuple[Tensor, Ten
     beside = beside / beside.norm(dim=1, keepdim=True).clamp(min=1e-12)
     step = PROBE * (flat.amax(0) - flat.amin(0)).max()
     middle = (start + end) / 2
+    corners = corners[area != 0]  # a face that is a point or a line would seem to cover all
     outer = ~(_covered(middle + step * beside, corners) & _covered(middle - step * beside, corners))
     return turns[outer, 0], turns[outer, 1]
 

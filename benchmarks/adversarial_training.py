@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from benchmarks.ratio import compare, hardware, table
 from vitrine.modules import OBJECTIVES, load_network
 
+QUICK = "--rounds 2 --only pgd --batch-size 64"
 WANTED = 1.05
 EPS, STEP, STEPS = 8 / 255, 2 / 255, 10
 

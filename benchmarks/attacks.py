@@ -29,6 +29,7 @@ from benchmarks.ratio import compare, hardware, table
 from vitrine.attacks import PGD, AutoAttack, is_adversarial
 from vitrine.modules import load_network
 
+QUICK = "--only pgd --rounds 3 --images 16"
 STEPS, EPS = 10, 8 / 255
 STANDING = 0.4
 

@@ -20,6 +20,7 @@ from benchmarks.ratio import compare, hardware
 from vitrine.datamodules.augment import Augment, augment
 from vitrine.datamodules.mixing import mix
 
+QUICK = "--rounds 1 --sizes 32"
 CLASSES = 100
 # what is set here -> torchvision's transform of an image, or of a batch where it mixes images
 OPTIONS: dict[str, tuple[Augment, Callable]] = {

@@ -17,6 +17,8 @@ from benchmarks.ratio import compare, hardware, table
 from vitrine.analyses.cam import cam, grad_cam
 from vitrine.analyses.evidence import last_spatial_layer
 
+QUICK = "--rounds 5"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)

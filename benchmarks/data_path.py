@@ -24,6 +24,7 @@ from vitrine.datamodules.augment import Augment
 from vitrine.datamodules.base import DataSettings, ImageDataModule
 from vitrine.datamodules.memory import InMemory
 
+QUICK = "--rounds 2 --images 4000"
 BATCH = 128
 
 

@@ -19,6 +19,8 @@ from torch import nn
 from benchmarks.ratio import compare, hardware, table
 from vitrine.analyses.examples import top_examples
 
+QUICK = "--rounds 3 --batches 2"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)

@@ -28,6 +28,7 @@ from vitrine.analyses.transforms import Transforms
 from vitrine.analyses.visualization import objective_values, visualize
 from vitrine.modules import load_network
 
+QUICK = "--size 64 --steps 16 --timed-steps 4 --rounds 2 --units 8"
 LAYER = "features.7"  # the fourth of eight fire modules
 CHANNELS = 256
 

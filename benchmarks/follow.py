@@ -25,6 +25,7 @@ from vitrine import assembly
 from vitrine.analyses import ANALYSES
 from vitrine.cli import train
 
+QUICK = "--rounds 1 --steps 30 --every 15"
 WANTED = 0.98
 SMALL = ["data.train_size=1024", "data.val_size=64", "data.image_size=32", "validation.robust_images=0"]
 

@@ -24,6 +24,7 @@ from vitrine.analyses.result import AnalysisResult
 from vitrine.reporting import page
 from vitrine.runs.store import Store
 
+QUICK = "--rounds 1 --steps 20"
 IMAGES = 8
 
 

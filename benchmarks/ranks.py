@@ -31,6 +31,7 @@ from vitrine.examination.budget import Choice
 from vitrine.examination.runner import run_analysis
 from vitrine.examination.subject import make_subject
 
+QUICK = "--rounds 1 --only saliency,cam"
 WANTED = 1.6
 
 

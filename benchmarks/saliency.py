@@ -19,6 +19,8 @@ from captum.attr import Deconvolution, GuidedBackprop, Saliency
 from benchmarks.ratio import compare, hardware, table
 from vitrine.analyses.saliency import deconvnet, guided_backprop, input_gradient
 
+QUICK = "--rounds 3"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)

@@ -35,6 +35,7 @@ from vitrine.datamodules.memory import InMemory
 from vitrine.modules.convnet import ConvNet
 from vitrine.runs.scratch import FileScratch
 
+QUICK = "--only scores --rounds 3"
 PENALTY = 1e-3
 PROBES = 8
 

@@ -14,6 +14,8 @@ import torch
 from vitrine.datamodules.drawing.atlas import atlas
 from vitrine.datamodules.signs import SignImages
 
+QUICK = "--repeats 1 --images 5000"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+QUICK = "--rounds 1"
 ROOT = Path(__file__).resolve().parent.parent
 ANSWERS = {  # what is started -> its words
     "`python -m vitrine --version`": ["-m", "vitrine", "--version"],

@@ -31,6 +31,7 @@ from vitrine.modules import Classifier, OptimizerSettings, load_network, record_
 from vitrine.modules.objectives.standard import Standard
 from vitrine.modules.optimizers import build_optimizer
 
+QUICK = "--rounds 3 --steps 5"
 WANTED = 0.95
 SETTINGS = OptimizerSettings(lr=0.01)
 

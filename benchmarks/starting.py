@@ -30,6 +30,9 @@ ANSWERS = {  # what is started -> its words
     "`python train.py data.batchsize=3`": ["train.py", "data.batchsize=3"],
     "`python train.py --help`": ["train.py", "--help"],
     "`python analyze.py --help`": ["analyze.py", "--help"],
+    "`python analyze.py dream --help`": ["analyze.py", "dream", "--help"],
+    "`python analyze.py dream RUN octave=3`": ["analyze.py", "dream", "RUN", "octave=3"],
+    "`python -m vitrine lidar --help`": ["-m", "vitrine", "lidar", "--help"],
 }
 PARTS = ("settings, torch and Lightning", "other imports", "data", "network and trainer")
 PARTS += ("until the first step", "the first step")

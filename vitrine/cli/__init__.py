@@ -51,13 +51,16 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run_program(words: list[str]) -> None:
     from vitrine.cli.arguments import run_command
+    from vitrine.cli.help import has_settings, is_help_asked, print_command_help
 
     name, *arguments = words
     try:
-        program = PROGRAMS[name]
+        PROGRAMS.check(name)
     except UnknownName as error:
         raise SettingError("vitrine", str(error)) from None
     if name in COMMANDS:
         run_command(name, arguments)
+    elif is_help_asked(arguments) and has_settings(place := f"{__name__}.{name}"):
+        print_command_help(place)
     else:
-        program(arguments)
+        PROGRAMS[name](arguments)

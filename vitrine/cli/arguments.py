@@ -3,23 +3,22 @@
 import copy
 import dataclasses
 import sys
-import typing
 from collections.abc import Sequence
 from pathlib import Path
 
 from vitrine import config
 from vitrine.cli import COMMANDS
-from vitrine.cli.help import command_help, is_help_asked
+from vitrine.cli.help import is_help_asked, print_command_help
 from vitrine.config import recipes
-from vitrine.core.settings import SettingError
+from vitrine.config.declarations import declared_module
+from vitrine.core.settings import SettingError, field_type
 from vitrine.runs import run_folders
 
 
 def add_technique_settings(own: type, technique: type, names: Sequence[str]) -> type:
     """The dataclass `own` extended by the settings `names` of a technique, as they are declared there."""
-    hints = typing.get_type_hints(technique)
     declared = {field.name: field for field in dataclasses.fields(technique)}
-    fields = [(name, hints[name], copy.copy(declared[name])) for name in names]
+    fields = [(name, field_type(technique, name), copy.copy(declared[name])) for name in names]
     return dataclasses.make_dataclass(own.__name__, fields, bases=(own,), frozen=True)
 
 
@@ -29,14 +28,18 @@ def run_command(name: str, arguments: list[str]) -> None:
     Words are all but `key=value`; and `model.key=value`, which names a network, and `section.key=value` of
     the other sections that the command hands on (`SECTIONS`).
     """
-    main = COMMANDS[name]
-    module = sys.modules[main.__module__]
+    COMMANDS.check(name)
+    place = f"{__package__}.{name}"
     if is_help_asked(arguments):
-        print(command_help(module.__doc__, module.Settings))
+        print_command_help(place)
         return
+    module = declared_module(place)
     sections = tuple(f"{section}." for section in ("model", *getattr(module, "SECTIONS", ())))
     words = [a for a in arguments if not recipes.is_override(a) or a.startswith(sections)]
-    main(words, config.parse_settings(module.Settings, [a for a in arguments if a not in words]))
+    given = [a for a in arguments if a not in words]
+    config.parse_settings(module.Settings, given)  # a mistyped one need not wait for the command's imports
+    main = COMMANDS[name]
+    main(words, config.parse_settings(sys.modules[main.__module__].Settings, given))
 
 
 def find_runs(command: str, words: Sequence[str], least: int = 1) -> list[Path]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from vitrine import config
 from vitrine.config import trainer_arguments
-from vitrine.config.declarations import declared
+from vitrine.config.declarations import declared, declared_module
 from vitrine.core.settings import SettingError, field_type, format_type
 
 HEADER = "Settings: key=default   meaning [type]"
@@ -34,6 +34,17 @@ def print_help_if_asked(arguments: list[str], about: str) -> bool:
 def command_help(about: str, schema: type) -> str:
     """The help on a command with the settings `schema`."""
     return "\n".join([about.strip(), "", HEADER, "", *fields_help(schema)])
+
+
+def print_command_help(module: str) -> None:
+    """Print the docstring of a program's module and its `Settings`, without importing what it imports."""
+    program = declared_module(module)
+    print(command_help(program.__doc__, program.Settings))
+
+
+def has_settings(module: str) -> bool:
+    """Whether a program has `Settings` of its own, for `print_command_help`."""
+    return hasattr(declared_module(module), "Settings")
 
 
 def _section_help(name: str) -> list[str]:

@@ -20,7 +20,6 @@ from omegaconf import OmegaConf
 
 from vitrine import config
 from vitrine.callbacks.checkpoints import CheckpointSettings
-from vitrine.cli.help import command_help, is_help_asked
 from vitrine.config import trainer_arguments
 from vitrine.config.errors import as_setting_error
 from vitrine.core import atomic
@@ -65,9 +64,6 @@ class Settings:
 
 
 def main(arguments: list[str]) -> None:
-    if is_help_asked(arguments):
-        print(command_help(__doc__, Settings))
-        return
     with interruption.handle_signals():
         settings, unnamed = load(arguments)
         try:

@@ -26,9 +26,13 @@ def declared(place: str) -> Any:
     what it calls `Settings`. What is not ours is imported.
     """
     module, attribute = place.split(":")
-    if _is_ours(module) and importlib.util.find_spec(module).loader.get_source(module):
-        return _globals(module)[attribute]
-    return imported(place)
+    return getattr(declared_module(module), attribute)
+
+
+def declared_module(name: str) -> Any:
+    """A module whose attributes are what `declared` gives, and which has its docstring."""
+    ours = _is_ours(name) and importlib.util.find_spec(name).loader.get_source(name)
+    return _Module(name) if ours else importlib.import_module(name)
 
 
 def imported(place: str) -> Any:
@@ -41,8 +45,8 @@ class _Globals(dict):
     """The global names of one of our modules; the statement that binds a name is run when it is asked for."""
 
     def __init__(self, module: str):
-        super().__init__(__name__=module, __builtins__=builtins)
         tree = ast.parse(importlib.util.find_spec(module).loader.get_source(module))
+        super().__init__(__name__=module, __builtins__=builtins, __doc__=ast.get_docstring(tree))
         self._statements = {name: statement for statement in tree.body for name in _names_bound(statement)}
 
     def __missing__(self, name: str) -> Any:  # for functions as well, when they are called
@@ -95,6 +99,10 @@ class _Module:
 
     def __init__(self, module: str):
         self._module = module
+
+    @property
+    def __doc__(self) -> str | None:
+        return _globals(self._module)["__doc__"]
 
     def __getattr__(self, name: str) -> Any:
         try:

@@ -13,7 +13,7 @@ from vitrine.lidar.drawing import Sight
 from vitrine.lidar.evaluation import IOU
 from vitrine.lidar.grid import hard_occupancy
 from vitrine.lidar.icosphere import icosphere
-from vitrine.lidar.roof_mesh import LEVEL, fill_box, sphere_mesh
+from vitrine.lidar.roof_mesh import EXTENTS, LEVEL, Extents, fill_box, sphere_mesh
 from vitrine.lidar.roof_targets import RoofTarget, prepare, returned
 from vitrine.lidar.scenes import FIRST_SEED, Streets, draw_scene, returns, scan_scene
 
@@ -28,6 +28,7 @@ def find_targets(
     streets: Streets | None = None,
     least_points: int = 20,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    extents: Extents = EXTENTS,
 ) -> list[RoofTarget]:
     """Cars of the scenes of a split, one a scene, that return enough points and are in the grid.
 
@@ -35,6 +36,7 @@ def find_targets(
         split: "train", "val" or "held_out".
         count: how many.
         streets: what scenes have in them; nothing is on the target's roof.
+        extents: of the box on the roof that meshes will be within.
     """
     targets, seed = [], FIRST_SEED[split]
     for _ in progress(range(count)):
@@ -47,7 +49,7 @@ def find_targets(
             if (inside & seen).any():
                 numbers = (inside & seen).nonzero()[:, 0]
                 found = int(numbers[seed % len(numbers)])
-        targets.append(prepare(scene, found, detector.scanner, detector.grid, SIDE))
+        targets.append(prepare(scene, found, detector.scanner, detector.grid, SIDE, extents))
     return targets
 
 
@@ -91,12 +93,12 @@ def hidden(clean: Tensor, loaded: Tensor, threshold: float) -> Tensor:
     return (loaded[..., found] < threshold).double().view(-1, int(found.sum())).mean(0)
 
 
-def ellipsoid() -> Tensor:
+def ellipsoid(extents: Extents = EXTENTS) -> Tensor:
     """The vertices [V, 3] of the ellipsoid that fills the box on the roof."""
-    return fill_box(sphere_mesh()[0])
+    return fill_box(sphere_mesh()[0], extents)
 
 
-def roof_box() -> Tensor:
+def roof_box(extents: Extents = EXTENTS) -> Tensor:
     """The vertices [V, 3] of a mesh that is the box itself, but for its edges, which are a little rounded."""
     sphere, _ = icosphere(LEVEL)
-    return fill_box(sphere / sphere.abs().amax(1, keepdim=True).pow(0.98)).float()
+    return fill_box(sphere / sphere.abs().amax(1, keepdim=True).pow(0.98), extents).float()

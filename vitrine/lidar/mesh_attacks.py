@@ -79,7 +79,7 @@ class GradientAttack:
             softness = self.softness[0] * (self.softness[1] / self.softness[0]) ** share
             sharpness = self.sharpness[0] + share * (self.sharpness[1] - self.sharpness[0])
             chosen = _draw(targets, self.scenes, generator)
-            vertices = shape(offsets)
+            vertices = shape(offsets, targets[0].extents)
             views = soft_views(chosen, vertices, faces, edges, softness, sharpness)
             loss = view_losses(network, chosen, views).mean()
             loss = loss + self.smoothness * laplacian(vertices, edges).square().sum()
@@ -116,7 +116,8 @@ class SearchAttack:
             candidates = strategy.sample()
             losses = []
             for candidate in candidates.float():
-                views = hard_views(chosen, shape(start + smooth_offsets(candidate)), faces)
+                vertices = shape(start + smooth_offsets(candidate), targets[0].extents)
+                views = hard_views(chosen, vertices, faces)
                 with torch.no_grad():
                     losses.append(view_losses(network, chosen, views).mean())
             strategy.update(candidates, torch.stack(losses))

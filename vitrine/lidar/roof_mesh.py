@@ -8,7 +8,8 @@ from torch import Tensor
 from vitrine.lidar.icosphere import icosphere
 from vitrine.lidar.solids import roofs
 
-EXTENTS = (0.7, 0.7, 0.5)  # metres along, across and up: the largest mesh (Tu et al. 2020)
+Extents = tuple[float, float, float]  # metres along, across and up, of the box that a mesh is within
+EXTENTS: Extents = (0.7, 0.7, 0.5)  # of the largest mesh of Tu et al. (2020)
 LEVEL = 2  # 162 vertices
 _START = 0.9  # of the box: the ellipsoid from which offsets go
 
@@ -19,7 +20,7 @@ def sphere_mesh(level: int = LEVEL) -> tuple[Tensor, Tensor]:
     return vertices.float(), faces
 
 
-def shape(offsets: Tensor, extents: tuple[float, float, float] = EXTENTS) -> Tensor:
+def shape(offsets: Tensor, extents: Extents = EXTENTS) -> Tensor:
     """The vertices [..., V, 3] in metres for any offsets: an ellipsoid where they are 0, never outside of the
     box, whose underside has its middle at the origin.
 
@@ -59,20 +60,21 @@ def smooth_offsets(coefficients: Tensor) -> Tensor:
     return torch.einsum("vh,...hc->...vc", basis, coefficients.unflatten(-1, (basis.shape[1], 3)))
 
 
-def random_mesh(seed: int, roughness: float = 0.5) -> Tensor:
+def random_mesh(seed: int, roughness: float = 0.5, extents: Extents = EXTENTS) -> Tensor:
     """The vertices [V, 3] of a mesh that is random and fills the box, whose middle is as in `shape`.
 
     Args:
         roughness: standard deviation of the offset of each vertex; the shape as a whole varies as much.
+        extents: of the box.
     """
     generator = torch.Generator().manual_seed(seed)
     sphere = sphere_mesh()[0]
     rough = roughness * torch.randn(sphere.shape, generator=generator)
     smooth = roughness / 4 * torch.randn(48, generator=generator)
-    return fill_box(shape(rough + smooth_offsets(smooth)))
+    return fill_box(shape(rough + smooth_offsets(smooth), extents), extents)
 
 
-def fill_box(vertices: Tensor, extents: tuple[float, float, float] = EXTENTS) -> Tensor:
+def fill_box(vertices: Tensor, extents: Extents = EXTENTS) -> Tensor:
     """Vertices [V, 3] moved and stretched along each axis until they reach all sides of the box."""
     low, high = vertices.amin(0), vertices.amax(0)
     sides = vertices.new_tensor(extents)

@@ -13,7 +13,7 @@ from vitrine.core.random_numbers import make_key
 from vitrine.lidar.boxes import from_above
 from vitrine.lidar.grid import Grid, hard_occupancy, occupancy
 from vitrine.lidar.mesh_rays import intersect, meets_box
-from vitrine.lidar.roof_mesh import EXTENTS
+from vitrine.lidar.roof_mesh import EXTENTS, Extents
 from vitrine.lidar.scanner import Scanner, measure, ray_directions, ray_errors
 from vitrine.lidar.scenes import Scene, hits_of
 from vitrine.lidar.silhouettes import soft_hits
@@ -35,6 +35,7 @@ class RoofTarget(NamedTuple):
         eye, sights: the same in the coordinates of the roof, in which meshes are.
         behind: how far along each ray is what it meets without a mesh; inf: nothing.
         errors: of each ray's range, metres, [M].
+        extents: of the box on the roof that meshes are within.
     """
 
     scene: Scene
@@ -49,6 +50,7 @@ class RoofTarget(NamedTuple):
     sights: Tensor
     behind: Tensor
     errors: Tensor
+    extents: Extents
 
     @property
     def car(self) -> Tensor:
@@ -72,12 +74,15 @@ class RoofTarget(NamedTuple):
         return self.origin + distances[:, None] * self.directions
 
 
-def prepare(scene: Scene, number: int, scanner: Scanner, grid: Grid, side: int) -> RoofTarget:
+def prepare(
+    scene: Scene, number: int, scanner: Scanner, grid: Grid, side: int, extents: Extents = EXTENTS
+) -> RoofTarget:
     """A car of a scene as the target of meshes; what is on its roof is taken away.
 
     Args:
         grid: of the whole scene.
         side: cells along and across that are kept around the car.
+        extents: of the box on the roof that meshes will be within.
     """
     loads = scene.loads.clone()
     loads[number] = 0
@@ -87,7 +92,7 @@ def prepare(scene: Scene, number: int, scanner: Scanner, grid: Grid, side: int) 
     hits = hits_of(scene, scanner, directions)
     eye, sights = _to_roof(origin, directions, car)
     kept, errors = ray_errors(scanner, directions, seed)
-    along, across, up = EXTENTS
+    along, across, up = extents
     box = torch.tensor([[-along / 2, -across / 2, 0.0], [along / 2, across / 2, up]])
     near = meets_box(box, eye, sights)
     scan = measure(scanner, directions, hits, seed)
@@ -107,6 +112,7 @@ def prepare(scene: Scene, number: int, scanner: Scanner, grid: Grid, side: int) 
         sights[near],
         hits.distances[near],
         errors[near],
+        extents,
     )
 
 

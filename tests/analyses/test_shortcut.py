@@ -193,7 +193,7 @@ def trained(train):
 @pytest.mark.slow
 def test_the_recipes_shortcut_is_taken_and_three_maps_point_at_it(caplog):
     train = SignImages(1, 768, 32, shortcut=1.0, contrast=0.1)
-    train.draw_all()
+    train.keep = True
     network = trained(train)
     images, labels = train.batch(torch.arange(8))
     subject = Subject(network, Probes(as_float(images), labels, torch.arange(8)), train, CLASSES, {"3": [0]})

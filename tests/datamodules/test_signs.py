@@ -11,7 +11,7 @@ from vitrine.datamodules.signs import CLASSES, MEAN, STD, SignImages, Signs, Sig
 @pytest.fixture(scope="module")
 def scenes() -> SignImages:
     split = SignImages(seed=3, size=512)
-    split.draw_all()
+    split.keep = True
     return split
 
 
@@ -221,6 +221,22 @@ def test_what_is_not_held_in_memory_is_drawn_the_same():
     assert torch.equal(image, held.val.images[7]) and label == int(held.val.labels[7])
     with pytest.raises(IndexError):
         data.val[8]
+
+
+def test_a_split_is_drawn_once_and_not_before_its_first_image_is_needed(monkeypatch):
+    drawn = []
+    draw = SignImages.draw_images
+    monkeypatch.setattr(
+        SignImages, "draw_images", lambda split, some: drawn.append(len(some)) or draw(split, some)
+    )
+    data = Signs(SignsSettings(train_size=24, val_size=8))
+    data.setup()
+    assert "in memory" in data.describe() and drawn == []
+    for _ in range(2):
+        data.val.batch(torch.arange(2))
+        assert drawn == [8]
+    data.train.batch(torch.arange(2))
+    assert drawn == [8, 24]
 
 
 def test_impossible_settings_are_refused():

@@ -1,4 +1,4 @@
-"""Data sets that are drawn rather than read, by a seed: when images are needed, or once into memory."""
+"""Data sets that are drawn rather than read, by a seed: when images are needed, and kept in memory or not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Chunk, Result = TypeVar("Chunk"), TypeVar("Result")
 
 
 class DrawnImages(ImageDataset):
-    """A split of images that are drawn when they are needed, or once, into memory (`draw_all`).
+    """A split of images that are drawn when they are needed.
 
     An image is a function of `seed` and its index: it has the same bits in any batch. A subclass defines
     `draw_images`.
@@ -25,6 +25,10 @@ class DrawnImages(ImageDataset):
     Args:
         drawn: the class that each image shows, int64 [N], whatever its label may be made to say.
         image_size: pixels a side; what is drawn is the same at any.
+
+    Attributes:
+        keep: draw all images when the first is needed, and keep them in memory. Not before: analyses of a
+            checkpoint may need none of the training split, which takes seconds to draw.
     """
 
     # to a loader, even where they are not: a batch is drawn faster than its images one by one
@@ -34,7 +38,8 @@ class DrawnImages(ImageDataset):
     def __init__(self, seed: int, drawn: Tensor, image_size: int):
         self.seed, self.drawn, self.image_size = seed, drawn, image_size
         self.labels = drawn
-        self.images: Tensor | None = None
+        self.keep = False
+        self._images: Tensor | None = None
 
     def draw_images(self, indices: Tensor) -> Tensor:
         """The images, uint8 [n, 3, H, W], at `indices`."""
@@ -49,18 +54,22 @@ class DrawnImages(ImageDataset):
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The images, uint8 [n, 3, H, W], and labels, int64 [n], at `indices`."""
-        images = self.draw_images(indices) if self.images is None else self.images[indices]
+        kept = self.images
+        images = self.draw_images(indices) if kept is None else kept[indices]
         return images, self.labels[indices]
 
-    def draw_all(self) -> None:
-        """Draws all images and keeps them in memory."""
-        self.images = self.draw_images(torch.arange(len(self)))
+    @property
+    def images(self) -> Tensor | None:
+        """All images, uint8 [N, 3, H, W], where they are kept; else None."""
+        if self.keep and self._images is None:
+            self._images = self.draw_images(torch.arange(len(self)))
+        return self._images
 
     @property
     def storage(self) -> str:
-        if self.images is None:
+        if not self.keep:
             return "drawn when needed"
-        return f"{self.images.nbytes / 2**20:,.0f} MiB in memory"
+        return f"{len(self) * self.channels * self.image_size**2 / 2**20:,.0f} MiB in memory"
 
 
 class DrawnData(ImageDataModule):
@@ -72,9 +81,7 @@ class DrawnData(ImageDataModule):
 
     def load(self) -> tuple[DrawnImages, DrawnImages]:
         train, val = self.make_split("train"), self.make_split("val")
-        if should_cache(self.settings.cache, (train, val)):
-            train.draw_all()
-            val.draw_all()
+        train.keep = val.keep = should_cache(self.settings.cache, (train, val))
         self.image_size, self.has_test = self.settings.image_size, True
         return train, val
 

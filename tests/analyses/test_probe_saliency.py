@@ -6,9 +6,11 @@ import torch
 from torch import nn
 
 from vitrine.analyses import paint
+from vitrine.analyses.attribution import Effort, attributions, attributions_by_image
 from vitrine.analyses.base import Probes, Subject
+from vitrine.analyses.pass_size import PIXELS
 from vitrine.analyses.picture_table import GAP, LINE
-from vitrine.analyses.probe_saliency import Saliency
+from vitrine.analyses.probe_saliency import TITLES, Saliency
 from vitrine.core.registry import UnknownName
 
 IMAGES = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -68,6 +70,50 @@ def test_what_is_left_out_is_said_in_one_line_and_once_a_run(caplog):
     caplog.clear()
     list(Saliency(probes=1, **QUICK)(dataclasses.replace(given, previous={"saliency": figures})))
     assert not caplog.messages
+
+
+def passes(network):
+    """A list that fills with the batches of the passes that are to have gradients by the pixels."""
+    batches = []
+
+    def note(_network, inputs):
+        if torch.is_grad_enabled() and inputs[0].requires_grad:
+            batches.append(len(inputs[0]))
+
+    network.register_forward_pre_hook(note)
+    return batches
+
+
+def test_an_image_has_one_forward_pass_for_all_rules_one_a_copy_and_one_a_step_whatever_its_classes():
+    given = subject()
+    batches = passes(given.network)
+    figures = list(Saliency(probes=3, copies=4, steps=2)(given))
+    assert len(figures) == 4  # one of the three images has two classes
+    assert sum(batches) == 3 * (1 + 4 + 2)
+
+
+def test_the_maps_of_an_image_of_two_classes_are_those_of_each_class_alone():
+    given = subject()
+    rows, targets = torch.tensor([0, 1, 1, 2]), torch.tensor([3, 0, 2, 1])
+    names, effort = list(TITLES)[:8], Effort(2, steps=2)
+    found = attributions_by_image(given.network, names, IMAGES[:3], rows, targets, "1", effort)
+    for i in range(4):
+        alone = attributions(given.network, names, IMAGES[rows[i : i + 1]], targets[i : i + 1], "1", effort)
+        assert list(found) == names and list(alone) == names
+        for name in names:
+            torch.testing.assert_close(found[name][i], alone[name][0], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_large_images_pass_a_few_at_a_time_and_one_at_a_time_where_memory_has_room_for_no_more():
+    given = subject()
+    images = torch.rand(5, 3, 256, 256)
+    large = dataclasses.replace(given, probes=dataclasses.replace(given.probes, images=images))
+    batches = passes(large.network)
+    list(Saliency(probes=3, **QUICK)(large))
+    assert max(batches) <= PIXELS["cpu"] // 256**2 == 8
+    batches.clear()
+    list(Saliency(probes=3, **QUICK)(dataclasses.replace(given, batch_size=1)))
+    assert max(batches) == 1
 
 
 def test_a_network_without_a_map_goes_without_grad_cam():

@@ -56,6 +56,17 @@ def test_each_example_stands_above_guided_backprop_and_deconvnet_cropped_to_the_
     assert "guided backprop and deconvnet" in figure.caption
 
 
+def test_both_maps_of_an_example_come_from_one_forward_pass():
+    given, batches = subject(), []
+
+    def note(_network, inputs):
+        batches.extend([len(inputs[0])] if inputs[0].requires_grad else [])
+
+    given.network.register_forward_pre_hook(note)
+    list(UnitSaliency(examples=3, side=30)(given))
+    assert batches == [3]
+
+
 def test_without_relus_the_input_gradient_stands_in_and_the_caption_says_so():
     (figure,) = UnitSaliency(examples=2, side=30)(subject(nn.GELU))
     assert figure.image.shape == (2 * 30 + paint.GAP, 2 * 30 + paint.GAP, 3)

@@ -146,7 +146,9 @@ class _Comparison:
         images_twice = torch.cat([*self.images.values()] * 2)
         classes = torch.cat([labels, labels, self.versus, self.versus])
         count, layer = len(images), cam_layer(subject)
-        attribute = partial(attributions, subject.network, layer=layer, effort=Effort())
+        attribute = partial(
+            attributions, subject.network, layer=layer, effort=Effort(batch_size=subject.batch_size)
+        )
         gradient = attribute(["gradient"], images_twice[: 2 * count], classes[: 2 * count])["gradient"]
         cams = attribute(["grad_cam"] if layer else [], images_twice, classes)
         self.gradient = dict(zip(self.images, gradient.split(count)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +15,16 @@ from vitrine.analyses.base import Subject
 from vitrine.analyses.cam import grad_cam
 from vitrine.analyses.evidence import NoSpatialLayer, last_spatial_layer
 from vitrine.analyses.paint import upsample
+from vitrine.analyses.pass_size import images_at_once
 from vitrine.analyses.relevance import NoTokenAttention
 from vitrine.analyses.relu_rules import NoRule
+from vitrine.analyses.rule_gradients import rule_gradients
 from vitrine.core.registry import Registry
 
 log = logging.getLogger(__name__)
 
-BATCH_SIZE = 32  # images of a forward pass
+BATCH_SIZE = 32  # images of a pass, at most
+COPIES = 64  # of altered copies of them
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,12 @@ class Effort:
     baseline: float = 0.5  # integrated gradients, occlusion: the pixel value of nothing
     patch: float = 0.25  # occlusion: the square's side as a share of the image's; it moves by half of itself
     seed: int = 0  # of SmoothGrad's noise
+    # images of a pass, at most; not of what maps are, nor of what is kept of them by repr and equality
+    batch_size: int = field(default=256, repr=False, compare=False)
+
+    def at_once(self, images: Tensor, most: int) -> int:
+        """How many of these images pass through the network together."""
+        return images_at_once(*images.shape[-2:], images.device, min(most, self.batch_size))
 
 
 Technique = Callable[[nn.Module, Tensor, Tensor, str | None, Effort], Tensor]
@@ -45,7 +54,13 @@ def _occlusion(
 ) -> Tensor:
     patch = max(1, round(effort.patch * min(images.shape[-2:])))
     return saliency.occlusion(
-        network, images, targets, patch=patch, stride=max(1, patch // 2), baseline=effort.baseline
+        network,
+        images,
+        targets,
+        patch=patch,
+        stride=max(1, patch // 2),
+        baseline=effort.baseline,
+        batch_size=effort.at_once(images, COPIES),
     )
 
 
@@ -68,10 +83,21 @@ _TECHNIQUES: Mapping[str, Technique] = {
     "guided_backprop": lambda network, x, y, layer, effort: saliency.guided_backprop(network, x, y),
     "deconvnet": lambda network, x, y, layer, effort: saliency.deconvnet(network, x, y),
     "smooth_grad": lambda network, x, y, layer, effort: saliency.smooth_grad(
-        network, x, y, n=effort.copies, sigma=effort.sigma, seed=effort.seed
+        network,
+        x,
+        y,
+        n=effort.copies,
+        sigma=effort.sigma,
+        seed=effort.seed,
+        batch_size=effort.at_once(x, COPIES),
     ),
     "integrated_gradients": lambda network, x, y, layer, effort: saliency.integrated_gradients(
-        network, x, y, baseline=effort.baseline, steps=effort.steps
+        network,
+        x,
+        y,
+        baseline=effort.baseline,
+        steps=effort.steps,
+        batch_size=effort.at_once(x, COPIES),
     ),
     "grad_cam": lambda network, x, y, layer, effort: upsample(
         grad_cam(network, x, y, _expect_layer(layer)), x.shape[-2:]
@@ -109,11 +135,19 @@ def attributions(
     spatial layer, LeGrad without attention) are left out, and logged: a line a reason."""
     maps: dict[str, Tensor] = {}
     left_out: dict[str, list[str]] = {}
+    size = effort.at_once(images, BATCH_SIZE)
+    batches = list(zip(images.split(size), targets.split(size, dim=-1)))
+    shared = _share_forward_pass(network, names, batches, targets.ndim - 1)
     for name in names:
+        if name in shared:
+            maps[name] = shared[name]
+            continue
         attribute = TECHNIQUES[name]
+        if name == "guided_grad_cam" and "guided_backprop" in shared:
+            attribute = TECHNIQUES["grad_cam"]
         try:
             parts = []
-            for x, y in zip(images.split(BATCH_SIZE), targets.split(BATCH_SIZE, dim=-1)):
+            for x, y in batches:
                 if y.ndim == 1 or name in _OF_SEVERAL:
                     parts.append(attribute(network, x, y, layer, effort))
                 else:
@@ -122,10 +156,63 @@ def attributions(
             left_out.setdefault(str(error), []).append(name)
         else:
             maps[name] = torch.cat(parts, targets.ndim - 1)
+            if attribute is not TECHNIQUES[name]:
+                maps[name] = shared["guided_backprop"] * maps[name].unsqueeze(-3)
     for reason, (first, *others) in left_out.items():
         also = f", and so is {' and '.join(others)}" if others else ""
         log.log(log_level, "%s is left out%s: %s", first, also, reason)
     return maps
+
+
+_SCORES = {"gradient": "log_prob", "guided_backprop": "logit", "deconvnet": "logit"}  # by rule for ReLUs
+
+
+def _share_forward_pass(
+    network: nn.Module, names: list[str], batches: list[tuple[Tensor, Tensor]], axis: int
+) -> dict[str, Tensor]:
+    """The maps among those named that differ in their rule for ReLUs alone, from one forward pass; guided
+    backprop also where guided Grad-CAM is named. None, where there are fewer than two, or no rule."""
+    rules = [rule for rule in _SCORES if rule in names]
+    if "guided_grad_cam" in names and "guided_backprop" not in rules:
+        rules.append("guided_backprop")
+    if len(rules) < 2:
+        return {}
+    scores = {rule: _SCORES[rule] for rule in rules}
+    try:
+        parts = [rule_gradients(network, x, scores, y) for x, y in batches]
+    except NoRule:  # each says so itself
+        return {}
+    return {rule: torch.cat([part[rule] for part in parts], axis) for rule in rules}
+
+
+def attributions_by_image(
+    network: nn.Module,
+    names: list[str],
+    images: Tensor,
+    rows: Tensor,
+    targets: Tensor,
+    layer: str | None,
+    effort: Effort,
+    log_level: int = logging.INFO,
+) -> dict[str, Tensor]:
+    """As `attributions`, of any number of classes of each image, in all M: forward passes are of the images,
+    not of each class.
+
+    Args:
+        rows: int64 [M], ascending: which image each class is of.
+        targets: int64 [M].
+    """
+    counts = rows.bincount(minlength=len(images))
+    found: dict[str, Tensor] = {}
+    for count in counts[counts > 0].unique().tolist():
+        own, places = (counts == count).nonzero()[:, 0], (counts[rows] == count).nonzero()[:, 0]
+        classes = targets[places].view(len(own), count).T if count > 1 else targets[places]
+        maps = attributions(network, names, images[own], classes, layer, effort, log_level)
+        log_level = logging.DEBUG  # what is left out is left out of all
+        for name, values in maps.items():
+            values = values.transpose(0, 1).flatten(0, 1) if count > 1 else values
+            found.setdefault(name, values.new_zeros(len(rows), *values.shape[1:]))[places] = values
+    return found
 
 
 _MAGNITUDES = ("gradient", "guided_backprop", "deconvnet", "smooth_grad", "guided_grad_cam")

@@ -23,6 +23,7 @@ from vitrine.analyses.attribution import (
     planted_stickers,
 )
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
+from vitrine.analyses.pass_size import images_at_once
 from vitrine.analyses.pointing import best_iou, deletion, energy_inside, insertion, pointing_game
 from vitrine.analyses.traits import Summary, Traits
 from vitrine.core.image_dataset import ImageDataset
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 Maps = dict[str, Tensor]  # attribution maps by technique, or masks by name
 
+CURVE_IMAGES = 64  # altered copies of images in a pass, at most
 OUTLINES = {"white": (255, 255, 255), "cyan": (0, 220, 255), "magenta": (255, 0, 220), "lime": (120, 255, 0)}
 MEASURES = {"pointing_game": pointing_game, "energy_inside": energy_inside, "best_iou": best_iou}
 
@@ -117,7 +119,13 @@ class Localization(Analysis):
         with torch.no_grad():
             logits = [subject.network(part) for part in images.split(subject.batch_size)]
         targets = torch.cat(logits).argmax(1)
-        effort = Effort(self.copies, steps=self.steps, baseline=self.baseline, seed=subject.seed)
+        effort = Effort(
+            self.copies,
+            steps=self.steps,
+            baseline=self.baseline,
+            seed=subject.seed,
+            batch_size=subject.batch_size,
+        )
         known = known_attributions(subject, indices[list(rows)], effort)
         new = [name for name in self.maps if name not in known]
         known |= attributions(subject.network, new, images, targets, cam_layer(subject), effort)
@@ -140,12 +148,14 @@ class Localization(Analysis):
         """For each image and map the areas under the insertion and deletion curves."""
         images, _ = subject.images(indices[list(rows)])
         targets = torch.tensor([attributed[row].target for row in rows], device=images.device)
+        size = images_at_once(*images.shape[-2:], images.device, min(CURVE_IMAGES, subject.batch_size))
+        effort = {"steps": self.curve_steps, "batch_size": size}
         areas = {}
         for name in attributed[0].maps:
             maps = torch.stack([attributed[row].maps[name] for row in rows]).to(images.device)
             arguments = subject.network, images, targets, maps
-            areas["insertion", name], _ = insertion(*arguments, steps=self.curve_steps)
-            areas["deletion", name], _ = deletion(*arguments, steps=self.curve_steps, baseline=self.baseline)
+            areas["insertion", name], _ = insertion(*arguments, **effort)
+            areas["deletion", name], _ = deletion(*arguments, **effort, baseline=self.baseline)
         return [{key: area[i].item() for key, area in areas.items()} for i in range(len(rows))]
 
     def _measure(

@@ -59,13 +59,13 @@ class ProbeRelevance(Analysis):
     def _figures(self, subject: Subject, probes: Sequence[int]) -> Iterator[Figure]:
         images, labels = subject.probes.images[list(probes)], subject.probes.labels[list(probes)]
         of, targets, probabilities = true_and_predicted(subject.network, images, labels)
-        level = subject.log_level("relevance")
-        maps = attributions(subject.network, self.maps, images[of], targets, None, Effort(), level)
+        level, effort = subject.log_level("relevance"), Effort(batch_size=subject.batch_size)
+        maps = attributions(subject.network, self.maps, images[of], targets, None, effort, level)
         if not maps:
             return
         layer = cam_layer(subject)
         if layer is not None:
-            maps = attributions(subject.network, ["grad_cam"], images[of], targets, layer, Effort()) | maps
+            maps = attributions(subject.network, ["grad_cam"], images[of], targets, layer, effort) | maps
         titles = {name: TITLES.get(name, "Grad-CAM") for name in maps}
         for i, probe in enumerate(probes):
             rows = (of == i).nonzero()[:, 0].tolist()

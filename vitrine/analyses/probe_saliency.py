@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from vitrine.analyses import paint
-from vitrine.analyses.attribution import TECHNIQUES, Effort, attributions, cam_layer, importance
+from vitrine.analyses.attribution import TECHNIQUES, Effort, attributions_by_image, cam_layer, importance
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.picture_table import picture_table
 from vitrine.analyses.target_scores import true_and_predicted
@@ -75,9 +75,10 @@ class Saliency(Analysis):
         images, labels = subject.probes.images[list(probes)], subject.probes.labels[list(probes)]
         rows, targets, probabilities = true_and_predicted(subject.network, images, labels)
         predicted = probabilities.argmax(1)
-        effort = Effort(self.copies, self.sigma, self.steps, self.baseline, self.patch, subject.seed)
+        settings = self.copies, self.sigma, self.steps, self.baseline, self.patch
+        effort = Effort(*settings, subject.seed, subject.batch_size)
         layer, level = cam_layer(subject), subject.log_level("saliency")
-        maps = attributions(subject.network, self.maps, images[rows], targets, layer, effort, level)
+        maps = attributions_by_image(subject.network, self.maps, images, rows, targets, layer, effort, level)
         for i, (row, target) in enumerate(zip(rows.tolist(), targets.tolist())):
             probe, confidence = probes[row], probabilities[row, target].item()
             roles = {"true": labels[row] == target, "predicted": predicted[row] == target}

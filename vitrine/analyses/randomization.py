@@ -62,7 +62,7 @@ class Randomization(Analysis):
         images = subject.probes.images[list(probes)]
         with torch.no_grad():
             targets = subject.network(images).argmax(1)
-        effort = Effort(self.copies, steps=self.steps, seed=subject.seed)
+        effort = Effort(self.copies, steps=self.steps, seed=subject.seed, batch_size=subject.batch_size)
 
         def importance_maps(network: nn.Module) -> dict[str, Tensor]:
             maps = attributions(network, self.maps, images, targets, cam_layer(subject), effort)

@@ -55,6 +55,36 @@ class _Deconvnet(torch.autograd.Function):
         return signal.relu(), None, None
 
 
+class SwitchedRelu:
+    """A rule that is chosen after the forward pass: `backward` is set before gradients are taken, any number
+    of times.
+
+    With "gradient" they are the ReLU's own, with "guided_backprop" and "deconvnet" as of `guided_relu` and
+    `deconvnet_relu`.
+    """
+
+    def __init__(self) -> None:
+        self.backward = "gradient"
+
+    def __call__(self, input: Tensor, ceiling: float | None = None, in_place: bool = False) -> Tensor:
+        if in_place and input._is_view():
+            return input.copy_(self(input, ceiling))
+        if ceiling is None:
+            output = input.relu_() if in_place else input.relu()
+        else:
+            output = F.hardtanh(input, 0.0, ceiling, in_place)
+        if output.grad_fn is not None:
+            output.grad_fn.register_hook(self._replace)
+        return output
+
+    def _replace(
+        self, gradients: tuple[Tensor, ...], signals: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...] | None:
+        if self.backward == "guided_backprop":
+            return _keep_positive(gradients, signals)
+        return (signals[0].relu(),) if self.backward == "deconvnet" else None
+
+
 def redirected_relu(input: Tensor, ceiling: float | None = None, in_place: bool = False) -> Tensor:
     """ReLU; back passes the gradient or, where that is zero for a whole image, all of the incoming signal
     that increases inputs, for dead units (Olah 2017). For gradients of what is maximised."""
@@ -94,11 +124,12 @@ class ReluRule(TorchFunctionMode):
 
     Attributes:
         count: the number of ReLUs called so far.
+        clamps: how many of them are clamps at 0, whose own gradient passes where the input is 0, too.
     """
 
     def __init__(self, rule: Rule, unsupported: Mapping[str, str] | None = None):
         super().__init__()
-        self.rule, self.count = rule, 0
+        self.rule, self.count, self.clamps = rule, 0, 0
         self.unsupported = _UNSUPPORTED if unsupported is None else unsupported
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -108,6 +139,7 @@ class ReluRule(TorchFunctionMode):
             relu = _RELUS[name](*args, **kwargs)
             if relu is not None:
                 self.count += 1
+                self.clamps += name in _CLAMPS
                 input, ceiling, in_place = relu
                 return self.rule(input, ceiling, in_place or func.__name__.endswith("_"))
         elif name in self.unsupported:
@@ -159,6 +191,8 @@ _RELUS: dict[str, Callable[..., _Relu]] = {
     "clip": _clamp,
     "clamp_min": _clamp,
 }
+
+_CLAMPS = ("clamp", "clip", "clamp_min")
 
 _UNSUPPORTED = {
     "gelu": "GELU",

@@ -103,7 +103,7 @@ class Shortcut(Analysis):
         yield alarm("shortcut", text if learned else "")
 
     def _maps(self, subject: Subject, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        effort = Effort(steps=self.steps, seed=subject.seed)
+        effort = Effort(steps=self.steps, seed=subject.seed, batch_size=subject.batch_size)
         found = attributions(subject.network, self.maps, images, targets, cam_layer(subject), effort)
         return {name: importance(name, values) for name, values in found.items()}
 

@@ -105,7 +105,13 @@ class Truth(Analysis):
         return indices, Measured.join([of for of in subject.all_gather(own) if of is not None]), untrained
 
     def _effort(self, subject: Subject) -> Effort:
-        return Effort(self.copies, steps=self.steps, baseline=self.baseline, seed=subject.seed)
+        return Effort(
+            self.copies,
+            steps=self.steps,
+            baseline=self.baseline,
+            seed=subject.seed,
+            batch_size=subject.batch_size,
+        )
 
     def _measure(
         self,

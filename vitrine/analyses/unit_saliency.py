@@ -14,16 +14,19 @@ from torch import Tensor
 from vitrine.analyses import paint
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.examples import dataset_examples
+from vitrine.analyses.pass_size import images_at_once
 from vitrine.analyses.receptive_field import equal_windows, hull, receptive_fields
 from vitrine.analyses.relu_rules import NoRule
-from vitrine.analyses.saliency import deconvnet, guided_backprop, input_gradient
+from vitrine.analyses.rule_gradients import rule_gradients
+from vitrine.analyses.saliency import input_gradient
 from vitrine.analyses.token_places import token_places
 from vitrine.analyses.traits import Traits
 from vitrine.core.settings import setting
 
 log = logging.getLogger(__name__)
 
-BATCH_SIZE = 64  # images of a forward pass
+BATCH_SIZE = 64  # images of a pass, at most
+RULES = {"guided_backprop": "logit", "deconvnet": "logit"}
 
 
 @dataclass(frozen=True)
@@ -92,15 +95,15 @@ class UnitSaliency(Analysis):
         tokens = None if examples.tokens is None else examples.tokens[rows].flatten(0, 1)
         positions = examples.positions[rows].flatten(0, 1).to(subject.device)
         tiles = []
-        for start in range(0, len(indices), BATCH_SIZE):
-            batch = slice(start, start + BATCH_SIZE)
+        most = min(BATCH_SIZE, subject.batch_size)
+        size = images_at_once(*subject.probes.images.shape[-2:], subject.device, most)
+        for start in range(0, len(indices), size):
+            batch = slice(start, start + size)
             images, _ = subject.images(indices[batch])
             target = {"layer": examples.layer, "unit": units[batch], "position": positions[batch]}
             try:
                 titles = "guided backprop and deconvnet of the unit"
-                maps = [
-                    technique(subject.network, images, **target) for technique in (guided_backprop, deconvnet)
-                ]
+                maps = list(rule_gradients(subject.network, images, RULES, **target).values())
             except NoRule as error:
                 log.info("unit_saliency shows the input gradient: %s", error)
                 titles = "the input gradient of the unit"

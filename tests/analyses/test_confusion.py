@@ -7,6 +7,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from vitrine.analyses.base import Figure, Probes, Scalar, Subject
 from vitrine.analyses.confusion import Confusion, confusion_matrix, confusion_order
+from vitrine.analyses.examples import dataset_examples, top_examples
 from vitrine.datamodules.memory import InMemory
 
 NAMES = ["stop", "give way", "a/b" * 80, "con", "-dash", 'quote "q"', "", "été", "no images"]
@@ -51,6 +52,25 @@ def test_the_matrix_is_that_of_torchmetrics():
     one = subject(said, labels, NAMES)
     matrix = confusion_matrix(one.network, one.batches(), 9)
     assert torch.equal(matrix, multiclass_confusion_matrix(said, labels, 9))
+
+
+def test_the_predictions_come_with_the_pass_that_finds_the_examples():
+    torch.manual_seed(0)
+    pixels = torch.randint(256, (30, 3, 16, 16), dtype=torch.uint8)
+    network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 14 * 14, 4)).eval()
+    images, data = pixels / 255, InMemory(pixels, torch.arange(30) % 4)
+    read = []
+    data.batch = lambda indices: (read.extend(indices.tolist()), InMemory.batch(data, indices))[1]
+    probes = Probes(images[:2], data.labels[:2], torch.arange(2))
+    one = Subject(network, probes, data, list("abcd"), {"1": [0, 3]}, batch_size=7)
+    figures, _ = results(one)
+    assert read == list(range(30))
+    top = dataset_examples(one)["1"]
+    assert len(read) == 30
+    accuracy = (network(images).argmax(1) == data.labels).float().mean().item()
+    assert figures["confusion"].values["accuracy"] == pytest.approx(accuracy)
+    alone = top_examples(network, one.batches(), ["1"])["1"]
+    assert torch.equal(top.values, alone.values) and torch.equal(top.indices, alone.indices)
 
 
 def test_the_table_and_the_scalars_are_of_the_matrix():

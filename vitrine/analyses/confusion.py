@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject, Table
 from vitrine.analyses.lettering import printable
 from vitrine.analyses.plots import render_plot
+from vitrine.analyses.predictions import dataset_predictions
 from vitrine.analyses.traits import Summary, Traits
 from vitrine.core.network_scopes import in_eager_eval_mode
 from vitrine.core.settings import setting
@@ -33,12 +34,17 @@ def confusion_matrix(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]
     Returns:
         int64 [classes, classes].
     """
-    matrix = torch.zeros(classes * classes, dtype=torch.int64)
+    matrix = torch.zeros(classes, classes, dtype=torch.int64)
     with torch.no_grad():
         for images, labels in batches:
-            pairs = labels * classes + network(images).argmax(1)
-            matrix += pairs.cpu().bincount(minlength=classes * classes)
-    return matrix.view(classes, classes)
+            matrix += count_pairs(labels, network(images).argmax(1), classes)
+    return matrix
+
+
+def count_pairs(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    """How many images have each label (row) and predicted class (column): int64 [classes, classes]."""
+    pairs = (labels * classes + predicted).cpu()
+    return pairs.bincount(minlength=classes * classes).view(classes, classes)
 
 
 def confusion_order(matrix: Tensor) -> list[int]:
@@ -72,10 +78,7 @@ class Confusion(Analysis):
     named: int = setting(30, "classes that are named at a matrix; of more, those with most mistakes", least=2)
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
-        own = subject.shard(len(subject.dataset))
-        part = confusion_matrix(
-            subject.network, subject.batches("confusion", own) if own else [], len(subject.classes)
-        )
+        part = count_pairs(*dataset_predictions(subject), len(subject.classes))
         matrix = torch.stack(subject.all_gather(part)).sum(0)
         right, images = matrix.diagonal(), matrix.sum(1)
         recall = right / images  # NaN of a class without images

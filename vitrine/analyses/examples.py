@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import ClassVar
@@ -22,6 +22,7 @@ from vitrine.core.network_scopes import in_eager_eval_mode
 from vitrine.core.settings import setting
 
 BINS = 32  # of a histogram
+SHARED_K = 9  # examples of a unit, of which all analyses take some
 
 __all__ = ["Examples", "TopExamples", "dataset_examples", "merge", "top_examples"]
 
@@ -33,6 +34,7 @@ def top_examples(
     layers: Sequence[str],
     k: int = 9,
     peaks_of: Mapping[str, Sequence[int]] | None = None,
+    on_logits: Callable[[Tensor, Tensor], None] | None = None,
 ) -> dict[str, TopExamples]:
     """For every unit of the layers, the k images on which its largest activation over space is largest.
 
@@ -47,6 +49,7 @@ def top_examples(
         layers: dotted names of submodules.
         k: images a unit; all, where there are fewer.
         peaks_of: layer -> units whose largest activation on every image is kept (four bytes each).
+        on_logits: called with the logits and labels of each batch; the pass then goes on to the logits.
 
     Returns:
         layer -> values, indices, positions, labels and, of the units in `peaks_of`, peaks; on the CPU.
@@ -76,7 +79,9 @@ def top_examples(
                 is_new = torch.tensor(new, device=device)
             order.append(indices)
             labels.append(batch[1].cpu())
-            _update(network, images, running, indices.to(device), is_new)
+            logits = _update(network, images, running, indices.to(device), is_new, on_logits is None)
+            if on_logits is not None:
+                on_logits(logits, batch[1])
     if not count:
         raise ValueError("the loader gave no images")
     known, places = torch.cat(order).sort()
@@ -89,13 +94,20 @@ def top_examples(
     return results
 
 
-def dataset_examples(subject: Subject, k: int = 9) -> dict[str, TopExamples]:
-    """The top examples of the subject's layers on its data set, computed once for all analyses."""
+def dataset_examples(
+    subject: Subject, k: int = SHARED_K, on_logits: Callable[[Tensor, Tensor], None] | None = None
+) -> dict[str, TopExamples]:
+    """The top examples of the subject's layers on its data set, computed once for all analyses.
+
+    Args:
+        on_logits: as in `top_examples`, of this rank's part; not called if they were computed before.
+    """
 
     def find() -> dict[str, TopExamples]:
         shard = subject.shard(len(subject.dataset))
         batches = subject.batches("dataset examples", shard)
-        own = top_examples(subject.network, batches, subject.layers, k, subject.units) if shard else {}
+        find_top = partial(top_examples, subject.network, batches, subject.layers, k, subject.units)
+        own = find_top(on_logits=on_logits) if shard else {}
         own = {layer: replace(top, indices=top.indices + shard.start) for layer, top in own.items()}
         parts = [part for part in subject.all_gather(own) if part]
         merge_all = partial(reduce, lambda a, b: merge([a, b], k))
@@ -213,15 +225,22 @@ def histogram(values: Tensor) -> Histogram | None:
 
 
 def _update(
-    network: nn.Module, images: Tensor, running: dict[str, RunningTop], indices: Tensor, is_new: Tensor | None
-) -> None:
+    network: nn.Module,
+    images: Tensor,
+    running: dict[str, RunningTop],
+    indices: Tensor,
+    is_new: Tensor | None,
+    stop: bool,
+) -> Tensor | None:
+    """Update the lists; the logits, unless the pass stops at the deepest layer."""
     layout = layouts(network, images, list(running))
 
     def update(layer: str, output: Tensor) -> None:  # at once: an in-place ReLU may overwrite the output
         running[layer].update(layout[layer].maps(output), indices, is_new)
 
-    with output_hooks(network, list(running), update, stop=True):
-        network(images)
+    with output_hooks(network, list(running), update, stop):
+        return network(images)
+    return None
 
 
 def _draw_sheet(images: Tensor, boxes: Sequence[Sequence[int]], tile: int, tokens: bool = False) -> Tensor:

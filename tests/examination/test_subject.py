@@ -1,8 +1,11 @@
 """What analyses are given: the same at every checkpoint."""
 
+from types import SimpleNamespace
+
 import pytest
 import tiny
 import torch
+from torch import nn
 
 from vitrine.analyses.base import Probes
 from vitrine.core.settings import SettingError
@@ -65,6 +68,17 @@ def test_the_subject_is_frozen_in_eval_mode_and_from_the_split_asked_for():
     assert sorted(subject.probes.labels.tolist()) == [0, 0, 1, 1]
     assert all(len(shown) == 2 for shown in subject.units.values())
     assert subject.units
+
+
+@pytest.mark.parametrize(("side", "given", "expected"), [(64, None, 256), (224, None, 20), (224, 256, 256)])
+def test_a_batch_is_smaller_where_images_are_large_unless_its_size_is_set(side, given, expected):
+    images = torch.zeros(2, 3, side, side, dtype=torch.uint8)
+    data = SimpleNamespace(val=InMemory(images, torch.tensor([0, 1])), train=[], classes=["a", "b"])
+    network = nn.Sequential(
+        nn.AdaptiveAvgPool2d(2), nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    settings = AnalysisSettings(layers=["1"], batch_size=given)
+    assert make_subject(network, data, settings).batch_size == expected
 
 
 def test_two_classes_of_one_name_are_told_apart():

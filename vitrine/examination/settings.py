@@ -28,7 +28,12 @@ class AnalysisSettings:
     probes: int = setting(8, "fixed images shown at every checkpoint, spread over the classes", least=1)
     split: str = setting("val", "the images that examples and probes come from", choices=("val", "train"))
     seed: int = setting(0, "everything random in the analyses comes from it", least=0)
-    batch_size: int = setting(256, "images a batch in passes over the data set", least=1)
+    batch_size: int | None = setting(
+        None,
+        "images a batch in passes over the data set, and at most in any other; null: 256, fewer where images "
+        "are large (on a CPU from 64 x 64 pixels on, on a GPU from 128 x 128)",
+        least=1,
+    )
     device: str = setting("auto", "where analyses run: auto (where training does), cpu, cuda, cuda:1, ...")
     strict: bool = setting(False, "an analysis that fails ends the training")
     mode: str = setting(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vitrine.analyses.base import Figure, Probes, Subject, as_float
 from vitrine.analyses.layers import choose_units as layers_and_units
+from vitrine.analyses.pass_size import data_batch_size
 from vitrine.core.class_names import unique_names
 from vitrine.core.image_dataset import ImageDataset, as_image_dataset
 from vitrine.core.network_scopes import unwrapped
@@ -61,7 +62,7 @@ def make_subject(
         step=step,
         seed=settings.seed,
         device=device,
-        batch_size=settings.batch_size,
+        batch_size=settings.batch_size or data_batch_size(*probes.images.shape[-2:], device),
         shown=getattr(data, "shown", None),
         previous=previous or {},
         previous_state={} if previous_state is None else previous_state,

@@ -26,11 +26,13 @@ import warnings
 import torch
 from torch import nn
 
-from benchmarks.look_parts import Part, TimedSubject, head_alone, parts, pick_subject
+from benchmarks.look_parts import PROBES, Part, TimedSubject, head_alone, parts, pick_subject
 from benchmarks.peak_memory import Peak
 from benchmarks.ratio import hardware
 from benchmarks.saliency_passes import Passes, count_maps, passes_by_hand, passes_needed
 from vitrine.analyses import choose_analyses
+from vitrine.analyses.attribution import COPIES
+from vitrine.analyses.pass_size import images_at_once
 from vitrine.analyses.result import AnalysisResult
 from vitrine.examination.budget import Choice
 from vitrine.examination.runner import run_analysis
@@ -95,7 +97,8 @@ def examine(name: str, options: argparse.Namespace) -> None:
     epoch = epoch_seconds(network, size, options.batch, options.steps, device)
     network.eval().requires_grad_(False)
     subject = pick_subject(network, options)
-    by_hand = passes_by_hand(network, subject.probes.images)
+    count = images_at_once(size, size, subject.device, COPIES)  # as many as maps are made of at once
+    by_hand = passes_by_hand(network, subject.probes.images.repeat(-(-count // PROBES), 1, 1, 1)[:count])
     print(
         f"**{name}**: an epoch of training {epoch:,.0f} s, from {options.steps} steps of {options.batch} "
         f"images; a forward pass {by_hand.forward:.3f} s an image, a backward pass to pixels "

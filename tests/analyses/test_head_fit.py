@@ -111,3 +111,12 @@ def test_features_that_are_not_finite_are_refused():
     features[3, 2] = torch.inf
     with pytest.raises(ValueError, match="not finite"):
         fit_head(HeadProblem(Features(features), label_targets(labels, 4), 1e-3), head)
+
+
+def test_a_step_that_goes_too_far_is_not_taken_though_the_gradient_there_is_smaller():
+    """One image a class, almost orthogonal: the second derivatives at 0 tell nothing of how soon p is 1."""
+    features = torch.randn(200, 512, generator=torch.Generator().manual_seed(0)) / 2**0.5
+    problem = HeadProblem(Features(features), label_targets(torch.arange(200), 200), 1e-3)
+    weight = fit_head(problem, torch.zeros(200, 513).double())
+    _, gradient = problem.evaluate(weight)
+    assert gradient.norm() <= 1e-7 * 1e-3 * weight.norm()

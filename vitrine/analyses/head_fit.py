@@ -23,6 +23,7 @@ Targets = Callable[[slice | Tensor, Tensor], Tensor]
 DUAL_ERROR = 1e-7  # of the weights rebuilt from the duals, as a share of their norm
 _NEWTON_STEPS = 100
 _DECREASE = 1e-4  # share of the predicted decrease that must come true (Armijo 1966)
+_ROUNDING = 1e-10  # share of the value by which a sum over many images may be off
 
 
 def label_targets(labels: Tensor, classes: int) -> Targets:
@@ -142,7 +143,10 @@ def fit_head(problem: HeadProblem, start: Tensor) -> Tensor:
         while True:
             tried, tried_gradient = problem.evaluate(weight + size * step)
             # near the end the value is rounded more coarsely than it falls, and the gradient tells
-            if tried <= value + _DECREASE * size * slope or tried_gradient.norm() < 0.5 * gradient.norm():
+            is_rounded = tried <= value + _ROUNDING * abs(value)
+            if tried <= value + _DECREASE * size * slope or (
+                is_rounded and tried_gradient.norm() < 0.5 * gradient.norm()
+            ):
                 break
             size /= 2
             if size < 1e-10:

@@ -165,9 +165,9 @@ def pick_subject(network: nn.Module, options: argparse.Namespace) -> TimedSubjec
 
 
 def head_alone(network: nn.Module, options: argparse.Namespace) -> TimedSubject:
-    """The subject of a head as wide as the network's, fitted to nothing, on features drawn from clusters."""
+    """The subject of a head as wide as the network's, a quarter of its classes, on features of clusters."""
     last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
-    width, classes = last.in_features, options.classes
+    width, classes = last.in_features, options.classes // 4
     split = Clusters(options.features, width, classes)
     head = nn.Linear(width, classes)
     nn.init.zeros_(head.bias)

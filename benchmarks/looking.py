@@ -7,7 +7,7 @@
 the first lines state; the rest is extrapolated: passes over a split by images, what is made of probes by
 probes, of units by units, of steps by steps; and an epoch from some training steps. `samples` is measured in
 two parts, as it needs more images than classes: a forward pass an image, and what comes after it on features
-drawn from a cluster a class.
+drawn from a cluster a class, of a quarter of the classes; its sums grow with images times classes.
 
 Seconds are this machine's; what carries over to another is the share. On a GPU it is not this one, as small
 batches fill a GPU less than large ones: measure it there by `--device cuda`.
@@ -112,11 +112,12 @@ def examine(name: str, options: argparse.Namespace) -> None:
             seconds, memory, result = measure(technique, subject, part)
         else:
             count = part.images("train", VALIDATION, TRAINING)
-            whole = dataclasses.replace(part, factor=count / options.features, text="")
-            seconds, memory, result = measure(technique, head_alone(network, options), whole)
-            part = dataclasses.replace(
-                part, text=f"{seconds:,.0f} s after the pass, from {options.features} features of {count:,}"
-            )
+            head = head_alone(network, options)
+            factor = count / len(head.train) * options.classes / len(head.classes)
+            whole = dataclasses.replace(part, factor=factor)
+            seconds, memory, result = measure(technique, head, whole)
+            of = f"{len(head.train)} features of {len(head.classes)} classes"
+            part = dataclasses.replace(part, text=f"{seconds:,.0f} s after the pass, from {of}")
             seconds += by_hand.forward * count
         if result.inapplicable:
             continue
@@ -157,9 +158,7 @@ def main() -> None:
     parser.add_argument("--probes", type=int, default=2, help="probes of 8")
     parser.add_argument("--units", type=int, default=2, help="units a layer of 8")
     parser.add_argument("--picture-steps", type=int, default=2, help="steps of feature visualization, of 64")
-    parser.add_argument(
-        "--features", type=int, default=1000, help="drawn in place of the images of `samples`"
-    )
+    parser.add_argument("--features", type=int, default=500, help="drawn in place of the images of `samples`")
     parser.add_argument("--steps", type=int, default=2, help="training steps that an epoch is measured from")
     parser.add_argument("--batch", type=int, default=8, help="images of a training step")
     options = parser.parse_args()

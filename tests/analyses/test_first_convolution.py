@@ -38,3 +38,15 @@ def test_within_its_scope_a_network_gives_the_same_values_and_gradients():
     assert quick.grad_fn is not None
     (gradient,) = torch.autograd.grad(quick.square().sum(), images)
     assert torch.allclose(gradient, expected, atol=1e-6)
+
+
+def test_under_autocast_the_gradient_is_that_of_bfloat16():
+    torch.manual_seed(0)
+    network, images = nn.Conv2d(3, 8, 7, 2, 3), torch.rand(2, 3, 32, 32).requires_grad_()
+    (expected,) = torch.autograd.grad(network(images).square().sum(), images)
+    with torch.autocast("cpu", torch.bfloat16), FastFirstConvolution():
+        maps = network(images)
+    assert maps.dtype == torch.bfloat16
+    (gradient,) = torch.autograd.grad(maps.float().square().sum(), images)
+    assert gradient.dtype == torch.float32
+    assert (gradient - expected).norm() < 0.02 * expected.norm()

@@ -13,6 +13,9 @@ from vitrine.analyses.objectives import Objective, ObjectiveBatch
 from vitrine.analyses.parameterization import Pixels
 from vitrine.analyses.relu_rules import ReluRule, redirected_relu
 from vitrine.core.random_numbers import hash_seed
+from vitrine.core.registry import Registry
+
+PRECISIONS = Registry("precision", {"float32": torch.float32, "bfloat16": torch.bfloat16})
 
 View = Callable[[Tensor, int], Tensor]
 """(pictures [N, C, H, W], step) -> the network's input, V views of each, [V N, C, H, W]."""
@@ -37,6 +40,7 @@ def ascend(
     *,
     at_steps: Sequence[int],
     optimizer: Callable[[list[Tensor]], torch.optim.Optimizer],
+    precision: str | None = None,
     on_gradient: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
     """The pictures after the requested numbers of steps (0: before the first), [steps, N, C, size, size].
@@ -48,6 +52,7 @@ def ascend(
         variables: from the parameterization's `initialize` or `invert`; not changed.
         view: gives the network's input at a step: one image for each picture, or as many for each.
         optimizer: makes one that maximises, from a list of parameters.
+        precision: of the network's arithmetic, as `plain_gradients` takes it.
         on_gradient: called at each step with the gradient with respect to the pictures.
     """
     variables = variables.detach().clone().requires_grad_(True)
@@ -57,7 +62,7 @@ def ascend(
         pictures = parameterization.pictures(variables)
         views = view(pictures, step)
         views_of = views.detach().unflatten(0, (-1, len(objectives)))
-        gradient = redirected_gradients(network, objectives, views_of)
+        gradient = redirected_gradients(network, objectives, views_of, precision)
         inputs = [variables, pictures] if on_gradient else [variables]
         variables.grad, *picture_gradient = torch.autograd.grad(views, inputs, gradient.flatten(0, 1))
         if on_gradient:
@@ -68,25 +73,35 @@ def ascend(
     return torch.stack([found[step] for step in at_steps])
 
 
-def redirected_gradients(network: nn.Module, objectives: Sequence[Objective], views: Tensor) -> Tensor:
+def redirected_gradients(
+    network: nn.Module, objectives: Sequence[Objective], views: Tensor, precision: str | None = None
+) -> Tensor:
     """`plain_gradients`, but of an objective without any, because ReLUs block it (a dead unit), those
     through redirected ReLUs (Olah 2017)."""
-    gradients = plain_gradients(network, objectives, views)
+    gradients = plain_gradients(network, objectives, views, precision)
     dead = (gradients.transpose(0, 1).flatten(1) == 0).all(1).nonzero()[:, 0]
     if len(dead):
         with ReluRule(redirected_relu, unsupported={}):
-            revived = plain_gradients(network, [objectives[i] for i in dead.tolist()], views[:, dead])
+            asleep = [objectives[i] for i in dead.tolist()]
+            revived = plain_gradients(network, asleep, views[:, dead], precision)
         gradients[:, dead] = revived
     return gradients
 
 
-def plain_gradients(network: nn.Module, objectives: Sequence[Objective], views: Tensor) -> Tensor:
-    """The gradients of the objectives' means over views by the views [V, N, C, H, W]."""
+def plain_gradients(
+    network: nn.Module, objectives: Sequence[Objective], views: Tensor, precision: str | None = None
+) -> Tensor:
+    """The gradients of the objectives' means over views by the views [V, N, C, H, W].
+
+    `precision` is that of the network's arithmetic, "float32" or "bfloat16" (autocast). Without one it is
+    bfloat16 on a GPU, and float32 on a CPU: few processors have bfloat16, and it is slower on the others.
+    """
     batch, device = ObjectiveBatch(objectives), views.device.type
+    is_half = device == "cuda" if precision is None else PRECISIONS[precision] is torch.bfloat16
     # channels last is faster, on CPU and GPU alike
     leaf = views.flatten(0, 1).contiguous(memory_format=torch.channels_last).requires_grad_()
     inputs = leaf.clone().split(len(objectives))  # clones: a network may write into its input
-    with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"), FastFirstConvolution():
+    with torch.autocast(device, torch.bfloat16, enabled=is_half), FastFirstConvolution():
         scores = torch.stack([batch.scores(network, images) for images in inputs])
     (gradients,) = torch.autograd.grad(scores.mean(0).sum(), leaf)
     return gradients.view_as(views)

@@ -12,11 +12,11 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitrine.analyses import paint
 from vitrine.analyses.activations import activations
-from vitrine.analyses.attention import attention_modules
+from vitrine.analyses.ascent_defaults import ascent_settings, attends
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.examples import dataset_examples
 from vitrine.analyses.objectives import Objective, channel, deepdream, direction, diversity, logit, neuron
@@ -33,7 +33,6 @@ from vitrine.analyses.visualization import (
     visualize,
     visualize_at_steps,
 )
-from vitrine.core.network_scopes import in_eager_eval_mode
 from vitrine.core.settings import setting
 
 __all__ = [
@@ -58,8 +57,6 @@ __all__ = [
 
 COLOUR_IMAGES = 256  # images from which the colour directions are computed
 DEAD = "; dead: the gradient is zero, and no picture was found"
-PLAIN = {"lr": 0.05, "parameterization": "fourier", "colour_shift": 0.0}
-ATTENDING = {"lr": 0.1, "parameterization": "smooth", "colour_shift": 0.5}  # see docs/networks.md
 MIN_SIDE = 96  # pixels: smaller pictures are enlarged by a whole factor
 
 
@@ -85,9 +82,11 @@ class Features(Analysis):
         budget_priority=60,
         reducible=("units", "steps"),
     )
-    steps: int = setting(64, "steps of Adam a picture", least=1)
+    steps: int = setting(32, "steps of Adam a picture", least=1)
     size: int | None = setting(None, "pixels on a side; that of the data set's images unless given", least=8)
-    lr: float | None = setting(None, "of Adam; 0.05, of networks with attention 0.1, unless given", above=0)
+    lr: float | None = setting(
+        None, "of Adam; unless given 6.4 / steps, at least 0.05 (with attention 0.1), at most 0.4", above=0
+    )
     parameterization: str | None = setting(
         None,
         "what is optimised; fourier, of networks with attention smooth, unless given",
@@ -104,6 +103,11 @@ class Features(Analysis):
     diversity: float = setting(1.0, "weight of the diversity term, of the activation without it", least=0)
     negative: bool = setting(False, "also show the picture that excites a unit least")
     course: list[int] = setting([], "numbers of steps after which a strip of intermediate pictures is shown")
+    precision: str | None = setting(
+        None,
+        "of the network while a picture is optimised; bfloat16 on a GPU, float32 on a CPU, unless given",
+        choices=("float32", "bfloat16"),
+    )
     warm_start: bool = setting(False, "start from the pictures of the previous checkpoint")
 
     @property
@@ -205,12 +209,6 @@ class Features(Analysis):
             yield Figure(key, image, caption, label=label, values=values)
 
 
-@in_eager_eval_mode
-def _attends(network: nn.Module, images: Tensor) -> bool:
-    """Whether a network computes attention."""
-    return bool(attention_modules(network, images)[0])
-
-
 class _Visualizer:
     """Makes the pictures of one subject, all with the same settings, colours and examples."""
 
@@ -220,10 +218,8 @@ class _Visualizer:
         self.size = settings.size or subject.probes.images.shape[-1]
         self.at_steps = sorted({*(step for step in settings.course if step < settings.steps), settings.steps})
         self.scale = -(-MIN_SIDE // self.size)
-        attends = subject.cached("attends", partial(_attends, subject.network, subject.probes.images))
-        given = {name: getattr(settings, name) for name in PLAIN}
-        defaults = ATTENDING if attends else PLAIN
-        self.ascent = defaults | {name: value for name, value in given.items() if value is not None}
+        has_attention = subject.cached("attends", partial(attends, subject.network, subject.probes.images))
+        self.ascent = ascent_settings(vars(settings), settings.steps, has_attention)
         shape = tuple(subject.probes.images.shape[-2:])
         trace = partial(receptive_fields, subject.network, subject.layers, shape)
         self.boxes = subject.cached("receptive_fields", trace) if settings.crops else {}
@@ -248,6 +244,7 @@ class _Visualizer:
             "size": self.size,
             "seed": subject.seed,
             **self.ascent,
+            "precision": settings.precision,
             "colours": self.colours,
             "transforms": settings.transforms,
             "progress": subject.progress,

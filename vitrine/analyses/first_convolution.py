@@ -79,6 +79,7 @@ def convolution_input_gradient(
     count = len(phases)
     phases = F.pad(phases, (0, 0, 0, 0, 0, 0, 0, -count % LANES))
     phases = phases.contiguous(memory_format=torch.channels_last)
+    phases = phases.to(gradient.dtype)  # bfloat16 under autocast
     shuffled = F.conv2d(gradient, phases, padding=(rows - 1, columns - 1))[:, :count]
     padded = F.pixel_shuffle(shuffled, stride)
     (top, left), (height, width) = padding, size

@@ -29,6 +29,7 @@ def optimize_pictures(
     warm_start: Tensor | None,
     batch_size: int | None,
     progress: Progress,
+    precision: str | None = None,
     on_gradient: Callable[[list[int], Tensor], None] | None = None,
 ) -> Tensor:
     """Pictures [len(at_steps), N, C, size, size], optimised batch by batch."""
@@ -55,6 +56,7 @@ def optimize_pictures(
             view(own),
             at_steps=at_steps,
             optimizer=optimizer,
+            precision=precision,
             on_gradient=partial(on_gradient, members) if on_gradient else None,
         )
     return result

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitrine.analyses.ascent import View, plain_gradients
+from vitrine.analyses.ascent import PRECISIONS, View, plain_gradients
 from vitrine.analyses.base import Progress, no_progress
 from vitrine.analyses.objectives import Objective, ObjectiveBatch
 from vitrine.analyses.parameterization import Fourier, Phases, Pixels, Smooth
@@ -24,6 +24,14 @@ from vitrine.core.registry import Registry
 PARAMETERIZATIONS = Registry("parameterization", {"fourier": Fourier, "smooth": Smooth, "pixels": Pixels})
 
 TRANSFORMS, CROPS = Transforms(), Crops()  # the defaults
+REACH = 6.4  # the sum of all steps' lengths, unless lr is given: 128 steps of 0.05
+SHORTEST, LONGEST = 0.05, 0.4  # steps
+
+
+def step_length(steps: int) -> float:
+    """The length of each of so many steps of Adam, unless it is given: fewer steps are longer ones, which
+    reach as far; from 128 on each is 0.05 (Olah 2017)."""
+    return min(LONGEST, max(SHORTEST, REACH / max(steps, 1)))
 
 
 def visualize(
@@ -50,13 +58,14 @@ def visualize_at_steps(
     at_steps: Sequence[int],
     size: int,
     seed: int,
-    lr: float = 0.05,
+    lr: float | None = None,
     parameterization: str = "fourier",
     colours: Tensor | None = None,
     transforms: Transforms | None = TRANSFORMS,
     colour_shift: float = 0.0,
     warm_start: Tensor | None = None,
     batch_size: int | None = None,
+    precision: str | None = None,
     progress: Progress = no_progress,
 ) -> Tensor:
     """Pictures that excite after several numbers of steps (0: before the first), one for each objective, by
@@ -72,7 +81,7 @@ def visualize_at_steps(
         at_steps: numbers of steps; random numbers, and so pictures, depend on the largest.
         size: pixels on a side.
         seed: of everything random.
-        lr: of Adam.
+        lr: of Adam; `step_length` of the largest number of steps unless given.
         parameterization: "fourier", "smooth" or "pixels".
         colours: [C, C], the colour directions of natural images, as `colour_matrix(images)` gives them;
             ImageNet's (grey for one channel) unless given.
@@ -81,17 +90,21 @@ def visualize_at_steps(
             picture, in the first step; it falls to 0 at the last (Ghiasi 2022).
         warm_start: initial pictures [N, C, h, w], instead of noise.
         batch_size: pictures optimised together, by their size unless given; at least a diversity group.
+        precision: of the network's arithmetic, "float32" or "bfloat16"; unless given, bfloat16 on a GPU and
+            float32 on a CPU.
 
     Returns:
         Float32 in [0, 1], [len(at_steps), len(objectives), C, size, size].
 
     Raises:
-        UnknownName: there is no such layer or parameterization.
+        UnknownName: there is no such layer, parameterization or precision.
         ValueError: a unit, label or position is out of range, a vector does not fit its layer, a layer has
             no maps, or the network does not take images of that size.
     """
     colours = colours_for(network, size, colours, warm_start)
     parameters = PARAMETERIZATIONS[parameterization](size, colours)
+    if precision is not None:
+        PRECISIONS.check(precision)
 
     def view(generators: list[torch.Generator]) -> View:
         steps, maps, shifts = max(at_steps), None, None
@@ -106,9 +119,11 @@ def visualize_at_steps(
 
         return transform
 
+    lr = step_length(max(at_steps)) if lr is None else lr
     optimizer = partial(torch.optim.Adam, lr=lr, maximize=True, fused=True)
+    common = {"warm_start": warm_start, "batch_size": batch_size, "progress": progress}
     return optimize_pictures(
-        network, objectives, parameters, view, at_steps, seed, optimizer, warm_start, batch_size, progress
+        network, objectives, parameters, view, at_steps, seed, optimizer, **common, precision=precision
     )
 
 

@@ -31,7 +31,7 @@ from torchvision.utils import save_image
 from benchmarks.ratio import Timing, compare, hardware
 from vitrine.analyses.objectives import channel
 from vitrine.analyses.transforms import Transforms
-from vitrine.analyses.visualization import SHORTEST, step_length, visualize
+from vitrine.analyses.visualization import SHORTEST, memory, step_length, visualize
 from vitrine.modules import load_network
 
 LAYER = "features.7"  # the fourth of eight fire modules
@@ -61,7 +61,7 @@ def lucent_picture(network: nn.Module, unit: int, size: int, steps: int, lr: flo
         network,
         lucent_objective(unit),
         lambda: param.image(size),
-        lambda parameters: torch.optim.Adam(parameters, lr=lr),
+        lambda parameters: torch.optim.Adam(parameters, lr=lr, betas=memory(steps)),
         transforms=motions,
         thresholds=(steps,),
         preprocess=False,

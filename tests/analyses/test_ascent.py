@@ -6,6 +6,7 @@ from torch import nn
 
 from vitrine.analyses.ascent_defaults import ascent_settings
 from vitrine.analyses.objectives import channel
+from vitrine.analyses.parameterization import imagenet_colours
 from vitrine.analyses.visualization import objective_values, step_length, visualize
 
 ASKED = [channel("3", unit) for unit in range(4)]
@@ -24,6 +25,20 @@ def test_fewer_steps_are_longer_ones_and_reach_as_far():
     assert [round(steps * step_length(steps), 9) for steps in (16, 32, 100, 128)] == [6.4] * 4
     assert step_length(512) == step_length(129) == 0.05
     assert step_length(0) == step_length(2) == 0.4  # no longer than this
+
+
+def test_from_128_steps_on_they_are_the_usual_ones(network):
+    """A picture of 128 steps is that of Adam with torch's own defaults, at the usual length."""
+    how = {"size": 16, "seed": 0, "parameterization": "pixels", "transforms": None}
+    (picture,) = visualize(network, ASKED[:1], steps=128, **how)
+    pixels = torch.logit(visualize(network, ASKED[:1], steps=0, **how))[0].flatten(1)
+    pixels = torch.linalg.solve(imagenet_colours(), pixels).requires_grad_()
+    usual = torch.optim.Adam([pixels], lr=0.05, maximize=True)
+    for _ in range(128):
+        shown = torch.sigmoid(imagenet_colours() @ pixels).view(1, 3, 16, 16)
+        (pixels.grad,) = torch.autograd.grad(network[:4](shown)[0, 0].mean(), pixels)
+        usual.step()
+    assert (torch.sigmoid(imagenet_colours() @ pixels).view(3, 16, 16) - picture).abs().max() < 0.02
 
 
 def test_steps_of_networks_with_attention_are_at_least_twice_as_long():

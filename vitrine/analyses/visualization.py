@@ -24,14 +24,21 @@ from vitrine.core.registry import Registry
 PARAMETERIZATIONS = Registry("parameterization", {"fourier": Fourier, "smooth": Smooth, "pixels": Pixels})
 
 TRANSFORMS, CROPS = Transforms(), Crops()  # the defaults
-REACH = 6.4  # the sum of all steps' lengths, unless lr is given: 128 steps of 0.05
+MANY = 128  # steps, from which on they are of the length and memory that are usual (Olah 2017)
 SHORTEST, LONGEST = 0.05, 0.4  # steps
+USUAL_MEMORY, SHORT_MEMORY = (0.9, 0.999), (0.5, 0.99)  # Adam's betas
 
 
 def step_length(steps: int) -> float:
-    """The length of each of so many steps of Adam, unless it is given: fewer steps are longer ones, which
-    reach as far; from 128 on each is 0.05 (Olah 2017)."""
-    return min(LONGEST, max(SHORTEST, REACH / max(steps, 1)))
+    """The length of each of so many steps of Adam, unless it is given: fewer than 128 are longer ones, which
+    reach as far."""
+    return min(LONGEST, max(SHORTEST, SHORTEST * MANY / max(steps, 1)))
+
+
+def memory(steps: int) -> tuple[float, float]:
+    """Adam's betas for so many steps: of few, ten steps of momentum are a third, and units that are hard to
+    excite find their direction too late."""
+    return USUAL_MEMORY if steps >= MANY else SHORT_MEMORY
 
 
 def visualize(
@@ -69,7 +76,7 @@ def visualize_at_steps(
     progress: Progress = no_progress,
 ) -> Tensor:
     """Pictures that excite after several numbers of steps (0: before the first), one for each objective, by
-    Adam on what a parameterization turns into pictures.
+    Adam on what a parameterization turns into pictures; where there are few steps, with the `memory` of few.
 
     A picture does not depend on what else is in the call: its random numbers come from the seed and its
     objective. Only the rounding of convolutions may depend on the batch size; the difference of 1e-7 grows
@@ -105,9 +112,10 @@ def visualize_at_steps(
     parameters = PARAMETERIZATIONS[parameterization](size, colours)
     if precision is not None:
         PRECISIONS.check(precision)
+    steps = max(at_steps)
 
     def view(generators: list[torch.Generator]) -> View:
-        steps, maps, shifts = max(at_steps), None, None
+        maps, shifts = None, None
         if transforms is not None:
             maps = sample_maps(transforms, generators, steps, size).to(colours.device)
         if colour_shift:
@@ -119,8 +127,8 @@ def visualize_at_steps(
 
         return transform
 
-    lr = step_length(max(at_steps)) if lr is None else lr
-    optimizer = partial(torch.optim.Adam, lr=lr, maximize=True, fused=True)
+    lr = step_length(steps) if lr is None else lr
+    optimizer = partial(torch.optim.Adam, lr=lr, betas=memory(steps), maximize=True, fused=True)
     common = {"warm_start": warm_start, "batch_size": batch_size, "progress": progress}
     return optimize_pictures(
         network, objectives, parameters, view, at_steps, seed, optimizer, **common, precision=precision

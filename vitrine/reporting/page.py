@@ -3,22 +3,22 @@
 import contextlib
 import hashlib
 import html
-import json
 import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from vitrine.analyses.result import CheckpointReport
 from vitrine.core import atomic
-from vitrine.reporting.page_data import run_data
+from vitrine.reporting import page_cache
+from vitrine.reporting.page_data import run_json, run_name
 
 _log = logging.getLogger(__name__)
 
 _ASSETS = Path(__file__).with_name("page")
 _SCRIPTS = (
     "data.js",
+    "parts.js",
     "elements.js",
     "charts.js",
     "pictures.js",
@@ -38,8 +38,10 @@ def build(run_dir: str | Path) -> Path:
     """
     run_dir = Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    run = run_data(run_dir)
-    return _write(run_dir, [run], run["name"])
+    content, known = run_json(run_dir)
+    index = _write(run_dir, [content], run_name(run_dir))
+    page_cache.write(run_dir, known)
+    return index
 
 
 def compare(run_dirs: Sequence[str | Path], folder: str | Path) -> Path:
@@ -51,10 +53,10 @@ def compare(run_dirs: Sequence[str | Path], folder: str | Path) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     runs = [
-        run_data(run, Path(os.path.relpath(Path(run).resolve(), folder.resolve())).as_posix() + "/")
+        run_json(Path(run), Path(os.path.relpath(Path(run).resolve(), folder.resolve())).as_posix() + "/")[0]
         for run in run_dirs
     ]
-    return _write(folder, runs, " beside ".join(run["name"] for run in runs))
+    return _write(folder, runs, " beside ".join(map(run_name, map(Path, run_dirs))))
 
 
 class PageSink:
@@ -88,8 +90,8 @@ def _complete_steps(run_dir: Path) -> dict[str, int]:
     return known
 
 
-def _write(folder: Path, runs: list[dict[str, Any]], title: str) -> Path:
-    content = _script_json(runs)
+def _write(folder: Path, runs: list[str], title: str) -> Path:
+    content = f"[{','.join(runs)}]"
     stamp = hashlib.sha256(content.encode()).hexdigest()[:16]
     atomic.write_text(folder / "gallery.js", f'vitrine({{"stamp":"{stamp}","runs":{content}}});\n')
     script = "\n".join(map(_asset, _SCRIPTS))
@@ -101,9 +103,3 @@ def _write(folder: Path, runs: list[dict[str, Any]], title: str) -> Path:
 
 def _asset(name: str) -> str:
     return (_ASSETS / name).read_text(encoding="utf-8")
-
-
-def _script_json(content: Any) -> str:
-    """JSON that is inert wherever a script may stand: ASCII only, and no `<`, `>`, `&`."""
-    text = json.dumps(content, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -9,14 +9,15 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from PIL import Image
 
 from vitrine.analyses import traits_of
-from vitrine.analyses.result import AnalysisResult
+from vitrine.reporting import page_cache
+from vitrine.reporting.page_cache import Known
+from vitrine.reporting.page_parts import script_json
+from vitrine.reporting.page_split import split_json
 from vitrine.runs import held_out
 from vitrine.runs.metrics_csv import read_curves
 from vitrine.runs.run_record import read, read_facts
-from vitrine.runs.store import Store
 
 # what the page's scripts use of a technique's traits
 PAGE_TRAITS = ("title", "unit_rank", "image_rank", "square_variants", "confidences", "at_input", "own_page")
@@ -45,119 +46,115 @@ def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
         tests (see `runs.held_out`), metrics.
     """
     run_dir = Path(run_dir)
-    store = Store(run_dir)
-    results = {step: store.results(step) for step in store.steps()}
-    names = dict.fromkeys(name for step in reversed(results) for name in results[step])
-    ordered = sorted(names, key=lambda name: traits_of(name).page_order)
+    return whole(page_cache.read(run_dir, math.inf), about(run_dir, base))
+
+
+def run_json(run_dir: Path, base: str = "") -> tuple[str, Known]:
+    """`run_data` as JSON, or of a large run `page_split.split_json`; and what is known of the run.
+
+    Raises:
+        OSError: what a large run's figures show could not be written beside them.
+    """
+    known = page_cache.read(run_dir)
+    fixed = about(run_dir, base)
+    if known.split:
+        return split_json(known, fixed, map(_described, _ordered(known))), known
+    return script_json(whole(known, fixed)), known
+
+
+def run_name(run_dir: Path) -> str:
+    """What a run is called: as its record says, else its folder."""
+    return read(run_dir).get("name") or run_dir.resolve().name
+
+
+def about(run_dir: Path, base: str) -> dict[str, Any]:
+    """What the page tells of a run beside its steps."""
     settings = ""
     with contextlib.suppress(OSError):
         settings = (run_dir / "config.yaml").read_text(encoding="utf-8", errors="replace")
     return {
-        "name": read(run_dir).get("name") or run_dir.resolve().name,
+        "name": run_name(run_dir),
         "base": base,
         "settings": settings,
         "facts": _facts(settings) + read_facts(run_dir),
-        "steps": [
-            {"step": step, "analyses": {name: _result(result) for name, result in at.items()}}
-            for step, at in results.items()
-        ],
-        "analyses": [_analysis(store, list(results), name) for name in ordered],
-        "scalars": _scalars(results),
-        "alarms": _alarms(results),
         "tests": held_out.read(run_dir),
         "metrics": {name: _downsampled(points) for name, points in read_curves(run_dir).items()},
     }
 
 
-def _result(result: AnalysisResult) -> dict[str, Any]:
-    reduced = {"less": result.reduced_text} if result.reduced else {}
-    files = {"files": list(result.files)} if result.files else {}
-    return {"seconds": result.seconds, "error": result.traceback, **reduced, **files}
+def whole(known: Known, fixed: dict[str, Any]) -> dict[str, Any]:
+    """A run's content with all that its figures show."""
+    return {
+        **fixed,
+        "steps": [
+            {"step": step, "analyses": {name: part.outcome for name, part in at.items()}}
+            for step, at in known.steps.items()
+        ],
+        "analyses": [{**_described(name), **_figures(known, name)} for name in _ordered(known)],
+        "scalars": _scalars(known),
+        "alarms": [
+            {"step": step, "title": traits_of(name).title, "text": text}
+            for step, at in known.steps.items()
+            for name, part in at.items()
+            for text in part.alarms
+        ],
+    }
 
 
-def _analysis(store: Store, steps: list[int], name: str) -> dict[str, Any]:
-    """An analysis with its figures: once what all steps share, by step what changes."""
-    places: dict[str, int] = {}
-    tables: dict[int, dict[str, Any]] = {}  # of the step before
-    figures: list[list[Any]] = []
-    at: dict[int, list[list[Any]]] = {}
-    for step in steps:
-        for entry in store.entries(step, name):
-            place = places.setdefault(entry["key"], len(figures))
-            if place == len(figures):
-                size = _size(store.step_folder(step) / name / entry["file"])
-                of = [entry[what] for what in ("key", "layer", "unit", "probe", "label", "file")]
-                figures.append([*of, *size])
-            file = None if entry["file"] == figures[place][5] else entry["file"]
-            numbers = {key: _rounded(value) for key, value in entry["values"].items()}
-            drawn = _drawn(entry, tables.get(place, {}))
-            if "table" in entry:
-                tables[place] = entry["table"]["columns"]
-            at.setdefault(step, []).append([place, entry["caption"], numbers, file, *drawn])
+def _ordered(known: Known) -> list[str]:
+    """The analyses, in the order of the page."""
+    names = dict.fromkeys(name for step in reversed(known.steps) for name in known.steps[step])
+    return sorted(names, key=lambda name: traits_of(name).page_order)
+
+
+def _described(name: str) -> dict[str, Any]:
+    """What the page knows of an analysis, whatever it yielded."""
     traits = traits_of(name)
     shown = {trait: getattr(traits, trait) for trait in PAGE_TRAITS}
-    headlines = [summary.key for summary in traits.summaries if summary.headline]
-    return {"name": name, **shown, "headlines": headlines, "figures": figures, "at": at}
+    return {
+        "name": name,
+        **shown,
+        "headlines": [summary.key for summary in traits.summaries if summary.headline],
+    }
 
 
-def _drawn(entry: dict[str, Any], table_before: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the page draws beside a figure, in a list: its histogram (heights from 0 to 99), the range of its
-    scores, its class shares, its turntable, its table.
-
-    Args:
-        table_before: columns of its table at the step before, which are not repeated: null.
-    """
-    drawn: dict[str, Any] = {}
-    histogram, scores = entry.get("histogram"), entry.get("scores")
-    if histogram and any(histogram["shares"]):
-        tallest = max(histogram["shares"])
-        drawn["histogram"] = {
-            "low": _rounded(histogram["low"]),
-            "high": _rounded(histogram["high"]),
-            "heights": [round(99 * share / tallest) for share in histogram["shares"]],
-        }
-    if scores:
-        drawn["scores"] = [_rounded(scores[-1]), _rounded(scores[0])]
-    if shares := entry.get("class_shares"):
-        drawn["classes"] = {name: _rounded(share) for name, share in shares.items()}
-    if turntable := entry.get("turntable"):
-        drawn["turntable"] = turntable
-    if table := entry.get("table"):
-        columns = {
-            heading: None if column == table_before.get(heading) else _rounded_column(column)
-            for heading, column in table["columns"].items()
-        }
-        drawn["table"] = {**table, "columns": columns}
-    return [drawn] if drawn else []
+def _figures(known: Known, name: str) -> dict[str, Any]:
+    """The figures of an analysis: once what all steps share, by step what changes."""
+    places: dict[str, int] = {}
+    tables: dict[int, dict[str, Any]] = {}  # of the step before, whose columns are not repeated: null
+    figures: list[list[Any]] = []
+    at: dict[int, list[list[Any]]] = {}
+    for step, parts in known.steps.items():
+        part = parts.get(name)
+        if part is None or not part.shown:
+            continue
+        for (key, *of, width, height, _), (caption, numbers, file, *drawn) in zip(
+            known.texts[part.rows], part.shown
+        ):
+            place = places.setdefault(key, len(figures))
+            if place == len(figures):
+                figures.append([key, *of, file, width, height])
+            if drawn and "table" in drawn[0]:
+                table = drawn[0]["table"]
+                before, tables[place] = tables.get(place, {}), table["columns"]
+                columns = {
+                    heading: None if column == before.get(heading) else column
+                    for heading, column in table["columns"].items()
+                }
+                drawn = [{**drawn[0], "table": {**table, "columns": columns}}]
+            other = None if file == figures[place][5] else file
+            at.setdefault(step, []).append([place, caption, numbers, other, *drawn])
+    return {"figures": figures, "at": at}
 
 
-def _rounded_column(column: list[Any]) -> list[Any]:
-    return [value if isinstance(value, str) else _rounded(value) for value in column]
-
-
-def _rounded(value: float | None) -> float | None:
-    """A number to four digits."""
-    return value if value is None or value == int(value) else float(f"{value:.4g}")
-
-
-def _scalars(results: dict[int, dict[str, AnalysisResult]]) -> list[dict[str, Any]]:
+def _scalars(known: Known) -> list[dict[str, Any]]:
     curves: dict[tuple[str, str], list[list[float]]] = {}
-    for step, at in results.items():
-        for name, result in at.items():
-            for scalar in result.scalars:
-                if math.isfinite(scalar.value):
-                    curves.setdefault((name, scalar.key), []).append([step, scalar.value])
+    for step, at in known.steps.items():
+        for name, part in at.items():
+            for key, value in zip(known.texts[part.keys], part.values):
+                if value is not None:
+                    curves.setdefault((name, key), []).append([step, value])
     return [{"analysis": name, "key": key, "points": points} for (name, key), points in curves.items()]
-
-
-def _alarms(results: dict[int, dict[str, AnalysisResult]]) -> list[dict[str, Any]]:
-    """What is wrong at each step, one entry an alarm."""
-    return [
-        {"step": step, "title": traits_of(name).title, "text": alarm.text}
-        for step, at in results.items()
-        for name, result in at.items()
-        for alarm in result.alarms
-    ]
 
 
 def _downsampled(points: list[tuple[int, float]]) -> list[list[float]]:
@@ -176,12 +173,3 @@ def _facts(settings: str) -> list[list[str]]:
     except (yaml.YAMLError, OmegaConfBaseException):
         return []
     return [[name, str(value)] for name, value in found.items() if value is not None]
-
-
-def _size(path: Path) -> tuple[int, int]:
-    """Width and height from a picture's header; 0, 0 where there is none."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except OSError:
-        return 0, 0

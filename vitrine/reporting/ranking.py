@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from vitrine.analyses import traits_of
 from vitrine.analyses.traits import Summary
 from vitrine.runs import held_out
 from vitrine.runs.metrics_csv import read_curves
+from vitrine.runs.stamps import stamp
 from vitrine.runs.store import Store
 
 # of the curves in metrics.csv: what is best of each
@@ -63,10 +65,18 @@ def _summaries(store: Store) -> Iterator[tuple[Summary, dict[str, float]]]:
 def _means(store: Store, steps: Sequence[int], name: str, summary: Summary) -> dict[str, float]:
     """The means of a summary's scalars at the last step that has any."""
     for step in reversed(steps):
-        found: dict[str, list[float]] = {}
-        for scalar in store.scalars(step, name):
-            if f"{scalar.key}/".startswith(f"{summary.key}/") and math.isfinite(scalar.value):
-                found.setdefault("/".join(scalar.key.split("/")[: summary.parts]), []).append(scalar.value)
-        if found:
-            return {f"last/{key}": sum(values) / len(values) for key, values in found.items()}
+        folder = store.step_folder(step)
+        files = folder / "complete.json", folder / name / "scalars.json"
+        if found := _means_at(folder.parent.parent, step, name, summary, tuple(map(stamp, files))):
+            return dict(found)
     return {}
+
+
+@lru_cache(maxsize=1 << 14)  # steps without such scalars would be read again at every one
+def _means_at(run_dir: Path, step: int, name: str, summary: Summary, _: object) -> dict[str, float]:
+    """The means at a step, whose files have these stamps."""
+    found: dict[str, list[float]] = {}
+    for scalar in Store(run_dir).scalars(step, name):
+        if f"{scalar.key}/".startswith(f"{summary.key}/") and math.isfinite(scalar.value):
+            found.setdefault("/".join(scalar.key.split("/")[: summary.parts]), []).append(scalar.value)
+    return {f"last/{key}": sum(values) / len(values) for key, values in found.items()}

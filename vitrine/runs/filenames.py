@@ -7,7 +7,7 @@ from collections.abc import Iterable
 MAX_NAME = 80  # characters of one part of a path
 MAX_PATH = 240  # characters: far below any file system's limit
 # names reserved by Windows and by the store, and names of folders that look like files
-_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.(png|webp|json)")
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.(png|webp|json|parts)")
 
 
 def safe_name(name: str) -> str:

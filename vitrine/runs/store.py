@@ -9,7 +9,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from vitrine.runs import attachments, filenames, pictures
 from vitrine.runs.attachments import LatestState, ReadOnAccess
 from vitrine.runs.figure_entries import finite, number, to_entry, to_figure, upgraded
 from vitrine.runs.scratch import FileScratch
+from vitrine.runs.stamps import Stamp, stamp
 
 
 class Store:
@@ -36,9 +37,18 @@ class Store:
         """The directory of a step, whether it exists or not."""
         return self.folder / f"step={step:08d}"
 
+    def begun(self) -> list[int]:
+        """The steps that have a folder, complete or not, ascending."""
+        found = [re.fullmatch(r"step=(\d+)", path.name) for path in self.folder.glob("step=*")]
+        return sorted(int(match[1]) for match in found if match)
+
     def steps(self) -> list[int]:
         """The complete steps, ascending."""
-        return [step for step in self._begun() if self._complete(step)]
+        return [step for step in self.begun() if self._complete(step)]
+
+    def is_complete(self, step: int) -> bool:
+        """Whether all of a step is there."""
+        return bool(self._complete(step))
 
     def weights(self, step: int) -> str | None:
         """The hash of the weights that were analyzed at a step; None if it is not complete."""
@@ -75,7 +85,7 @@ class Store:
     def previous_state(self, step: int) -> Mapping[str, Mapping[str, Tensor]]:
         """By analysis, its state of the latest complete step before `step` at which it yielded one; looked
         for and read on access."""
-        earlier = [s for s in self._begun() if s < step]
+        earlier = [s for s in self.begun() if s < step]
 
         def yielded(folder: Path) -> list[str]:
             records = _read_json(folder / "complete.json", {}).get("analyses", {})
@@ -142,13 +152,9 @@ class Store:
             ),
         )
 
-    def _begun(self) -> list[int]:
-        """The steps that have a folder, complete or not, ascending."""
-        found = [re.fullmatch(r"step=(\d+)", path.name) for path in self.folder.glob("step=*")]
-        return sorted(int(match[1]) for match in found if match)
-
     def _complete(self, step: int) -> dict[str, Any]:
-        return _read_json(self.step_folder(step) / "complete.json", {})
+        file = self.step_folder(step) / "complete.json"
+        return _read_once(file, stamp(file))
 
     def _list(self, step: int, name: str, file: str) -> list[dict[str, Any]]:
         if name not in self._complete(step).get("analyses", {}):
@@ -261,6 +267,12 @@ def _write_json(path: Path, content: Any) -> None:
 def _read_text(path: Path) -> str:
     with open(path, encoding="utf-8", newline="") as file:
         return file.read()
+
+
+@lru_cache(maxsize=4096)
+def _read_once(path: Path, stamp: Stamp) -> dict[str, Any]:
+    """The content of a complete.json, of which there is one a checkpoint; not to be changed."""
+    return {} if stamp is None else _read_json(path, {})
 
 
 def _read_json(path: Path, otherwise: Any) -> Any:

@@ -1,6 +1,7 @@
 // Where we are (the address), when we are (the slider), and what is drawn.
 
 const state = { view: "overview", step: 0, beside: null, lost: null };
+const MANY = 24; // layers or images in a line; more are in a menu
 let playing = null;
 let lastStamp = null; // of gallery.js
 let unchanged = 0; // times in a row that it was the same
@@ -79,8 +80,16 @@ function play(on = playing === null) {
 
 // drawing -----------------------------------------------------------------------------------------
 
+// the view as it stands, with what has come meanwhile
+function redraw() {
+  const scroll = scrollY;
+  draw();
+  scrollTo(0, scroll);
+}
+
 function draw(focus = false) {
   watchers = [];
+  awaited = new Set();
   const main = document.getElementById("main");
   if (!steps.length) {
     main.replaceChildren(heading(runs[0].name), el("p", { class: "quiet" }, "No checkpoint has been analysed yet. This page shows the first as soon as it is there."), facts(),
@@ -101,7 +110,7 @@ function draw(focus = false) {
 function drawTop() {
   const current = (on) => (on ? "page" : null);
   const layers = layersOf(), probes = probesOf();
-  const list = (name, view, all, chosen) => (all.length ? el("div", { class: "group" }, el("span", { class: "quiet", "aria-hidden": "true" }, name),
+  const list = (name, view, all, chosen) => (all.length > MANY ? menu(name, view, all, chosen) : all.length ? el("div", { class: "group" }, el("span", { class: "quiet", "aria-hidden": "true" }, name),
     ...all.map((one) => el("a", { href: link(view, one), "aria-current": current(one === chosen), "aria-label": `${view} ${one}` }, String(one)))) : null);
   const nav = el("nav", { "aria-label": "Views" },
     el("a", { href: "#/", class: "home", "aria-current": current(state.view === "overview") }, "Overview"),
@@ -113,6 +122,42 @@ function drawTop() {
   const here = nav.querySelector("[aria-current]");
   if (here) nav.scrollLeft = here.offsetLeft - (nav.clientWidth - here.offsetWidth) / 2;
 }
+
+// what is too much for a line: a list that opens, and is searched
+function menu(name, view, all, chosen) {
+  const entries = all.map((one) => el("a", { href: link(view, one), "aria-current": one === chosen ? "page" : null }, String(one)));
+  const none = el("p", { class: "quiet", hidden: true }, "none is called so");
+  const search = el("input", { type: "search", placeholder: `find one of ${all.length}`, "aria-label": `Find one of the ${name}`, oninput: () => {
+    const wanted = search.value.trim().toLowerCase();
+    for (const entry of entries) entry.hidden = !entry.textContent.toLowerCase().includes(wanted);
+    none.hidden = entries.some((entry) => !entry.hidden);
+  }, onkeydown: (event) => {
+    const first = entries.find((entry) => !entry.hidden);
+    if (event.key === "Enter" && first) first.click();
+  } });
+  const shown = el("div", { class: "list" }, ...entries, none);
+  const box = el("details", { class: "menu", onkeydown: (event) => {
+    if (event.key !== "Escape" || !box.open) return;
+    box.open = false;
+    box.firstChild.focus();
+  }, ontoggle: () => {
+    if (!box.open) return;
+    for (const other of document.querySelectorAll("details.menu[open]")) if (other !== box) other.open = false;
+    const around = box.firstChild.getBoundingClientRect();
+    panel.style.left = `${Math.max(8, Math.min(around.left, innerWidth - panel.offsetWidth - 8))}px`;
+    panel.style.top = `${around.bottom}px`;
+    entries.find((entry) => entry.hasAttribute("aria-current"))?.scrollIntoView({ block: "center" });
+    search.focus({ preventScroll: true });
+  } });
+  const panel = el("div", { class: "panel" }, search, shown);
+  box.append(el("summary", { "aria-current": chosen !== undefined && chosen !== null ? "page" : null },
+    `${all.length} ${name}${chosen === undefined || chosen === null ? "" : `: ${chosen}`}`), panel);
+  return box;
+}
+
+addEventListener("pointerdown", (event) => {
+  for (const box of document.querySelectorAll("details.menu[open]")) if (!box.contains(event.target)) box.open = false;
+});
 
 function drawTime() {
   updateWidth();
@@ -209,6 +254,8 @@ globalThis.vitrine = (gallery) => {
     scrollTo(0, scroll);
   }
 };
+
+globalThis.vitrine.part = pieceOf;
 
 function poll() {
   const script = document.createElement("script");

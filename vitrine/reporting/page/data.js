@@ -4,25 +4,32 @@ let runs = [];
 let steps = []; // every run's checkpoints, ascending
 
 function load(gallery) {
-  runs = gallery.runs.map((run) => {
-    const figures = new Map(); // "analysis\nkey" -> figure
-    for (const analysis of run.analyses) {
-      const own = analysis.figures.map(([key, layer, unit, probe, label, file, width, height]) => ({
-        id: `${analysis.name}\n${key}`, analysis: analysis.name, title: analysis.title, technique: analysis,
-        key, layer, unit, probe, label, file, width, height, versions: [],
-      }));
-      for (const step of Object.keys(analysis.at).map(Number).sort((a, b) => a - b)) {
-        for (const [place, caption, values, file, drawn] of analysis.at[step]) {
-          const figure = own[place];
-          if (drawn?.table) fillColumns(drawn.table.columns, figure.versions.at(-1)?.table?.columns);
-          figure.versions.push({ step, caption, values, ...drawn, src: fileOf(run, step, analysis.name, file ?? figure.file) });
-        }
-      }
-      for (const figure of own) figures.set(figure.id, figure);
-    }
-    return { ...run, figures };
-  });
+  forgetLayers();
+  forgetMissing();
+  runs = gallery.runs.map((run) => (run.split ? loadSplit(run) : loadWhole(run)));
   steps = [...new Set(runs.flatMap((run) => run.steps.map((at) => at.step)))].sort((a, b) => a - b);
+}
+
+function loadWhole(run) {
+  const figures = new Map(); // "analysis\nkey" -> figure
+  for (const analysis of run.analyses) {
+    const own = analysis.figures.map(([key, layer, unit, probe, label, file, width, height]) => ({
+      id: `${analysis.name}\n${key}`, analysis: analysis.name, title: analysis.title, technique: analysis,
+      key, layer, unit, probe, label, file, width, height, versions: [],
+    }));
+    for (const step of Object.keys(analysis.at).map(Number).sort((a, b) => a - b)) {
+      for (const [place, caption, values, file, drawn] of analysis.at[step]) {
+        const figure = own[place];
+        if (drawn?.table) fillColumns(drawn.table.columns, figure.versions.at(-1)?.table?.columns);
+        figure.versions.push({ step, caption, values, ...drawn, src: fileOf(run, step, analysis.name, file ?? figure.file) });
+      }
+    }
+    for (const figure of own) {
+      figure.kinds = ["table", "turntable"].filter((kind) => figure.versions.some((version) => version[kind]));
+      figures.set(figure.id, figure);
+    }
+  }
+  return { ...run, figures };
 }
 
 // columns that are as at the step before are not repeated
@@ -38,6 +45,9 @@ function fileOf(run, step, analysis, file) {
 function address(path) {
   return path.split("/").map((part) => (part === ".." ? part : encodeURIComponent(part))).join("/");
 }
+
+// whether a figure of any run shows such a thing at any time
+const isOfKind = (figure, kind) => runs.some((run) => run.figures.get(figure.id)?.kinds.includes(kind));
 
 // every figure of any run for which `wanted` holds, once, in the order in which analyses yield them
 function figuresWhere(wanted) {
@@ -63,7 +73,16 @@ function distinct(figures, what) {
   return [...new Set(figures.map((figure) => figure[what]).filter((value) => value !== null))];
 }
 
-const layersOf = () => {
+let layersKnown = null;
+function forgetLayers() {
+  layersKnown = null;
+}
+
+function layersOf() {
+  return (layersKnown ??= findLayers());
+}
+
+function findLayers() {
   // the analysis with the most layers knows their order best
   const all = figuresWhere((figure) => figure.layer !== null);
   const lists = groupBy(all, (figure) => figure.analysis).map(([, figures]) => distinct(figures, "layer"));
@@ -76,7 +95,8 @@ const layersOf = () => {
     layers.splice(parent < 0 ? end : parent, 0, layer);
   }
   return layers;
-};
+}
+
 const unitsOf = (layer) =>
   distinct(figuresWhere((f) => f.layer === layer && f.unit !== null && f.probe === null), "unit").sort((a, b) => a - b);
 const probesOf = () => distinct(figuresWhere((figure) => figure.probe !== null), "probe").sort((a, b) => a - b);

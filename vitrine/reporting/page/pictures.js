@@ -80,6 +80,12 @@ function cell(figure, times, corner) {
     element,
     caption: "",
     show(version, column, several, caption) {
+      version?.ask?.();
+      if (version?.pending) {
+        element.classList.toggle("pending", true); // what was shown stays until it is there
+        return;
+      }
+      element.classList.toggle("pending", false);
       one.caption = version ? version.caption : "";
       element.classList.toggle("none", !version);
       element.classList.toggle("stale", Boolean(version) && version.step !== column.at);

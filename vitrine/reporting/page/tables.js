@@ -1,26 +1,49 @@
 // A figure's table: sorted by any column, searched by name; of many rows the first and the last, the rest on request.
 
 const MOST_ROWS = 24;
+const MOST_LOADED = 40; // checkpoints that are loaded, to show how a row went, without being asked for
 
-const hasTable = (figure) => runs.some((run) => run.figures.get(figure.id)?.versions.some((version) => version.table));
+const hasTable = (figure) => isOfKind(figure, "table");
 
 function dataTable(figure) {
   const versions = (run) => (run.figures.get(figure.id)?.versions ?? []).filter((version) => version.table);
   if (!hasTable(figure)) return null;
-  const first = runs.map(versions).find((own) => own.length)[0].table;
+  const away = runs.flatMap((run) => run.figures.get(figure.id)?.versions ?? []).filter((version) => version.pending);
+  if (away.length > MOST_LOADED) askForNow([figure]);
+  else askForAll([figure]);
+  const first = runs.map(versions).find((own) => own.length)?.[0].table;
+  if (!first) return null; // it is on its way, and the view will be drawn anew
   const [name] = Object.keys(first.columns), count = first.columns[name].length;
   const shown = { sort: first.sort_by || name, descending: false, search: "", only: "", all: count <= MOST_ROWS };
   const place = el("div", { class: "tables" });
   const redraw = () => place.replaceChildren(...columns().map((column) => {
+    versionAt(column.run, figure.id, column.step)?.ask?.();
     const version = versions(column.run).findLast((one) => one.step <= column.step);
-    return version ? drawTable(column, version, versions(column.run), shown, redraw) : null;
+    return version ? drawTable(column, version, historyOf(column.run, figure), shown, redraw) : null;
   }).filter(Boolean));
   const search = el("input", { type: "search", placeholder: `find one of ${count}`, "aria-label": `Find a ${name}`, oninput: (event) => {
     shown.search = event.target.value;
     redraw();
   } });
   watch(redraw);
-  return el("div", { class: "table" }, count > MOST_ROWS / 2 ? search : null, first.filter_by ? filter(runs.flatMap(versions), first.filter_by, shown, redraw) : null, place);
+  return el("div", { class: "table" }, count > MOST_ROWS / 2 ? search : null, first.filter_by ? filter(runs.flatMap(versions), first.filter_by, shown, redraw) : null, away.length > MOST_LOADED ? loadHistory(figure) : null, place);
+}
+
+// a table of a long run: how its rows went is much to load
+function loadHistory(figure) {
+  const count = runs.reduce((sum, run) => sum + (run.figures.get(figure.id)?.versions.length ?? 0), 0);
+  const button = el("button", { type: "button", class: "over-time", onclick: () => {
+    button.disabled = true;
+    button.textContent = "loading …";
+    askForAll([figure]);
+  } }, `over time: load ${count} checkpoints`);
+  return button;
+}
+
+// the versions of a figure, or none if not all of them are here
+function historyOf(run, figure) {
+  const all = run.figures.get(figure.id)?.versions ?? [];
+  return all.some((version) => version.pending) ? [] : all.filter((version) => version.table);
 }
 
 // a choice of one of the names that a column has at any time

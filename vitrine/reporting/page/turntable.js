@@ -3,11 +3,12 @@
 const viewSide = () => (innerWidth > 640 ? 192 : 104); // pixels that a view is drawn with: of three, side by side
 const turned = new Map(); // by figure, the view that was chosen last: redrawing does not turn it back
 
-const hasTurntable = (figure) => runs.some((run) => run.figures.get(figure.id)?.versions.some((version) => version.turntable));
+const hasTurntable = (figure) => isOfKind(figure, "turntable");
 
 function turntable(figure, title = "") {
+  askForNow([figure]);
   const versions = runs.flatMap((run) => run.figures.get(figure.id)?.versions ?? []);
-  const count = Math.max(...versions.map((version) => version.turntable?.views.length ?? 0));
+  const count = Math.max(1, ...versions.map((version) => version.turntable?.views.length ?? 0));
   const place = el("div", { class: "turned" });
   const slider = el("input", { type: "range", min: "0", max: String(count - 1), step: "1", "aria-label": `View of ${figure.key}`, oninput: () => turn(Number(slider.value)) });
   const output = el("output");
@@ -22,6 +23,7 @@ function turntable(figure, title = "") {
   };
   watch(() => {
     const wanted = columns();
+    for (const column of wanted) versionAt(column.run, figure.id, column.step)?.ask?.();
     stands = wanted.map((column) => turntableStand(versionAt(column.run, figure.id, column.step), column, wanted.length > 1));
     place.replaceChildren(...stands.map((stand) => stand.element));
     turn(turned.get(figure.id) ?? 0);

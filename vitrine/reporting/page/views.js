@@ -2,7 +2,9 @@
 
 const views = {
   overview({ lost }) {
-    const strips = layersOf().filter((layer) => ofLayer(layer).length).map(layerStrip);  // not one of maps on images alone
+    const ofLayers = new Map(groupBy(figuresWhere(isOfLayer), (f) => f.layer));
+    const shownLayers = layersOf().filter((layer) => ofLayers.has(layer));
+    const strips = shownLayers.map((layer) => (shownLayers.length > MANY ? whenNear(() => layerStrip(layer, ofLayers.get(layer))) : layerStrip(layer, ofLayers.get(layer))));  // not one of maps on images alone
     const probes = probesOf();
     const missed = lost?.length === 3 ? `${lost[0]} ${lost[2]} of ${lost[1]}` : lost?.join(" ");
     const rest = figuresWhere((f) => f.layer === null && f.unit === null && f.probe === null);
@@ -34,6 +36,7 @@ const views = {
   page({ page }) {
     const figures = figuresWhere((f) => f.analysis === page && f.layer === null && f.unit === null && f.probe === null);
     const charts = curves(page);
+    askForAll(figures);
     return [
       heading(figures[0].title),
       section("Pictures", ...wholeNetwork(figures), files(page)),
@@ -70,6 +73,7 @@ const views = {
 
   unit({ layer, unit }) {
     const own = bestFirst(figuresWhere((f) => f.layer === layer && f.unit === unit && f.probe === null));
+    askForAll(own);
     const up = el("a", { href: link("layer", layer) }, layer);
     return [
       heading(["unit ", String(unit), " of ", up], siblings("unit", unitsOf(layer).map((u) => [layer, u]), [layer, unit])),
@@ -86,6 +90,7 @@ const views = {
 
   image({ probe }) {
     const own = figuresWhere((f) => f.probe === probe);
+    askForAll(own);
     const title = subjectOf(own.find((f) => f.label !== null && subjectOf(f)) ?? own[0]); // its class, if any picture is of one
     return [
       heading([`image ${probe}`, ...(title ? [el("span", { class: "of-what" }, title)] : [])], siblings("image", probesOf(), probe)),
@@ -218,14 +223,23 @@ function alarms() {
   return place;
 }
 
-// what is shown of a layer and its units; not of an image
-function ofLayer(layer) {
-  return figuresWhere((f) => f.layer === layer && f.probe === null && !variantOf(f));
+// whether it is of a layer or its units; not of an image
+const isOfLayer = (f) => f.layer !== null && f.probe === null && !variantOf(f);
+
+// a row that is made when the reader comes near it, and takes its room before
+function whenNear(make) {
+  const place = el("div", { class: "row awaited" });
+  const watcher = new IntersectionObserver(([entry]) => {
+    if (!entry.isIntersecting) return;
+    watcher.disconnect();
+    place.replaceWith(make());
+  }, { rootMargin: "400px" });
+  watcher.observe(place);
+  return place;
 }
 
 // a row of a layer's units, seen by the technique that shows them best
-function layerStrip(layer) {
-  const figures = ofLayer(layer);
+function layerStrip(layer, figures) {
   const ofUnits = bestFirst(figures.filter((f) => f.unit !== null));
   const shown = (ofUnits.length ? ofUnits : figures).filter((f, _, all) => f.analysis === all[0].analysis);
   const pictures = shown.map((f) => picture(f, f.unit === null ? { href: link("layer", layer) } : { href: link("unit", layer, f.unit), title: `unit ${f.unit}` }));

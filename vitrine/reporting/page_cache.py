@@ -1,0 +1,190 @@
+"""`page.cache`: what the page of a run knows of its steps, so that none is read twice.
+
+It may be deleted at any time. What it says of an analysis holds while the files that it was read from are the
+same by their numbers, sizes and times on the disk; a folder that was redone, copied or deleted is noticed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import vitrine
+from vitrine.analyses.result import AnalysisResult
+from vitrine.core import atomic
+from vitrine.reporting import page_parts
+from vitrine.reporting.page_parts import Part, outcome_of, read_part
+from vitrine.reporting.page_split import FOLDER, write_chunks
+from vitrine.runs.stamps import Stamp, stamp
+from vitrine.runs.store import Store
+
+NAME = "page.cache"
+# bytes of captions and numbers up to which gallery.js holds them all; of more the page loads what it shows
+ONE_FILE = 4_000_000
+
+
+@dataclass
+class Known:
+    """What is known of the complete steps of a run.
+
+    Attributes:
+        steps: by step and analysis, ascending.
+        texts: what the digests of parts stand for.
+        split: whether what figures show is in files beside them, see `page_split`, and no part has it.
+    """
+
+    steps: dict[int, dict[str, Part]] = field(default_factory=dict)
+    texts: dict[str, list[Any]] = field(default_factory=dict)
+    split: bool = False
+    stamps: dict[int, dict[str, Stamp]] = field(default_factory=dict)  # of the files of each step, by path
+
+
+def read(run_dir: Path, one_file: float | None = None) -> Known:
+    """What there is to know of a run now: from page.cache, and from the files of steps that it does not know.
+
+    Of more than `one_file` bytes (ONE_FILE unless given) what figures show is written beside their pictures.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    return _Reading(run_dir, ONE_FILE if one_file is None else one_file).known
+
+
+def write(run_dir: Path, known: Known) -> None:
+    """Keep what is known for the next `read`.
+
+    Raises:
+        OSError: the disk refused; what was there stands.
+    """
+    steps = [
+        [step, known.stamps[step], {name: dataclasses.astuple(part) for name, part in parts.items()}]
+        for step, parts in known.steps.items()
+    ]
+    content = {"version": _version(), "texts": known.texts, "steps": steps}
+    file, text = run_dir / NAME, json.dumps(content, separators=(",", ":"))
+    with contextlib.suppress(OSError):
+        if file.read_text(encoding="utf-8") == text:
+            return
+    atomic.write_text(file, text)
+
+
+class _Reading:
+    """One `read`."""
+
+    def __init__(self, run_dir: Path, one_file: float):
+        self.store, self.before = Store(run_dir), _kept(run_dir)
+        self.one_file, self.bytes = one_file, 0
+        self.known = known = Known()
+        for step in self.store.begun():
+            self._step(step)
+        if not known.split:
+            for step, name in self._all():
+                self._in_one_file(step, name)
+        used = {
+            digest for parts in known.steps.values() for p in parts.values() for digest in (p.rows, p.keys)
+        }
+        known.texts = {digest: text for digest, text in known.texts.items() if digest in used}
+
+    def _all(self) -> Iterator[tuple[int, str]]:
+        return ((step, name) for step, parts in self.known.steps.items() for name in parts)
+
+    def _step(self, step: int) -> None:
+        known, before = self.known, self.before.steps.get(step, {})
+        folder = self.store.step_folder(step)
+        complete = stamp(folder / "complete.json")
+        results: dict[str, AnalysisResult] | None = None
+        names = list(before)
+        if complete is None:
+            return
+        if step not in self.before.steps or complete != self.before.stamps[step].get("complete.json"):
+            if not self.store.is_complete(step):
+                return
+            results = self.store.results(step)
+            names = list(results)
+        known.steps[step], known.stamps[step] = {}, {"complete.json": complete}
+        for name in names:
+            files = {
+                f"{name}/{file}": stamp(folder / name / file) for file in ("figures.json", "scalars.json")
+            }
+            same = name in before and files.items() <= self.before.stamps[step].items()
+            if same:
+                part = before[name]
+                if results is not None:
+                    part = dataclasses.replace(part, outcome=outcome_of(results[name]))
+                texts = {digest: self.before.texts[digest] for digest in (part.rows, part.keys)}
+            else:
+                part, texts = self._read_part(step, name)
+                if stamp(folder / "complete.json") != complete:
+                    files = {}  # it was replaced while it was read: the next time it is read again
+            known.texts |= texts
+            known.stamps[step] |= files
+            known.steps[step][name] = part
+            self.bytes += part.bytes
+            if not known.split and self.bytes > self.one_file:
+                known.split = True
+                for earlier in self._all():
+                    self._in_chunks(*earlier)
+            elif known.split:
+                self._in_chunks(step, name)
+
+    def _in_chunks(self, step: int, name: str) -> None:
+        """Have what a part shows in files of its own."""
+        part = self.known.steps[step][name]
+        place = self.store.step_folder(step) / name / FOLDER
+        key = f"{name}/{FOLDER}"
+        if not self.known.texts[part.rows]:
+            self.known.steps[step][name] = dataclasses.replace(part, shown=None)
+            return
+        kept = self.before.stamps.get(step, {}).get(key)
+        if part.shown is None and (kept is None or kept != stamp(place)):
+            part = self._read_again(step, name)
+        if part.shown is not None:
+            write_chunks(place, part, self.known.texts[part.rows])
+            kept = stamp(place)
+        self.known.stamps[step][key] = kept
+        self.known.steps[step][name] = dataclasses.replace(part, shown=None)
+
+    def _in_one_file(self, step: int, name: str) -> None:
+        """Have what a part shows in memory, and not in files that were needed when the run was larger."""
+        if f"{name}/{FOLDER}" in self.before.stamps.get(step, {}):
+            shutil.rmtree(self.store.step_folder(step) / name / FOLDER, ignore_errors=True)
+        if self.known.steps[step][name].shown is None:
+            self.known.steps[step][name] = self._read_again(step, name)
+
+    def _read_again(self, step: int, name: str) -> Part:
+        part, texts = self._read_part(step, name)
+        self.known.texts |= texts
+        return part
+
+    def _read_part(self, step: int, name: str) -> tuple[Part, dict[str, list[Any]]]:
+        # without a result another process is replacing it
+        result = self.store.results(step).get(name, AnalysisResult())
+        return read_part(self.store, step, name, result)
+
+
+def _kept(run_dir: Path) -> Known:
+    """What was written; nothing if that cannot be used."""
+    known = Known()
+    try:
+        content = json.loads((run_dir / NAME).read_text(encoding="utf-8"))
+        if content["version"] != _version():
+            return known
+        known.texts = content["texts"]
+        for step, stamps, parts in content["steps"]:
+            known.stamps[step] = {path: of and tuple(of) for path, of in stamps.items()}
+            known.steps[step] = {name: Part(*of) for name, of in parts.items()}
+    except (OSError, ValueError, KeyError, TypeError):
+        return Known()
+    return known
+
+
+def _version() -> str:
+    """That of the code which reads parts."""
+    return f"{vitrine.__version__} {hashlib.sha256(Path(page_parts.__file__).read_bytes()).hexdigest()[:16]}"

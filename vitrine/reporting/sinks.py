@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Protocol
 
 from vitrine.analyses import traits_of
-from vitrine.analyses.base import ALARM, Scalar
+from vitrine.analyses.base import ALARM
 from vitrine.analyses.result import AnalysisResult, CheckpointReport
+from vitrine.reporting.bounds import shown_curves
 
 # the sections of a dashboard, from the top; a key's section is what precedes its first slash
 STORY = (
@@ -74,11 +75,11 @@ def scalar_key(analysis: str, key: str) -> str:
 
 
 def named_scalars(analysis: str, result: AnalysisResult) -> dict[str, float]:
-    """The scalars of an analysis and its seconds, by key."""
-    scalars = [*result.scalars]
+    """The scalars of an analysis that dashboards show, see `bounds`, and its seconds, by key."""
+    scalars = shown_curves({scalar.key: float(scalar.value) for scalar in result.scalars})
     if not result.inapplicable:
-        scalars.append(Scalar(f"seconds/{analysis}", result.seconds))
-    return {scalar_key(analysis, scalar.key): float(scalar.value) for scalar in scalars}
+        scalars[f"seconds/{analysis}"] = float(result.seconds)
+    return {scalar_key(analysis, key): value for key, value in scalars.items()}
 
 
 def table_key(analysis: str, figure: str) -> str:

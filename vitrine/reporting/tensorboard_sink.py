@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vitrine.analyses.result import CheckpointReport
+from vitrine.reporting.bounds import shown_layers
 from vitrine.reporting.sheet import by_layer, sheet
 from vitrine.reporting.sinks import media_key, named_scalars
 
@@ -23,8 +24,9 @@ class TensorBoardSink:
             for name, result in report.results.items():
                 for key, value in named_scalars(name, result).items():
                     self.writer.add_scalar(key, value, report.step)
-                for layer, group in by_layer(result.figures).items():
-                    pixels = sheet([figure.image for figure in group]).numpy()
+                groups = by_layer(result.figures)
+                for layer in shown_layers(groups):
+                    pixels = sheet([figure.image for figure in groups[layer]]).numpy()
                     self.writer.add_image(media_key(name, layer), pixels, report.step, dataformats="HWC")
             self.writer.flush()
         except Exception:

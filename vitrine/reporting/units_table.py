@@ -6,6 +6,7 @@ from typing import Any
 from vitrine.analyses import traits_of
 from vitrine.analyses.base import Figure
 from vitrine.analyses.result import AnalysisResult
+from vitrine.reporting.bounds import shown_units
 
 
 def units_table(
@@ -19,23 +20,29 @@ def units_table(
     the order of `Traits.unit_rank`; units without such a picture come last. A picture's cell is what
     `picture(technique, figure)` gives.
     """
+    of_units = [
+        (name, figure)
+        for name, result in results.items()
+        for figure in result.figures
+        if is_of_unit(figure.layer, figure.unit, figure.probe)
+    ]
+    shown = shown_units((figure.layer, figure.unit) for _, figure in of_units)
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     pictures: dict[str, None] = {}  # ordered sets of columns
     numbers: dict[str, None] = {}
-    for name, result in results.items():
-        for figure in result.figures:
-            if not is_of_unit(figure.layer, figure.unit, figure.probe):
-                continue
-            row = rows.setdefault((figure.layer, figure.unit), {})
-            variant = " ".join(figure.key.split("/")[2:])  # "layer3/unit-017/course"
-            column = (not variant and traits_of(name).unit_picture) or f"{name} {variant}".strip()
-            if column in row:
-                continue
-            row[column] = picture(name, figure)
-            pictures[column] = None
-            for column, value in _numbers(name, figure, classes):
-                row.setdefault(column, value)
-                numbers[column] = None
+    for name, figure in of_units:
+        if (figure.layer, figure.unit) not in shown:
+            continue
+        row = rows.setdefault((figure.layer, figure.unit), {})
+        variant = " ".join(figure.key.split("/")[2:])  # "layer3/unit-017/course"
+        column = (not variant and traits_of(name).unit_picture) or f"{name} {variant}".strip()
+        if column in row:
+            continue
+        row[column] = picture(name, figure)
+        pictures[column] = None
+        for column, value in _numbers(name, figure, classes):
+            row.setdefault(column, value)
+            numbers[column] = None
     if not rows:
         return None
     declared = sorted((traits_of(name) for name in results), key=lambda traits: traits.unit_rank)

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import WandbLogger
 from vitrine.analyses.result import AnalysisResult
 from vitrine.core.bounded import BoundedCaller
 from vitrine.reporting import wandb_offline
+from vitrine.reporting.bounds import shown_layers, shown_tables
 from vitrine.reporting.guarded_run import GuardedRun
 from vitrine.reporting.sinks import STEP, media_key, metric_key, named_scalars, table_key
 from vitrine.runs.metrics_csv import read_rows
@@ -96,11 +97,11 @@ def recorded_keys(run_dir: Path) -> Keys:
 
 def result_keys(name: str, result: AnalysisResult, entries: Iterable[Mapping[str, Any]]) -> set[str]:
     """The keys of an analysis' scalars, pictures and tables, whose entries in figures.json are given."""
+    entries = list(entries)
     keys = {*named_scalars(name, result)}
-    for entry in entries:
-        keys |= {media_key(name, entry["layer"])}
-        keys |= {table_key(name, entry["key"])} if "table" in entry else set()
-    return keys
+    keys |= {media_key(name, layer) for layer in shown_layers(entry["layer"] for entry in entries)}
+    tables = shown_tables(entry["key"] for entry in entries if "table" in entry)
+    return keys | {table_key(name, key) for key in tables}
 
 
 def _read_from_server(path: str) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from vitrine.reporting.bounds import shown_layers
 from vitrine.reporting.ranking import headlines
 from vitrine.reporting.sinks import STEP, STORY, UNITS, media_key, metric_key, named_scalars
 from vitrine.reporting.units_table import is_of_unit
@@ -69,8 +70,10 @@ def logged_panels(run_dirs: Sequence[Path]) -> Panels:
             for analysis, result in store.results(step).items():
                 for key in named_scalars(analysis, result):
                     add("curves", key)
-                for entry in store.entries(step, analysis):
-                    add("media", media_key(analysis, entry["layer"]))
+                entries = store.entries(step, analysis)
+                for layer in shown_layers(entry["layer"] for entry in entries):
+                    add("media", media_key(analysis, layer))
+                for entry in entries:
                     if is_of_unit(entry["layer"], entry["unit"], entry["probe"]):
                         add("table", UNITS)
     return found

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vitrine.analyses.base import Figure
 from vitrine.analyses.result import CheckpointReport
+from vitrine.reporting.bounds import left_out, shown_layers, shown_tables
 from vitrine.reporting.guarded_run import GuardedRun
 from vitrine.reporting.ranking import ranking
 from vitrine.reporting.sheet import PAPER, by_layer, sheet
@@ -66,7 +67,7 @@ class WandbSink:
             folder = Path(folder)
             self._run_dir, self._has_results = folder.resolve().parent.parent, True
             self.run.log({STEP: int(report.step), **_payload(report, folder, self.classes)})
-            self.run.update_summary(ranking(self._run_dir))
+            self.run.update_summary({**ranking(self._run_dir), **_left_out(report)})
             if not self.run.offline:
                 self._upload(f"analysis-{self.run.id}", "analysis", [folder], [f"step-{report.step}"])
         except Exception:
@@ -134,6 +135,12 @@ def _is_shown(path: Path) -> bool:
     return path.is_file() and path.name != STATE
 
 
+def _left_out(report: CheckpointReport) -> dict[str, str]:
+    """What the dashboard does not show, for its summary; nothing is said where that is nothing."""
+    said = left_out(report.results)
+    return {"left out": f"on the run's page only: {'; '.join(said)}"} if said else {}
+
+
 def _payload(report: CheckpointReport, folder: Path, classes: Sequence[str]) -> dict[str, Any]:
     import wandb
 
@@ -146,8 +153,9 @@ def _payload(report: CheckpointReport, folder: Path, classes: Sequence[str]) -> 
     for name, result in report.results.items():
         payload |= named_scalars(name, result)
         payload |= dict(_media(report.step, name, result.figures, files[name]))
+        tables = shown_tables(figure.key for figure in result.figures if figure.table is not None)
         for figure in result.figures:
-            if figure.table is not None:
+            if figure.key in tables:
                 columns = figure.table.columns
                 rows = [list(row) for row in zip(*columns.values())]
                 payload[table_key(name, figure.key)] = wandb.Table(columns=list(columns), data=rows)
@@ -166,7 +174,9 @@ def _media(
     """An analysis' images by key, one a layer: a list of a few pictures, a sheet of many or of units."""
     import wandb
 
-    for layer, group in by_layer(figures).items():
+    groups = by_layer(figures)
+    for layer in shown_layers(groups):
+        group = groups[layer]
         units = dict.fromkeys(figure.unit for figure in group if figure.unit is not None)
         if len(group) > SINGLES or units:
             content = f"units {', '.join(map(str, units))}" if units else f"{len(group)} pictures"

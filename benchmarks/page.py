@@ -106,7 +106,8 @@ def timed(what: Callable[[], object], rounds: int) -> list[float]:
 
 
 def opened(run: Path, rounds: int) -> dict[str, list[float]]:
-    """Seconds until the first view is painted, a layer's view, and one step of the slider."""
+    """Seconds until the first view is painted, and a picture of it; of a layer's view, and a unit's with its
+    history; of one step of the slider on the overview and on the layer's view."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     try:
         from playwright.sync_api import sync_playwright
@@ -115,7 +116,10 @@ def opened(run: Path, rounds: int) -> dict[str, list[float]]:
     if not program:
         print("opening: not measured, for want of chromium or playwright\n")
         return {}
-    rows: dict[str, list[float]] = {"open": [], "a layer": [], "a step of the slider": []}
+    names = ("open", "its first picture", "the overview at another step", "a layer")
+    rows: dict[str, list[float]] = {
+        name: [] for name in (*names, "a step of the slider", "a unit, all its steps")
+    }
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
         for _ in range(rounds):
@@ -123,10 +127,14 @@ def opened(run: Path, rounds: int) -> dict[str, list[float]]:
             tab.goto((run / "index.html").as_uri())
             tab.wait_for_selector("h1")
             rows["open"].append(tab.evaluate(_DRAWN))
+            tab.wait_for_function(_PICTURED)
+            rows["its first picture"].append(tab.evaluate("performance.now() / 1000"))
+            rows["the overview at another step"].append(tab.evaluate(_MOVED))
             tab.evaluate("location.hash = '#/layer/stage1.block'")
             tab.wait_for_selector(".card")
             rows["a layer"].append(tab.evaluate(_AGAIN))
             rows["a step of the slider"].append(tab.evaluate(_MOVED))
+            rows["a unit, all its steps"].append(tab.evaluate(_UNIT))
             tab.close()
         browser.close()
     return rows
@@ -135,10 +143,21 @@ def opened(run: Path, rounds: int) -> dict[str, list[float]]:
 # from the navigation's start until the first picture is painted, by the browser's own clock
 _DRAWN = """() => new Promise(done => requestAnimationFrame(() => setTimeout(() => {
     done(performance.getEntriesByName('first-contentful-paint')[0].startTime / 1000) })))"""
+_PICTURED = "[...document.querySelectorAll('main img[src]')].some((one) => one.naturalWidth)"
+# until nothing is awaited any more: what a large run shows is loaded when it is looked at
 _TIMED = """() => new Promise(done => {{ const begun = performance.now(); {what};
-    requestAnimationFrame(() => setTimeout(() => done((performance.now() - begun) / 1000))) }})"""
-_AGAIN = _TIMED.format(what="dispatchEvent(new HashChangeEvent('hashchange'))")
-_MOVED = _TIMED.format(what="dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowLeft' }))")
+    const look = () => ({ready} ? requestAnimationFrame(look)
+        : setTimeout(() => done((performance.now() - begun) / 1000)));
+    requestAnimationFrame(look) }})"""
+_PENDING = "document.querySelector('main .pending')"
+_AGAIN = _TIMED.format(what="dispatchEvent(new HashChangeEvent('hashchange'))", ready=_PENDING)
+_MOVED = _TIMED.format(
+    what="dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowLeft' }))", ready=_PENDING
+)
+_UNIT = _TIMED.format(
+    what="location.hash = '#/unit/stage1.block/1'",
+    ready="!document.querySelector('.film') || document.querySelector('.film img:not([src])')",
+)
 
 
 if __name__ == "__main__":

@@ -63,3 +63,28 @@ def test_a_point_on_the_hyperplane_stays(norm):
     points, normals = torch.rand(3, 4), torch.randn(3, 4)
     change = project_onto_hyperplane(points, normals, (normals * points).sum(1), norm)
     torch.testing.assert_close(change, torch.zeros(3, 4), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_pixels_move_at_their_rate_until_they_meet_the_box(norm):
+    generator = torch.Generator().manual_seed(1)
+    points = (torch.rand(6, 3000, generator=generator) * 2 - 0.5).clamp(0, 1)  # half of them black or white
+    normals = torch.randn(6, 3000, generator=generator)
+    offsets = (normals * points).sum(1) + torch.tensor([1.0, -1, 30, -30, 300, -300])
+    change = project_onto_hyperplane(points, normals, offsets, norm)
+    reached = (normals.double() * (points.double() + change.double())).sum(1)
+    torch.testing.assert_close(reached, offsets.double(), atol=2e-3, rtol=0)
+    ahead = torch.where(change > 0, 1 - points, points)
+    free = (change != 0) & (change.abs() < ahead)
+    pace = change.abs() / (1 if norm == "linf" else normals.abs())
+    for x, is_free in zip(pace, free):
+        assert is_free.any()
+        torch.testing.assert_close(
+            x[is_free], x[is_free][:1].expand(int(is_free.sum())), atol=1e-6, rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_gradients_that_are_no_numbers_end_too(bad):
+    change = project_onto_hyperplane(torch.rand(2, 4), torch.full((2, 4), bad), torch.zeros(2), "linf")
+    assert change.shape == (2, 4)

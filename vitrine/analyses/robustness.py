@@ -53,6 +53,9 @@ class Robustness(Analysis):
     targets: int = setting(9, "AutoAttack: wrong classes tried", least=1)
     queries: int = setting(5000, "AutoAttack: forward passes of Square", least=1)
     batch_size: int = setting(128, "images attacked at once; progress is kept after each batch", least=1)
+    fold: bool = setting(
+        True, "AutoAttack: search with batch normalisation folded; successes are confirmed without"
+    )
     curve: list[float] = setting([0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4], "the curve's budgets, in shares of eps")
     curve_steps: int = setting(20, "the curve: steps of PGD", least=1)
     health_queries: int = setting(500, "the health report: forward passes of Square", least=1)
@@ -107,6 +110,7 @@ class Robustness(Analysis):
             queries=self.queries,
             batch_size=self.batch_size,
             seed=subject.seed,
+            fold=self.fold,
         )
         # all that the outcome depends on but the weights: scratch belongs to these weights
         key = f"{fingerprint(images, labels)} {dataclasses.replace(attack, batch_size=1)}"

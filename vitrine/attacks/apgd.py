@@ -95,15 +95,15 @@ class APGD(Attack):
         """Count where the loss rose, and keep the best point so far."""
         s.gradient = gradient
         if step == 0:
-            s.best, s.best_gradient, s.best_loss, s.previous = s.points, gradient, loss, s.points
+            s.best, s.best_gradient = s.points.clone(), gradient.clone()
+            s.best_loss, s.previous = loss, s.points
             s.checkpoint_loss = loss
             s.halved, s.increases = torch.zeros_like(s.success), torch.zeros_like(s.rows)
         else:
             s.increases = s.increases + (loss > s.last_loss)
             better = loss > s.best_loss
-            better_images = per_image(better, gradient)
-            s.best = torch.where(better_images, s.points, s.best)
-            s.best_gradient = torch.where(better_images, gradient, s.best_gradient)
+            rows = better.nonzero()[:, 0]
+            s.best[rows], s.best_gradient[rows] = s.points[rows], gradient[rows]
             s.best_loss = torch.where(better, loss, s.best_loss)
         s.last_loss = loss
 
@@ -119,8 +119,9 @@ class APGD(Attack):
     def _step(self, s: RunState, first: bool) -> None:
         proposed = s.ball.step(s.points, s.gradient, s.step_size)
         if not first:
-            step, last_step = proposed - s.points, s.points - s.previous
-            proposed = s.ball.project(s.points + self.momentum * step + (1 - self.momentum) * last_step)
+            step, last_step = proposed.sub_(s.points), s.points - s.previous
+            ahead = step.mul_(self.momentum).add_(s.points)
+            proposed = s.ball.project(ahead.add_(last_step.mul_(1 - self.momentum)))
         s.previous, s.points = s.points, proposed
 
 

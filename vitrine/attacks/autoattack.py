@@ -14,11 +14,14 @@ from vitrine.attacks.apgd import APGD
 from vitrine.attacks.base import Attack, check_images
 from vitrine.attacks.evaluation import Evaluation, fingerprint
 from vitrine.attacks.fab import FAB
+from vitrine.attacks.folded import folded
 from vitrine.attacks.losses import MIN_CLASSES
 from vitrine.attacks.model import Model, is_adversarial
 from vitrine.attacks.square import Square
 from vitrine.core.network_scopes import frozen_weights
 from vitrine.core.settings import SettingError, setting
+
+_COMPARED = 32  # images on which the folded network is held against the network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +29,10 @@ class AutoAttack(Attack):
     """Standard: APGD-CE, APGD-T, FAB-T and Square, each on the images that are still robust.
 
     Rand, for networks that draw random numbers: APGD-CE and APGD-DLR on mean gradients. Adversarial images
-    leave the batch, between the attacks and inside of each. Robust images are returned unchanged.
+    leave the batch, between the attacks and inside of each. Robust images are returned unchanged, and only after
+    all steps, targets and queries: nothing is cut short on a guess. With `fold` the search asks a double of the
+    network that rounds differently (as another batch size or processor does), and the network itself whether
+    what it found is adversarial.
     """
 
     version: str = setting("standard", "rand: for networks that draw numbers", choices=("standard", "rand"))
@@ -36,6 +42,7 @@ class AutoAttack(Attack):
     draws: int = setting(20, "rand: gradients a step", least=1)
     batch_size: int = setting(256, "images attacked at once", least=1)
     early_stop: bool = setting(True, "adversarial images leave the batch; false: all take all steps of all")
+    fold: bool = setting(True, "search with batch normalisation folded into convolutions; successes: without")
 
     supports_targeted: ClassVar[bool] = False
 
@@ -96,7 +103,10 @@ class AutoAttack(Attack):
         images = images.detach()
         parts, skipped = self._applicable_parts(network, images, labels)
         identity = f"{fingerprint(images, labels)} {replace(self, batch_size=1)}"
-        names = list(parts)
+        names, double = list(parts), None
+        if self.fold and self.version == "standard":
+            with frozen_weights(network, images.device), torch.autocast(images.device.type, enabled=False):
+                double = folded(network, images[:_COMPARED])
         if state is None:
             evaluation = Evaluation.start(images, ["clean", *names], skipped, identity)
             for rows in torch.arange(len(images), device=images.device).split(self.batch_size):
@@ -113,7 +123,7 @@ class AutoAttack(Attack):
             pending = evaluation.rows(number, everything=not self.early_stop)[evaluation.done :]
             for rows in pending.split(self.batch_size):
                 row_keys = None if keys is None else keys[rows]
-                found = parts[name](network, images[rows], labels[rows], keys=row_keys)
+                found = parts[name](network, images[rows], labels[rows], keys=row_keys, double=double)
                 success = is_adversarial(network, found, labels[rows])
                 evaluation.record(rows[success], found[success], number)
                 evaluation.done += len(rows)

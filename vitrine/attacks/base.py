@@ -63,6 +63,7 @@ class Attack:
         check: bool = True,
         on_step: StepCallback | None = None,
         views: Views | None = None,
+        double: nn.Module | None = None,
         **options: Any,
     ) -> Tensor:
         """Adversarial images, [N, C, H, W], within eps of `images` and in [0, 1].
@@ -78,6 +79,8 @@ class Attack:
                 device), so no image leaves the batch early.
             on_step: called with losses [N] and gradient [N, C, H, W] at every step.
             views: of EOT.
+            double: a faster network with the same logits up to rounding (`folded`), in eval mode, which is
+                searched in place of `network`; that confirms successes.
             options: what the attack's `search` takes beyond these.
 
         Raises:
@@ -92,7 +95,8 @@ class Attack:
         with frozen_weights(network, device, self.mode, self.seed), full:
             images, labels = map(outside_inference_mode, (images.detach(), labels))
             keys = fold_in(content_keys(images) if keys is None else keys, self.seed)
-            model = Model(network, self.targeted, self.precision == "bf16-mixed", check, on_step, views)
+            low = self.precision == "bf16-mixed"
+            model = Model(network, self.targeted, low, check, on_step, views, double=double)
             adversarial = self.search(model, images, labels, keys, **options)
         if check:
             model.raise_if_nan()

@@ -40,12 +40,13 @@ class Model:
     on_step: StepCallback | None = None  # called at every step
     views: Views | None = None  # gradients are of the mean loss over these; success is the images' own
     steps: int = 0  # so far
+    double: nn.Module | None = None  # searched in place of the network, which confirms successes
     nan: Tensor | None = None  # whether any logits since the first were NaN; read once, at the end
 
     def logits(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """[N, K] in the precision of the search; labels given are checked against K."""
         with torch.no_grad(), self._autocast(images):
-            output = self.network(images)
+            output = self._searched(images)
         return self._validate(output, labels)
 
     def full_precision_logits(self, images: Tensor) -> Tensor:
@@ -75,15 +76,24 @@ class Model:
     def is_adversarial(self, images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         """Which images are misclassified (or, if targeted, classified as their label), bool [N].
 
-        `logits` are the search's; where they were of low precision, successes are confirmed in full.
+        `logits` are the search's; where they were of low precision or a double's, successes are confirmed by
+        the network in full precision.
         """
-        success = (logits.argmax(1) == labels) == self.targeted
-        low = self.bf16 or torch.is_autocast_enabled(images.device.type)
-        if low and success.any():
+        success = self.seems_adversarial(logits, labels)
+        if success.any():
             rows = success.nonzero()[:, 0]
-            confirmed = self.full_precision_logits(images[rows])
-            success[rows] = (confirmed.argmax(1) == labels[rows]) == self.targeted
+            success[rows] = self.confirms(images[rows], labels[rows])
         return success
+
+    def seems_adversarial(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Which images are adversarial by the search's logits, bool [N]: it goes on from there."""
+        return (logits.argmax(1) == labels) == self.targeted
+
+    def confirms(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Which of the images that seem adversarial are, bool [N]: all, but for a search of low precision."""
+        if self.bf16 or self.double is not None or torch.is_autocast_enabled(images.device.type):
+            return self.seems_adversarial(self.full_precision_logits(images), labels)
+        return torch.ones_like(labels, dtype=torch.bool)
 
     def margin(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The margin beyond the decision boundary, in logits, [N]; above 0 where an image is adversarial."""
@@ -95,11 +105,15 @@ class Model:
         if self.nan is not None and self.nan:
             raise ValueError("network returned NaN for allowed images, expected finite logits")
 
+    @property
+    def _searched(self) -> nn.Module:
+        return self.network if self.double is None else self.double
+
     def _gradient(self, images: Tensor, labels: Tensor, loss: Loss, keys: Tensor) -> Gradient:
         with torch.enable_grad():
             pixels = images.detach().requires_grad_()
             with self._autocast(images):
-                output = self.network(pixels)
+                output = self._searched(pixels)
             logits = self._validate(output, labels)
             losses = loss(logits, labels)
             if not losses.requires_grad:
@@ -108,7 +122,7 @@ class Model:
                 )
             # of the sum: an image's gradient does not depend on how many others there are
             (gradient,) = torch.autograd.grad(losses.sum(), pixels)
-        return logits.detach(), losses.detach(), gradient
+        return logits.detach(), losses.detach(), gradient.contiguous()  # a double's may be channels last
 
     def _expected_gradient(self, images: Tensor, labels: Tensor, loss: Loss, keys: Tensor) -> Gradient:
         """The same in expectation over views (Athalye 2018); as logits the log of the mean probabilities."""
@@ -122,7 +136,7 @@ class Model:
                 view_keys = torch.cat([fold_in(keys, number) for number in numbers])
                 batch = views.transform(pixels.repeat(len(numbers), 1, 1, 1), view_keys)
                 with self._autocast(images):
-                    output = self.network(batch)
+                    output = self._searched(batch)
                 repeated = labels.repeat(len(numbers), *[1] * (labels.ndim - 1))
                 logits = self._validate(output, repeated)
                 value = loss(logits, repeated).view(len(numbers), -1).sum(0) / views.count

@@ -11,7 +11,7 @@ from vitrine.attacks import square_proposals
 from vitrine.attacks.base import Attack
 from vitrine.attacks.model import Model
 from vitrine.attacks.restarts import worst_of
-from vitrine.attacks.threat import NormBall, norm_ball, per_image
+from vitrine.attacks.threat import NormBall, norm_ball
 from vitrine.core.random_numbers import fold_in, uniform
 from vitrine.core.settings import setting
 
@@ -42,7 +42,7 @@ class Square(Attack):
         begin, propose = square_proposals.OF_NORM[self.norm]
         count = square_proposals.FIXED_NUMBERS + ball.images.shape[1]
         results, rows = ball.images.clone(), torch.arange(len(labels), device=labels.device)
-        points, best = ball.images, torch.full_like(ball.images[:, 0, 0, 0], -torch.inf)
+        points, best = ball.images.clone(), torch.full_like(ball.images[:, 0, 0, 0], -torch.inf)
         # where images stay, an adversarial one stays adversarial: a later point has at least its margin
         for query in range(self.queries):
             if query == 0:
@@ -54,7 +54,7 @@ class Square(Attack):
             logits = model.logits(proposed, labels)
             margins = model.margin(logits, labels).to(best.dtype)
             better = margins > best
-            points = torch.where(per_image(better, points), proposed, points)
+            points[better] = proposed[better]
             best = torch.where(better, margins, best)
             if early_stop and (success := better & model.is_adversarial(proposed, logits, labels)).any():
                 results[rows[success]] = proposed[success]

@@ -31,9 +31,17 @@ def initial_stripes(ball: Linf, keys: Tensor) -> Tensor:
 def square_linf(ball: Linf, points: Tensor, share: float, numbers: Tensor) -> Tensor:
     """One square at +-eps, a sign for each channel."""
     height, width = points.shape[2:]
-    inside = _square_mask(numbers[:, 0], numbers[:, 1], square_side(share, height, width), height, width)
-    signs = _signs(numbers[:, 5:, None, None], points)
-    return torch.where(inside, ball.project(ball.images + ball.eps * signs), points)
+    side = square_side(share, height, width)
+    top, left = _corner(numbers[:, 0], side, height), _corner(numbers[:, 1], side, width)
+    along = torch.arange(side, device=points.device)
+    rows, columns = (top[:, None] + along)[:, None, :, None], (left[:, None] + along)[:, None, None]
+    every, channels = (torch.arange(n, device=points.device) for n in points.shape[:2])
+    square = (every[:, None, None, None], channels[:, None, None], rows, columns)
+    # the ball's bounds are the image moved by eps and projected; only the square is computed
+    upwards = _signs(numbers[:, 5:, None, None], points) > 0
+    proposed = points.clone()
+    proposed[square] = torch.where(upwards, ball.upper[square], ball.lower[square])
+    return proposed
 
 
 def initial_tiles(ball: L2, keys: Tensor) -> Tensor:
@@ -78,10 +86,14 @@ def _signs(numbers: Tensor, like: Tensor) -> Tensor:
     return torch.where(numbers < 0.5, -1.0, 1.0).to(like.dtype)
 
 
+def _corner(numbers: Tensor, length: int, size: int) -> Tensor:
+    """Where a square begins along a side of the image, int64 [N], from uniform numbers [N]."""
+    return (numbers * (size - length + 1)).long().clamp(max=size - length)
+
+
 def _square_mask(down: Tensor, right: Tensor, length: int, height: int, width: int) -> Tensor:
     """Where a square with a random corner is, bool [N, 1, H, W]."""
-    top = (down * (height - length + 1)).long().clamp(max=height - length)
-    left = (right * (width - length + 1)).long().clamp(max=width - length)
+    top, left = _corner(down, length, height), _corner(right, length, width)
     rows, columns = torch.arange(height, device=down.device), torch.arange(width, device=down.device)
     in_rows = (rows >= top[:, None]) & (rows < top[:, None] + length)
     in_columns = (columns >= left[:, None]) & (columns < left[:, None] + length)

@@ -39,7 +39,7 @@ class Linf:
 
     def step(self, points: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
         """A step of steepest ascent of this size (a number, or one an image), projected."""
-        return torch.clamp(points + size * gradient.sign(), self.lower, self.upper)
+        return gradient.sign().mul_(size).add_(points).clamp_(self.lower, self.upper)
 
     def random_point(self, keys: Tensor) -> Tensor:
         """Allowed images, uniform in the ball and clipped to [0, 1]."""

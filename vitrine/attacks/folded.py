@@ -1,0 +1,92 @@
+"""A network's faster double: batch normalisation folded into the convolutions before it, for evaluation."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+
+import torch
+from torch import Tensor, nn
+
+from vitrine.core.network_output import as_logits
+
+TOLERANCE = 1e-4  # of the largest logit: what rounding may move, and nothing else
+
+
+def folded(network: nn.Module, images: Tensor) -> nn.Module | None:
+    """A copy in eval mode with the network's logits up to rounding, in fewer and faster passes over the maps.
+
+    A convolution whose output a batch normalisation takes computes both. Whether anything else took that
+    output, or the network is one that a copy does not follow, the logits of `images` tell.
+
+    Args:
+        images: [N, C, H, W], to compare the logits on.
+
+    Returns:
+        The double; None where there is nothing to fold, or its logits are others.
+    """
+    try:
+        double = copy.deepcopy(network)
+    except Exception:  # what cannot be copied is attacked as it is
+        return None
+    double.eval().requires_grad_(False)
+    with torch.no_grad():
+        pairs = _normalised_convolutions(double, images[:1])
+        if not pairs:
+            return None
+        names = {module: name for name, module in double.named_modules()}
+        for convolution, normalisation in pairs:
+            _fold(convolution, normalisation)
+            parent, _, child = names[normalisation].rpartition(".")
+            setattr(double.get_submodule(parent), child, nn.Identity())
+        if not images.is_cuda:
+            double.to(memory_format=torch.channels_last)
+        expected, found = as_logits(network(images)), as_logits(double(images))
+    return double if (found - expected).abs().max() <= TOLERANCE * expected.abs().max() else None
+
+
+def _normalised_convolutions(network: nn.Module, images: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """The convolutions whose output goes to a batch normalisation; of both those that are called once."""
+    outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensors are kept, so that no other has their id
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+    calls: Counter[nn.Module] = Counter()
+
+    def after(module: nn.Module, _inputs: object, output: Tensor) -> None:
+        calls[module] += 1
+        outputs[id(output)] = module, output
+
+    def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        calls[module] += 1
+        if id(inputs[0]) in outputs:
+            pairs.append((outputs[id(inputs[0])][0], module))
+
+    handles = []
+    for module in network.modules():
+        if module._forward_hooks or module._forward_pre_hooks or hasattr(module, "parametrizations"):
+            continue
+        if type(module) is nn.Conv2d:
+            handles.append(module.register_forward_hook(after))
+        elif type(module) is nn.BatchNorm2d and module.running_mean is not None:
+            handles.append(module.register_forward_pre_hook(before))
+    try:
+        network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [pair for pair in pairs if calls[pair[0]] == calls[pair[1]] == 1]
+
+
+def _fold(convolution: nn.Conv2d, normalisation: nn.BatchNorm2d) -> None:
+    """Scale the filters as the normalisation would scale their output, and take over its shift."""
+    weight, bias = convolution.weight, convolution.bias
+    mean, variance = normalisation.running_mean.double(), normalisation.running_var.double()
+    scale = (variance + normalisation.eps).rsqrt()
+    shift = -mean if bias is None else bias.double() - mean
+    if normalisation.weight is not None:
+        scale = scale * normalisation.weight.double()
+    shift = shift * scale
+    if normalisation.bias is not None:
+        shift = shift + normalisation.bias.double()
+    scaled = (weight.double() * scale.view(-1, 1, 1, 1)).to(weight)
+    convolution.weight = nn.Parameter(scaled, requires_grad=False)
+    convolution.bias = nn.Parameter(shift.to(weight), requires_grad=False)

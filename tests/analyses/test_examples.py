@@ -4,6 +4,7 @@ import torch
 import torchvision
 from torch import nn
 
+from vitrine.analyses import examples
 from vitrine.analyses.base import Figure, Histogram, Probes, Scalar, Subject
 from vitrine.analyses.examples import (
     BINS,
@@ -93,6 +94,23 @@ def test_the_answer_depends_neither_on_batch_size_nor_on_order_and_padding(size)
     for layer in ("1", "3"):
         assert_same(found[layer], expected[layer])
         assert_same(disordered[layer], expected[layer])
+
+
+@pytest.mark.parametrize(("pixels", "most"), [(96 * 10, 10), (1, 8), (96 * 99, 41)])
+def test_few_images_at_once_find_the_same(monkeypatch, pixels, most):
+    network, (images, labels) = integer_network(), integer_images()
+    order = torch.cat([torch.arange(40, -1, -1), torch.arange(3)])
+    expected = [top_examples(network, batches(images, labels, 5, *o), ["1", "3"]) for o in ((), (order,))]
+    monkeypatch.setattr(examples, "PIXELS_AT_ONCE", pixels)
+    monkeypatch.setattr(examples, "LEAST_AT_ONCE", 8)
+    top_examples(network, batches(images, labels, 5), ["1", "3"])  # which finds out about the layers' layout
+    passes = []
+    network.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
+    found = [top_examples(network, batches(images, labels, 41, *o), ["1", "3"]) for o in ((), (order,))]
+    for ours, theirs in zip(found, expected):
+        for layer in ("1", "3"):
+            assert_same(ours[layer], theirs[layer])
+    assert max(passes) == most and sum(passes) == 41 + 44
 
 
 def test_the_shares_of_ranks_merge_into_the_whole_and_their_padding_is_dropped():

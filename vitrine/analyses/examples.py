@@ -23,6 +23,7 @@ from vitrine.core.settings import setting
 
 BINS = 32  # of a histogram
 SHARED_K = 9  # examples of a unit, of which all analyses take some
+PIXELS_AT_ONCE, LEAST_AT_ONCE = 64 * 64 * 64, 8  # on a CPU; measured (BENCHMARKS.md)
 
 __all__ = ["Examples", "TopExamples", "dataset_examples", "merge", "top_examples"]
 
@@ -235,12 +236,25 @@ def _update(
     """Update the lists; the logits, unless the pass stops at the deepest layer."""
     layout = layouts(network, images, list(running))
 
-    def update(layer: str, output: Tensor) -> None:  # at once: an in-place ReLU may overwrite the output
-        running[layer].update(layout[layer].maps(output), indices, is_new)
+    def update_few(few: slice) -> Tensor | None:
+        def update(layer: str, output: Tensor) -> None:  # at once: an in-place ReLU may overwrite the output
+            new = None if is_new is None else is_new[few]
+            running[layer].update(layout[layer].maps(output), indices[few], new)
 
-    with output_hooks(network, list(running), update, stop):
-        return network(images)
-    return None
+        with output_hooks(network, list(running), update, stop):
+            return network(images[few])
+        return None
+
+    count = images_at_once(images)
+    logits = [update_few(slice(start, start + count)) for start in range(0, len(images), count)]
+    return None if stop else torch.cat(logits)
+
+
+def images_at_once(images: Tensor) -> int:
+    """How many of the images [B, C, H, W] go through the network together: on a CPU few, whose maps the cache
+    still holds when the next layer, and the search for maxima, read them."""
+    height, width = images.shape[-2:]
+    return len(images) if images.is_cuda else max(LEAST_AT_ONCE, PIXELS_AT_ONCE // (height * width))
 
 
 def _draw_sheet(images: Tensor, boxes: Sequence[Sequence[int]], tile: int, tokens: bool = False) -> Tensor:

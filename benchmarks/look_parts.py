@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrine.analyses.base import Analysis, Probes, Subject
+from vitrine.analyses.layout import layouts
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.examination.settings import AnalysisSettings
 from vitrine.examination.subject import make_subject
@@ -157,6 +158,7 @@ def pick_subject(network: nn.Module, options: argparse.Namespace) -> TimedSubjec
     data = _Splits(Noise(classes, (3, size, size), classes), val, [f"class {i}" for i in range(classes)])
     settings = AnalysisSettings(units=UNITS, probes=PROBES)
     subject = make_subject(network, data, settings, device=options.device)
+    layouts(network, subject.probes.images[:1], subject.layers)  # once a network, not once a batch
     with torch.no_grad():
         labels = network(subject.probes.images).argmax(1)
     labels[::4] = (labels[::4] + 1) % classes

@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from vitrine.analyses.attention import attention_modules
-from vitrine.analyses.visualization import step_length
+from vitrine.analyses.visualization import LONGEST, SHORTEST, step_length
 from vitrine.core.network_scopes import in_eager_eval_mode
 
-PLAIN = {"lr": 0.05, "parameterization": "fourier", "colour_shift": 0.0}
-ATTENDING = {"lr": 0.1, "parameterization": "smooth", "colour_shift": 0.5}  # see docs/networks.md
+PLAIN = {"lr": SHORTEST, "parameterization": "fourier", "colour_shift": 0.0}
+ATTENDING = {"lr": 2 * SHORTEST, "parameterization": "smooth", "colour_shift": 0.5}  # see docs/networks.md
 
 
 @in_eager_eval_mode
@@ -25,5 +25,6 @@ def ascent_settings(given: Mapping[str, Any], steps: int, attends: bool) -> dict
     """Arguments of `visualize`: those given, and defaults in place of None; fewer steps are longer ones, as
     `step_length` says."""
     defaults = ATTENDING if attends else PLAIN
-    defaults = defaults | {"lr": max(defaults["lr"], step_length(steps))}
+    length = min(LONGEST, defaults["lr"] / SHORTEST * step_length(steps))
+    defaults = defaults | {"lr": length}
     return {name: default if given[name] is None else given[name] for name, default in defaults.items()}

@@ -85,7 +85,9 @@ class Features(Analysis):
     steps: int = setting(32, "steps of Adam a picture", least=1)
     size: int | None = setting(None, "pixels on a side; that of the data set's images unless given", least=8)
     lr: float | None = setting(
-        None, "of Adam; unless given 6.4 / steps, at least 0.05 (with attention 0.1), at most 0.4", above=0
+        None,
+        "of Adam; 6.4 / steps, at least 0.05, with attention twice that, at most 0.4, unless given",
+        above=0,
     )
     parameterization: str | None = setting(
         None,

@@ -60,7 +60,7 @@ def measure(run: Path, how: argparse.Namespace) -> None:
             checkpoint(run, k + 1, how)
     page.build(run)
     early = [added(run, k + how.written + 1, how) for k in range(how.written)]
-    say("the page with a checkpoint more, of the first", early)
+    say("CPU of the page with a checkpoint more, of the first", early)
     for k in range(2 * how.written, linked + how.written):
         copy(run, 1, k + 1)
     begun = time.perf_counter()
@@ -72,10 +72,10 @@ def measure(run: Path, how: argparse.Namespace) -> None:
     print(f"| of it imports | {built_apart(run.parent / 'empty') / 1e6:.0f} MB |")
     steps = Store(run).begun()
     late = [added(run, steps[-1] + k + 1, how) for k in range(how.written)]
-    say("the page with a checkpoint more, of the last", late)
+    say("CPU of the page with a checkpoint more, of the last", late)
     print(f"| the same, as a ratio of medians | {statistics.median(late) / statistics.median(early):.2f} |")
     again = [timed(run) for _ in range(how.rounds)]
-    say("the page with nothing new", again)
+    say("CPU of the page with nothing new", again)
     sizes = [path.stat().st_size for path in run.glob("analysis/*/*/page.parts/*.js")]
     for name in ("gallery.js", "index.html", "page.cache"):
         print(f"| {name} | {(run / name).stat().st_size / 1e6:.2f} MB |")
@@ -94,13 +94,15 @@ def say(name: str, seconds: list[float]) -> None:
 
 
 def timed(run: Path) -> float:
-    begun = time.perf_counter()
+    """The seconds of the processor that the page takes: others use the machine, and its disk, as well."""
+    os.sync()
+    begun = time.process_time()
     page.build(run)
-    return time.perf_counter() - begun
+    return time.process_time() - begun
 
 
 def added(run: Path, step: int, how: argparse.Namespace) -> float:
-    """Write a checkpoint, and give the seconds that the page then takes."""
+    """Write a checkpoint, and give what the page then takes, see `timed`."""
     with unsynced():
         checkpoint(run, step, how)
     return timed(run)

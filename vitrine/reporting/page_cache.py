@@ -64,7 +64,7 @@ def write(run_dir: Path, known: Known) -> None:
         OSError: the disk refused; what was there stands.
     """
     steps = [
-        [step, known.stamps[step], {name: dataclasses.astuple(part) for name, part in parts.items()}]
+        [step, known.stamps[step], {name: list(vars(part).values()) for name, part in parts.items()}]
         for step, parts in known.steps.items()
     ]
     content = {"version": _version(), "texts": known.texts, "steps": steps}

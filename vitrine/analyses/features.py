@@ -82,12 +82,10 @@ class Features(Analysis):
         budget_priority=60,
         reducible=("units", "steps"),
     )
-    steps: int = setting(32, "steps of Adam a picture", least=1)
+    steps: int = setting(32, "steps of Adam a picture; twice as many with attention", least=1)
     size: int | None = setting(None, "pixels on a side; that of the data set's images unless given", least=8)
     lr: float | None = setting(
-        None,
-        "of Adam; 6.4 / steps, at least 0.05, with attention twice that, at most 0.4, unless given",
-        above=0,
+        None, "of Adam; 6.4 / steps, within 0.05 and 0.4, unless given; 0.1 with attention", above=0
     )
     parameterization: str | None = setting(
         None,
@@ -218,10 +216,10 @@ class _Visualizer:
         self.settings, self.subject, self.previous = settings, subject, previous
         self.best = dataset_examples(subject)  # here, because all ranks have to take part
         self.size = settings.size or subject.probes.images.shape[-1]
-        self.at_steps = sorted({*(step for step in settings.course if step < settings.steps), settings.steps})
         self.scale = -(-MIN_SIDE // self.size)
         has_attention = subject.cached("attends", partial(attends, subject.network, subject.probes.images))
-        self.ascent = ascent_settings(vars(settings), settings.steps, has_attention)
+        self.steps, self.ascent = ascent_settings(vars(settings), settings.steps, has_attention)
+        self.at_steps = sorted({*(step for step in settings.course if step < self.steps), self.steps})
         shape = tuple(subject.probes.images.shape[-2:])
         trace = partial(receptive_fields, subject.network, subject.layers, shape)
         self.boxes = subject.cached("receptive_fields", trace) if settings.crops else {}
@@ -257,7 +255,7 @@ class _Visualizer:
         if keys and settings.course:
             intermediate = visualize_at_steps(subject.network, objectives, at_steps=self.at_steps, **options)
             return intermediate[-1], intermediate
-        steps = settings.steps if steps is None else steps
+        steps = self.steps if steps is None else steps
         return visualize(subject.network, objectives, steps=steps, **options), None
 
     def _previous_picture(self, figure: Figure) -> Tensor:

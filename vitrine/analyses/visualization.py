@@ -66,6 +66,7 @@ def visualize_at_steps(
     size: int,
     seed: int,
     lr: float | None = None,
+    betas: tuple[float, float] | None = None,
     parameterization: str = "fourier",
     colours: Tensor | None = None,
     transforms: Transforms | None = TRANSFORMS,
@@ -89,6 +90,7 @@ def visualize_at_steps(
         size: pixels on a side.
         seed: of everything random.
         lr: of Adam; `step_length` of the largest number of steps unless given.
+        betas: of Adam; its `memory` for that number unless given.
         parameterization: "fourier", "smooth" or "pixels".
         colours: [C, C], the colour directions of natural images, as `colour_matrix(images)` gives them;
             ImageNet's (grey for one channel) unless given.
@@ -128,7 +130,7 @@ def visualize_at_steps(
         return transform
 
     lr = step_length(steps) if lr is None else lr
-    optimizer = partial(torch.optim.Adam, lr=lr, betas=memory(steps), maximize=True, fused=True)
+    optimizer = partial(torch.optim.Adam, lr=lr, betas=betas or memory(steps), maximize=True, fused=True)
     common = {"warm_start": warm_start, "batch_size": batch_size, "progress": progress}
     return optimize_pictures(
         network, objectives, parameters, view, at_steps, seed, optimizer, **common, precision=precision

@@ -8,6 +8,7 @@ import torch
 
 from vitrine.core.random_numbers import make_key
 from vitrine.lidar.grid import Grid, hard_occupancy
+from vitrine.lidar.hiding import ellipsoid, roof_box
 from vitrine.lidar.icosphere import mesh_edges
 from vitrine.lidar.mesh_attacks import GradientAttack, SearchAttack, hiding_losses, view_losses
 from vitrine.lidar.mesh_rays import intersect
@@ -85,14 +86,28 @@ def test_what_stands_on_the_roof_beforehand_is_taken_away():
     assert torch.equal(loaded.base, bare.base) and torch.equal(loaded.behind, bare.behind)
 
 
-def test_a_mesh_stays_within_the_box_whatever_the_offsets():
+@pytest.mark.parametrize("extents", [EXTENTS, (1.2, 1.1, 0.9)])
+def test_a_mesh_stays_within_the_box_whatever_the_offsets(extents):
     generator = torch.Generator().manual_seed(0)
-    vertices = shape(5 * torch.randn(20, 162, 3, generator=generator))
-    sides = torch.tensor(EXTENTS)
+    vertices = shape(5 * torch.randn(20, 162, 3, generator=generator), extents)
+    sides = torch.tensor(extents)
     low = torch.stack([-sides[0] / 2, -sides[1] / 2, torch.tensor(0.0)])
     assert (vertices >= low - 1e-6).all() and (vertices <= low + sides + 1e-6).all()
-    filled = random_mesh(4)
-    torch.testing.assert_close(filled.amax(0) - filled.amin(0), sides)
+    for filled in (random_mesh(4, extents=extents), ellipsoid(extents), roof_box(extents)):
+        torch.testing.assert_close(filled.amax(0) - filled.amin(0), sides)
+
+
+def test_a_larger_box_keeps_all_rays_that_meet_a_larger_mesh():
+    large = (1.2, 1.2, 1.0)
+    of = prepare(target().scene, 0, SCANNER, GRID, 32, large)
+    vertices = roof_box(large)
+    hits = cast(SCANNER.origin, ray_directions(SCANNER), of.scene.solids, SCANNER.reach)
+    solid = from_roof(vertices, of.car)
+    distances = intersect(solid, FACES, SCANNER.origin, ray_directions(SCANNER))[0]
+    hits = hits._replace(distances=torch.minimum(hits.distances, distances))
+    whole = measure(SCANNER, ray_directions(SCANNER), hits, make_key(of.scene.seed, 3)).points
+    assert of.extents == large
+    assert torch.equal(hard_occupancy(GRID, returned(of, vertices, FACES)), hard_occupancy(GRID, whole))
 
 
 def test_the_loss_is_that_of_the_overlapping_proposals_by_hand():

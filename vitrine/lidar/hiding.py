@@ -66,10 +66,15 @@ def car_score(detector: Detector, target: RoofTarget, vertices: Tensor | None, l
     Args:
         vertices: of the mesh on its roof, [V, 3]; None: nothing is there.
     """
-    sight = look(detector, target, "", vertices)
-    if not len(sight.boxes):
+    return score_among(detector, target, returned(target, vertices, sphere_mesh()[1]), limit)
+
+
+def score_among(detector: Detector, target: RoofTarget, points: Tensor, limit: float = IOU) -> float:
+    """`car_score` where the scan's points [N, 3] are given."""
+    scores, boxes = detector.detect(hard_occupancy(detector.grid, points), LEAST)
+    if not len(boxes):
         return 0.0
-    of_car = sight.scores[pairwise_iou(sight.boxes, from_above(target.car)[None])[:, 0] >= limit]
+    of_car = scores[pairwise_iou(boxes, from_above(target.car)[None])[:, 0] >= limit]
     return of_car.max().item() if len(of_car) else 0.0
 
 

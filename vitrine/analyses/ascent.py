@@ -94,7 +94,7 @@ def plain_gradients(
     """The gradients of the objectives' means over views by the views [V, N, C, H, W].
 
     `precision` is that of the network's arithmetic, "float32" or "bfloat16" (autocast). Without one it is
-    bfloat16 on a GPU, and float32 on a CPU: few processors have bfloat16, and it is slower on the others.
+    bfloat16 on a GPU, and float32 on a CPU: few processors have bfloat16, and others emulate it.
     """
     batch, device = ObjectiveBatch(objectives), views.device.type
     is_half = device == "cuda" if precision is None else PRECISIONS[precision] is torch.bfloat16

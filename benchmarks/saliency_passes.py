@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.peak_memory import Peak
+from benchmarks.ratio import compare
 from vitrine.analyses.base import Probes
 from vitrine.analyses.probe_saliency import Saliency
 from vitrine.analyses.target_scores import true_and_predicted
@@ -25,21 +26,25 @@ class Passes:
 
 
 def passes_by_hand(network: nn.Module, images: Tensor, rounds: int = 2) -> Passes:
-    """The median over some rounds, after another one, in batches of all of these images."""
-    forward, backward, memory = [], [], []
-    for _ in range(rounds + 1):
+    """The median over some rounds, of all of these images at once: a forward pass without gradients, and by
+    what one with a backward pass takes longer; memory in a pass before, which takes it anew and is slower."""
+
+    def both() -> None:
         pixels = images.clone().requires_grad_()
-        with Peak(images.device) as both:
-            with Peak(images.device) as first:
-                score = network(pixels).amax(1).sum()
-            torch.autograd.grad(score, pixels)
-        forward.append(first.seconds / len(images))
-        backward.append((both.seconds - first.seconds) / len(images))
-        memory.append(max(first.memory, both.memory))
+        torch.autograd.grad(network(pixels).amax(1).sum(), pixels)
+
+    def forward() -> None:
+        with torch.no_grad():
+            network(images)
+
+    with Peak(images.device) as peak:
+        both()
+    first, second = compare({"forward": forward, "both": both}, rounds, device=images.device)
     return Passes(
         len(images),
-        *(torch.tensor(of[1:]).median().item() for of in (forward, backward)),
-        int(torch.tensor(memory[1:]).median()),
+        first.median / len(images),
+        (second.median - first.median) / len(images),
+        peak.memory,
     )
 
 

@@ -28,8 +28,7 @@ import torch
 
 from benchmarks.ratio import hardware
 from vitrine.core.random_numbers import permutation
-from vitrine.datamodules.decoding import Decoding
-from vitrine.datamodules.files import to_tensor
+from vitrine.datamodules.decoding import Decoding, to_tensor
 from vitrine.modules import load_network
 from vitrine.runs.metrics_csv import read_rows
 

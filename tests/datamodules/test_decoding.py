@@ -7,12 +7,15 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
+from torchvision.transforms import v2
 
 from vitrine.cli.images import read_image
+from vitrine.core.random_numbers import make_key
 from vitrine.core.settings import SettingError
-from vitrine.datamodules.decoding import Decoding, UnreadableImage
+from vitrine.datamodules.decoding import Decoding, UnreadableImage, to_tensor
 from vitrine.datamodules.files import ImageFiles
+from vitrine.datamodules.jpeg import read_plain_jpeg
 
 RAMP = np.linspace(0, 65535, 64).round().astype(np.uint16).reshape(8, 8)
 GRAY = (RAMP / 257).round().astype(np.uint8)  # white is 65535 = 255 * 257
@@ -127,3 +130,62 @@ def test_an_orientation_that_cannot_be_read_costs_no_image(tmp_path):
         saved(np.full((8, 8, 3), 128, np.uint8), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x09broken")
     )
     assert np.array(Decoding(3).decode(file, file)).mean() == pytest.approx(128, abs=1)
+
+
+def jpeg(mode: str = "RGB", orientation: int = 1, **options) -> bytes:
+    """A small photograph, of sides that JPEG's blocks do not divide."""
+    coarse = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    image = Image.fromarray(coarse).resize((53, 37), Image.Resampling.BICUBIC).convert(mode)
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[274] = orientation
+    image.save(buffer, "JPEG", exif=exif, **options)
+    return buffer.getvalue()
+
+
+JPEGS = {
+    "4:2:0": jpeg(),
+    "4:4:4": jpeg(subsampling=0),
+    "progressive": jpeg(progressive=True),
+    "stored as RGB": jpeg(keep_rgb=True),
+    "gray": jpeg("L"),
+    "CMYK": jpeg("CMYK"),
+    "lies on its side": jpeg(orientation=6),
+    "PNG": GRAYS["8-bit PNG"],
+}
+
+
+@pytest.mark.parametrize("exif", [True, False])
+@pytest.mark.parametrize("kind", JPEGS)
+def test_levels_are_pillows_pixels_by_whatever_way_they_are_decoded(kind, exif):
+    data = JPEGS[kind]
+    image = Image.open(io.BytesIO(data))
+    expected = (ImageOps.exif_transpose(image) if exif else image).convert("RGB")
+    levels = Decoding(exif=exif).levels(io.BytesIO(data), "it")
+    assert torch.equal(levels, v2.functional.pil_to_tensor(expected))
+
+
+def test_only_a_plain_colour_jpeg_goes_past_pillow(tmp_path):
+    (tmp_path / "it.jpg").write_bytes(jpeg())
+    assert read_plain_jpeg(tmp_path / "it.jpg").shape == (3, 37, 53)
+    for data in (jpeg("L"), jpeg("CMYK"), jpeg(orientation=6), GRAYS["8-bit PNG"], jpeg()[:-60], b""):
+        assert read_plain_jpeg(io.BytesIO(data)) is None
+
+
+@pytest.mark.parametrize("damaged", [jpeg()[:-60], jpeg()[:200], b"\xff\xd8\xff", b""])
+def test_a_damaged_jpeg_is_refused_by_name_by_either_way(damaged):
+    for read in (Decoding().levels, Decoding().decode):
+        with pytest.raises(UnreadableImage, match=r"^photo\.jpg cannot be read as an image \("):
+            read(io.BytesIO(damaged), "photo.jpg")
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "nearest"])
+def test_a_random_crop_is_torchvisions_of_pillows_image_but_for_rounding(tmp_path, interpolation):
+    (tmp_path / "it.jpg").write_bytes(data := jpeg())
+    options = {"interpolation": interpolation, "min_scale": 0.2}
+    images = ImageFiles([tmp_path / "it.jpg"] * 4, torch.zeros(4), 16, **options)
+    crop = v2.RandomResizedCrop(16, (0.2, 1.0), interpolation=images.interpolation)
+    for index in range(4):
+        torch.manual_seed(make_key(7, index))
+        expected = to_tensor(crop(Image.open(io.BytesIO(data)))).int()
+        differences = (images.training_item(index, 7)[0].int() - expected).abs()
+        assert differences.max() <= (interpolation in ("bilinear", "bicubic"))

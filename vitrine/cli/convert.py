@@ -25,9 +25,9 @@ from vitrine.cli.help import command_help
 from vitrine.core.random_numbers import permutation
 from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.caching import image_files
-from vitrine.datamodules.decoding import Decoding, UnreadableImage
+from vitrine.datamodules.decoding import Decoding, UnreadableImage, to_tensor
 from vitrine.datamodules.file_settings import DecodingSettings, checked_decoding
-from vitrine.datamodules.files import drop_unreadable, map_in_threads, progress_bar, to_tensor
+from vitrine.datamodules.files import drop_unreadable, map_in_threads, progress_bar
 from vitrine.datamodules.folder import divide_folder
 from vitrine.datamodules.image_folders import Samples
 from vitrine.datamodules.splitting import SplitSettings

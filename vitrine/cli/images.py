@@ -15,9 +15,9 @@ from torchvision.transforms.v2 import functional as F
 from vitrine.analyses import paint
 from vitrine.core import atomic
 from vitrine.core.settings import SettingError
-from vitrine.datamodules.decoding import UnreadableImage
+from vitrine.datamodules.decoding import UnreadableImage, to_tensor
 from vitrine.datamodules.file_settings import FileSettings, check_shown, checked_decoding
-from vitrine.datamodules.files import ImageFiles, to_tensor
+from vitrine.datamodules.files import ImageFiles
 
 FILE_SETTINGS = ("range", "background", "exif", "show")  # of FileSettings
 

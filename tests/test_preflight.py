@@ -136,6 +136,19 @@ def test_an_error_of_the_step_itself_comes_before_anything_is_written(tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_compiling_is_refused_where_it_cannot_be_done(monkeypatch):
+    def no_compiler(*_, **__):
+        raise RuntimeError("No working C++ compiler found in g++\ndetails")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **__: None)
+    with pytest.raises(
+        SettingError, match=r"^model\.compile: is true, but .*No working C\+\+ compiler"
+    ) as refused:
+        check_run(*build("model.compile=true"))
+    assert "details" not in str(refused.value)
+
+
 def test_a_refused_run_leaves_no_folder(tmp_path):
     with pytest.raises(SettingError):
         train.main([*SMALL, f"run.root={tmp_path}", "run.name=a", "checkpoint.monitor=val/acc"])

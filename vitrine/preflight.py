@@ -18,6 +18,7 @@ from vitrine.core.registry import nearest
 from vitrine.core.settings import SettingError
 from vitrine.datamodules.base import ImageDataModule
 from vitrine.modules.classifier import Classifier
+from vitrine.modules.compilation import try_compiling
 from vitrine.modules.optimizers import lr_factor
 from vitrine.reporting.wandb_run import check_login
 from vitrine.runs.held_out import NO_TEST_SPLIT
@@ -37,6 +38,8 @@ def check_run(settings: Settings, data: ImageDataModule, module: Classifier, tra
     val_batches, _ = data.epoch_size(train=False, world_size=trainer.world_size)
     _check_limits(settings, trainer, batches, val_batches)
     metrics = _try_batch(module, data, trainer, batch_size)
+    if settings.model.compile:
+        _check_compiler()
     if any(isinstance(callback, RobustValidation) for callback in trainer.callbacks):
         metrics += [f"val/{name}" for name in METRICS]
     every, epochs = trainer.check_val_every_n_epoch or 1, trainer.max_epochs
@@ -67,6 +70,16 @@ def _check_limits(settings: Settings, trainer: Trainer, batches: int, val_batche
     if trainer.max_epochs == -1 and trainer.max_steps == -1:
         with as_setting_error("optimizer"):
             lr_factor(settings.optimizer, math.inf)
+
+
+def _check_compiler() -> None:
+    """Raise SettingError if networks cannot be compiled here: the trial step was an uncompiled copy's."""
+    try:
+        try_compiling()
+    except Exception as error:
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        problem = f"is true, but torch.compile fails here ({first}); expected false, or a C++ compiler"
+        raise SettingError("model.compile", problem) from error
 
 
 def _try_batch(module: Classifier, data: ImageDataModule, trainer: Trainer, batch_size: int) -> list[str]:

@@ -272,9 +272,28 @@ def test_a_resumed_run_ends_in_the_weights_of_the_whole_one(tmp_path, ema):
 
 def test_the_network_is_compiled_in_place_when_asked(monkeypatch):
     compiled = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: compiled.append(self))
     classifier = small(compile=True)
     assert compiled == [classifier.network]
+
+
+@pytest.mark.slow
+def test_each_size_of_a_compiled_batch_has_its_own_graph_whatever_came_before(monkeypatch):
+    graphs, compile = [], torch.nn.Module.compile
+
+    def record(graph, inputs):
+        graphs.append([side for image in inputs if image.ndim == 4 for side in image.shape])
+        return graph
+
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, **options: compile(self, backend=record, **options)
+    )
+    network = small(compile=True).network.eval()
+    sizes = [*range(2, 13), 5, 2]
+    for size in sizes:
+        network(torch.rand(size, 3, 8, 8))
+    assert all(type(side) is int for sides in graphs for side in sides)
+    assert {sides[0] for sides in graphs if sides} == set(sizes)
 
 
 def test_what_cannot_be_is_refused_by_name():

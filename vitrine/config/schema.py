@@ -54,7 +54,9 @@ class ModelSettings:
         None, "normalisation, per channel of [0, 1] pixels; the weights' own, or the data's, unless given"
     )
     std: list[float] | None = setting(None, "goes with mean")
-    compile: bool = setting(False, "torch.compile the network in place")
+    compile: bool = setting(
+        False, "torch.compile the network: a minute or so for each size of batch, then faster steps"
+    )
     channels_last: bool = setting(
         False, "train and validate with channels innermost in memory: faster convolutions, other rounding"
     )

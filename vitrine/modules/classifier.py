@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from vitrine.core.settings import check
+from vitrine.modules.compilation import compile_network
 from vitrine.modules.finite import FiniteLossCheck, NonFiniteWeights, nonfinite_names, world_size
 from vitrine.modules.freezing import find_frozen_part
 from vitrine.modules.network_record import record_of
@@ -84,7 +85,7 @@ class Classifier(LightningModule):
         if self.frozen is not None:
             self.frozen.freeze(network)
         if compile:
-            network.compile()
+            compile_network(network)
         self._sums: list[Tensor | int] = [0, 0, 0]  # of losses, of correct predictions, of images
         self._logged_at = 0  # step
         self._resumed_epoch = 0

@@ -1,12 +1,14 @@
+import io
 from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from vitrine.analyses import paint
 from vitrine.analyses.adversarial_object import AdversarialObject, pattern_texture
-from vitrine.analyses.base import Figure, Probes, Scalar, Subject
+from vitrine.analyses.base import Figure, File, Probes, Scalar, Subject
 from vitrine.analyses.picture_table import GAP, LINE
 from vitrine.core.registry import UnknownName
 from vitrine.objects import shapes
@@ -53,6 +55,10 @@ def test_its_turntable_has_a_row_a_texture_and_its_scalars_are_the_shares_that_t
     assert scalars["hit/all views"] > max(scalars["hit/one view"], scalars["hit/clean"])
     assert f"all views {scalars['hit/all views']:.1%}" in figure.caption
     assert figure.values == {key.removeprefix("hit/"): value for key, value in scalars.items()}
+    files = {r.name: r.text for r in results if isinstance(r, File)}
+    assert list(files) == ["object.obj", "object.mtl", "object.png"]
+    assert "mtllib object.mtl" in files["object.obj"] and "map_Kd object.png" in files["object.mtl"]
+    assert Image.open(io.BytesIO(files["object.png"])).size == tuple(texture.shape[1:])
 
 
 def test_of_a_network_that_knows_no_patterns_the_target_is_the_class_after_what_it_sees():

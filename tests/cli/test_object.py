@@ -12,6 +12,7 @@ from vitrine.cli import analyze, train
 from vitrine.core.settings import SettingError
 from vitrine.objects import shapes
 from vitrine.objects.obj_files import read_mesh, write_obj
+from vitrine.runs.store import Store
 
 pytestmark = pytest.mark.slow  # a run is trained
 RUN = [
@@ -56,6 +57,19 @@ def test_a_shape_in_a_pattern_goes_into_the_runs_folder(run, capsys):
     mesh = read_mesh(folder / "car-as-rings-object.obj")
     torch.testing.assert_close(
         mesh.vertices[mesh.faces], shapes.make("car").vertices[shapes.make("car").faces]
+    )
+    store = Store(
+        folder / "car-as-rings"
+    )  # the page links the same object, which goes with it when it is sent
+    (step,) = store.steps()
+    files = store.results(step)["adversarial_object"].files
+    assert list(files) == ["object.obj", "object.mtl", "object.png"]
+    assert files["object.png"] == (folder / "car-as-rings-object.png").read_bytes()
+    linked = read_mesh(store.step_folder(step) / "adversarial_object" / "object.obj")
+    assert torch.equal(linked.vertices, mesh.vertices)
+    assert (
+        '"files":["object.obj","object.mtl","object.png"]'
+        in (folder / "car-as-rings" / "gallery.js").read_text()
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrine.analyses import paint, picture_table
-from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
+from vitrine.analyses.base import Analysis, Figure, File, Scalar, Subject
 from vitrine.analyses.threat_model import class_index
 from vitrine.analyses.traits import Traits
 from vitrine.attacks.lab import lab_distance
@@ -19,6 +19,7 @@ from vitrine.attacks.threat import eps_setting
 from vitrine.core.settings import setting
 from vitrine.objects import shapes
 from vitrine.objects.mesh import Mesh
+from vitrine.objects.obj_files import obj_contents
 from vitrine.objects.textures import CLASSES, class_textures
 from vitrine.objects.views import turntable
 
@@ -115,6 +116,12 @@ def figures(
         yield Scalar(f"hit/{row}", share)
 
 
+def object_files(mesh: Mesh, texture: Tensor) -> Iterator[File]:
+    """The object with an attacked texture [3, T, T], to open in any viewer and to print."""
+    for name, content in obj_contents("object", mesh, texture):
+        yield File(name, content)
+
+
 def describe(attacked: AttackedObject, classes: Sequence[str], attack: TextureAttack) -> str:
     """What was attacked and how often it held, as a line."""
     name, target = classes[attacked.label], classes[attacked.target]
@@ -158,7 +165,7 @@ class AdversarialObject(Analysis):
     views: int = setting(200, "held-out views that are counted", least=1)
     shown: int = setting(12, "views of the turntable", least=1)
 
-    def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
+    def __call__(self, subject: Subject) -> Iterator[Figure | Scalar | File]:
         channels, size = subject.probes.images.shape[1], subject.probes.images.shape[-1]
         if channels != 3:
             raise ValueError(f"images: have {channels} channels, expected 3: objects have colours")
@@ -179,6 +186,7 @@ class AdversarialObject(Analysis):
         )
         wanted = f"{self.pattern} as {self.target or 'the next class'}"
         yield from figures(subject.network, attacked, subject.classes, attack, self.mesh, wanted, self.shown)
+        yield from object_files(attacked.mesh, attacked.textures[EOT])
 
 
 def pattern_texture(pattern: str, seed: int) -> Tensor:

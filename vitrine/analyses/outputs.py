@@ -101,7 +101,8 @@ class State:
 
 @dataclass(frozen=True)
 class File:
-    """A text file beside the pictures of an analysis; `name` ends in .csv, .tsv or .txt."""
+    """A file beside the pictures of an analysis, which the page links: text, whose `name` ends in .csv, .tsv,
+    .txt, .obj or .mtl, or the bytes of a .png."""
 
     name: str
-    text: str
+    text: str | bytes

@@ -26,7 +26,7 @@ class AnalysisResult:
     # left out. See `examination.budget` and `examination.batch_halving`.
     reduced: Mapping[str, Sequence[int]] = field(default_factory=dict)
     settings: Mapping[str, Any] | None = None  # of the analysis, as plain containers; None: unknown
-    files: Mapping[str, str] = field(default_factory=dict)  # that it yielded, text by name
+    files: Mapping[str, str | bytes] = field(default_factory=dict)  # that it yielded, content by name
     state: Mapping[str, Tensor] = field(default_factory=dict)  # that it yielded; empty: none
 
     def clear(self) -> None:

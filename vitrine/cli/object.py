@@ -162,6 +162,8 @@ def _attack(job: _Job, mesh: Any, texture: Any, settings: Any) -> Path:
         result = AnalysisResult()
         for found in technique.figures(network, attacked, job.classes, attack, thing, wanted, settings.shown):
             result.add(found)
+        for file in technique.object_files(mesh, attacked.textures[technique.EOT]):
+            result.add(file)
     result.seconds = time.monotonic() - started
     (figure,) = result.figures
     images.write_picture(job.turntable, figure.image)

@@ -131,22 +131,31 @@ def _arguments(file: Path, keyword: str) -> list[Path]:
 
 
 def write_obj(file: Path, mesh: Mesh, texture: Tensor) -> list[Path]:
-    """Write a mesh as `.obj`, with `.mtl` and the texture [3, T, T] as `.png` beside it, for any viewer.
+    """Write the files of `obj_contents` beside each other, the `.obj` under this name.
 
     Returns:
         The three files.
     """
-    material, image = file.with_suffix(".mtl"), file.with_suffix(".png")
+    written = [(file.with_name(name), content) for name, content in obj_contents(file.stem, mesh, texture)]
+    for place, content in reversed(written):  # the .obj last, as it names the others
+        atomic.write_bytes(place, content.encode() if isinstance(content, str) else content)
+    return [place for place, _ in written]
+
+
+def obj_contents(stem: str, mesh: Mesh, texture: Tensor) -> list[tuple[str, str | bytes]]:
+    """A mesh as `.obj`, its `.mtl`, and the texture [3, T, T] as `.png`, for any viewer: each by name."""
+    material, image = f"{stem}.mtl", f"{stem}.png"
     content = io.BytesIO()
     pixels = texture.detach().float().cpu().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0)
     Image.fromarray(pixels.contiguous().numpy()).save(content, "PNG")
-    lines = [f"mtllib {material.name}", "usemtl surface"]
+    lines = [f"mtllib {material}", "usemtl surface"]
     lines += ["v " + " ".join(f"{x:.9g}" for x in row) for row in mesh.vertices.tolist()]
     lines += ["vt " + " ".join(f"{x:.9g}" for x in row) for row in mesh.uvs.tolist()]
     for corners, places in zip((mesh.faces + 1).tolist(), (mesh.face_uvs + 1).tolist()):
         lines.append("f " + " ".join(f"{v}/{vt}" for v, vt in zip(corners, places)))
-    surface = ["newmtl surface", "Ka 1 1 1", "Kd 1 1 1", "Ks 0 0 0", "illum 1", f"map_Kd {image.name}"]
-    atomic.write_bytes(image, content.getvalue())
-    atomic.write_bytes(material, ("\n".join(surface) + "\n").encode())
-    atomic.write_bytes(file, ("\n".join(lines) + "\n").encode())
-    return [file, material, image]
+    surface = ["newmtl surface", "Ka 1 1 1", "Kd 1 1 1", "Ks 0 0 0", "illum 1", f"map_Kd {image}"]
+    return [
+        (f"{stem}.obj", "\n".join(lines) + "\n"),
+        (material, "\n".join(surface) + "\n"),
+        (image, content.getvalue()),
+    ]

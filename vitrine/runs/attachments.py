@@ -1,4 +1,4 @@
-"""What an analysis yields beside pictures and curves, on disk: its state and its text files."""
+"""What an analysis yields beside pictures and curves, on disk: its state and its files."""
 
 from __future__ import annotations
 
@@ -16,23 +16,26 @@ from torch import Tensor
 log = logging.getLogger(__name__)
 
 STATE = "state.safetensors"
+TEXT, BYTES = (".csv", ".tsv", ".txt", ".obj", ".mtl"), (".png",)  # how the names of files end
 
 _Value = TypeVar("_Value")
 
 
-def write(folder: Path, files: Mapping[str, str], state: Mapping[str, Tensor]) -> None:
-    """Write text files, and the state if there is one, into an analysis' folder.
+def write(folder: Path, files: Mapping[str, str | bytes], state: Mapping[str, Tensor]) -> None:
+    """Write files, and the state if there is one, into an analysis' folder.
 
     Raises:
         ValueError: a name is not plain, or taken; or the state is not of dense tensors by name.
         OSError: the disk refused.
     """
-    for name, text in files.items():
-        if not re.fullmatch(r"\w[\w.-]{0,60}\.(csv|tsv|txt)", name, re.ASCII):
-            raise ValueError(f"file is {name!r}, expected letters, digits and '._-', then .csv, .tsv or .txt")
+    for name, content in files.items():
+        endings = TEXT if isinstance(content, str) else BYTES
+        if not re.fullmatch(r"\w[\w.-]{0,64}", name, re.ASCII) or not name.endswith(endings):
+            expected = f"expected letters, digits and '._-', then {' or '.join(endings)}"
+            raise ValueError(f"file is {name!r} of {type(content).__name__}, {expected}")
         if (folder / name).exists():
             raise ValueError(f"file {name!r} is there already, as the folder of a figure")
-        (folder / name).write_text(text, encoding="utf-8", newline="")
+        (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
     if not state:
         return
     for name, tensor in state.items():
@@ -41,6 +44,12 @@ def write(folder: Path, files: Mapping[str, str], state: Mapping[str, Tensor]) -
             raise ValueError(f"state {name!r} is a {came}, expected dense tensors by name")
     # not `save_file`, whose errors and rights to read are its own
     (folder / STATE).write_bytes(save({name: _own(tensor) for name, tensor in state.items()}))
+
+
+def read_file(file: Path) -> str | bytes:
+    """A file that `write` has written."""
+    content = file.read_bytes()
+    return content.decode() if file.name.endswith(TEXT) else content
 
 
 def read_state(folder: Path) -> dict[str, Tensor]:

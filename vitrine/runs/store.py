@@ -146,7 +146,7 @@ class Store:
             traceback=trace,
             reduced=record.get("reduced") or {},
             settings=record.get("settings"),
-            files=ReadOnAccess(record.get("files", ()), lambda file: _read_text(folder / file)),
+            files=ReadOnAccess(record.get("files", ()), lambda file: attachments.read_file(folder / file)),
             state=ReadOnAccess(
                 record.get("state", ()), lambda tensor: attachments.read_state(folder)[tensor]
             ),
@@ -262,11 +262,6 @@ def _point(scalar: Scalar) -> dict[str, Any]:
 
 def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, allow_nan=False, indent=1) + "\n", encoding="utf-8")
-
-
-def _read_text(path: Path) -> str:
-    with open(path, encoding="utf-8", newline="") as file:
-        return file.read()
 
 
 @lru_cache(maxsize=4096)

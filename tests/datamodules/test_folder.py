@@ -49,6 +49,7 @@ def test_images_and_labels_are_imagefolders(pictures, cache):
     data, expected = opened(pictures, cache=cache), ImageFolder(pictures / "train")
     assert data.classes == expected.classes == ["blue", "red"]
     assert (len(data.train), len(data.val), data.image_size, data.channels) == (12, 4, 12, 3)
+    assert data.facts() == {"image size": "12, as the files have it"}
     assert data.train.labels.tolist() == expected.targets
     images, labels = data.train.batch(torch.arange(12))
     for i, (image, label) in enumerate(expected):

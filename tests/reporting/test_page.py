@@ -94,6 +94,16 @@ def test_a_run_without_anything_has_a_page(tmp_path):
     assert run["steps"] == [] and run["metrics"] == {} and run["facts"] == []
 
 
+def test_a_size_that_was_to_be_found_is_told_as_it_was_found(tmp_path):
+    (tmp_path / "config.yaml").write_text("data: {name: folder, image_size: 0}\n")
+    assert run_data(tmp_path)["facts"] == [["data", "folder"]]
+    record = {"facts": {"image size": "32, as the files have it"}, "seconds": 1}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    facts = run_data(tmp_path)["facts"]
+    assert facts[:2] == [["data", "folder"], ["image size", "32, as the files have it"]]
+    assert [name for name, _ in facts].count("image size") == 1
+
+
 def test_a_failed_analysis_is_told(tmp_path):
     with Store(tmp_path).writing(1, weights="") as writer:
         writer.write("cam", AnalysisResult([], [], 0.1, error="ValueError: no head"))

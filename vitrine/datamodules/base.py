@@ -120,6 +120,8 @@ class ImageDataModule(lightning.LightningDataModule):
     def facts(self) -> dict[str, str]:
         """What the page says of the data, beside the settings."""
         facts = {}
+        if not getattr(self.settings, "image_size", self.image_size):
+            facts["image size"] = f"{self.image_size}, as the files have it"
         if self.channels not in (1, 3):
             numbers = " ".join(map(str, self.shown))
             facts["pictures show"] = f"channels {numbers} of 0 to {self.channels - 1}"

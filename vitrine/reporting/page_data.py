@@ -32,6 +32,7 @@ FACTS = {  # settings that the overview shows
     "epochs": "trainer.max_epochs",
     "seed": "run.seed",
 }
+OWN_FOLDERS = ("analysis", "checkpoints", "wandb")  # of a run, in which there are no pages
 POINTS = 300  # of a curve; more are averaged, the page draws no more pixels than that
 
 
@@ -42,8 +43,8 @@ def run_data(run_dir: str | Path, base: str = "") -> dict[str, Any]:
         base: path from the page to the run's folder, "" or ending in "/".
 
     Returns:
-        JSON's own types: name, base, settings (config.yaml's text), facts, steps, analyses, scalars, alarms,
-        tests (see `runs.held_out`), metrics.
+        JSON's own types: name, base, settings (config.yaml's text), facts, pages, steps, analyses, scalars,
+        alarms, tests (see `runs.held_out`), metrics.
     """
     run_dir = Path(run_dir)
     return whole(page_cache.read(run_dir, math.inf), about(run_dir, base))
@@ -76,7 +77,8 @@ def about(run_dir: Path, base: str) -> dict[str, Any]:
         "name": run_name(run_dir),
         "base": base,
         "settings": settings,
-        "facts": _facts(settings) + read_facts(run_dir),
+        "facts": _facts(settings, read_facts(run_dir)),
+        "pages": _pages_within(run_dir),
         "tests": held_out.read(run_dir),
         "metrics": {name: _downsampled(points) for name, points in read_curves(run_dir).items()},
     }
@@ -165,11 +167,24 @@ def _downsampled(points: list[tuple[int, float]]) -> list[list[float]]:
     return [[group[-1][0], sum(value for _, value in group) / len(group)] for group in groups]
 
 
-def _facts(settings: str) -> list[list[str]]:
-    """The settings that are shown on the overview, as pairs of name and value."""
+def _facts(settings: str, recorded: list[list[str]]) -> list[list[str]]:
+    """The settings that are shown on the overview, then what the run has recorded: pairs of name and value.
+
+    Where both have something, it is what was found that counts; a size of 0 says that it was to be found.
+    """
     try:
         tree = OmegaConf.create(settings)
         found = {name: OmegaConf.select(tree, key) for name, key in FACTS.items()}
     except (yaml.YAMLError, OmegaConfBaseException):
-        return []
-    return [[name, str(value)] for name, value in found.items() if value is not None]
+        return recorded
+    later = dict(map(tuple, recorded))
+    values = {name: later.pop(name, value) for name, value in found.items()}
+    shown = [[name, str(value)] for name, value in values.items() if value is not None]
+    return [pair for pair in shown if pair != ["image size", "0"]] + [list(pair) for pair in later.items()]
+
+
+def _pages_within(run_dir: Path) -> list[str]:
+    """The folders, relative to the run's, of the pages that commands have made of it."""
+    files = [*run_dir.glob("*/index.html"), *run_dir.glob("*/*/index.html")]
+    folders = [file.parent.relative_to(run_dir) for file in files]
+    return sorted(folder.as_posix() for folder in folders if folder.parts[0] not in OWN_FOLDERS)

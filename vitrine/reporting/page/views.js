@@ -187,7 +187,7 @@ function facts() {
   const settings = runs.filter((run) => run.settings).map((run) => el("details", {},
     el("summary", {}, runs.length > 1 ? `All settings of ${run.name}` : "All settings"), el("pre", { tabindex: "0" }, run.settings)));
   if (runs.length === 1) {
-    return el("div", { class: "facts" }, el("dl", {}, ...[...pairs[0]].map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))), ...settings);
+    return el("div", { class: "facts" }, el("dl", {}, ...[...pairs[0]].map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))), pagesWithin(runs[0]), ...settings);
   }
   const names = [...new Set(pairs.flatMap((of) => [...of.keys()]))];
   const differs = (name) => new Set(pairs.map((of) => of.get(name))).size > 1;
@@ -197,6 +197,12 @@ function facts() {
       el("tbody", {}, ...runs.map((run, i) => el("tr", {}, el("th", { scope: "row" }, run.name),
         ...names.map((name) => el("td", { class: differs(name) ? "differs" : "" }, pairs[i].get(name) ?? "–"))))))),
     ...settings);
+}
+
+// links to the pages that commands have made of a run, in its folder
+function pagesWithin(run) {
+  if (!run.pages?.length) return "";
+  return el("p", { class: "files" }, "Pages of commands: ", ...run.pages.map((folder) => el("a", { href: address(`${run.base}${folder}/index.html`) }, folder)));
 }
 
 // analyses that failed at the step chosen, and those that were less than asked for

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from vitrine import config
+from vitrine.callbacks.street_pictures import HELD_OUT, STREETS
 from vitrine.cli import lidar, main
 from vitrine.core.settings import SettingError
 from vitrine.lidar.detector import load_detector
+from vitrine.runs.store import Store
 
 TINY = [
     "data.train_size=6",
@@ -82,6 +84,7 @@ def test_a_run_that_was_cut_off_ends_in_the_weights_of_one_that_was_not(tmp_path
             shutil.copy(tmp_path / "whole" / file, parts / file)
         main(["lidar", f"run.root={tmp_path}", f"run.name=from-{step}", "run.resume=true"])
         assert f"going on from {parts / 'checkpoints'}" in capsys.readouterr().out
+        assert Store(parts).steps() == list(range(step, 7))  # what was not looked at before is made up for
         resumed = load_detector(parts / "checkpoints" / "step=00000006.ckpt").state_dict()
         assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
@@ -99,6 +102,19 @@ def test_a_run_leaves_curves_checkpoints_and_a_measurement(tmp_path, capsys):
     rows = list(csv.DictReader((run / "metrics.csv").open()))
     assert [row["step"] for row in rows if row["val/recall"]] == ["2", "5"]
     assert json.loads((run / "run.json").read_text())["state"] == "finished"
+
+    assert f"the page: {run / 'index.html'}" in printed
+    store = Store(run)
+    assert store.steps() == [3, 6]
+    for step in store.steps():
+        figures = store.figures(step, STREETS)
+        assert [figure.key for figure in figures] == ["street-1", "street-2"]
+        assert all("of those to validate on" in figure.caption for figure in figures)
+    assert not store.figures(3, HELD_OUT)
+    (recall,) = store.figures(6, HELD_OUT)  # of the same weights as the last checkpoint: beside its streets
+    assert recall.table.columns["recall"][-1] == measured["recall"]
+    page = (run / "gallery.js").read_text()
+    assert '"val/recall"' in page
 
     detector = load_detector(run / "checkpoints" / "step=00000006.ckpt")
     assert detector.grid.cell == 1 and detector.scanner.beams == 24 and not detector.training

@@ -46,7 +46,8 @@ def test_a_folder_of_arrays_is_read_with_statistics_per_channel(root, cache):
     assert abs(images.numpy() / 255 - numbers).max() <= 0.5 / 255 + 1e-9
     assert data.mean == pytest.approx(numbers.mean((0, 2, 3)), abs=1e-3)
     assert data.std == pytest.approx(numbers.std((0, 2, 3)), abs=1e-3)
-    assert data.shown == (0, 1, 2) and data.facts() == {"pictures show": "channels 0 1 2 of 0 to 4"}
+    shown = {"image size": "16, as the files have it", "pictures show": "channels 0 1 2 of 0 to 4"}
+    assert data.shown == (0, 1, 2) and data.facts() == shown
 
 
 def test_every_technique_of_a_run_shows_the_chosen_channels(root, tmp_path):

@@ -5,7 +5,7 @@
 
 Writes into RUN/hide: mesh.obj (metres, for any viewer), pictures of held-out cars in perspective and from
 above, with nothing on the roof, a random mesh and this one, counts.json: how many cars each hides, and a page
-that shows all of it.
+that shows all of it, which the run's own page links.
 """
 
 import time
@@ -70,6 +70,7 @@ def main(words: list[str], settings: Any) -> None:
     from vitrine.lidar.mesh_attacks import GradientAttack, SearchAttack
     from vitrine.lidar.roof_mesh import obj_text, random_mesh, shape
     from vitrine.reporting import result_page
+    from vitrine.reporting.page import PageSink
     from vitrine.runs.checkpoint_files import read_step
 
     held_out = hiding.find_targets(detector, "held_out", settings.held_out)
@@ -124,6 +125,8 @@ def main(words: list[str], settings: Any) -> None:
     facts = {"detector": named, "cars": f"{len(held_out)} of streets held out"}
     step, weights = read_step(checkpoint), weights_hash(detector.network)
     page = result_page.write(folder, "roof_mesh", result, step, weights, "cars under a mesh", facts)
+    if settings.out is None:
+        PageSink(folder.parent).close()  # the run's own page links this one
     print(f"the mesh and pictures: {folder}, {result.seconds:.0f} s")
     print(f"the page: {page}")
 

@@ -4,8 +4,9 @@
     python -m vitrine lidar configs/lidar.yaml data.train_size=2000 trainer.max_epochs=20
     python -m vitrine lidar run.name=NAME run.resume=true       start a run, or go on where it was cut off
 
-Recipes are merged left to right, then key=value. Writes runs/NAME: config.yaml, metrics.csv (losses;
-recall, precision and average precision in validation), checkpoints, and held_out.json.
+Recipes are merged left to right, then key=value. Writes runs/NAME: index.html, a page with the curves and, at
+every checkpoint, what is found in the same streets; config.yaml, metrics.csv (losses; recall, precision and
+average precision in validation), checkpoints, and held_out.json.
 """
 
 import dataclasses
@@ -43,6 +44,7 @@ class RunSettings:
     root: str = setting("runs", "where runs are kept")
     seed: int = setting(0, "of the first weights and of the order of the scenes", least=0, most=2**31 - 1)
     resume: bool = setting(False, "go on with the run of this name from its last good checkpoint")
+    pictures: int = setting(3, "streets of validation that the page shows at every checkpoint", least=1)
 
 
 @dataclass
@@ -120,6 +122,7 @@ def train(settings: Settings, arguments: Sequence[str], unnamed: bool) -> None:
     """A run, from its settings to its measurement on the scenes held out."""
     from lightning.pytorch import seed_everything
 
+    from vitrine.callbacks.street_pictures import StreetPictures, show_held_out
     from vitrine.runs.checkpoint_files import last_good_checkpoint
     from vitrine.runs.metrics_csv import MetricsCSV
     from vitrine.runs.run_record import RunRecord, format_duration
@@ -147,14 +150,24 @@ def train(settings: Settings, arguments: Sequence[str], unnamed: bool) -> None:
     found = last_good_checkpoint(folder) if settings.run.resume else None
     if found:
         print(f"going on from {found}")
-    facts = {"data": f"{sizes[0]:,} streets, scanned by {settings.scanner.beams} beams"}
+    facts = {
+        "data": f"{sizes[0]:,} streets, scanned by {settings.scanner.beams} beams",
+        "network": f"birds-eye, {parameters:,} parameters",
+        "learning rate": f"{settings.detector.lr:g}",
+    }
+    pictures = StreetPictures(folder, data, settings.run.pictures)
+    trainer.callbacks.append(pictures)
     with RunRecord(folder, ["-m", "vitrine", "lidar", *arguments], facts):
         trainer.fit(detector, datamodule=data, ckpt_path=found and str(found), weights_only=True)
         trained = time.monotonic() - started
         measured = measure(detector, data)
         atomic.write_json(folder / "held_out.json", measured)
+        pictures.update()
+        show_held_out(folder, trainer.global_step, detector, measured)
+    pictures.update()  # the run's end as well
     print(describe(measured))
     print(f"{trainer.global_step:,} steps in {format_duration(trained)}, scans included: {folder}")
+    print(f"the page: {folder / 'index.html'}")
 
 
 def measure(detector: Detector, data: StreetData) -> dict[str, Any]:

@@ -82,7 +82,7 @@ function curves(technique = null) {
 }
 
 // the charts shown first; the others are folded away
-const headlines = () => ["accuracy", "loss", ...new Set(runs.flatMap((run) => run.analyses.flatMap((analysis) => analysis.headlines)))];
+const headlines = () => ["accuracy", "loss", "recall", "precision", "average_precision", ...new Set(runs.flatMap((run) => run.analyses.flatMap((analysis) => analysis.headlines)))];
 const CHARTS = { "val/robust_accuracy": ["accuracy", "val, under attack"], "val/clean_accuracy_subset": ["accuracy", "val, the same images unattacked"],
   "val/macro_accuracy": ["mean of classes", "val, accuracy"], "val/macro_f1": ["mean of classes", "val, F1"], "val/top5_accuracy": ["top-5 accuracy", "val"] };
 

@@ -62,7 +62,7 @@ def test_pictures_change_no_random_number_and_are_made_once(run):
     before = torch.get_rng_state()
     pictures.update()
     assert torch.equal(before, torch.get_rng_state())
-    file = folder / "analysis" / "step=00000007" / "streets" / "street-1.png"
+    file = folder / "analysis" / "step=00000007" / "complete.json"
     made = file.stat().st_mtime_ns
     pictures.update()
     assert file.stat().st_mtime_ns == made

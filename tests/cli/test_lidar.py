@@ -75,7 +75,7 @@ def test_help_names_every_setting_with_its_meaning(capsys):
 @pytest.mark.slow
 def test_a_run_that_was_cut_off_ends_in_the_weights_of_one_that_was_not(tmp_path, capsys):
     words = [f"run.root={tmp_path}", *TINY, "checkpoint.every_steps=1", "run.seed=3", "trainer.max_epochs=2"]
-    main(["lidar", *words, "run.name=whole"])
+    main(["lidar", *words, "run.name=whole", "run.pictures=1"])
     whole = load_detector(tmp_path / "whole" / "checkpoints" / "step=00000006.ckpt").state_dict()
     for step in (2, 3):  # within an epoch of 3 steps, and at its end
         parts = tmp_path / f"from-{step}"

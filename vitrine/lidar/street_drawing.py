@@ -28,8 +28,10 @@ def draw_street(scene: Scene, points: Tensor, grid: Grid, found: Detections, thr
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(_SIZE, dpi=100, layout="constrained", facecolor="white")
-    above, ahead = figure.subplots(1, 2, width_ratios=(1, 1.15))
+    figure = Figure(_SIZE, dpi=100, facecolor="white")
+    # by hand: a layout that is worked out takes as long as the rest
+    figure.subplots_adjust(left=0.055, right=0.99, bottom=0.105, top=0.98, wspace=0.03)
+    above, ahead = figure.subplots(1, 2, width_ratios=(1, 1.25))
     sure = found.scores >= threshold
     found = found._replace(scores=found.scores[sure], boxes=found.boxes[sure])
     _from_above(above, points, grid, found)
@@ -67,4 +69,4 @@ def _perspective(axes: Any, scene: Scene, points: Tensor, grid: Grid, found: Det
         draw_prism(axes, box, heights.get(tuple(box.tolist()), _HEIGHT), eye, at, TRUTH, ":")
     for box, score in zip(found.boxes, found.scores.tolist()):
         draw_label(axes, draw_prism(axes, box, _HEIGHT, eye, at, FOUND, "-"), f"{score:.2f}")
-    axes.set(xlim=(-1.15, 1.15), ylim=(-0.75, 0.85), aspect="equal", xticks=[], yticks=[])
+    axes.set(xlim=(-1.15, 1.15), ylim=(-0.6, 0.65), aspect="equal", xticks=[], yticks=[])

@@ -18,7 +18,7 @@ import torchvision
 from torch import nn
 
 from benchmarks.ratio import compare, hardware, table
-from vitrine.analyses.examples import images_at_once, top_examples
+from vitrine.analyses.examples import images_in_cache, top_examples
 
 QUICK = "--rounds 3 --batches 2"
 
@@ -51,7 +51,7 @@ def main() -> None:
         def split(network: nn.Module = network, loader: list = loader) -> None:
             with torch.no_grad():
                 for images, _ in loader:
-                    for part in images.split(images_at_once(images)):
+                    for part in images.split(images_in_cache(images)):
                         network(part)
 
         def found(network: nn.Module = network, loader: list = loader, layers: list = layers) -> None:

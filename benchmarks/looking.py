@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20, help="validation images of 50,000")
     parser.add_argument("--probes", type=int, default=2, help="probes of 8")
     parser.add_argument("--units", type=int, default=2, help="units a layer of 8")
-    parser.add_argument("--picture-steps", type=int, default=2, help="steps of feature visualization, of 64")
+    parser.add_argument("--picture-steps", type=int, default=2, help="steps of feature visualization")
     parser.add_argument("--features", type=int, default=500, help="drawn in place of the images of `samples`")
     parser.add_argument("--steps", type=int, default=2, help="training steps that an epoch is measured from")
     parser.add_argument("--batch", type=int, default=8, help="images of a training step")
@@ -167,7 +167,7 @@ def main() -> None:
     print(
         f"measured: {options.images} validation images of {VALIDATION:,}, {options.probes} probes of 8 (the "
         f"first of every four wrongly classified), {options.units} units a layer of 8, "
-        f"{options.picture_steps} steps of feature visualization of 64; the rest is extrapolated\n"
+        f"{options.picture_steps} steps of feature visualization; the rest is extrapolated\n"
     )
     for name in options.networks:
         examine(name, options)

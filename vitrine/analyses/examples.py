@@ -245,12 +245,12 @@ def _update(
             return network(images[few])
         return None
 
-    count = images_at_once(images)
+    count = images_in_cache(images)
     logits = [update_few(slice(start, start + count)) for start in range(0, len(images), count)]
     return None if stop else torch.cat(logits)
 
 
-def images_at_once(images: Tensor) -> int:
+def images_in_cache(images: Tensor) -> int:
     """How many of the images [B, C, H, W] go through the network together: on a CPU few, whose maps the cache
     still holds when the next layer, and the search for maxima, read them."""
     height, width = images.shape[-2:]

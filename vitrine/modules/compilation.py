@@ -10,7 +10,8 @@ def compile_network(network: nn.Module) -> None:
     """Compile a network in place: each kind of pass and each size of batch gets a graph of its own.
 
     Left to itself torch takes a size for a variable once it has seen two, and gives up at the ninth graph:
-    what comes before a step would decide how it rounds, and a run that is resumed would not be what it was.
+    what came before a step would decide which graph it takes, and graphs may round differently, so that a
+    run that is resumed might not be what it was.
     """
     import torch._dynamo.config
 

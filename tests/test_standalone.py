@@ -29,7 +29,7 @@ def test_a_plain_loop_gets_a_page_of_all_its_steps(tmp_path):
     assert report.page == tmp_path / "index.html" and report.page.exists()
     content = run_data(tmp_path)
     assert content["metrics"]["val/accuracy"] == [[0, 0.5], [5, 0.5]]
-    assert content["facts"][0] == ["network", "Sequential"]
+    assert content["facts"][:2] == [["data", "Colours, 9 images"], ["network", "Sequential"]]
 
 
 def test_a_notebook_shows_the_pictures_with_their_captions_escaped(tmp_path):

@@ -98,7 +98,11 @@ def test_a_file_that_gives_other_logits_is_not_written(tmp_path, monkeypatch):
 
 
 def test_without_the_packages_onnx_is_answered_with_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
+    find = export.importlib.util.find_spec
+    lacking = ("onnx", "onnxscript")
+    monkeypatch.setattr(
+        export.importlib.util, "find_spec", lambda name: None if name in lacking else find(name)
+    )
     with pytest.raises(SettingError, match=r'needs onnx and onnxscript: pip install "vitrine\[onnx\]"'):
         analyze.main(["export", str(checkpoint(tmp_path, widths=[4])), "image_size=32"])
 

@@ -45,19 +45,19 @@ class Stopwatch(lightning.Callback):
 
 def seconds(arguments: list[str]) -> float:
     """How long a training takes, by the front door."""
-    watch, original = Stopwatch(), assembly.trainer
+    watch, original = Stopwatch(), assembly.build_trainer
 
     def trainer(*some: Any, **named: Any) -> Any:
         made = original(*some, **named)
         made.callbacks.append(watch)  # after whoever writes the last checkpoint
         return made
 
-    assembly.trainer = trainer
+    assembly.build_trainer = trainer
     try:
         with tempfile.TemporaryDirectory() as root, contextlib.redirect_stdout(io.StringIO()):
             train.main([*arguments, f"run.root={root}", "run.name=run"])
     finally:
-        assembly.trainer = original
+        assembly.build_trainer = original
     return watch.seconds
 
 

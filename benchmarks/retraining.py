@@ -31,7 +31,7 @@ class Trained:
 def signs(size: int, seed: int) -> SignImages:
     """Signs, as many of each class, held in memory."""
     images = SignImages(seed, size, SIDE)
-    images.draw_all()
+    images.keep = True
     return images
 
 

@@ -30,7 +30,7 @@ def main() -> None:
     seconds = []
     for repeat in range(how.repeats):
         begun = time.perf_counter()
-        SignImages(repeat, how.images, how.size).draw_all()
+        SignImages(repeat, how.images, how.size).draw_images(torch.arange(how.images))
         seconds.append(time.perf_counter() - begun)
     print(f"{'images':>10} {'side':>6} {'median s':>10} {'least s':>10} {'most s':>10} {'images/s':>10}")
     median = statistics.median(seconds)

@@ -20,14 +20,21 @@ Rule = Callable[[Tensor, float | None, bool], Tensor]
 
 def guided_relu(input: Tensor, ceiling: float | None = None, in_place: bool = False) -> Tensor:
     """ReLU whose backward passes positive gradients where the forward is linear (Springenberg 2015)."""
+    return _hooked_relu(input, ceiling, in_place, _keep_positive)
+
+
+def _hooked_relu(
+    input: Tensor, ceiling: float | None, in_place: bool, hook: Callable[..., tuple[Tensor, ...] | None]
+) -> Tensor:
+    """ReLU with a hook on its backward: (gradients, signals) -> other gradients, or None."""
     if in_place and input._is_view():  # of a view, grad_fn is not the ReLU's own node
-        return input.copy_(guided_relu(input, ceiling))
+        return input.copy_(_hooked_relu(input, ceiling, False, hook))
     if ceiling is None:
         output = input.relu_() if in_place else input.relu()
     else:
         output = F.hardtanh(input, 0.0, ceiling, in_place)
     if output.grad_fn is not None:
-        output.grad_fn.register_hook(_keep_positive)
+        output.grad_fn.register_hook(hook)
     return output
 
 
@@ -67,15 +74,7 @@ class SwitchedRelu:
         self.backward = "gradient"
 
     def __call__(self, input: Tensor, ceiling: float | None = None, in_place: bool = False) -> Tensor:
-        if in_place and input._is_view():
-            return input.copy_(self(input, ceiling))
-        if ceiling is None:
-            output = input.relu_() if in_place else input.relu()
-        else:
-            output = F.hardtanh(input, 0.0, ceiling, in_place)
-        if output.grad_fn is not None:
-            output.grad_fn.register_hook(self._replace)
-        return output
+        return _hooked_relu(input, ceiling, in_place, self._replace)
 
     def _replace(
         self, gradients: tuple[Tensor, ...], signals: tuple[Tensor, ...]

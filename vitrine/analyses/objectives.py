@@ -69,7 +69,7 @@ class Term:
     @classmethod
     def scores(cls, terms: Sequence[Term], maps: Tensor, rows: Sequence[int]) -> Tensor:
         """The score of each term, [n], on its row of the maps [B, C, h, w]."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{cls.__name__} does not define scores")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from vitrine.analyses.base import ALARM, Figure
+from vitrine.analyses.base import ALARM
 from vitrine.analyses.result import AnalysisResult
 
 CURVES = 24  # of scalars that differ in the last part of their keys ("dead_units/layer3")
@@ -76,27 +76,30 @@ def shown_curves(values: Mapping[str, float]) -> dict[str, float]:
 
 def left_out(results: Mapping[str, AnalysisResult]) -> list[str]:
     """What a dashboard does not show of these results, in words: "examples: pictures of 88 of 100 layers"."""
-    said, units = [], {}
+    phrases, units = [], {}
     for name, result in results.items():
         for family, keys in _families([scalar.key for scalar in result.scalars]).items():
             if len(keys) > CURVES:
-                said.append(f"{name}: {len(keys) - CURVES} of {len(keys)} curves of {family}")
+                phrases.append(f"{name}: {len(keys) - CURVES} of {len(keys)} curves of {family}")
         layers = {figure.layer for figure in result.figures} - {None}
         if len(layers) > LAYERS:
-            said.append(f"{name}: pictures of {len(layers) - LAYERS} of {len(layers)} layers")
+            phrases.append(f"{name}: pictures of {len(layers) - LAYERS} of {len(layers)} layers")
         tables = [figure.key for figure in result.figures if figure.table is not None]
         if len(tables) > LAYERS:
-            said.append(f"{name}: {len(tables) - LAYERS} of {len(tables)} tables")
+            phrases.append(f"{name}: {len(tables) - LAYERS} of {len(tables)} tables")
         units |= dict.fromkeys(
-            (figure.layer, figure.unit) for figure in result.figures if _is_of_unit(figure)
+            (figure.layer, figure.unit)
+            for figure in result.figures
+            if is_of_unit(figure.layer, figure.unit, figure.probe)
         )
     if rest := len(units) - len(shown_units(units)):
-        said.append(f"table of units: {rest} of {len(units)} units")
-    return said
+        phrases.append(f"table of units: {rest} of {len(units)} units")
+    return phrases
 
 
-def _is_of_unit(figure: Figure) -> bool:
-    return figure.layer is not None and figure.unit is not None and figure.probe is None
+def is_of_unit(layer: str | None, unit: int | None, probe: int | None) -> bool:
+    """Whether a figure of these is in the table of units."""
+    return layer is not None and unit is not None and probe is None
 
 
 def _families(keys: Iterable[str]) -> dict[str, list[str]]:

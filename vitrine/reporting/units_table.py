@@ -6,7 +6,7 @@ from typing import Any
 from vitrine.analyses import traits_of
 from vitrine.analyses.base import Figure
 from vitrine.analyses.result import AnalysisResult
-from vitrine.reporting.bounds import shown_units
+from vitrine.reporting.bounds import is_of_unit, shown_units
 
 
 def units_table(
@@ -52,11 +52,6 @@ def units_table(
     ordered = sorted(rows.items(), key=lambda item: not item[1].keys() & set(first_pictures))
     data = [[layer, unit, *(row.get(column) for column in columns)] for (layer, unit), row in ordered]
     return ["layer", "unit", *columns], data
-
-
-def is_of_unit(layer: str | None, unit: int | None, probe: int | None) -> bool:
-    """Whether a figure of these is in the table of units."""
-    return layer is not None and unit is not None and probe is None
 
 
 def _numbers(name: str, figure: Figure, classes: Sequence[str]) -> Iterator[tuple[str, Any]]:

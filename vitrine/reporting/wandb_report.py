@@ -9,10 +9,9 @@ from typing import Any
 
 import yaml
 
-from vitrine.reporting.bounds import shown_layers
+from vitrine.reporting.bounds import is_of_unit, shown_layers
 from vitrine.reporting.ranking import headlines
 from vitrine.reporting.sinks import STEP, STORY, UNITS, media_key, metric_key, named_scalars
-from vitrine.reporting.units_table import is_of_unit
 from vitrine.runs.metrics_csv import read_curves
 from vitrine.runs.store import Store
 

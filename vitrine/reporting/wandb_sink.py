@@ -137,8 +137,8 @@ def _is_shown(path: Path) -> bool:
 
 def _left_out(report: CheckpointReport) -> dict[str, str]:
     """What the dashboard does not show, for its summary; nothing is said where that is nothing."""
-    said = left_out(report.results)
-    return {"left out": f"on the run's page only: {'; '.join(said)}"} if said else {}
+    phrases = left_out(report.results)
+    return {"left out": f"on the run's page only: {'; '.join(phrases)}"} if phrases else {}
 
 
 def _payload(report: CheckpointReport, folder: Path, classes: Sequence[str]) -> dict[str, Any]:

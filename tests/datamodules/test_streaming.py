@@ -184,11 +184,11 @@ def test_ranks_share_the_images_and_have_chunks_of_their_own(chunks):
 
 
 def test_augmentation_does_not_depend_on_workers(chunks):
-    def made(workers):
+    def augmented(workers):
         data = opened(chunks, workers=workers, augment=Augment(random_resized_crop=0.5, flip=True, crop=2))
         return [data.preprocess(batch, train=True).images for batch in data.train_dataloader()]
 
-    assert all(torch.equal(x, y) for x, y in zip(made(0), made(2)))
+    assert all(torch.equal(x, y) for x, y in zip(augmented(0), augmented(2)))
 
 
 def test_they_can_be_held_in_memory(chunks):

@@ -35,7 +35,7 @@ def write(run, report, weights="w"):
             writer.write(name, result)
 
 
-def made(run):
+def page_files(run):
     """Every file of the page by its path, with the pieces of what is complete."""
     store = Store(run)
     parts = [store.step_folder(step) / name for step in store.steps() for name in store.results(step)]
@@ -45,11 +45,11 @@ def made(run):
 
 
 def from_nothing(run):
-    """`made` of a page that knows of no earlier one."""
+    """`page_files` of a page that knows of no earlier one."""
     for left in (run / page_cache.NAME, *run.glob(f"analysis/*/*/{page_split.FOLDER}")):
         shutil.rmtree(left) if left.is_dir() else left.unlink()
     page.build(run)
-    return made(run)
+    return page_files(run)
 
 
 def add(run, report):
@@ -150,11 +150,11 @@ def test_whatever_changed_the_page_is_as_one_built_from_nothing(tmp_path, report
         page.build(tmp_path)
     change(tmp_path, report)
     page.build(tmp_path)
-    grown = made(tmp_path)
+    grown = page_files(tmp_path)
     assert grown == from_nothing(tmp_path)
     assert any(page_split.FOLDER in name for name in grown) == many
     page.build(tmp_path)
-    assert made(tmp_path) == grown
+    assert page_files(tmp_path) == grown
 
 
 @pytest.mark.slow
@@ -180,7 +180,7 @@ def test_a_build_that_is_killed_is_made_up_for_by_the_next(tmp_path, report, man
         with contextlib.suppress(KeyboardInterrupt):
             page.build(tmp_path)
     page.build(tmp_path)
-    assert made(tmp_path) == from_nothing(tmp_path)
+    assert page_files(tmp_path) == from_nothing(tmp_path)
     assert not list(tmp_path.rglob(".*"))
 
 
@@ -201,10 +201,10 @@ def test_a_run_that_shrinks_is_in_one_file_again(tmp_path, report, monkeypatch):
     page.build(tmp_path)
     monkeypatch.setattr(page_cache, "ONE_FILE", (tmp_path / "gallery.js").stat().st_size / 2)
     page.build(tmp_path)
-    assert any(page_split.FOLDER in name for name in made(tmp_path))
+    assert any(page_split.FOLDER in name for name in page_files(tmp_path))
     delete_a_step(tmp_path, report)
     page.build(tmp_path)
-    grown = made(tmp_path)
+    grown = page_files(tmp_path)
     assert not any(page_split.FOLDER in name for name in grown) and grown == from_nothing(tmp_path)
 
 
@@ -254,6 +254,6 @@ def test_two_processes_that_add_and_redo_steps_leave_the_page_of_all(tmp_path, r
         if not children[-1]:
             process(steps)
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
-    grown = made(tmp_path)
+    grown = page_files(tmp_path)
     assert Store(tmp_path).steps() == [1, 2, 3, 4, 5, 6, 7, 8]
     assert grown == from_nothing(tmp_path)

@@ -171,7 +171,7 @@ def _share_forward_pass(
     network: nn.Module, names: list[str], batches: list[tuple[Tensor, Tensor]], axis: int
 ) -> dict[str, Tensor]:
     """The maps among those named that differ in their rule for ReLUs alone, from one forward pass; guided
-    backprop also where guided Grad-CAM is named. None, where there are fewer than two, or no rule."""
+    backprop also where guided Grad-CAM is named. Nothing where these are fewer than two, or have no rule."""
     rules = [rule for rule in _SCORES if rule in names]
     if "guided_grad_cam" in names and "guided_backprop" not in rules:
         rules.append("guided_backprop")

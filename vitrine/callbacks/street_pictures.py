@@ -118,7 +118,7 @@ def show_held_out(run_dir: Path, step: int, detector: Detector, measured: Mappin
 def held_out_figure(measured: Mapping[str, Any]) -> Figure:
     """Recall by distance as bars, with all that was measured in the caption and as a table."""
     ranges = {name: of for name, of in measured["recall_by_range"].items() if of["cars"]}
-    said = [
+    measures = [
         f"{words} {measured[name]:.1%}" if measured[name] is not None else f"{words} undefined"
         for words, name in (("recall", "recall"), ("precision", "precision"), ("AP", "average_precision"))
     ]
@@ -129,7 +129,7 @@ def held_out_figure(measured: Mapping[str, Any]) -> Figure:
     return Figure(
         "recall",
         bars(shares, {"recall": COLOURS["pgd"]}, "% of the cars that are found", 100),
-        f"{of}, {at}: {', '.join(said)}.",
+        f"{of}, {at}: {', '.join(measures)}.",
         table=Table(
             {
                 "cars away": [*ranges, "all"],

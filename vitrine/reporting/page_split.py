@@ -83,7 +83,7 @@ def split_json(known: Known, fixed: dict[str, Any], analyses: Iterable[dict[str,
     `chunks`), and the `keys` of its scalars; each analysis of a step the numbers of its list and keys,
     `scalars`, `alarms` and the digest of what it shows, `of`.
     """
-    told, numbers = [], {}
+    described, numbers = [], {}
     for analysis in analyses:
         name = analysis["name"]
         parts = [at[name] for at in known.steps.values() if name in at]
@@ -101,7 +101,7 @@ def split_json(known: Known, fixed: dict[str, Any], analyses: Iterable[dict[str,
                     figures[row[0]] = row
             lists.append({"places": _ranges(places[row[0]] for row in own), "chunks": chunk_sizes(own)})
         own_keys = [known.texts[digest] for digest in keys]
-        told.append({**analysis, "figures": list(figures.values()), "lists": lists, "keys": own_keys})
+        described.append({**analysis, "figures": list(figures.values()), "lists": lists, "keys": own_keys})
     steps = [
         {
             "step": step,
@@ -119,7 +119,7 @@ def split_json(known: Known, fixed: dict[str, Any], analyses: Iterable[dict[str,
         }
         for step, at in known.steps.items()
     ]
-    return script_json({**fixed, "split": True, "steps": steps, "analyses": told})
+    return script_json({**fixed, "split": True, "steps": steps, "analyses": described})
 
 
 def _ranges(numbers: Iterable[int]) -> list[list[int]]:

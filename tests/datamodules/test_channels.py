@@ -1,5 +1,9 @@
 """Images of more channels than a photograph has, from file to picture."""
 
+import gc
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +12,7 @@ from vitrine.analyses import ANALYSES
 from vitrine.core.settings import SettingError
 from vitrine.datamodules.augment import Augment
 from vitrine.datamodules.folder import Folder, FolderSettings
+from vitrine.datamodules.number_files import read_planes
 from vitrine.examination.examiner import Examiner
 from vitrine.examination.settings import AnalysisSettings
 from vitrine.modules import load_network
@@ -105,3 +110,32 @@ def test_augmentation_of_colours_leaves_other_channels_apart(root):
     batch = next(iter(data.train_dataloader()))
     images = data.preprocess(batch, train=True).images
     assert images.shape == batch.images.shape and images.min() >= 0 and images.max() <= 1
+
+
+class Cycle:
+    """What only the garbage collector frees, which runs Python then: another thread may go on."""
+
+    def __init__(self):
+        self.itself = self
+
+    def __del__(self):
+        for _ in range(50):
+            pass
+
+
+def test_threads_read_arrays_at_once_whenever_garbage_is_collected(root):
+    file, threshold, interval = root / "train" / "a" / "0.npy", gc.get_threshold(), sys.getswitchinterval()
+
+    def read(_):
+        for _ in range(5):
+            Cycle()
+        return read_planes(file, CHANNELS, exif=False).numbers.shape
+
+    gc.set_threshold(20)
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            assert set(threads.map(read, range(1000))) == {(CHANNELS, 16, 16)}
+    finally:
+        gc.set_threshold(*threshold)
+        sys.setswitchinterval(interval)

@@ -21,6 +21,7 @@ from vitrine.core.registry import nearest
 from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.decoding import UnreadableImage
 from vitrine.datamodules.image_folders import SUFFIXES
+from vitrine.datamodules.number_files import load_array
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +208,8 @@ def _normal(name: str) -> str:
 def _read_mask(file: Path) -> Image.Image:
     try:
         if file.suffix.lower() == ".npy":
-            numbers = np.load(file, allow_pickle=False)
+            with open(file, "rb") as opened:
+                numbers = load_array(opened)
             if numbers.ndim != 2:
                 raise ValueError(f"it has shape {numbers.shape}, expected rows and columns")
         else:

@@ -1,6 +1,8 @@
 """Images of any number of channels and any type: NumPy's .npy, and the TIFF that Pillow does not read."""
 
 import contextlib
+import io
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -9,6 +11,9 @@ import numpy as np
 
 _NPY, _TIFF = b"\x93NUMPY", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how such files begin
 _ORIENTATION = 274  # tag of TIFF, as EXIF's
+# NumPy parses an array's header by `ast`, whose count of depth is the process's in Python 3.11: in threads it
+# is now and then off ("AST constructor recursion depth mismatch"), and a good file would count as damaged.
+_PARSING = threading.Lock()
 
 
 class Planes(NamedTuple):
@@ -35,8 +40,19 @@ def read_planes(file: Path | BinaryIO, channels: int, exif: bool) -> Planes | No
         start = opened.read(len(_NPY))
         opened.seek(0)
         if start == _NPY:
-            return Planes(_channels_first(np.load(opened, allow_pickle=False), channels))
+            return Planes(_channels_first(load_array(opened), channels))
         return _read_tiff(opened, channels, exif) if start.startswith(_TIFF) else None
+
+
+def load_array(opened: BinaryIO) -> np.ndarray:
+    """The array in an .npy file; threads may load at once.
+
+    Raises:
+        ValueError: it is no such file, or holds Python objects.
+    """
+    content = io.BytesIO(opened.read())  # reading waits for a disk or network: not under the lock
+    with _PARSING:
+        return np.load(content, allow_pickle=False)
 
 
 @contextlib.contextmanager

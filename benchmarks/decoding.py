@@ -33,6 +33,7 @@ from vitrine.datamodules import source
 from vitrine.datamodules.augment import Augment
 from vitrine.datamodules.base import ImageDataModule
 
+QUICK = "--rounds 1 --images 128"
 BATCH, SIZE, RESIZE, SCALE, SHORTER = 64, 224, 256, 0.08, 375
 CLASSES = 4  # folders that the photographs are put into, in turn
 

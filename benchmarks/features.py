@@ -34,6 +34,7 @@ from vitrine.analyses.transforms import Transforms
 from vitrine.analyses.visualization import SHORTEST, memory, step_length, visualize
 from vitrine.modules import load_network
 
+QUICK = "--size 64 --units 4 --steps 16 --short 8 --timed-steps 4 --rounds 1"
 LAYER = "features.7"  # the fourth of eight fire modules
 CHANNELS = 256
 PRECISIONS = ("float32", "bfloat16")

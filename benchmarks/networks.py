@@ -27,6 +27,7 @@ from vitrine.analyses.evidence import NoSpatialLayer, last_spatial_layer
 from vitrine.analyses.layers import auto_layers
 from vitrine.analyses.result import CheckpointReport
 
+QUICK = "--only resnet10t,vit_tiny_patch16_224"
 CLASSES = ["a", "b", "c", "d", "e"]
 TIMM = {  # a network of each family, and the side of its images
     "resnet10t": 64, "skresnet18": 64, "regnetx_002": 64, "densenet121": 64, "efficientnet_lite0": 64,

@@ -24,6 +24,7 @@ from benchmarks.ratio import compare, hardware
 from vitrine.config.loading import load
 from vitrine.modules import OBJECTIVES, Classifier, load_network, record_of
 
+QUICK = "--recipes cifar10 --ways bf16 --images 16 --rounds 3"
 CONFIGS = Path(__file__).parent.parent / "configs"
 RECIPES = {  # name: pixels a side, classes, images a batch on a CPU
     "cifar10": (32, 10, 64),

@@ -75,6 +75,7 @@ def test_a_run_that_cannot_go_well_is_refused_by_name(words, key, problem):
     assert caught.value.key == key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [

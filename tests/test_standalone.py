@@ -44,6 +44,7 @@ def test_a_notebook_shows_the_pictures_with_their_captions_escaped(tmp_path):
     assert str(tmp_path / "index.html") in shown
 
 
+@pytest.mark.slow
 def test_what_was_examined_already_is_examined_again_only_with_new_settings(tmp_path):
     net = network()
     first = vitrine.look(net, Colours(6), tmp_path, **CHEAP)

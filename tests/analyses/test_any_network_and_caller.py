@@ -235,6 +235,7 @@ def test_a_network_that_has_been_compiled_and_called(function, in_place):
     assert same(function(compiled, inputs()), expected)
 
 
+@pytest.mark.slow
 def test_a_layer_that_has_been_compiled_and_called():
     network = build()
     expected = cam.grad_cam(network, inputs()["images"], 1, LAST)

@@ -1,5 +1,6 @@
 import dataclasses
 
+import pytest
 import torch
 import torchvision
 from torch import nn
@@ -35,6 +36,7 @@ def results(analysis, given):
     return figures, {item.key: item.value for item in made if isinstance(item, Scalar)}
 
 
+@pytest.mark.slow
 def test_each_probe_has_a_picture_of_its_heads_and_its_rollout_and_all_heads_one():
     figures, scalars = results(AttentionPictures(probes=2, blocks=2), subject(vit()))
     probes = [f"probe-00{i}/{what}" for i in range(2) for what in ("heads", "rollout")]

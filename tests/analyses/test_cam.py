@@ -140,6 +140,7 @@ def test_hires_cam_equals_grad_cam_where_a_pooled_head_follows():
     assert not torch.allclose(hires_cam(network, x, 2, "layer2"), grad_cam(network, x, 2, "layer2"))
 
 
+@pytest.mark.slow
 def test_token_grids_are_maps_and_the_default_layer_is_one_that_matters():
     network, x = build("vit"), images(size=32)
     last, before = "encoder.layers.encoder_layer_2", "encoder.layers.encoder_layer_1"

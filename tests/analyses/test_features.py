@@ -127,6 +127,7 @@ def test_the_registry_knows_it(name):
     assert dataclasses.is_dataclass(ANALYSES[name])
 
 
+@pytest.mark.slow
 def test_dead_units_and_classes_are_called_dead_and_shown_grey(subject):
     with torch.no_grad():
         subject.network[1][0].bias[1] = -100.0

@@ -14,6 +14,7 @@ def build(name):
     return torchvision.models.get_model(name, weights=None, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "layers"),
     [
@@ -123,6 +124,7 @@ def test_hidden_units_are_found_however_a_block_is_written(network, layer):
     assert [len(units) for units in chosen.values()] == [8, 24, 24, 24, 24, 8]
 
 
+@pytest.mark.slow
 def test_a_chain_of_single_layers_is_cut_before_each_pool():
     network = nn.Sequential(make_layers(cfgs["D"]), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 5))
     assert auto_layers(network, torch.rand(1, 3, 64, 64)) == ["0.3", "0.8", "0.15", "0.22", "0.29", "0.30"]

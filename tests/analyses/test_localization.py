@@ -65,6 +65,7 @@ def test_a_network_trained_with_a_shortcut_is_caught_looking_at_the_sticker(shor
         assert found[f"energy_inside/sticker/{name}"] > 5 * found["mask_share/sticker"], name
 
 
+@pytest.mark.slow
 def test_on_scenes_without_stickers_they_are_planted_to_see_whether_they_would_be_looked_at(shortcut):
     dataset = SignImages(2, 32, 32)
     out = list(Localization(images=32, maps=["gradient"], curve_steps=4)(subject(shortcut, dataset)))

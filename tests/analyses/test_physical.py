@@ -78,12 +78,14 @@ def test_a_target_that_cannot_be_reached_has_no_destruction_rate():
     assert figures[-1].image.dtype == torch.uint8
 
 
+@pytest.mark.slow
 def test_probes_of_the_target_are_passed_over():
     figures, _ = split(Physical(**QUICK, target="dark")(subject()))
     assert [f.key for f in figures] == ["probe-001/as dark", "destruction rates"]
     assert list(Physical(**QUICK, target="dark")(subject((0.4,)))) == []
 
 
+@pytest.mark.slow
 def test_eot_survives_what_plain_pgd_does_not():
     class Corner(nn.Module):
         """Looks at single pixels on a fine grid, which blur destroys, and faintly at the whole."""

@@ -105,6 +105,7 @@ def scalars(network, **settings):
     }
 
 
+@pytest.mark.slow
 def test_localization_measures_them_beside_the_others_and_leaves_networks_without_attention_as_they_were():
     found = scalars(vit())
     for name in ("gradient", "grad_cam", "legrad", "chefer", "attention_gradient", "rollout"):

@@ -104,6 +104,7 @@ def test_the_maps_of_an_image_of_two_classes_are_those_of_each_class_alone():
             torch.testing.assert_close(found[name][i], alone[name][0], rtol=1e-4, atol=1e-6, msg=name)
 
 
+@pytest.mark.slow
 def test_large_images_pass_a_few_at_a_time_and_one_at_a_time_where_memory_has_room_for_no_more():
     given = subject()
     images = torch.rand(5, 3, 256, 256)

@@ -249,6 +249,7 @@ def test_vgg_has_the_closed_form():
     ]  # 212, as is known
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layer"),
     [

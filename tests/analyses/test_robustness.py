@@ -102,6 +102,7 @@ def test_of_a_linear_network_of_two_classes_all_with_a_small_margin_fall_and_no_
     assert "apgd-t" in figures["accuracy against eps"].caption  # left out, which is said
 
 
+@pytest.mark.slow
 def test_the_pictures_come_with_the_health_report():
     given = subject(linear(4), 4)
     figures, scalars = split(Robustness(**QUICK)(given))
@@ -120,6 +121,7 @@ def test_the_pictures_come_with_the_health_report():
     assert "Health: " in curve.caption and "Health: " in figures["health"].caption
 
 
+@pytest.mark.slow
 def test_masked_gradients_are_told_in_the_captions():
     class Rounded(nn.Module):
         def __init__(self, network):

@@ -88,6 +88,7 @@ def run(network, dataset, **settings):
     )
 
 
+@pytest.mark.slow
 def test_a_network_that_reads_the_sticker_is_caught_by_leaving_it_out():
     values, figures, scalars = run(reads(STICKER), Scenes())
     assert values["effect/sticker"] == pytest.approx(4.5) and values["effect/object"] == 0

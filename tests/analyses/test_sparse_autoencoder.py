@@ -15,6 +15,7 @@ def planted(places, count, channels, active):
     return codes @ directions + torch.randn(channels, generator=generator), directions
 
 
+@pytest.mark.slow
 def test_planted_directions_are_found():
     """Among more than were planted: of as many, two may share one."""
     values, directions = planted(2000, 10, 20, active=2)

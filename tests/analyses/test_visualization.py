@@ -70,6 +70,7 @@ def test_a_planted_unit_fills_a_moving_picture_with_its_texture(planted):
     assert objective_values(planted, asked, picture) > 0.3 * objective_values(planted, asked, ideal)
 
 
+@pytest.mark.slow
 def test_maco_shows_it_too_and_says_where(planted):
     natural = torch.rand(16, 3, 48, 48, generator=torch.Generator().manual_seed(0))
     colours = imagenet_colours()
@@ -95,6 +96,7 @@ def test_a_picture_depends_neither_on_its_batch_nor_on_its_neighbours(network):
     assert (visualize(network, asked[:1], size=32, steps=32, seed=4) - alone[:1]).abs().max() > 0.05
 
 
+@pytest.mark.slow
 def test_equal_objectives_get_different_pictures_and_diversity_drives_them_apart(network):
     def likeness(pictures):
         maps = network.eval()[:3](pictures).flatten(2)
@@ -173,6 +175,7 @@ def test_the_parameters_gradients_are_not_computed(network):
     visualize(nn.Sequential(Conv(3, 4, 3), nn.ReLU()), [channel("1", 0)], size=16, steps=3, seed=0)
 
 
+@pytest.mark.slow
 def test_a_dead_unit_is_brought_to_life():
     conv = nn.Conv2d(1, 2, 5)
     with torch.no_grad():
@@ -195,6 +198,7 @@ TAILS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tail", "first"),
     [

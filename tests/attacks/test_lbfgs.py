@@ -27,6 +27,7 @@ def test_targeted_reaches_its_target(convnet, images, own_labels):
     assert is_adversarial(convnet, ended, targets, targeted=True).all()
 
 
+@pytest.mark.slow
 def test_a_budget_leaves_out_what_is_farther(convnet, images, own_labels):
     pictures = images(8, 3, 8, 8)
     labels = own_labels(convnet, pictures)

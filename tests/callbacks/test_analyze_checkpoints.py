@@ -122,6 +122,7 @@ def test_training_ends_in_the_same_weights_as_without(tmp_path):
         assert torch.equal(one, other), name
 
 
+@pytest.mark.slow
 def test_images_are_shown_as_they_were_before_they_were_normalised(tmp_path):
     shown = []
     for name, data, options in [
@@ -213,12 +214,14 @@ class LogitsOf(Module):
         return output["logits"] if isinstance(output, dict) else output
 
 
+@pytest.mark.slow
 def test_the_network_is_found_where_the_module_itself_maps_nothing(tmp_path):
     callback = analyze()
     module, _ = fit(tmp_path, [callback], Plain())
     assert Store(callback.folder).weights(6) == weights_hash(examinable_copy(module.model, None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "layers"),
     [
@@ -241,6 +244,7 @@ def test_probabilities_and_tuples_are_refused_by_name(tmp_path):
         fit(tmp_path, [pairs])
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_examined_as_the_file_holds_them(tmp_path):
     callback = analyze()
     module, trainer = fit(tmp_path, [EMAWeightAveraging(decay=0.5), callback])
@@ -250,6 +254,7 @@ def test_averaged_weights_are_examined_as_the_file_holds_them(tmp_path):
     assert Store(callback.folder).weights(6) == expected
 
 
+@pytest.mark.slow
 def test_a_resumed_training_keeps_the_averaged_pictures_of_its_checkpoint_and_makes_those_that_lack(tmp_path):
     def train(**options):
         callback = analyze(folder=tmp_path / "pictures")
@@ -275,6 +280,7 @@ class Forgetful(TorchCheckpointIO):
         super().save_checkpoint({**checkpoint, "state_dict": zeros}, path)
 
 
+@pytest.mark.slow
 def test_a_file_that_holds_other_weights_than_those_examined_is_named(tmp_path, caplog):
     fit(tmp_path, [analyze(analyses=["weights"])], max_epochs=1)
     assert "holds other weights" not in caplog.text
@@ -282,6 +288,7 @@ def test_a_file_that_holds_other_weights_than_those_examined_is_named(tmp_path, 
     assert "epoch=0-step=3.ckpt holds other weights than those examined" in caplog.text
 
 
+@pytest.mark.slow
 def test_own_hyperparameters_folders_and_several_checkpoints_are_no_obstacle(tmp_path):
     callback = analyze()
     writers = [
@@ -292,6 +299,7 @@ def test_own_hyperparameters_folders_and_several_checkpoints_are_no_obstacle(tmp
     assert Store(callback.folder).steps()[:3] == [2, 3, 4]
 
 
+@pytest.mark.slow
 def test_without_checkpoints_it_examines_when_it_is_told_to(tmp_path, caplog):
     callback = analyze(every_n_epochs=2)
     fit(tmp_path / "epochs", [callback], enable_checkpointing=False)
@@ -303,6 +311,7 @@ def test_without_checkpoints_it_examines_when_it_is_told_to(tmp_path, caplog):
         fit(tmp_path / "never", [analyze()], enable_checkpointing=False)
 
 
+@pytest.mark.slow
 def test_a_training_that_resumes_goes_on_with_its_page(tmp_path):
     first = analyze()
     fit(tmp_path, [first, ModelCheckpoint(tmp_path / "c", save_last=True)], max_epochs=1)
@@ -374,6 +383,7 @@ def test_analyses_that_fail_cost_no_training(tmp_path):
     assert callback.reports[0].results["cam"].figures
 
 
+@pytest.mark.slow
 def test_fast_dev_run_and_validation_afterwards_are_left_alone(tmp_path):
     callback = analyze()
     module, trainer = fit(tmp_path, [callback])

@@ -105,6 +105,7 @@ def test_averaged_weights_are_resumed_exactly_too(tmp_path):
         assert cut == unbroken
 
 
+@pytest.mark.slow
 def test_a_run_cut_off_twice_ends_in_the_same_weights(tmp_path):
     settings = CheckpointSettings(every_steps=3)
     whole, _ = tiny.train(tmp_path / "whole", epochs=3, checkpoints=settings)

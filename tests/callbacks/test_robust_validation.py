@@ -229,6 +229,7 @@ class StopAt(Callback):
             raise ConnectionAbortedError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -68,6 +68,7 @@ def named(capsys, what: str = "the picture") -> Path:
     return Path(last.removeprefix(f"{what}: "))
 
 
+@pytest.mark.slow
 def test_a_run_dreams_of_a_photograph_into_its_own_folder(run, photo, capsys):
     analyze.main(["dream", str(run), f"image={photo}", *FEW, "octaves=2", "seed=3", "layer=features.2"])
     file = named(capsys)
@@ -190,6 +191,7 @@ def test_an_image_that_is_too_small_for_the_network_is_refused(shared, tmp_path)
         analyze.main(["dream", *model, "image=tiny.png", "octaves=5", "layer=features.10", "size=32"])
 
 
+@pytest.mark.slow
 def test_runs_stand_side_by_side_on_one_page(run, tmp_path, capsys):
     other = shutil.copytree(run, run.parent / "robust")
     analyze.main(["compare", str(run), str(other)])

@@ -151,6 +151,7 @@ def test_what_a_killed_follower_was_looking_at_is_taken_over(run, capsys):
     assert not list((run / "analysis").glob(".*"))
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(run, caplog):
     for step in (1, 2, 3):
         put(run, step)
@@ -162,6 +163,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(run, caplog):
     assert "passed over" in caplog.text and "step=00000002.ckpt" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_removed_before_its_turn_is_passed_over(run, caplog, monkeypatch):
     for step in (1, 2, 3):
         put(run, step)
@@ -245,6 +247,7 @@ def test_ctrl_c_ends_the_waiting(run, capsys):
     assert f"to go on: python analyze.py {run} follow=true" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_follower_may_start_before_the_training(run, capsys):
     later = run.rename(run.with_name("elsewhere"))
 

@@ -94,6 +94,7 @@ def test_the_closing_lines_name_the_page_and_the_time_of_each_technique(tmp_path
     assert "none failed" in said
 
 
+@pytest.mark.slow
 def test_analyze_makes_what_is_missing_and_the_same_pictures_bit_for_bit(run, capsys):
     import shutil
 
@@ -107,6 +108,7 @@ def test_analyze_makes_what_is_missing_and_the_same_pictures_bit_for_bit(run, ca
     assert "nothing was missing" in capsys.readouterr().out.splitlines()[-2]
 
 
+@pytest.mark.slow
 def test_analyze_adds_a_technique_that_was_off(run):
     from vitrine.runs.store import Store
 

@@ -245,6 +245,7 @@ def test_a_recipe_that_repeats_itself_beyond_all_bounds_is_refused(tmp_path, end
     assert "repeats itself too often" in refusal(f"{tmp_path}/laughs.yaml")
 
 
+@pytest.mark.slow
 def test_a_run_saved_before_a_setting_existed_goes_on_as_it_began(tmp_path):
     own = [f"run.root={tmp_path}", "run.name=old", "run.resume=true", "data.name=folder", "data.root=x"]
     new = config.load_run(own)

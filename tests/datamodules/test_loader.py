@@ -99,6 +99,7 @@ def straight(request, tmp_path_factory):
     return request.param, seen, folder
 
 
+@pytest.mark.slow
 def test_an_epoch_is_new_batches_of_one_size(straight):
     _, seen, _ = straight
     assert sorted(seen) == list(range(3 * STEPS))
@@ -108,6 +109,7 @@ def test_an_epoch_is_new_batches_of_one_size(straight):
     assert [seen[i][0] for i in range(STEPS)] != [seen[i + STEPS][0] for i in range(STEPS)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [3, STEPS, 2 * STEPS, *slowly(1, STEPS + 1, 2 * STEPS - 1, 2 * STEPS + 2)])
 def test_a_resumed_run_sees_the_batches_that_were_left(straight, tmp_path, step):
     data, seen, folder = straight
@@ -115,6 +117,7 @@ def test_a_resumed_run_sees_the_batches_that_were_left(straight, tmp_path, step)
     assert resumed == {later: seen[later] for later in range(step, 3 * STEPS)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [STEPS, *slowly(2 * STEPS)])
 def test_a_run_resumed_at_an_epochs_end_begins_the_next(straight, tmp_path, step):
     data, seen, folder = straight
@@ -144,6 +147,7 @@ def test_shortened_epochs_resume_alike(tmp_path, how):
         assert resumed == {later: seen[later] for later in range(step, 9)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Squares, FromWorkers])
 def test_a_run_with_everything_on_resumes_alike(tmp_path, kind):
     how = {"settings": DataSettings(batch_size=BATCH, workers=1, sampler="balanced", augment=EVERYTHING)}
@@ -164,6 +168,7 @@ def test_a_run_resumed_twice_in_an_epoch_goes_on(straight, tmp_path):
     assert resumed == {later: seen[later] for later in range(8, 3 * STEPS)}
 
 
+@pytest.mark.slow
 def test_a_batch_that_was_fetched_but_not_trained_on_comes_again(straight, tmp_path):
     data, seen, _ = straight
     broken = ModelCheckpoint(tmp_path, filename="broken", save_on_exception=True, every_n_epochs=1)

@@ -101,6 +101,7 @@ def test_from_the_epoch_of_unfreezing_everything_trains_running_statistics_too()
     assert found == [set(before) - held - statistics, set(before) - statistics]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 2}, {"average": True}], ids=str)
 def test_a_run_cut_off_before_or_after_unfreezing_ends_in_the_same_weights(tmp_path, options):
     options = dict(options)

@@ -202,6 +202,7 @@ def test_a_list_too_long_for_wandb_is_a_sheet(tmp_path, report, history):
     assert row["Class maps/saliency.count"] == 32
 
 
+@pytest.mark.slow
 def test_the_page_is_an_artifact_of_the_files_that_it_is_made_of(tmp_path, report, records):
     run_dir = tmp_path / "run"
     for wanted in (True, False):

@@ -111,6 +111,7 @@ def test_a_report_sets_plain_runs_beside_robust_ones(tmp_path, make_run):
             assert all(identity not in told for name, told in sets.items() if name != folder.name)
 
 
+@pytest.mark.slow
 def test_all_runs_of_the_project_are_shown_where_asked_for(tmp_path, make_run):
     pytest.importorskip("wandb_workspaces")
     run_dir = make_run("plain", "standard")

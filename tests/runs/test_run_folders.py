@@ -59,6 +59,7 @@ def test_a_name_that_was_chosen_is_not_changed(tmp_path):
     assert run_folders.claim(tmp_path / "mine", resume=True) == tmp_path / "mine"
 
 
+@pytest.mark.slow
 def test_a_training_whose_name_was_taken_in_its_second_trains_under_the_next(tmp_path, monkeypatch):
     monkeypatch.setattr(run_folders, "default_name", lambda *_: "signs-now")
     words = ["data.train_size=32", "data.val_size=16", "data.image_size=32", "trainer.max_steps=1"]

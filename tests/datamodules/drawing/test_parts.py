@@ -50,6 +50,7 @@ def test_without_all_parts_of_the_sign_the_scene_is_the_one_drawn_without_a_sign
     assert torch.equal(without, bare.images)
 
 
+@pytest.mark.slow
 def test_leaving_a_part_out_changes_its_own_pixels_and_no_others(split, images, masks):
     for name in split.parts:
         differs = changed(images, split.without_parts(SCENES, chosen(split, name)))
@@ -81,6 +82,7 @@ def test_the_parts_of_the_sign_cover_what_its_mask_covers_and_not_each_other(spl
     assert glyphs.tolist() == [label not in (1, 4) for label in split.labels.tolist()]  # yield, priority
 
 
+@pytest.mark.slow
 def test_another_classs_part_is_seen_in_its_place_and_the_rest_keeps_its_bits(split, images, masks):
     plates = compose(split.seed, SCENES, split.labels, split.stickers).sign[0]
     reach = plates.frame.abs().sum(2) * 1.4 + 0.1  # in perspective a corner may be nearer

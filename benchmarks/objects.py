@@ -24,7 +24,7 @@ from vitrine.analyses.adversarial_object import CLEAN, EOT, ONE_VIEW, attack_obj
 from vitrine.attacks.lab import lab_distance
 from vitrine.attacks.textures import TextureAttack
 from vitrine.cli.network import find_network
-from vitrine.datamodules.objects_source import VIEWS
+from vitrine.datamodules.object_images import VIEWS
 from vitrine.objects import shapes
 from vitrine.objects.textures import CLASSES
 from vitrine.objects.views import ViewDistribution

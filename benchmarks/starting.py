@@ -70,7 +70,7 @@ def child(started: float, arguments: list[str]) -> None:
 
             def on_train_batch_end(self, *_: Any) -> None:
                 mark()
-                print(json.dumps([*marks[:4], *marks[-2:], time.process_time()]), flush=True)
+                print(json.dumps([*marks[:4], *marks[-2:], sum(os.times()[:4])]), flush=True)
                 os._exit(0)
 
         mark()

@@ -215,7 +215,7 @@ def test_imagenet_is_read_from_its_folders_by_workers_when_large(tmp_path, monke
     torch.save((names, ["n01440764"]), tmp_path / "meta.bin")
     write_photographs(tmp_path / "train", wnids, 3)
     write_photographs(tmp_path / "val", wnids, 2)
-    monkeypatch.setattr("vitrine.datamodules.caching.MAX_CACHE_BYTES", 1000)
+    monkeypatch.setattr("vitrine.datamodules.cache_limit.MAX_CACHE_BYTES", 1000)
     data = opened("imagenet", tmp_path, image_size=32, workers=1)
     assert data.classes == ["tench", "goldfish"] and not data.train.in_memory
     batches = list(data.train_dataloader())

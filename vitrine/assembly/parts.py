@@ -22,6 +22,7 @@ from vitrine.core.network_scopes import full_isolation
 from vitrine.core.settings import SettingError
 from vitrine.datamodules import source
 from vitrine.datamodules.base import ImageDataModule
+from vitrine.datamodules.drawing_ahead import DrawingAhead
 from vitrine.datamodules.file_settings import FileSettings
 from vitrine.examination.examiner import Examiner
 from vitrine.examination.subject import choose_units
@@ -37,12 +38,23 @@ log = logging.getLogger(__name__)
 
 
 def build_data(
-    settings: Settings, prepare_scope: Callable[[], Any] = contextlib.nullcontext
+    settings: Settings,
+    prepare_scope: Callable[[], Any] = contextlib.nullcontext,
+    ahead: DrawingAhead | None = None,
 ) -> ImageDataModule:
-    """The data module, set up; `prepare_scope`: entered while data are downloaded or unpacked."""
+    """The data module, set up.
+
+    Args:
+        prepare_scope: entered while data are downloaded or unpacked.
+        ahead: draws the training images already, if they are those of these settings; else it is ended.
+    """
     _adopt_preprocessing(settings)
     with as_setting_error("data"):
         module = source(settings.data.name)(settings.data, seed=settings.run.seed)
+        if ahead is not None and ahead.is_of(settings.data, settings.run.seed):
+            module.ahead = ahead
+        elif ahead is not None:
+            ahead.end()
         with prepare_scope():
             module.prepare_data()
         module.setup()

@@ -13,6 +13,7 @@ from typing import Any
 
 from vitrine import config
 from vitrine.cli.help import print_help_if_asked
+from vitrine.datamodules.drawing_ahead import DrawingAhead
 from vitrine.distributed import interruption, requeue
 from vitrine.distributed.interruption import Interrupted
 from vitrine.distributed.processes import Processes, launched
@@ -24,16 +25,30 @@ def main(arguments: list[str]) -> None:
         return
     with interruption.handle_signals(), launched() as processes, ExitStack() as cleanup:
         interruption.defer()  # for a second or two: how to end depends on the settings
-        settings = config.load_run(arguments, processes.is_global_zero)
+        ahead = DrawingAhead()
+        cleanup.callback(ahead.end)
+
+        def begin(settings: config.Settings) -> None:
+            if processes.world_size == 1 and processes.is_global_zero:  # ranks keep the cores busy themselves
+                ahead.begin(settings.data, settings.run.seed)
+
+        settings = config.load_run(arguments, processes.is_global_zero, meanwhile=begin)
         try:
             with interruption.immediate():
-                train(settings, arguments, processes, cleanup)
+                train(settings, arguments, processes, cleanup, ahead)
         except Interrupted as interrupted:
             requeue.exit_interrupted(interrupted, settings.run, cleanup.pop_all().close)
 
 
-def train(settings: config.Settings, arguments: list[str], processes: Processes, cleanup: ExitStack) -> None:
-    """A run, from its settings to its final report; `cleanup` gets what is to be closed in any case."""
+def train(
+    settings: config.Settings,
+    arguments: list[str],
+    processes: Processes,
+    cleanup: ExitStack,
+    ahead: DrawingAhead,
+) -> None:
+    """A run, from its settings to its final report; `cleanup` gets what is to be closed in any case, `ahead`
+    may be drawing its images already."""
     start = time.monotonic()
     from vitrine import assembly  # seconds of imports, which a mistyped setting need not wait for
     from vitrine.callbacks.analyze_run import AnalyzeRun
@@ -56,7 +71,7 @@ def train(settings: config.Settings, arguments: list[str], processes: Processes,
         refuse_other_splits(settings.data, config.load_saved(settings.folder, []).data)
     assembly.check_network(settings)
     assembly.check_objective(settings)
-    data = assembly.build_data(settings, processes.local_rank_zero_first)
+    data = assembly.build_data(settings, processes.local_rank_zero_first, ahead)
     module = assembly.build_classifier(settings, data)
     analyses = assembly.build_analyses(settings, module.network, data)
     analyze_run, trainer = build_trainer()

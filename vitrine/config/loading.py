@@ -9,7 +9,7 @@ Every setting is declared once, in the dataclass that uses it. What a name choos
 import dataclasses
 import difflib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,19 +66,24 @@ class Settings:
         atomic.write_text(self.folder / "config.yaml", self.to_yaml())
 
 
-def load(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
+def load(
+    arguments: Sequence[str], base: Sequence[Path] = (), meanwhile: Callable[[Settings], None] | None = None
+) -> Settings:
     """The settings that recipes and `key=value` arguments give, later ones winning over earlier ones.
 
     Args:
         arguments: recipe files (.yaml, .yml) and `key=value`, as on the command line.
         base: recipes that come before all of these.
+        meanwhile: begins something with them before the seconds of imports, unless these are done already.
 
     Raises:
         SettingError: names the key, what came, what was expected and the likely intention.
     """
     if "lightning" in sys.modules:
         return _load(arguments, base, sections())
-    _load(arguments, base, sections(declared))  # what is wrong is said before the seconds of imports
+    right = _load(arguments, base, sections(declared))  # what is wrong is said before the seconds of imports
+    if meanwhile is not None:
+        meanwhile(right)
     with silence_renames():  # as they were said just now
         return _load(arguments, base, sections())
 
@@ -214,16 +219,21 @@ def load_saved(folder: Path, arguments: Sequence[str]) -> Settings:
     return load([*arguments, *own], base=[folder / "config.yaml"])
 
 
-def load_run(arguments: Sequence[str], is_global_zero: bool = True) -> Settings:
+def load_run(
+    arguments: Sequence[str],
+    is_global_zero: bool = True,
+    meanwhile: Callable[[Settings], None] | None = None,
+) -> Settings:
     """The settings of a run that is to start or to be resumed.
 
     With `run.resume`, the run's own config.yaml comes before all other settings; a run that does not exist
-    yet starts, so that one command serves for both.
+    yet starts, so that one command serves for both. `meanwhile`: as for `load`, with settings that those of a
+    run to be resumed may differ from.
 
     Raises:
         SettingError: as `load`; the run exists already (on rank 0); or no run is named to resume.
     """
-    settings = load(arguments)
+    settings = load(arguments, meanwhile=meanwhile)
     if not settings.run.resume:
         if is_global_zero and settings.folder.exists() and not settings.unnamed:
             problem = f"{settings.folder} is there already; run.resume=true goes on with it"

@@ -26,6 +26,15 @@ DATA = Registry(
     },
 )
 
+# of those that are drawn: what makes a split by settings, seed and name, without importing Lightning
+DRAWN = Registry(
+    "drawn data set",
+    {
+        "signs": "vitrine.datamodules.sign_images:make_split",
+        "objects": "vitrine.datamodules.object_images:make_split",
+    },
+)
+
 OWN = "vitrine.datamodules.own_data:OwnData"  # of a name that is a reference
 
 

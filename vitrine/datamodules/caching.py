@@ -8,12 +8,12 @@ import torch
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.random_numbers import permutation
 from vitrine.core.settings import SettingError
+from vitrine.datamodules.cache_limit import is_cached
 from vitrine.datamodules.decoding import UnreadableImage
 from vitrine.datamodules.files import ImageFiles, drop_unreadable
 from vitrine.datamodules.image_folders import Samples
 from vitrine.datamodules.memory import InMemory
 
-MAX_CACHE_BYTES = 2 * 2**30  # of decoded images, for cache=auto
 _MASKS_TRIED = 100  # of a split, evenly spaced, before a run starts
 _SAMPLE = 2000  # images that mean and standard deviation are taken of: accurate to about a hundredth
 
@@ -31,7 +31,7 @@ def should_cache(cache: str, splits: Sequence[_Sized]) -> bool:
     """Whether the setting `data.cache` (auto, always or never) puts the decoded images of these splits into
     memory; auto does if they are at most 2 GiB."""
     size = sum(len(split) * split.channels * split.image_size**2 for split in splits)
-    return cache == "always" or (cache == "auto" and size <= MAX_CACHE_BYTES)
+    return is_cached(cache, size)
 
 
 def image_files(samples: Samples, image_size: int, **options: Any) -> ImageFiles:

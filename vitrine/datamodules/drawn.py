@@ -1,79 +1,21 @@
-"""Data sets that are drawn rather than read, by a seed: when images are needed, and kept in memory or not."""
+"""Data sets whose splits are drawn rather than read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
-
-import torch
-from torch import Tensor
-
-from vitrine.core.image_dataset import ImageDataset
 from vitrine.datamodules.base import ImageDataModule
 from vitrine.datamodules.caching import should_cache
-
-Chunk, Result = TypeVar("Chunk"), TypeVar("Result")
-
-
-class DrawnImages(ImageDataset):
-    """A split of images that are drawn when they are needed.
-
-    An image is a function of `seed` and its index: it has the same bits in any batch. A subclass defines
-    `draw_images`.
-
-    Args:
-        drawn: the class that each image shows, int64 [N], whatever its label may be made to say.
-        image_size: pixels a side; what is drawn is the same at any.
-
-    Attributes:
-        keep: draw all images when the first is needed, and keep them in memory. Not before: analyses of a
-            checkpoint may need none of the training split, which takes seconds to draw.
-    """
-
-    # to a loader, even where they are not: a batch is drawn faster than its images one by one
-    in_memory = True
-    channels = 3
-
-    def __init__(self, seed: int, drawn: Tensor, image_size: int):
-        self.seed, self.drawn, self.image_size = seed, drawn, image_size
-        self.labels = drawn
-        self.keep = False
-        self._images: Tensor | None = None
-
-    def draw_images(self, indices: Tensor) -> Tensor:
-        """The images, uint8 [n, 3, H, W], at `indices`."""
-        raise NotImplementedError(f"{type(self).__name__} does not define draw_images")
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        images, labels = self.batch(torch.tensor([range(len(self))[index]]))
-        return images[0], int(labels[0])
-
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """The images, uint8 [n, 3, H, W], and labels, int64 [n], at `indices`."""
-        kept = self.images
-        images = self.draw_images(indices) if kept is None else kept[indices]
-        return images, self.labels[indices]
-
-    @property
-    def images(self) -> Tensor | None:
-        """All images, uint8 [N, 3, H, W], where they are kept; else None."""
-        if self.keep and self._images is None:
-            self._images = self.draw_images(torch.arange(len(self)))
-        return self._images
-
-    @property
-    def storage(self) -> str:
-        if not self.keep:
-            return "drawn when needed"
-        return f"{len(self) * self.channels * self.image_size**2 / 2**20:,.0f} MiB in memory"
+from vitrine.datamodules.drawing_ahead import DrawingAhead
+from vitrine.datamodules.drawn_images import DrawnImages
 
 
 class DrawnData(ImageDataModule):
-    """A source whose splits are drawn; a subclass defines `make_split` and what is known of the images."""
+    """A source whose splits are drawn; a subclass defines `make_split` and what is known of the images.
+
+    Attributes:
+        ahead: draws the training images already.
+    """
+
+    ahead: DrawingAhead | None = None
 
     def make_split(self, name: str) -> DrawnImages:
         """The split "train", "val" or "test", of which nothing is drawn yet."""
@@ -82,22 +24,9 @@ class DrawnData(ImageDataModule):
     def load(self) -> tuple[DrawnImages, DrawnImages]:
         train, val = self.make_split("train"), self.make_split("val")
         train.keep = val.keep = should_cache(self.settings.cache, (train, val))
+        train.ahead = self.ahead
         self.image_size, self.has_test = self.settings.image_size, True
         return train, val
 
     def load_test(self) -> DrawnImages:
         return self.make_split("test")
-
-
-def map_in_threads(function: Callable[[Chunk], Result], chunks: Iterable[Chunk]) -> list[Result]:
-    """The function of each chunk, a thread each: faster than all threads at one operation."""
-    chunks = list(chunks)
-    if len(chunks) == 1:
-        return [function(chunks[0])]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # inherited by the threads started below
-    try:
-        with ThreadPoolExecutor(min(threads, 8)) as pool:
-            return list(pool.map(function, chunks))
-    finally:
-        torch.set_num_threads(threads)

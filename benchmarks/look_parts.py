@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from vitrine.analyses.attribution import cam_layer
 from vitrine.analyses.base import Analysis, Probes, Subject
 from vitrine.analyses.layout import layouts
 from vitrine.core.image_dataset import ImageDataset
@@ -159,6 +160,7 @@ def pick_subject(network: nn.Module, options: argparse.Namespace) -> TimedSubjec
     settings = AnalysisSettings(units=UNITS, probes=PROBES)
     subject = make_subject(network, data, settings, device=options.device)
     layouts(network, subject.probes.images[:1], subject.layers)  # once a network, not once a batch
+    cam_layer(subject)  # once a look
     with torch.no_grad():
         labels = network(subject.probes.images).argmax(1)
     labels[::4] = (labels[::4] + 1) % classes

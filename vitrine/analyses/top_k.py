@@ -56,7 +56,9 @@ class RunningTop:
         self.peaks_of = torch.tensor(list(peaks_of), dtype=torch.int64)
         self.peaks: list[Tensor] = []  # [B, len(peaks_of)] of each batch
         self.keys: Tensor | None = None  # [units, k] descending
-        self.positions: Tensor | None = None  # [units, k], row * 2^16 + column
+        self.positions: Tensor | None = None  # [units, k], row * width + column
+        self.least: Tensor | None = None  # [units], the last values of the lists; NaN where one is not full
+        self.width = 0  # of the maps
 
     def update(self, maps: Tensor, indices: Tensor, is_new: Tensor | None = None) -> None:
         """Update the lists with maps [B, units, h, w] of the images at indices [B].
@@ -70,44 +72,47 @@ class RunningTop:
             self.peaks.append((best if is_new is None else best[is_new])[:, self.peaks_of].float())
         if self.keys is None:
             self.keys = torch.full((best.shape[1], self.k), EMPTY_KEY, device=maps.device)
-            self.positions = torch.zeros_like(self.keys)
+            self.positions, self.width = torch.zeros_like(self.keys), maps.shape[-1]
+            self.least = torch.full((best.shape[1],), torch.nan, device=maps.device)
         units = self._units_to_update(best, is_new is None)
-        if not len(units):
+        if units is None:
             return
-        keys = encode_keys(best[:, units], indices[:, None])
+        keys = encode_keys(best[:, units].T.contiguous(), indices)
         if is_new is not None:
-            keys = keys.masked_fill(~is_new[:, None], EMPTY_KEY)
-        self.keys[units], selected = torch.cat([self.keys[units], keys.T], 1).topk(self.k, 1)
+            keys = keys.masked_fill(~is_new, EMPTY_KEY)
+        top, selected = torch.cat([self.keys[units], keys], 1).topk(self.k, 1)
+        self.keys[units] = top
+        self.least[units], _ = decode_keys(top[:, -1])
         positions = self.positions[units].gather(1, selected.clamp(max=self.k - 1))
         is_inserted, images = selected >= self.k, (selected - self.k).clamp(min=0)
+        numbers = torch.arange(best.shape[1], device=maps.device)[units]
         if self.dense:
-            positions = torch.where(is_inserted, _peak_positions(maps[images, units[:, None]]), positions)
+            found = maps[images, numbers[:, None]].flatten(2).argmax(2)
+            positions = torch.where(is_inserted, found, positions)
         else:  # find the positions of inserted images only
             rows, slots = is_inserted.nonzero(as_tuple=True)
-            positions[rows, slots] = _peak_positions(maps[images[rows, slots], units[rows]])
+            positions[rows, slots] = maps[images[rows, slots], numbers[rows]].flatten(1).argmax(1)
         self.positions[units] = positions
 
-    def _units_to_update(self, best: Tensor, in_order: bool) -> Tensor:
-        """The units whose lists may change by values [B, units]: few, after many images."""
+    def _units_to_update(self, best: Tensor, in_order: bool) -> Tensor | slice | None:
+        """The units whose lists may change by values [B, units]: few, after many images; all at once where
+        they are most, as that spares the copies; None where there is none."""
         if self.dense:
-            return torch.arange(best.shape[1], device=best.device)
-        last, _ = decode_keys(self.keys[:, -1])  # NaN, and so not above anything, where a list is not full
-        below = best <= last if in_order else best < last  # an equal value counts if its index may be lower
-        return (~below).any(0).nonzero().squeeze(1)
+            return slice(None)
+        highest = best.amax(0)  # NaN where any value is, which is not below anything
+        below = highest <= self.least if in_order else highest < self.least  # equal: its index may be lower
+        changed = below.logical_not_().nonzero()[:, 0]
+        if not len(changed):
+            return None
+        return changed if 4 * len(changed) < 3 * len(below) else slice(None)
 
     def result(self) -> TopExamples:
         """The lists so far, on the CPU; fewer than k columns after fewer than k images."""
         count = int((self.keys > EMPTY_KEY).sum(1).min())
         keys, positions = self.keys[:, :count].cpu(), self.positions[:, :count].cpu()
         peaks = torch.cat(self.peaks).T.contiguous().cpu() if len(self.peaks_of) else None
-        positions = torch.stack([positions >> 16, positions & 0xFFFF], 2)
+        positions = torch.stack([positions // self.width, positions % self.width], 2)
         return TopExamples(*decode_keys(keys), positions, peaks=peaks)
-
-
-def _peak_positions(maps: Tensor) -> Tensor:
-    """The position of the maximum of maps [..., h, w], the first of several: row * 2^16 + column."""
-    first, width = maps.flatten(-2).argmax(-1), maps.shape[-1]
-    return (first // width << 16) + first % width
 
 
 def merge(parts: Sequence[TopExamples], k: int = 9) -> TopExamples:
@@ -135,8 +140,7 @@ def encode_keys(values: Tensor, indices: Tensor) -> Tensor:
     """Values (NaN counts as -inf, -0 as 0) and indices (below 2^32) as int64 keys that sort by value,
     then index."""
     values = values.float().nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf) + 0.0
-    bits = values.view(torch.int32).long()
-    return (_sortable(bits) << 32) | (_LOW - indices)
+    return (_sortable(values.view(torch.int32)).long() << 32) | (_LOW - indices)
 
 
 def decode_keys(keys: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,5 +149,5 @@ def decode_keys(keys: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sortable(bits: Tensor) -> Tensor:
-    """A float's 32 bits as an integer of the same order, and back."""
+    """A float's 32 bits, as int32 or int64, as an integer of the same order, and back."""
     return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)

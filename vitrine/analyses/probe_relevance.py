@@ -58,7 +58,8 @@ class ProbeRelevance(Analysis):
 
     def _figures(self, subject: Subject, probes: Sequence[int]) -> Iterator[Figure]:
         images, labels = subject.probes.images[list(probes)], subject.probes.labels[list(probes)]
-        of, targets, probabilities = true_and_predicted(subject.network, images, labels)
+        of, targets, logits = true_and_predicted(subject.network, images, labels)
+        probabilities = logits.softmax(1)
         level, effort = subject.log_level("relevance"), Effort(batch_size=subject.batch_size)
         maps = attributions(subject.network, self.maps, images[of], targets, None, effort, level)
         if not maps:

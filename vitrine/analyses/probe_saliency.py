@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from vitrine.analyses import paint
@@ -59,7 +60,9 @@ class Saliency(Analysis):
     )
     copies: int = setting(16, "SmoothGrad: noisy copies (the paper's: 50)", least=1)
     sigma: float = setting(0.15, "SmoothGrad: standard deviation of the noise, in pixel values", least=0)
-    steps: int = setting(16, "integrated gradients: points of the path (the paper's: 50)", least=1)
+    steps: int = setting(
+        16, "integrated gradients: points of the path; of 15 or more as many as a complete sum needs", least=1
+    )
     baseline: float = setting(0.5, "integrated gradients, occlusion: pixel value of nothing", least=0, most=1)
     patch: float = setting(0.25, "occlusion: the square's side, as a share of the image's", above=0, most=1)
 
@@ -73,12 +76,15 @@ class Saliency(Analysis):
 
     def _figures(self, subject: Subject, probes: Sequence[int]) -> Iterator[Figure]:
         images, labels = subject.probes.images[list(probes)], subject.probes.labels[list(probes)]
-        rows, targets, probabilities = true_and_predicted(subject.network, images, labels)
+        rows, targets, logits = true_and_predicted(subject.network, images, labels)
+        probabilities = logits.softmax(1)
         predicted = probabilities.argmax(1)
         settings = self.copies, self.sigma, self.steps, self.baseline, self.patch
         effort = Effort(*settings, subject.seed, subject.batch_size)
         layer, level = cam_layer(subject), subject.log_level("saliency")
         maps = attributions_by_image(subject.network, self.maps, images, rows, targets, layer, effort, level)
+        notes = [CAUTIONS[name] for name in maps if name in CAUTIONS]
+        sums = self._explained(subject, logits[rows], targets, maps.get("integrated_gradients"))
         for i, (row, target) in enumerate(zip(rows.tolist(), targets.tolist())):
             probe, confidence = probes[row], probabilities[row, target].item()
             roles = {"true": labels[row] == target, "predicted": predicted[row] == target}
@@ -89,7 +95,6 @@ class Saliency(Analysis):
                 title = TITLES[name].split(" (")[0]
                 tiles |= dict(zip((title, f"{title}, magnitude"), pictures))
             titles = ", ".join(["image", *(TITLES[name] for name in maps)])
-            cautions = [CAUTIONS[name] for name in maps if name in CAUTIONS]
             yield Figure(
                 key=f"probe-{probe:03d}/{subject.classes[target]}",
                 image=picture_table(
@@ -98,11 +103,22 @@ class Saliency(Analysis):
                     [f"{subject.classes[target]} {confidence:.0%}"],
                 ),
                 caption=f"probe {probe}, {subject.classes[target]} ({role}, {confidence:.0%}): "
-                f"{' '.join([titles + '.', *cautions])}",
+                f"{' '.join([titles + '.', *notes, *sums[i : i + 1]])}",
                 probe=probe,
                 label=target,
                 values=values,
             )
+
+    def _explained(self, subject: Subject, logits: Tensor, targets: Tensor, maps: Tensor | None) -> list[str]:
+        """Of each of the maps [M, C, H, W] of integrated gradients how much of the score's rise it sums to,
+        in words; `logits` [M, K] are those of the images."""
+        if maps is None:
+            return []
+        with torch.no_grad():
+            start = subject.network(torch.full_like(maps[:1], self.baseline))
+        rise = (logits - start).gather(1, targets[:, None])[:, 0]
+        shares = (maps.flatten(1).sum(1) / rise).tolist()
+        return [f"Integrated gradients sum to {share:.1%} of the score's rise." for share in shares]
 
 
 def _draw_map(name: str, values: Tensor) -> tuple[list[Tensor], float]:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import Unpack
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vitrine.analyses.cam import grad_cam
+from vitrine.analyses.integrated_gradients import integrated_gradients
 from vitrine.analyses.occlusion import occlusion
 from vitrine.analyses.paint import upsample
 from vitrine.analyses.relu_rules import ReluRule, Rule, deconvnet_relu, guided_relu
@@ -24,7 +24,7 @@ from vitrine.analyses.target_scores import (
     copy_batches,
     expect,
     expect_images,
-    expect_indices,
+    gradients_of_copies,
     unit_activations,
 )
 from vitrine.core.network_scopes import in_eager_eval_mode
@@ -124,42 +124,9 @@ def smooth_grad(
     total = images.new_zeros(*targets.shape[:-1], *images.shape)
     for copies in copy_batches(n, len(images), batch_size):
         noise = torch.stack([torch.randn(images.shape[1:], generator=generator) for _ in copies]).to(images)
-        for gradient in _gradients_of_copies(network, images + sigma * noise[:, None], targets, of):
+        for gradient in gradients_of_copies(network, images + sigma * noise[:, None], targets, of):
             total += gradient  # one by one: the sum does not depend on the batch size
     return total / n
-
-
-@in_eager_eval_mode
-def integrated_gradients(
-    network: nn.Module,
-    images: Tensor,
-    targets: Tensor,
-    of: str = "logit",
-    *,
-    baseline: float | Tensor = 0.5,
-    steps: int = 50,
-    batch_size: int = 64,
-) -> Tensor:
-    """The image minus the baseline, times the mean gradient on the straight path between them (Sundararajan
-    2017), by Gauss-Legendre quadrature; it sums to score(image) - score(baseline). [N, C, H, W]; with targets
-    [T, N], several of each image, [T, N, C, H, W].
-
-    Args:
-        baseline: a pixel value (mid-grey unless given; 0 is black), or images that broadcast to `images`.
-        steps: points of the path.
-        batch_size: images a pass (at least one copy of the batch).
-    """
-    expect(steps >= 1, "steps", steps, "at least 1 point")
-    nodes, weights = np.polynomial.legendre.leggauss(steps)
-    share = torch.from_numpy((nodes + 1) / 2).to(images)[:, None, None, None, None]
-    weight = torch.from_numpy(weights / 2).to(images)[:, None, None, None, None]
-    difference = images - baseline
-    total = images.new_zeros(*targets.shape[:-1], *images.shape)
-    for points in copy_batches(steps, len(images), batch_size):
-        between = images - (1 - share[points]) * difference
-        for point, gradient in zip(points, _gradients_of_copies(network, between, targets, of)):
-            total += weight[point] * gradient  # one by one, as above
-    return difference * total
 
 
 @in_eager_eval_mode
@@ -169,21 +136,6 @@ def guided_grad_cam(
     """Guided backprop times Grad-CAM of `layer`, upsampled bilinearly (Selvaraju 2017): [N, C, H, W]."""
     maps = upsample(grad_cam(network, images, targets, layer), images.shape[-2:])
     return guided_backprop(network, images, targets, of) * maps[:, None]
-
-
-def _gradients_of_copies(network: nn.Module, copies: Tensor, targets: Tensor, of: str) -> Tensor:
-    """The input gradients of copies of a batch, [P, N, C, H, W], in one forward pass; with targets [T, N],
-    [P, T, N, C, H, W]."""
-    of_each = targets if targets.ndim == 2 else targets[None]
-    pixels = _leaf(copies.flatten(0, 1))
-    logits = network(pixels.clone())
-    gradients = []
-    for i, own in enumerate(of_each):
-        expect_indices(own, "targets", copies.shape[1])
-        score = class_scores(logits, own.repeat(len(copies)), of).sum()
-        (gradient,) = torch.autograd.grad(score, pixels, retain_graph=i + 1 < len(of_each))
-        gradients.append(gradient.unflatten(0, copies.shape[:2]))
-    return torch.stack(gradients, 1) if targets.ndim == 2 else gradients[0]
 
 
 def _with_relu_rule(

@@ -97,6 +97,21 @@ def copy_batches(copies: int, images: int, batch_size: int) -> Iterator[list[int
     return (chunk.tolist() for chunk in numbers)
 
 
+def gradients_of_copies(network: nn.Module, copies: Tensor, targets: Tensor, of: str) -> Tensor:
+    """The input gradients of copies of a batch, [P, N, C, H, W], in one forward pass; with targets [T, N],
+    [P, T, N, C, H, W]."""
+    of_each = targets if targets.ndim == 2 else targets[None]
+    pixels = copies.flatten(0, 1).detach().requires_grad_()
+    logits = network(pixels.clone())
+    gradients = []
+    for i, own in enumerate(of_each):
+        expect_indices(own, "targets", copies.shape[1])
+        score = class_scores(logits, own.repeat(len(copies)), of).sum()
+        (gradient,) = torch.autograd.grad(score, pixels, retain_graph=i + 1 < len(of_each))
+        gradients.append(gradient.unflatten(0, copies.shape[:2]))
+    return torch.stack(gradients, 1) if targets.ndim == 2 else gradients[0]
+
+
 def true_and_predicted(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The classes that an image's maps are of: the true one and, where it is another, the predicted one.
 
@@ -105,11 +120,11 @@ def true_and_predicted(network: nn.Module, images: Tensor, labels: Tensor) -> tu
         labels: int64 [N].
 
     Returns:
-        Of each map, image by image, the image and the class, int64 [M]; and the probabilities, [N, K].
+        Of each map, image by image, the image and the class, int64 [M]; and the logits, [N, K].
     """
     with torch.no_grad():
-        probabilities = network(images).softmax(1)
-    predicted = probabilities.argmax(1)
+        logits = network(images)
+    predicted = logits.softmax(1).argmax(1)
     wrong = (predicted != labels).nonzero()[:, 0]
     rows, order = torch.cat([torch.arange(len(images), device=images.device), wrong]).sort(stable=True)
-    return rows, torch.cat([labels, predicted[wrong]])[order], probabilities
+    return rows, torch.cat([labels, predicted[wrong]])[order], logits

@@ -20,6 +20,7 @@ from vitrine.datamodules.base import ImageDataModule
 from vitrine.modules.classifier import Classifier
 from vitrine.modules.compilation import try_compiling
 from vitrine.modules.optimizers import lr_factor
+from vitrine.modules.validation_metrics import is_of_class
 from vitrine.reporting.wandb_run import check_login
 from vitrine.runs.held_out import NO_TEST_SPLIT
 
@@ -134,10 +135,10 @@ def _check_monitor(settings: CheckpointSettings, metrics: Collection[str], valid
     if monitor not in metrics:
         close = nearest(monitor, metrics, most=1)
         hint = f"did you mean {close[0]}? " if close else ""
-        shown = [name for name in metrics if "accuracy_class" not in name]
+        shown = [name for name in metrics if not is_of_class(name)]
         problem = f"is {monitor}, which validation does not log; {hint}It logs {', '.join(shown)}"
         of_class = "val/accuracy_class/CLASS"
-        if len(shown) == len(metrics):
+        if not any("/accuracy_class/" in name for name in metrics):
             of_class += " where logging.class_curves is at least the number of classes"
         raise SettingError("checkpoint.monitor", f"{problem} and {of_class}")
     if monitor in LOWER_IS_BETTER and settings.mode == "max":

@@ -6,6 +6,7 @@ import torch
 from vitrine.analyses.base import Figure, Scalar, Table
 from vitrine.analyses.result import AnalysisResult, CheckpointReport
 from vitrine.reporting import bounds, wandb_sink
+from vitrine.reporting.dashboard_table import dashboard_table
 from vitrine.reporting.sinks import named_scalars
 from vitrine.reporting.tensorboard_sink import TensorBoardSink
 from vitrine.reporting.wandb_history import result_keys
@@ -51,14 +52,14 @@ def logged(tmp_path, monkeypatch):
         def update_summary(self, values):
             self.summary |= values
 
-    def log(results):
+    def log(results, step=1):
         run = Run()
-        with Store(tmp_path).writing(1, "w") as writer:
+        with Store(tmp_path).writing(step, f"w{step}") as writer:
             for name, result in results.items():
                 writer.write(name, result)
         sink = wandb_sink.WandbSink.__new__(wandb_sink.WandbSink)
         sink.run, sink.classes, sink.page, sink.claims = run, [], False, None
-        sink.log(CheckpointReport(1, results), Store(tmp_path).step_folder(1))
+        sink.log(CheckpointReport(step, results), Store(tmp_path).step_folder(step))
         return run
 
     return log
@@ -78,6 +79,46 @@ def test_what_is_left_out_is_said(logged):
     assert "concepts: 18 of 30 tables" in said
     assert "table of units: 162 of 270 units" in said
     assert "left out" not in logged(deep(3, 2, 4)).summary
+
+
+def test_of_how_many_classes_there_is_no_curve_is_said():
+    ranked = [f"val/{family}_classes/{rank:02d}" for family in ("worst", "best") for rank in range(1, 11)]
+    metrics = ["train/loss", "val/accuracy", "val/class_accuracy/median", *ranked]
+    (said,) = bounds.left_out_classes(metrics, 1000)
+    assert said.startswith("curves of 980 of 1000 classes (the worst 10 and the best 10")
+    assert bounds.left_out_classes(["val/accuracy", "val/accuracy_class/stop"], 2) == []
+
+
+def test_a_table_has_the_rows_first_that_the_page_has_first_and_what_has_changed():
+    recalls = [0.75, None, 0.5, 0.25]
+    table = Table({"class": ["a", "b", "c", "d"], "images": [4] * 4, "recall": recalls}, "recall")
+    before = {"class": ["a", "c", "b"], "recall": [0.5, 0.5, 0.5]}
+    columns, rows = dashboard_table(table, before)
+    assert columns == ["class", "images", "recall", "change of recall"]
+    assert rows == [["d", 4, 0.25, None], ["c", 4, 0.5, 0.0], ["a", 4, 0.75, 0.25], ["b", 4, None, None]]
+    assert dashboard_table(table, {})[0] == columns  # at the first checkpoint too
+    plain = Table({"class": ["b", "a"], "size": [2, 1]})
+    assert dashboard_table(plain, before) == (["class", "size"], [["b", 2], ["a", 1]])
+
+
+def test_of_a_table_with_too_many_rows_the_first_and_the_last_are_shown(monkeypatch):
+    monkeypatch.setattr(bounds, "ROWS", 5)
+    table = Table({"class": list("gfedcba"), "recall": [0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]}, "recall")
+    assert [row[0] for row in dashboard_table(table, {})[1]] == list("abcfg")
+    results = {"confusion": AnalysisResult([Figure("confusion", IMAGE, "", table=table)], [], 1.0)}
+    assert bounds.left_out(results) == ["confusion: 2 of 7 rows of confusion"]
+
+
+def test_the_change_is_since_the_latest_checkpoint_before(logged):
+    def recall(value):
+        table = Table({"class": ["a"], "recall": [value]}, "recall")
+        return {"confusion": AnalysisResult([Figure("confusion", IMAGE, "", table=table)], [], 1.0)}
+
+    changes = [
+        logged(recall(value), step).rows["Classes/confusion table"].data[0][2]
+        for step, value in ((1, 0.25), (2, 0.5), (3, 0.375))
+    ]
+    assert changes == [None, 0.25, -0.125]
 
 
 def test_what_wandb_is_said_to_have_is_what_it_is_given(logged, tmp_path):

@@ -118,12 +118,13 @@ def measure(
     """The metrics of a network on the test split, measured as in validation, with the hash of its weights."""
     from vitrine import assembly
     from vitrine.examination.examiner import weights_hash
+    from vitrine.modules.validation_metrics import is_of_class
 
     weights = weights_hash(network)
     module = assembly.build_test_module(settings, data, network)
     assembly.build_test_trainer(settings, arguments).test(module, datamodule=data, verbose=False)
     counts, recalls = module.metrics.confusion.sum(1).tolist(), module.metrics.recalls()
-    metrics = {name: value for name, value in module.test_metrics.items() if "accuracy_class/" not in name}
+    metrics = {name: value for name, value in module.test_metrics.items() if not is_of_class(name)}
     classes = [
         {"name": name, "images": count, "accuracy": recalls[name]}
         for name, count in zip(module.metrics.names, counts)

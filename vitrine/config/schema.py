@@ -142,7 +142,7 @@ def _sections(analyses: tuple[tuple[str, Any], ...], read: Callable[[str], Any])
                 (
                     "class_curves",
                     int,
-                    setting(20, "classes up to which each has a curve; of more, five quantiles", least=0),
+                    setting(20, "classes with curves: all, or half as many worst and best by rank", least=0),
                 ),
             ],
         ),

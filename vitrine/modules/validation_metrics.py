@@ -19,16 +19,25 @@ _TOP5_ABOVE = 10  # classes: of ten, five guesses nearly always hold the right o
 # of the classes' recall, where there are too many classes for a curve each
 _QUANTILES = {"minimum": 0.0, "percentile_10": 0.1, "median": 0.5, "percentile_90": 0.9, "maximum": 1.0}
 
+_OF_CLASS = ("accuracy_class", "worst_classes", "best_classes")
+
+
+def is_of_class(metric: str) -> bool:
+    """Whether "val/accuracy_class/stop", or another, is of one class, of which there are many."""
+    return any(part in _OF_CLASS for part in metric.split("/")[:-1])
+
 
 class ValidationMetrics(nn.Module):
     """accuracy, loss (cross-entropy, without an objective's weights and smoothing), ece (15 bins; Guo 2017),
     macro_accuracy and macro_f1 (every class counts alike), top5_accuracy of more than ten classes; and of the
     classes that occur the recall, accuracy_class/NAME, or of too many classes five quantiles of it,
-    class_accuracy/minimum, /percentile_10, /median, /percentile_90 and /maximum.
+    class_accuracy/minimum, /percentile_10, /median, /percentile_90 and /maximum, and the lowest and the
+    highest, worst_classes/RANK and best_classes/RANK: which classes these are changes, their number does not.
 
     Args:
         classes: their names; where two have one name, their labels stand behind it.
-        class_curves: classes up to which each has a number of its own.
+        class_curves: classes up to which each has a number of its own; of more, half as many of the worst
+            and half as many of the best have one.
 
     Attributes:
         confusion: after `compute`, int64 [K, K], a row for each true class.
@@ -79,6 +88,9 @@ class ValidationMetrics(nn.Module):
         elif values := list(self.recalls().values()):
             recalls = torch.tensor(values, dtype=torch.float64)
             more |= {f"class_accuracy/{name}": recalls.quantile(q).item() for name, q in _QUANTILES.items()}
+            ascending = recalls.sort().values.tolist()
+            worst, best = self._ranked(len(ascending))
+            more |= dict(zip(worst, ascending)) | dict(zip(best, reversed(ascending)))
         more |= class_means(self.confusion)
         if self.top5 is not None:
             more["top5_accuracy"] = self.top5.compute()
@@ -95,12 +107,19 @@ class ValidationMetrics(nn.Module):
         """Whether each class has a number of its own."""
         return len(self.names) <= self.class_curves
 
+    def _ranked(self, occurring: int) -> tuple[list[str], list[str]]:
+        """The names of the lowest and of the highest recalls, the extreme ones first; no class is in both."""
+        count = min(self.class_curves, occurring) // 2
+        of = [f"{rank:0{len(str(count))}d}" for rank in range(1, count + 1)]
+        return [f"worst_classes/{rank}" for rank in of], [f"best_classes/{rank}" for rank in of]
+
     def keys(self, labels: Tensor) -> list[str]:
         """The names of what `compute` gives for images of these labels, int64 [N]; those of the objective
         only after a batch."""
         if self.each_class:
             of_classes = [f"accuracy_class/{self.names[label]}" for label in labels.unique().tolist()]
         else:
-            of_classes = [f"class_accuracy/{name}" for name in _QUANTILES]
+            worst, best = self._ranked(len(labels.unique()))
+            of_classes = [*(f"class_accuracy/{name}" for name in _QUANTILES), *worst, *best]
         means = ["macro_accuracy", "macro_f1", *([] if self.top5 is None else ["top5_accuracy"])]
         return ["accuracy", "loss", "ece", *means, *self.more, *of_classes]

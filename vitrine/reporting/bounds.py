@@ -16,6 +16,7 @@ from vitrine.analyses.result import AnalysisResult
 CURVES = 24  # of scalars that differ in the last part of their keys ("dead_units/layer3")
 LAYERS = 12  # of a technique that have a picture; also tables of a technique
 UNITS = 240  # rows of the table of units
+ROWS = 10_000  # of another table; W&B would cut off what is beyond
 _ALL = {
     "minimum": min,
     "median": statistics.median,
@@ -47,6 +48,13 @@ def shown_layers(layers: Iterable[str | None]) -> list[str | None]:
 def shown_tables(keys: Iterable[str]) -> list[str]:
     """The figures of a technique, by key, whose tables a dashboard has."""
     return evenly(list(dict.fromkeys(keys)), LAYERS)
+
+
+def ends(rows: Sequence[_Item]) -> list[_Item]:
+    """The rows of a table that a dashboard has: all, or of too many the first and the last."""
+    if len(rows) <= ROWS:
+        return list(rows)
+    return [*rows[: ROWS - ROWS // 2], *rows[len(rows) - ROWS // 2 :]]
 
 
 def shown_units(units: Iterable[tuple[str, int]]) -> set[tuple[str, int]]:
@@ -87,6 +95,10 @@ def left_out(results: Mapping[str, AnalysisResult]) -> list[str]:
         tables = [figure.key for figure in result.figures if figure.table is not None]
         if len(tables) > LAYERS:
             phrases.append(f"{name}: {len(tables) - LAYERS} of {len(tables)} tables")
+        for figure in result.figures:
+            rows = 0 if figure.table is None else max(map(len, figure.table.columns.values()), default=0)
+            if rows > ROWS:
+                phrases.append(f"{name}: {rows - ROWS} of {rows} rows of {figure.key}")
         units |= dict.fromkeys(
             (figure.layer, figure.unit)
             for figure in result.figures
@@ -95,6 +107,18 @@ def left_out(results: Mapping[str, AnalysisResult]) -> list[str]:
     if rest := len(units) - len(shown_units(units)):
         phrases.append(f"table of units: {rest} of {len(units)} units")
     return phrases
+
+
+def left_out_classes(metrics: Iterable[str], classes: int) -> list[str]:
+    """Of how many classes validation logs no curve, in words, given the names of its metrics."""
+    families = [name.partition("/")[2].partition("/")[0] for name in metrics if name.startswith("val/")]
+    worst, best = families.count("worst_classes"), families.count("best_classes")
+    if "class_accuracy" not in families or classes <= worst + best:
+        return []
+    return [
+        f"curves of {classes - worst - best} of {classes} classes"
+        f" (the worst {worst} and the best {best} of a validation have one, by rank)"
+    ]
 
 
 def is_of_unit(layer: str | None, unit: int | None, probe: int | None) -> bool:

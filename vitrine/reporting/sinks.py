@@ -29,8 +29,13 @@ STEP = "trainer/global_step"  # Lightning's name for it, and everybody's x axis
 
 # metrics of a validation under attack
 _ROBUST = ("clean_accuracy_subset", "robust_accuracy", "robust_gap", "fgsm_minus_pgd", "robust_alarm")
-# metrics of classes: of each, and quantiles over all
-_CLASSES = {"val/accuracy_class/": "Classes/accuracy/", "val/class_accuracy/": "Classes/all/"}
+# metrics of classes: of each, quantiles over all, and the extreme ones by rank
+_CLASSES = {
+    "val/accuracy_class/": "Classes/accuracy/",
+    "val/class_accuracy/": "Classes/all/",
+    "val/worst_classes/": "Classes/worst/",
+    "val/best_classes/": "Classes/best/",
+}
 
 
 class Sink(Protocol):

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from vitrine.reporting.bounds import is_of_unit, shown_layers
+from vitrine.reporting.bounds import is_of_unit, shown_layers, shown_tables
 from vitrine.reporting.ranking import headlines
-from vitrine.reporting.sinks import STEP, STORY, UNITS, media_key, metric_key, named_scalars
+from vitrine.reporting.sinks import STEP, STORY, UNITS, media_key, metric_key, named_scalars, table_key
 from vitrine.runs.metrics_csv import read_curves
 from vitrine.runs.store import Store
 
@@ -56,6 +56,8 @@ def logged_panels(run_dirs: Sequence[Path]) -> Panels:
     def add(kind: str, key: str) -> None:
         section, *parts = key.split("/")
         title = parts[0]
+        if kind == "table":
+            title = "/".join(parts)  # one a panel
         if kind == "curves":
             one_plot = parts[-1:] if title in ("train", "val") else parts[:-1] or parts
             title = _ONE_PLOT.get(section, "/".join(one_plot))
@@ -72,6 +74,8 @@ def logged_panels(run_dirs: Sequence[Path]) -> Panels:
                 entries = store.entries(step, analysis)
                 for layer in shown_layers(entry["layer"] for entry in entries):
                     add("media", media_key(analysis, layer))
+                for key in shown_tables(entry["key"] for entry in entries if "table" in entry):
+                    add("table", table_key(analysis, key))
                 for entry in entries:
                     if is_of_unit(entry["layer"], entry["unit"], entry["probe"]):
                         add("table", UNITS)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from vitrine.analyses.base import Figure
 from vitrine.analyses.result import CheckpointReport
-from vitrine.reporting.bounds import left_out, shown_layers, shown_tables
+from vitrine.reporting.bounds import left_out, left_out_classes, shown_layers, shown_tables
+from vitrine.reporting.dashboard_table import Columns, dashboard_table
 from vitrine.reporting.guarded_run import GuardedRun
 from vitrine.reporting.ranking import ranking
 from vitrine.reporting.sheet import PAPER, by_layer, sheet
@@ -23,6 +24,7 @@ from vitrine.reporting.units_table import units_table
 from vitrine.reporting.wandb_claims import Claims
 from vitrine.reporting.wandb_history import Keys, logged_keys, result_keys
 from vitrine.runs.attachments import STATE
+from vitrine.runs.metrics_csv import read_names
 from vitrine.runs.store import Store
 
 _log = logging.getLogger(__name__)
@@ -67,7 +69,7 @@ class WandbSink:
             folder = Path(folder)
             self._run_dir, self._has_results = folder.resolve().parent.parent, True
             self.run.log({STEP: int(report.step), **_payload(report, folder, self.classes)})
-            self.run.update_summary({**ranking(self._run_dir), **_left_out(report)})
+            self.run.update_summary({**ranking(self._run_dir), **self._left_out(report)})
             if not self.run.offline:
                 self._upload(f"analysis-{self.run.id}", "analysis", [folder], [f"step-{report.step}"])
         except Exception:
@@ -119,6 +121,13 @@ class WandbSink:
         if self.claims:
             self.claims.release()
 
+    def _left_out(self, report: CheckpointReport) -> dict[str, str]:
+        """What the dashboard does not show, for its summary; nothing is said where that is nothing."""
+        phrases = left_out(report.results)
+        said = [f"on the run's page only: {'; '.join(phrases)}"] if phrases else []
+        said += left_out_classes(read_names(self._run_dir), len(self.classes))
+        return {"left out": "; ".join(said)} if said else {}
+
     def _upload(self, name: str, kind: str, paths: Sequence[Path], aliases: list[str]) -> None:
         import wandb
 
@@ -135,12 +144,6 @@ def _is_shown(path: Path) -> bool:
     return path.is_file() and path.name != STATE
 
 
-def _left_out(report: CheckpointReport) -> dict[str, str]:
-    """What the dashboard does not show, for its summary; nothing is said where that is nothing."""
-    phrases = left_out(report.results)
-    return {"left out": f"on the run's page only: {'; '.join(phrases)}"} if phrases else {}
-
-
 def _payload(report: CheckpointReport, folder: Path, classes: Sequence[str]) -> dict[str, Any]:
     import wandb
 
@@ -154,11 +157,11 @@ def _payload(report: CheckpointReport, folder: Path, classes: Sequence[str]) -> 
         payload |= named_scalars(name, result)
         payload |= dict(_media(report.step, name, result.figures, files[name]))
         tables = shown_tables(figure.key for figure in result.figures if figure.table is not None)
+        before = _tables_before(stored, report.step, name) if tables else {}
         for figure in result.figures:
             if figure.key in tables:
-                columns = figure.table.columns
-                rows = [list(row) for row in zip(*columns.values())]
-                payload[table_key(name, figure.key)] = wandb.Table(columns=list(columns), data=rows)
+                columns, rows = dashboard_table(figure.table, before.get(figure.key, {}))
+                payload[table_key(name, figure.key)] = wandb.Table(columns=columns, data=rows)
 
     def picture(name: str, figure: Figure) -> Any:
         return _image(figure, files[name].get(figure.key), figure.caption)
@@ -166,6 +169,14 @@ def _payload(report: CheckpointReport, folder: Path, classes: Sequence[str]) -> 
     if table := units_table(report.results, picture, classes):
         payload[UNITS] = wandb.Table(columns=table[0], data=table[1])
     return payload
+
+
+def _tables_before(store: Store, step: int, name: str) -> dict[str, Columns]:
+    """The columns of an analysis' tables at the latest complete step before, by the figure's key."""
+    earlier = (one for one in reversed(store.begun()) if one < step and store.is_complete(one))
+    before = next(earlier, None)
+    entries = [] if before is None else store.entries(before, name)
+    return {entry["key"]: entry["table"]["columns"] for entry in entries if entry.get("table")}
 
 
 def _media(

@@ -30,6 +30,13 @@ def read_rows(run_dir: str | Path) -> list[dict[str, str]]:
     return [row for row in csv.DictReader(io.StringIO(text)) if None not in row]
 
 
+def read_names(run_dir: str | Path) -> list[str]:
+    """The names of the metrics that were logged so far; none of an unreadable file."""
+    with contextlib.suppress(OSError), open(Path(run_dir) / NAME, encoding="utf-8", errors="replace") as file:
+        return [name for name in next(csv.reader(file), []) if name not in FIRST_COLUMNS]
+    return []
+
+
 def read_curves(run_dir: str | Path) -> dict[str, list[tuple[int, float]]]:
     """The finite values of each metric as (optimizer steps taken, value), in the order of the rows.
 

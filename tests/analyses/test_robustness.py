@@ -122,6 +122,16 @@ def test_the_pictures_come_with_the_health_report():
 
 
 @pytest.mark.slow
+def test_a_search_in_bfloat16_is_told_and_what_falls_falls_to_the_network():
+    given = subject(linear(4), 4)
+    results = [split(Robustness(**QUICK, eps=0.02, precision=p)(given)) for p in ("float32", "bfloat16")]
+    (figures, scalars), (searched, low) = results
+    assert 0 < low["accuracy/robust"] == scalars["accuracy/robust"] < 1
+    assert "bfloat16" in searched["accuracy against eps"].caption
+    assert "bfloat16" not in figures["accuracy against eps"].caption
+
+
+@pytest.mark.slow
 def test_masked_gradients_are_told_in_the_captions():
     class Rounded(nn.Module):
         def __init__(self, network):

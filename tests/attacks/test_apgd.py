@@ -81,3 +81,18 @@ def test_mean_gradients_see_through_a_networks_own_noise(images):
     ended = APGD(eps=0.2, steps=10, draws=8, early_stop=False)(network, pictures, labels)
     assert torch.equal(random, torch.get_rng_state())
     assert (ended - pictures).sum() > 8 * 12 * 0.15
+
+
+def test_a_success_that_bfloat16_rounds_away_is_found(images):
+    class Close(nn.Module):
+        """Two logits of nearly 100, where bfloat16 tells halves apart; an image falls by less."""
+
+        def forward(self, x):
+            difference = (x - 0.5).mean((1, 2, 3))
+            logits = torch.stack([-difference, difference], 1) + 100
+            return logits.bfloat16() if torch.is_autocast_enabled("cpu") else logits
+
+    network, pictures = Close(), images(6, 1, 2, 2, low=0.42, high=0.45)
+    labels = torch.zeros(6, dtype=torch.int64)
+    found = APGD(eps=0.1, steps=6, precision="bf16-mixed")(network, pictures, labels)
+    assert is_adversarial(network, found, labels).all()

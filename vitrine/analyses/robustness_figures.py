@@ -24,13 +24,14 @@ def eps_figure(
     norm: str,
     eps: float,
     steps: int,
+    precision: str,
     classes: int,
 ) -> Figure:
     """PGD's accuracy over eps with its 95 % interval, AutoAttack's at its eps, and chance.
 
     Args:
         robust: by eps, rising from 0: which images are robust to PGD of so many `steps`, bool [N].
-        evaluation, norm, eps: AutoAttack's.
+        evaluation, norm, eps, precision: AutoAttack's; the last is said where it is not float32.
         report: its verdict goes into the caption.
         classes: their number.
     """
@@ -57,12 +58,13 @@ def eps_figure(
 
     after = evaluation.report()
     parts = ", ".join(f"{name} {accuracy:.1%}" for name, accuracy in after.items() if name != "clean")
+    searched = "" if precision == "float32" else f", searched in {precision},"
     missing = f"; left out for want of classes: {', '.join(evaluation.skipped)}" if evaluation.skipped else ""
     return Figure(
         key="accuracy against eps",
         image=render_plot(draw),
         caption=f"{after['clean']:.1%} of {count} images are right, {evaluation.accuracy:.1%} stand "
-        f"AutoAttack at {format_budget(norm, eps)} (after {parts}{missing}). {verdict(report)}",
+        f"AutoAttack at {format_budget(norm, eps)}{searched} (after {parts}{missing}). {verdict(report)}",
         values={
             **{f"autoattack/{name}": accuracy for name, accuracy in after.items()},
             "autoattack": evaluation.accuracy,

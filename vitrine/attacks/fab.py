@@ -74,11 +74,14 @@ class FAB(Attack):
         for _ in range(self.steps):
             _, gaps, gradients = model.gradient(points, labels, logit_difference(targets), keys)
             points = self._step(points, images, gaps, gradients)
-            success = model.seems_adversarial(model.logits(points), labels)
-            if not success.any():
+            logits = model.logits(points)
+            success, candidates = (
+                judge(logits, labels) for judge in (model.seems_adversarial, model.may_be_adversarial)
+            )
+            if not candidates.any():
                 continue
             distance = norm(points - images)
-            found = (success & (distance < best[rows]) & (distance <= self._bound)).nonzero()[:, 0]
+            found = (candidates & (distance < best[rows]) & (distance <= self._bound)).nonzero()[:, 0]
             if len(found):
                 success[found] = model.confirms(points[found], labels[found])
                 found = found[success[found]]

@@ -18,6 +18,7 @@ from vitrine.core.random_numbers import fold_in
 StepCallback = Callable[[Tensor, Tensor], None]  # losses [N] and gradient [N, C, H, W]
 Transform = Callable[[Tensor, Tensor], Tensor]  # images [N, C, H, W] and keys [N] to images
 Gradient = tuple[Tensor, Tensor, Tensor]  # logits [N, K], losses [N] and gradient [N, C, H, W]
+_ROUNDING = 2**-6  # of the largest logit: what bfloat16 may move a margin by (2^-7.4 measured)
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,19 @@ class Model:
         `logits` are the search's; where they were of low precision or a double's, successes are confirmed by
         the network in full precision.
         """
-        success = self.seems_adversarial(logits, labels)
+        success = self.may_be_adversarial(logits, labels)
         if success.any():
             rows = success.nonzero()[:, 0]
             success[rows] = self.confirms(images[rows], labels[rows])
         return success
+
+    def may_be_adversarial(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Which images the network is to be asked about, bool [N]: after a search of low precision, those so
+        near the boundary that rounding may hide their success as well."""
+        seems = self.seems_adversarial(logits, labels)
+        if not self._is_low(logits):
+            return seems
+        return seems | (self.margin(logits, labels) > -_ROUNDING * logits.abs().amax(1))
 
     def seems_adversarial(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Which images are adversarial by the search's logits, bool [N]: it goes on from there."""
@@ -91,9 +100,13 @@ class Model:
 
     def confirms(self, images: Tensor, labels: Tensor) -> Tensor:
         """Which of the images that seem adversarial are, bool [N]: all, but for a search of low precision."""
-        if self.bf16 or self.double is not None or torch.is_autocast_enabled(images.device.type):
+        if self.double is not None or self._is_low(images):
             return self.seems_adversarial(self.full_precision_logits(images), labels)
         return torch.ones_like(labels, dtype=torch.bool)
+
+    def _is_low(self, tensor: Tensor) -> bool:
+        """Whether the search is of low precision, on the device of a tensor."""
+        return self.bf16 or torch.is_autocast_enabled(tensor.device.type)
 
     def margin(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The margin beyond the decision boundary, in logits, [N]; above 0 where an image is adversarial."""

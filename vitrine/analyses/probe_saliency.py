@@ -110,15 +110,18 @@ class Saliency(Analysis):
             )
 
     def _explained(self, subject: Subject, logits: Tensor, targets: Tensor, maps: Tensor | None) -> list[str]:
-        """Of each of the maps [M, C, H, W] of integrated gradients how much of the score's rise it sums to,
-        in words; `logits` [M, K] are those of the images."""
+        """Of each of the maps [M, C, H, W] of integrated gradients what it sums to, and what it should, in
+        words; `logits` [M, K] are those of the images."""
         if maps is None:
             return []
         with torch.no_grad():
             start = subject.network(torch.full_like(maps[:1], self.baseline))
-        rise = (logits - start).gather(1, targets[:, None])[:, 0]
-        shares = (maps.flatten(1).sum(1) / rise).tolist()
-        return [f"Integrated gradients sum to {share:.1%} of the score's rise." for share in shares]
+        rises = (logits - start).gather(1, targets[:, None])[:, 0].tolist()
+        sums = maps.flatten(1).sum(1).tolist()
+        return [
+            f"Integrated gradients sum to {found:+.2f}; from the baseline the logit changes by {rise:+.2f}."
+            for found, rise in zip(sums, rises)
+        ]
 
 
 def _draw_map(name: str, values: Tensor) -> tuple[list[Tensor], float]:

@@ -13,6 +13,7 @@ with as many as were taken before, from fewer points.
 from __future__ import annotations
 
 import argparse
+import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def main() -> None:
     data = assembly.build_data(settings)
     ways = {f"Gauss, {n} points": (gauss, n) for n in (8, 12, *options.steps)}
     ways |= {f"chosen, of {n} at most": (integrated, n) for n in options.steps}
-    points, off, far = defaultdict(list), defaultdict(list), defaultdict(list)
+    points, off, far, seconds = (defaultdict(list) for _ in range(4))
     files = [file for _, file in checkpoint_files(options.run / "checkpoints")]
     for file in files:
         subject = make_subject(load_checkpoint(file), data, settings.analysis)
@@ -70,21 +71,22 @@ def main() -> None:
             ]
         exact = gauss(network, images, targets, options.exact).flatten(1)
         for name, (way, steps) in ways.items():
-            network.count = 0
+            way(network, images, targets, steps)
+            network.count, start = 0, time.perf_counter()
             found = way(network, images, targets, steps).flatten(1)
+            seconds[name].append((time.perf_counter() - start) / len(images))
             points[name].append(network.count / len(images))
             off[name] += ((found.sum(1) - rise).abs() / rise.abs()).tolist()
             far[name] += ((found - exact).norm(dim=1) / exact.norm(dim=1)).tolist()
     print(f"{hardware()}; {len(files)} checkpoints of {options.run}, {len(off[name])} maps\n")
-    print(
-        "| | points, mean | off by, median | mean | 90 % below | most | from the exact map, median | most |"
-    )
-    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    print("| | points | ms a map | off by, median | mean | 90 % below | most | from exact: median | most |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for name in ways:
         of, away = torch.tensor(off[name]), torch.tensor(far[name])
         figures = of.median(), of.mean(), of.quantile(0.9), of.max(), away.median(), away.max()
         shares = " | ".join(f"{100 * figure:.2f} %" for figure in figures)
-        print(f"| {name} | {torch.tensor(points[name]).mean():.1f} | {shares} |")
+        took = 1000 * torch.tensor(seconds[name]).median()
+        print(f"| {name} | {torch.tensor(points[name]).mean():.1f} | {took:.1f} | {shares} |")
 
 
 def integrated(network: nn.Module, images: Tensor, targets: Tensor, steps: int) -> Tensor:

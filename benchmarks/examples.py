@@ -31,6 +31,7 @@ from vitrine.analyses.examples import images_in_cache, top_examples
 
 QUICK = "--rounds 2 --batches 2"
 Batch = tuple[Tensor, Tensor]
+EXAMPLES = "with dataset examples"
 
 
 def passes(network: nn.Module) -> dict[str, Callable[[Tensor], object]]:
@@ -65,7 +66,7 @@ class Turns:
                 else:
                     yield batch
                 self._wait()
-                of[name or "with dataset examples"] = time.perf_counter() - start
+                of[name or EXAMPLES] = time.perf_counter() - start
             self.seconds.append(of)
         self.ended = time.perf_counter()
 
@@ -76,7 +77,7 @@ class Turns:
 
 def timings(turns: Sequence[dict[str, float]]) -> list[Timing]:
     """Of the batches, with the ratios to the plain pass that is the faster one by its median."""
-    seconds = {name: [of[name] for of in turns] for name in turns[0]}
+    seconds = {name: [of[name] for of in turns] for name in ("forward pass", "split", EXAMPLES)}
     base = min((seconds["forward pass"], seconds["split"]), key=statistics.median)
     return [Timing(name, own, [s / least for s, least in zip(own, base)]) for name, own in seconds.items()]
 

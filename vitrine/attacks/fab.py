@@ -130,18 +130,20 @@ def project_onto_hyperplane(points: Tensor, normals: Tensor, offsets: Tensor, no
         norm: "linf": all coordinates move at rate 1; "l2": at |w|.
     """
     gap = offsets - (normals * points).sum(1)
-    normals = torch.where(gap < 0, -1.0, 1.0).to(normals)[:, None] * normals
-    gap, size = gap.abs(), normals.abs()
-    room = torch.where(normals > 0, 1 - points, points)
+    normals = normals * torch.where(gap < 0, -1.0, 1.0).to(normals)[:, None]
+    gap, size, direction = gap.abs(), normals.abs(), normals.sign()
+    # masks are numbers, and multiplied: on a CPU `where` takes ten times as long
+    mask = torch.gt(direction, 0, out=torch.empty_like(points))
+    room = mask.sub(points).abs_()
     stop, slope = (room, size) if norm == "linf" else (room / size.clamp(min=1e-38), size.square())
     full = size * room
-    time = torch.zeros_like(gap)
+    time, most = torch.zeros_like(gap), torch.finfo(gap.dtype).max
     while True:
-        moving = stop > time[:, None]
-        left = gap - torch.where(moving, 0, full).sum(1)
-        reached = torch.maximum(left / torch.where(moving, slope, 0).sum(1).clamp(min=1e-38), time)
+        left = gap - torch.le(stop, time[:, None], out=mask).mul_(full).sum(1)
+        rate = torch.gt(stop, time[:, None], out=mask).mul_(slope).sum(1)
+        reached = torch.maximum((left / rate.clamp(min=1e-38)).clamp(max=most), time)
         if not (reached > time).any():  # nor for NaN, which the network's logits will show
             break
         time = reached
     change = time[:, None] if norm == "linf" else time[:, None] * size
-    return normals.sign() * torch.where(moving, change, room)
+    return torch.minimum(change, room, out=mask).mul_(direction)

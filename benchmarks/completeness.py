@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[16, 50], help="points, at most")
     parser.add_argument("--exact", type=int, default=400, help="points that are taken for all there are")
     options = parser.parse_args()
+    chosen.CHOSEN = 5  # also where the fixed ones are usual, to compare
     settings = config.load_saved(options.run, [])
     data = assembly.build_data(settings)
     ways = {f"Gauss, {n} points": (gauss, n) for n in (8, 12, *options.steps)}

@@ -26,7 +26,7 @@ from vitrine.analyses.target_scores import (
 )
 from vitrine.core.network_scopes import in_eager_eval_mode
 
-CHOSEN = 15  # points from which on their places are chosen; with fewer Gauss's rule misses less
+CHOSEN = 32  # points from which on their places are chosen; with fewer Gauss's maps are the better ones
 TOLERANCE = 0.015  # of the score's rise, that the panels may miss in all
 SIMPSON = (1 / 6, 2 / 3, 1 / 6)  # weights of a panel's start, middle and end
 
@@ -50,9 +50,9 @@ def integrated_gradients(
     Args:
         network, images, targets, of: as in `saliency`.
         baseline: a pixel value (mid-grey unless given; 0 is black), or images that broadcast to `images`.
-        steps: points of the path, at most; fewer than 15 are those of Gauss's rule, all of them.
+        steps: points of the path, at most; fewer than 32 are those of Gauss's rule, all of them.
         tolerance: a path gets more points while its panels miss more than this share of the score's rise.
-        batch_size: images a pass (of fewer than 15 points, at least one copy of the batch).
+        batch_size: images a pass (of fewer than 32 points, at least one copy of the batch).
 
     Raises:
         ValueError: an argument is not as above.

@@ -41,7 +41,7 @@ class Randomization(Analysis):
     )
     copies: int = setting(16, "SmoothGrad: noisy copies", least=1)
     steps: int = setting(
-        16, "integrated gradients: points of the path; of 15 or more as many as a complete sum needs", least=1
+        16, "integrated gradients: points of the path; of 32 or more as many as a complete sum needs", least=1
     )
 
     def __post_init__(self) -> None:

@@ -25,6 +25,7 @@ _SCRIPTS = (
     "turntable.js",
     "numbers.js",
     "tables.js",
+    "near.js",
     "views.js",
     "app.js",
 )

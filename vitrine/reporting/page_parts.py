@@ -28,6 +28,7 @@ class Part:
         keys: digest of the keys of the scalars.
         values: of the scalars, in this order; those that are not finite are null.
         alarms: what is wrong, a text each.
+        suffix: what follows each figure's key in the name of its file; null where that is not one.
         digest: of `shown`.
         bytes: of `shown` as JSON.
         shown: of each figure what changes: caption, values, file, and in an object `drawn` beside it, if
@@ -39,6 +40,7 @@ class Part:
     keys: str
     values: list[float | None]
     alarms: list[str]
+    suffix: str | None
     digest: str
     bytes: int
     shown: list[list[Any]] | None
@@ -57,6 +59,7 @@ def read_part(
         numbers = {key: _rounded(value) for key, value in entry["values"].items()}
         shown.append([entry["caption"], numbers, entry["file"], *([drawn] if drawn else [])])
     keys = [scalar.key for scalar in result.scalars]
+    suffixes = {file.removeprefix(row[0]) for row, (_, _, file, *_) in zip(rows, shown)}
     text = script_json(shown)
     part = Part(
         outcome=outcome_of(result),
@@ -64,6 +67,7 @@ def read_part(
         keys=_digest(script_json(keys)),
         values=[finite(scalar.value) for scalar in result.scalars],
         alarms=[alarm.text for alarm in result.alarms],
+        suffix=suffixes.pop() if len(suffixes) == 1 else None,
         digest=_digest(text),
         bytes=len(text),
         shown=shown,

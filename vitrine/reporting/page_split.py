@@ -79,27 +79,28 @@ def split_json(known: Known, fixed: dict[str, Any], analyses: Iterable[dict[str,
     """A run's content as JSON, without what figures show.
 
     Each analysis gets its `figures` (the rows of `Part.rows`, of all steps, once a key), its `lists` (for
-    each way in which a step has them: `places` in figures as pairs of first and count, and the sizes of
-    `chunks`), and the `keys` of its scalars; each analysis of a step the numbers of its list and keys,
+    each way in which a step has them: `places` in figures as pairs of first and count, the sizes of `chunks`,
+    and `Part.suffix`), and the `keys` of its scalars; each analysis of a step the numbers of list and keys,
     `scalars`, `alarms` and the digest of what it shows, `of`.
     """
     described, numbers = [], {}
     for analysis in analyses:
         name = analysis["name"]
         parts = [at[name] for at in known.steps.values() if name in at]
-        rows = {digest: i for i, digest in enumerate(dict.fromkeys(part.rows for part in parts))}
+        rows = {of: i for i, of in enumerate(dict.fromkeys((part.rows, part.suffix) for part in parts))}
         keys = {digest: i for i, digest in enumerate(dict.fromkeys(part.keys for part in parts))}
         numbers[name] = rows, keys
         figures: dict[str, list[Any]] = {}
         places: dict[str, int] = {}
         lists = []
-        for digest in rows:
+        for digest, suffix in rows:
             own = known.texts[digest]
             for row in own:
                 if row[0] not in places:
                     places[row[0]] = len(places)
                     figures[row[0]] = row
-            lists.append({"places": _ranges(places[row[0]] for row in own), "chunks": chunk_sizes(own)})
+            ranges = _ranges(places[row[0]] for row in own)
+            lists.append({"places": ranges, "chunks": chunk_sizes(own), "suffix": suffix})
         own_keys = [known.texts[digest] for digest in keys]
         described.append({**analysis, "figures": list(figures.values()), "lists": lists, "keys": own_keys})
     steps = [
@@ -108,7 +109,7 @@ def split_json(known: Known, fixed: dict[str, Any], analyses: Iterable[dict[str,
             "analyses": {
                 name: {
                     **part.outcome,
-                    "list": numbers[name][0][part.rows],
+                    "list": numbers[name][0][part.rows, part.suffix],
                     "keys": numbers[name][1][part.keys],
                     "scalars": part.values,
                     "alarms": part.alarms,

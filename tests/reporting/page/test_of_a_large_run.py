@@ -71,12 +71,20 @@ def whole(run):
     return folder
 
 
+MAKE_ALL = """async () => {
+    for (let place; (place = document.querySelector('main .awaited'));) {
+        place.scrollIntoView();
+        await new Promise((done) => setTimeout(done, 20));
+    }
+}"""
+
+
 def settled(tab):
-    """What a view shows when nothing moves any more, with its pictures' addresses within the run."""
-    tab.evaluate("document.querySelectorAll('.row').forEach((row) => row.scrollIntoView())")
+    """What a view shows when all of it is made and nothing moves any more."""
     was, now = None, ""
     while was != now:
         was = now
+        tab.evaluate(MAKE_ALL)
         tab.wait_for_timeout(150)
         now = tab.evaluate("document.querySelector('main').innerHTML")
     return now

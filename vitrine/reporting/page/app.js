@@ -119,8 +119,10 @@ function drawTop() {
     list("images", "image", probes, state.view === "image" ? state.probe : null));
   const theme = el("button", { type: "button", class: "theme", "aria-label": "Light or dark", onclick: toggleTheme }, "◐");
   document.getElementById("top").replaceChildren(nav, theme);
-  const here = nav.querySelector("[aria-current]");
-  if (here) nav.scrollLeft = here.offsetLeft - (nav.clientWidth - here.offsetWidth) / 2;
+  requestAnimationFrame(() => { // with the view's own layout, not one more before it
+    const here = nav.querySelector("[aria-current]");
+    if (here) nav.scrollLeft = here.offsetLeft - (nav.clientWidth - here.offsetWidth) / 2;
+  });
 }
 
 // what is too much for a line: a list that opens, and is searched

@@ -4,7 +4,7 @@ let runs = [];
 let steps = []; // every run's checkpoints, ascending
 
 function load(gallery) {
-  forgetLayers();
+  forgetFigures();
   forgetMissing();
   runs = gallery.runs.map((run) => (run.split ? loadSplit(run) : loadWhole(run)));
   steps = [...new Set(runs.flatMap((run) => run.steps.map((at) => at.step)))].sort((a, b) => a - b);
@@ -50,11 +50,12 @@ function address(path) {
 const isOfKind = (figure, kind) => runs.some((run) => run.figures.get(figure.id)?.kinds.includes(kind));
 
 // every figure of any run for which `wanted` holds, once, in the order in which analyses yield them
-function figuresWhere(wanted) {
+const figuresWhere = (wanted) => (figuresKnown ??= distinctFigures()).filter(wanted);
+
+function distinctFigures() {
+  if (runs.length === 1) return [...runs[0].figures.values()];
   const found = new Map();
-  for (const run of runs) {
-    for (const figure of run.figures.values()) if (!found.has(figure.id) && wanted(figure)) found.set(figure.id, figure);
-  }
+  for (const run of runs) for (const figure of run.figures.values()) if (!found.has(figure.id)) found.set(figure.id, figure);
   return [...found.values()];
 }
 
@@ -73,9 +74,9 @@ function distinct(figures, what) {
   return [...new Set(figures.map((figure) => figure[what]).filter((value) => value !== null))];
 }
 
-let layersKnown = null;
-function forgetLayers() {
-  layersKnown = null;
+let figuresKnown = null, layersKnown = null;
+function forgetFigures() {
+  figuresKnown = layersKnown = null;
 }
 
 function layersOf() {

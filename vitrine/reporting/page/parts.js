@@ -10,19 +10,32 @@ function loadSplit(run) {
   for (const analysis of run.analyses) {
     const lists = analysis.lists.map(readList);
     const at = run.steps.filter((one) => one.analyses[analysis.name]).map(({ step, analyses: { [analysis.name]: part } }) => ({ step, ...lists[part.list], of: part.of }));
-    analysis.figures.forEach(([key, layer, unit, probe, label, width, height, kinds], place) => {
-      const figure = {
-        id: `${analysis.name}\n${key}`, analysis: analysis.name, title: analysis.title, technique: analysis,
-        key, layer, unit, probe, label, width, height, kinds, found: null,
-        // made when they are asked for: of a large run there are millions
-        get versions() {
-          return (this.found ??= at.filter((one) => one.index.has(place)).map((one) => new Version(run, figure, one, one.index.get(place))));
-        },
-      };
+    analysis.figures.forEach((row, place) => {
+      const figure = new SplitFigure(run, analysis, row, at, place);
       figures.set(figure.id, figure);
     });
   }
   return { ...run, figures, scalars: curvesOf(run), alarms: alarmsOf(run) };
+}
+
+class SplitFigure {
+  #run; #at; #place; #found = null;
+
+  constructor(run, analysis, [key, layer, unit, probe, label, width, height, kinds], at, place) {
+    this.id = `${analysis.name}\n${key}`;
+    this.analysis = analysis.name;
+    this.title = analysis.title;
+    this.technique = analysis;
+    Object.assign(this, { key, layer, unit, probe, label, width, height, kinds });
+    this.#run = run;
+    this.#at = at;
+    this.#place = place;
+  }
+
+  // made when they are asked for: of a large run there are millions
+  get versions() {
+    return (this.#found ??= this.#at.filter((one) => one.index.has(this.#place)).map((one) => new Version(this.#run, this, one, one.index.get(this.#place))));
+  }
 }
 
 // what could not be loaded is tried again: it may have been written anew
@@ -31,17 +44,17 @@ function forgetMissing() {
 }
 
 // of a list, where each figure stands in it, and in which file
-function readList({ places, chunks }) {
+function readList({ places, chunks, suffix }) {
   const index = new Map();
   for (const [first, count] of places) for (let i = 0; i < count; i++) index.set(first + i, index.size);
   const starts = [];
   chunks.reduce((begin, size) => (starts.push(begin), begin + size), 0);
-  return { index, starts };
+  return { index, starts, suffix };
 }
 
 class Version {
   constructor(run, figure, at, place) {
-    Object.assign(this, { run, figure, step: at.step, of: at.of });
+    Object.assign(this, { run, figure, step: at.step, of: at.of, suffix: at.suffix });
     const chunk = at.starts.findLastIndex((begin) => begin <= place);
     this.row = place - at.starts[chunk];
     this.address = `${fileOf(run, at.step, figure.analysis, `page.parts/${String(chunk).padStart(3, "0")}.js`)}?${at.of}`;
@@ -79,8 +92,9 @@ class Version {
     return this.told?.[1] ?? {};
   }
 
+  // the picture's address, of which all that a list shows ends alike it is known before the rest
   get src() {
-    const file = this.told?.[2];
+    const file = this.told?.[2] ?? this.suffix ?? undefined;
     return file === undefined ? null : fileOf(this.run, this.step, this.figure.analysis, file.startsWith(".") ? this.figure.key + file : file);
   }
 

@@ -83,6 +83,7 @@ function cell(figure, times, corner) {
       version?.ask?.();
       if (version?.pending) {
         element.classList.toggle("pending", true); // what was shown stays until it is there
+        if (!image.hasAttribute("src") && version.src) image.setAttribute("src", version.src);
         return;
       }
       element.classList.toggle("pending", false);

@@ -5,38 +5,56 @@ const MOST_LOADED = 40; // checkpoints that are loaded, to show how a row went, 
 
 const hasTable = (figure) => isOfKind(figure, "table");
 
+// a figure's table; it fills itself when what it shows has been loaded
 function dataTable(figure) {
-  const versions = (run) => (run.figures.get(figure.id)?.versions ?? []).filter((version) => version.table);
   if (!hasTable(figure)) return null;
-  const away = runs.flatMap((run) => run.figures.get(figure.id)?.versions ?? []).filter((version) => version.pending);
-  if (away.length > MOST_LOADED) askForNow([figure]);
-  else askForAll([figure]);
-  const first = runs.map(versions).find((own) => own.length)?.[0].table;
-  if (!first) return null; // it is on its way, and the view will be drawn anew
+  const all = () => runs.flatMap((run) => run.figures.get(figure.id)?.versions ?? []);
+  const away = () => all().filter((version) => version.pending);
+  const long = away().length > MOST_LOADED;
+  const ask = () => columns().forEach((column) => versionAt(column.run, figure.id, column.step)?.ask?.());
+  ask(); // what is looked at comes first
+  if (!long) all().forEach((version) => version.ask?.());
+  const history = long ? loadHistory(all) : "";
+  const place = el("div", { class: "table" });
+  let fill = null;
+  watch(() => {
+    ask();
+    const there = all().filter((version) => version.table);
+    if (there.length) (fill ??= fillTable(figure, place, there[0].table, history))(there);
+    if (long && !away().length) history.remove();
+  });
+  return place;
+}
+
+// lays out what is around a table; gives what draws it anew, given the versions that are loaded
+function fillTable(figure, place, first, history) {
   const [name] = Object.keys(first.columns), count = first.columns[name].length;
   const shown = { sort: first.sort_by || name, descending: false, search: "", only: "", all: count <= MOST_ROWS };
-  const place = el("div", { class: "tables" });
-  const redraw = () => place.replaceChildren(...columns().map((column) => {
-    versionAt(column.run, figure.id, column.step)?.ask?.();
-    const version = versions(column.run).findLast((one) => one.step <= column.step);
-    return version ? drawTable(column, version, historyOf(column.run, figure), shown, redraw) : null;
-  }).filter(Boolean));
+  const tables = el("div", { class: "tables" }), choice = el("span");
   const search = el("input", { type: "search", placeholder: `find one of ${count}`, "aria-label": `Find a ${name}`, oninput: (event) => {
     shown.search = event.target.value;
     redraw();
   } });
-  watch(redraw);
-  return el("div", { class: "table" }, count > MOST_ROWS / 2 ? search : null, first.filter_by ? filter(runs.flatMap(versions), first.filter_by, shown, redraw) : null, away.length > MOST_LOADED ? loadHistory(figure) : null, place);
+  const redraw = () => tables.replaceChildren(...columns().map((column) => {
+    const version = (column.run.figures.get(figure.id)?.versions ?? []).findLast((one) => one.step <= column.step && one.table);
+    return version ? drawTable(column, version, historyOf(column.run, figure), shown, redraw) : null;
+  }).filter(Boolean));
+  place.append(...[count > MOST_ROWS / 2 ? search : null, first.filter_by ? choice : null, history, tables].filter(Boolean));
+  let known = 0;
+  return (there) => {
+    if (first.filter_by && there.length !== known) choice.replaceChildren(filter(there, first.filter_by, shown, redraw));
+    known = there.length;
+    redraw();
+  };
 }
 
 // a table of a long run: how its rows went is much to load
-function loadHistory(figure) {
-  const count = runs.reduce((sum, run) => sum + (run.figures.get(figure.id)?.versions.length ?? 0), 0);
+function loadHistory(all) {
   const button = el("button", { type: "button", class: "over-time", onclick: () => {
     button.disabled = true;
     button.textContent = "loading …";
-    askForAll([figure]);
-  } }, `over time: load ${count} checkpoints`);
+    all().forEach((version) => version.ask?.());
+  } }, `over time: load ${all().length} checkpoints`);
   return button;
 }
 
@@ -49,10 +67,12 @@ function historyOf(run, figure) {
 // a choice of one of the names that a column has at any time
 function filter(versions, heading, shown, redraw) {
   const names = [...new Set(versions.flatMap((version) => version.table.columns[heading] ?? []))].sort((a, b) => String(a).localeCompare(b, undefined, { numeric: true }));
-  return el("label", { class: "filter" }, el("span", {}, heading), el("select", { onchange: (event) => {
-    shown.only = event.target.value;
+  const choices = el("select", { onchange: () => {
+    shown.only = choices.value;
     redraw();
-  } }, el("option", { value: "" }, "any"), ...names.map((one) => el("option", { value: String(one) }, String(one)))));
+  } }, el("option", { value: "" }, "any"), ...names.map((one) => el("option", { value: String(one) }, String(one))));
+  choices.value = shown.only;
+  return el("label", { class: "filter" }, el("span", {}, heading), choices);
 }
 
 function drawTable(column, version, versions, shown, redraw) {

@@ -3,8 +3,10 @@
 const views = {
   overview({ lost }) {
     const ofLayers = new Map(groupBy(figuresWhere(isOfLayer), (f) => f.layer));
-    const shownLayers = layersOf().filter((layer) => ofLayers.has(layer));
-    const strips = shownLayers.map((layer) => (shownLayers.length > MANY ? whenNear(() => layerStrip(layer, ofLayers.get(layer))) : layerStrip(layer, ofLayers.get(layer))));  // not one of maps on images alone
+    const shownLayers = layersOf().filter((layer) => ofLayers.has(layer)); // not one of maps on images alone
+    // of many layers, and below them, what is far from the reader is not made yet, nor what it shows loaded
+    const soon = shownLayers.length > MANY ? whenNear : (make) => make();
+    const strips = shownLayers.map((layer) => soon(() => layerStrip(layer, ofLayers.get(layer)), "row"));
     const probes = probesOf();
     const missed = lost?.length === 3 ? `${lost[0]} ${lost[2]} of ${lost[1]}` : lost?.join(" ");
     const rest = figuresWhere((f) => f.layer === null && f.unit === null && f.probe === null);
@@ -19,13 +21,13 @@ const views = {
       curveSection(),
       testSection(),
       strips.length ? section("Layers", ...strips) : null,
-      probes.length ? section("Images", probeStrip(probes)) : null,
+      probes.length ? section("Images", soon(() => probeStrip(probes))) : null,
       ...groupBy(classes, (f) => f.analysis).map(([, figures]) =>
-        section(`${figures[0].title} of the classes`, el("div", { class: "tiles" }, ...figures.map(small)))),
+        section(`${figures[0].title} of the classes`, soon(() => el("div", { class: "tiles" }, ...figures.map(small))))),
       ...groupBy(others.filter((f) => !f.technique.own_page), (f) => f.analysis).map(([, figures]) =>
-        section(figures[0].title, ...wholeNetwork(figures), files(figures[0].analysis))),
+        section(figures[0].title, ...[soon(() => wholeNetwork(figures))].flat(), files(figures[0].analysis))),
       ...groupBy(others.filter((f) => f.technique.own_page), (f) => f.analysis).map(([name, figures]) =>
-        section(figures[0].title, el("div", { class: "halves" }, ...figures.slice(0, 2).map((f) => picture(f, { href: link("page", name), caption: true }))),
+        section(figures[0].title, soon(() => el("div", { class: "halves" }, ...figures.slice(0, 2).map((f) => picture(f, { href: link("page", name), caption: true })))),
           el("p", {}, el("a", { href: link("page", name) }, `${figures[0].title}: all ${figures.length} pictures and their curves`)))),
       el("p", { class: "quiet keys" }, "Keys: ", ...[["←", "→"], ["space"], ["j", "k"]].flatMap((keys, i) => [
         ...keys.flatMap((key) => [el("kbd", {}, key), " "]), ["move through time, ", "plays, ", "next and previous layer, unit or image"][i]])),
@@ -232,26 +234,14 @@ function alarms() {
 // whether it is of a layer or its units; not of an image
 const isOfLayer = (f) => f.layer !== null && f.probe === null && !variantOf(f);
 
-// a row that is made when the reader comes near it, and takes its room before
-function whenNear(make) {
-  const place = el("div", { class: "row awaited" });
-  const watcher = new IntersectionObserver(([entry]) => {
-    if (!entry.isIntersecting) return;
-    watcher.disconnect();
-    place.replaceWith(make());
-  }, { rootMargin: "400px" });
-  watcher.observe(place);
-  return place;
-}
-
 // a row of a layer's units, seen by the technique that shows them best
 function layerStrip(layer, figures) {
   const ofUnits = bestFirst(figures.filter((f) => f.unit !== null));
   const shown = (ofUnits.length ? ofUnits : figures).filter((f, _, all) => f.analysis === all[0].analysis);
-  const pictures = shown.map((f) => picture(f, f.unit === null ? { href: link("layer", layer) } : { href: link("unit", layer, f.unit), title: `unit ${f.unit}` }));
+  const one = (f) => picture(f, f.unit === null ? { href: link("layer", layer) } : { href: link("unit", layer, f.unit), title: `unit ${f.unit}` });
   return el("div", { class: "row" },
     el("h3", {}, el("a", { href: link("layer", layer) }, layer)),
-    el("div", { class: "strip", role: "group", "aria-label": layer, tabindex: "0" }, ...pictures));
+    el("div", { class: "strip", role: "group", "aria-label": layer, tabindex: "0" }, ...pieceByPiece(shown, one)));
 }
 
 function probeStrip(probes) {

@@ -97,8 +97,8 @@ class _Reading:
 
     def _step(self, step: int) -> None:
         known, before = self.known, self.before.steps.get(step, {})
-        folder = self.store.step_folder(step)
-        complete = stamp(folder / "complete.json")
+        folder = str(self.store.step_folder(step))  # a Path of each file would take longer than to ask for it
+        complete = stamp(f"{folder}/complete.json")
         results: dict[str, AnalysisResult] | None = None
         names = list(before)
         if complete is None:
@@ -111,7 +111,8 @@ class _Reading:
         known.steps[step], known.stamps[step] = {}, {"complete.json": complete}
         for name in names:
             files = {
-                f"{name}/{file}": stamp(folder / name / file) for file in ("figures.json", "scalars.json")
+                f"{name}/{file}": stamp(f"{folder}/{name}/{file}")
+                for file in ("figures.json", "scalars.json")
             }
             same = name in before and files.items() <= self.before.stamps[step].items()
             if same:
@@ -121,7 +122,7 @@ class _Reading:
                 texts = {digest: self.before.texts[digest] for digest in (part.rows, part.keys)}
             else:
                 part, texts = self._read_part(step, name)
-                if stamp(folder / "complete.json") != complete:
+                if stamp(f"{folder}/complete.json") != complete:
                     files = {}  # it was replaced while it was read: the next time it is read again
             known.texts |= texts
             known.stamps[step] |= files
@@ -137,19 +138,18 @@ class _Reading:
     def _in_chunks(self, step: int, name: str) -> None:
         """Have what a part shows in files of its own."""
         part = self.known.steps[step][name]
-        place = self.store.step_folder(step) / name / FOLDER
-        key = f"{name}/{FOLDER}"
-        if not self.known.texts[part.rows]:
-            self.known.steps[step][name] = dataclasses.replace(part, shown=None)
-            return
+        place, key = self.store.step_folder(step) / name / FOLDER, f"{name}/{FOLDER}"
         kept = self.before.stamps.get(step, {}).get(key)
-        if part.shown is None and (kept is None or kept != stamp(place)):
-            part = self._read_again(step, name)
-        if part.shown is not None:
+        if not self.known.texts[part.rows]:
+            kept = None
+        elif part.shown is not None or kept is None or kept != stamp(place):
+            part = part if part.shown is not None else self._read_again(step, name)
             write_chunks(place, part, self.known.texts[part.rows])
             kept = stamp(place)
-        self.known.stamps[step][key] = kept
-        self.known.steps[step][name] = dataclasses.replace(part, shown=None)
+        if kept is not None:
+            self.known.stamps[step][key] = kept
+        if part.shown is not None:
+            self.known.steps[step][name] = dataclasses.replace(part, shown=None)
 
     def _in_one_file(self, step: int, name: str) -> None:
         """Have what a part shows in memory, and not in files that were needed when the run was larger."""

@@ -8,7 +8,7 @@ from pathlib import Path
 Stamp = tuple[int, ...] | None  # None: there is no such file
 
 
-def stamp(path: Path) -> Stamp:
+def stamp(path: str | Path) -> Stamp:
     """The number, size and times of a file or folder: others once it is replaced, copied or written to."""
     try:
         found = os.stat(path)

@@ -50,6 +50,12 @@ def main() -> None:
 
 
 def write(run: Path, step: int, layers: int, units: int) -> None:
+    with Store(run).writing(step, weights="") as writer:
+        for name, result in results(step, layers, units).items():
+            writer.write(name, result)
+
+
+def results(step: int, layers: int, units: int) -> dict[str, AnalysisResult]:
     """One checkpoint, with pictures of a few pixels: the page reads their headers only."""
     drawn = torch.randint(0, 256, (12, 12, 3), generator=torch.Generator().manual_seed(step)).to(torch.uint8)
     names = [(f"stage{depth}.block", unit) for depth in range(layers) for unit in range(units)]
@@ -90,10 +96,11 @@ def write(run: Path, step: int, layers: int, units: int) -> None:
         for i in range(IMAGES)
     ]
     curves = [Scalar(f"dead_units/{layer}", 0.1, layer) for layer in dict(names)]
-    with Store(run).writing(step, weights="") as writer:
-        for name, figures in both.items():
-            writer.write(name, AnalysisResult(figures, curves if name == "examples" else [], 1.0))
-        writer.write("cam", AnalysisResult(maps, [], 1.0))
+    found = {
+        name: AnalysisResult(figures, curves if name == "examples" else [], 1.0)
+        for name, figures in both.items()
+    }
+    return {**found, "cam": AnalysisResult(maps, [], 1.0)}
 
 
 def timed(what: Callable[[], object], rounds: int) -> list[float]:

@@ -81,6 +81,8 @@ class _Reading:
     def __init__(self, run_dir: Path, one_file: float):
         self.store, self.before = Store(run_dir), _kept(run_dir)
         self.one_file, self.bytes = one_file, 0
+        # by step, as text: a Path of each file would take longer than to ask the disk for it
+        self.folders: dict[int, str] = {}
         self.known = known = Known()
         for step in self.store.begun():
             self._step(step)
@@ -97,7 +99,7 @@ class _Reading:
 
     def _step(self, step: int) -> None:
         known, before = self.known, self.before.steps.get(step, {})
-        folder = str(self.store.step_folder(step))  # a Path of each file would take longer than to ask for it
+        folder = self.folders[step] = str(self.store.step_folder(step))
         complete = stamp(f"{folder}/complete.json")
         results: dict[str, AnalysisResult] | None = None
         names = list(before)
@@ -138,13 +140,14 @@ class _Reading:
     def _in_chunks(self, step: int, name: str) -> None:
         """Have what a part shows in files of its own."""
         part = self.known.steps[step][name]
-        place, key = self.store.step_folder(step) / name / FOLDER, f"{name}/{FOLDER}"
+        key = f"{name}/{FOLDER}"
+        place = f"{self.folders[step]}/{key}"
         kept = self.before.stamps.get(step, {}).get(key)
         if not self.known.texts[part.rows]:
             kept = None
         elif part.shown is not None or kept is None or kept != stamp(place):
             part = part if part.shown is not None else self._read_again(step, name)
-            write_chunks(place, part, self.known.texts[part.rows])
+            write_chunks(Path(place), part, self.known.texts[part.rows])
             kept = stamp(place)
         if kept is not None:
             self.known.stamps[step][key] = kept

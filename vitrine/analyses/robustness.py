@@ -60,8 +60,8 @@ class Robustness(Analysis):
     )
     precision: str = setting(
         "float32",
-        "AutoAttack: of its search (successes are confirmed in float32); bfloat16 takes half the time on "
-        "processors that have it",
+        "AutoAttack: of its search (successes are confirmed in float32); bfloat16 takes 0.5 to 0.8 of the "
+        "time on processors that have it",
         choices=("float32", "bfloat16"),
     )
     curve: list[float] = setting([0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4], "the curve's budgets, in shares of eps")

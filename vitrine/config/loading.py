@@ -24,6 +24,7 @@ from vitrine.config.recipes import merge_arguments
 from vitrine.config.schema import RunSettings, sections
 from vitrine.config.yaml_text import Scalar, UnreadableText, convert
 from vitrine.core import atomic
+from vitrine.core.garbage import none_while_importing
 from vitrine.core.registry import nearest
 from vitrine.core.settings import SettingError, check, field_type
 from vitrine.runs import run_folders
@@ -84,7 +85,7 @@ def load(
     right = _load(arguments, base, sections(declared))  # what is wrong is said before the seconds of imports
     if meanwhile is not None:
         meanwhile(right)
-    with silence_renames():  # as they were said just now
+    with silence_renames(), none_while_importing():  # renames were said just now
         return _load(arguments, base, sections())
 
 

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from vitrine.core.garbage import none_while_importing
 from vitrine.datamodules import DRAWN
 from vitrine.datamodules.cache_limit import is_cached
 
@@ -124,10 +125,12 @@ class DrawingAhead:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, which sends it to both
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, signal.SIG_DFL)
-        import torch
+        with none_while_importing():
+            import torch
 
+            make_split = DRAWN[data.name]
         torch.set_num_threads(1)  # inherited by the threads started below
-        draw = self._drawer(DRAWN[data.name](data, seed, "train"))
+        draw = self._drawer(make_split(data, seed, "train"))
 
         def draw_what_is_left(_: int) -> None:
             while os.getppid() == parent and (number := os.read(self._numbers, 2)):

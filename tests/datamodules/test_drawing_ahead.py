@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -188,6 +189,7 @@ def is_running(process: int) -> bool:
 def before_imports(monkeypatch):
     """Settings are loaded as in a process that has not imported Lightning yet."""
     monkeypatch.delitem(sys.modules, "lightning")
+    monkeypatch.setattr("vitrine.config.loading.none_while_importing", contextlib.nullcontext)
 
 
 def test_training_begins_before_its_imports_and_ends_it_with_the_run(monkeypatch, tmp_path):

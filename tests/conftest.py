@@ -3,11 +3,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import torch
 
-# networks here are tiny: one thread is quicker than two, and the sums are those of any other process with one
-torch.set_num_threads(1)
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # of programs that tests start, several at once
+# networks here are tiny: one thread is quicker than two, and sums are those of any other process with one;
+# set before torch is imported, for which the process that deals out the tests has no use
+os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).resolve().parent.parent
 # whose slow tests take longest, longest first: a file that begins last is waited for by all others; not those

@@ -169,7 +169,8 @@ def test_a_table_is_shown_as_one_and_is_missed_where_it_lacks(tmp_path, history)
     (folder,) = offline_folders(run_dir)
     (item,) = history(run_dir)
     shown = json.loads((folder / "files" / item["Classes/matrix table.path"]).read_text())
-    assert shown["columns"] == ["class", "recall"] and shown["data"] == [["a", 0.5], ["<b>", None]]
+    assert shown["columns"] == ["class", "recall", "change of recall"]
+    assert shown["data"] == [["a", 0.5, None], ["<b>", None, None]]
 
 
 def test_what_robust_validation_measures_has_a_section_of_its_own():

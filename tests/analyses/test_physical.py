@@ -71,6 +71,7 @@ def test_each_probe_has_its_rows_and_every_transformation_a_column():
         assert first.values[f"PGD/{name}"] == pytest.approx(confidence, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_target_that_cannot_be_reached_has_no_destruction_rate():
     figures, scalars = split(Physical(**QUICK)(subject((0.2,))))
     assert scalars == {}

@@ -64,6 +64,7 @@ def same(some, others):
     )
 
 
+@pytest.mark.slow
 def test_a_test_split_is_held_out(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "folder")
     for i in range(6):

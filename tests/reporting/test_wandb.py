@@ -231,6 +231,7 @@ def test_the_page_is_an_artifact_of_the_files_that_it_is_made_of(tmp_path, repor
         )  # no copies
 
 
+@pytest.mark.slow
 def test_nothing_is_written_outside_the_run(tmp_path, offline_home, report, history):
     run_dir = tmp_path / "run"
     run_dir.mkdir()

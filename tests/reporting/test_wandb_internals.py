@@ -15,6 +15,7 @@ pytestmark = pytest.mark.usefixtures("offline_home")
 KEY = "0123456789" * 4
 
 
+@pytest.mark.slow
 def test_the_service_is_a_process_that_this_one_has_started(tmp_path):
     assert wandb_internals.service_process() is None  # and asking starts none
     run = wandb.init(mode="offline", dir=tmp_path, settings=wandb.Settings(silent=True))

@@ -119,6 +119,7 @@ def test_all_runs_of_the_project_are_shown_where_asked_for(tmp_path, make_run):
     assert (run_dir / "wandb-id").read_text().strip() not in json.dumps(spec)
 
 
+@pytest.mark.slow
 def test_a_curve_of_several_layers_is_one_panel(tmp_path, make_run):
     pytest.importorskip("wandb_workspaces")
     spec = spec_of(tmp_path, make_run("plain", "standard"), "kind=workspace")["workspace"]["section"]

@@ -53,9 +53,9 @@ def run(benchmark: Benchmark) -> tuple[float, str]:
     seconds = time.perf_counter() - start
     if ended.returncode == 0:
         return seconds, ""
-    missing = re.search(r"ModuleNotFoundError: No module named '([\w.]+)'", ended.stderr)
+    missing = re.search(r"ModuleNotFoundError: No module named '(\w+)|: (\w+) is not installed", ended.stderr)
     if missing:
-        return seconds, f"not run: it needs {missing[1].split('.')[0]}, which is not installed"
+        return seconds, f"not run: it needs {missing[1] or missing[2]}, which is not installed"
     print(ended.stderr[-2000:], file=sys.stderr)
     return seconds, f"failed with status {ended.returncode}"
 

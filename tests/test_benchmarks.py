@@ -45,8 +45,11 @@ def test_a_quick_run_gets_its_arguments_and_its_seconds_are_printed(program, cap
     assert "given ['--rounds', '1']" in printed and "| thing | 0 |  |" in printed
 
 
-def test_a_library_that_is_missing_is_named_and_is_no_failure(program, capfd):
-    program("import no_such_peer.of_ours")
+@pytest.mark.parametrize(
+    "lack", ["import no_such_peer.of_ours", "raise ValueError('net: no_such_peer is not installed: pip ...')"]
+)
+def test_a_library_that_is_missing_is_named_and_is_no_failure(program, capfd, lack):
+    program(lack)
     assert listing.main() == 0
     assert "| not run: it needs no_such_peer, which is not installed |" in capfd.readouterr().out
 

@@ -31,7 +31,7 @@ from vitrine.analyses.layers import auto_layers
 from vitrine.analyses.relevance import attention_gradient, chefer, legrad
 from vitrine.modules import load_network
 
-QUICK = "--part attention --images 256 --rounds 1"
+QUICK = "--part attention --images 64 --rounds 1"
 PROBES, BATCH = 16, 64
 
 

@@ -61,9 +61,9 @@ def settings_of(name: str = "signs", seed: int = 0, **changes: Any) -> config.Se
 
 
 def begin(ahead: DrawingAhead, settings: config.Settings) -> multiprocessing.Process | None:
+    """The other process, which may have ended before anybody else could ask for it."""
     ahead.begin(settings.data, settings.run.seed)
-    children = multiprocessing.active_children()
-    return children[0] if children else None
+    return ahead._process
 
 
 def training_images(settings: config.Settings, ahead: DrawingAhead | None = None) -> torch.Tensor:
@@ -118,10 +118,13 @@ def test_what_is_not_drawn_yet_is_drawn_here(ahead, monkeypatch):
 )
 def test_a_process_that_fails_is_said_and_made_up_for(ahead, monkeypatch, caplog, capfd, become, problem):
     monkeypatch.setattr(drawing_ahead, "PATIENCE", 0.3)
-    in_the_other_process(monkeypatch, become)
+    has_begun = multiprocessing.get_context("fork").Event()
+    in_the_other_process(monkeypatch, lambda: (has_begun.set(), become()))
     settings = settings_of()
     child = begin(ahead, settings)
-    child.join(0.3)
+    assert has_begun.wait(30)
+    if problem != "hangs":
+        child.join(30)
     with caplog.at_level(logging.WARNING):
         assert torch.equal(training_images(settings, ahead), training_images(settings))
     assert [record.getMessage() for record in caplog.records] == [
@@ -201,6 +204,7 @@ def test_training_begins_before_its_imports_and_ends_it_with_the_run(monkeypatch
         raise SettingError("model.name", "is refused")
 
     before_imports(monkeypatch)
+    in_the_other_process(monkeypatch, lambda: time.sleep(60))  # else it may have ended by itself
     monkeypatch.setattr(train, "train", note)
     with pytest.raises(SettingError, match="is refused"):
         train.main([*SMALL, f"run.root={tmp_path}"])

@@ -75,9 +75,8 @@ class FAB(Attack):
             _, gaps, gradients = model.gradient(points, labels, logit_difference(targets), keys)
             points = self._step(points, images, gaps, gradients)
             logits = model.logits(points)
-            success, candidates = (
-                judge(logits, labels) for judge in (model.seems_adversarial, model.may_be_adversarial)
-            )
+            success = model.seems_adversarial(logits, labels)
+            candidates = model.may_be_adversarial(logits, labels)
             if not candidates.any():
                 continue
             distance = norm(points - images)

@@ -74,13 +74,15 @@ class Model:
             self.on_step(result[1], result[2])
         return result
 
-    def is_adversarial(self, images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    def is_adversarial(
+        self, images: Tensor, logits: Tensor, labels: Tensor, among: Tensor | bool = True
+    ) -> Tensor:
         """Which images are misclassified (or, if targeted, classified as their label), bool [N].
 
         `logits` are the search's; where they were of low precision or a double's, successes are confirmed by
-        the network in full precision.
+        the network in full precision. Only those `among` which one is looked for, bool [N], are.
         """
-        success = self.may_be_adversarial(logits, labels)
+        success = self.may_be_adversarial(logits, labels) & among
         if success.any():
             rows = success.nonzero()[:, 0]
             success[rows] = self.confirms(images[rows], labels[rows])

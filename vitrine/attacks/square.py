@@ -56,11 +56,7 @@ class Square(Attack):
             better = margins > best
             points[better] = proposed[better]
             best = torch.where(better, margins, best)
-            if early_stop and (candidates := better & model.may_be_adversarial(logits, labels)).any():
-                success = candidates.clone()
-                success[candidates] = model.confirms(proposed[candidates], labels[candidates])
-                if not success.any():
-                    continue
+            if early_stop and (success := model.is_adversarial(proposed, logits, labels, better)).any():
                 results[rows[success]] = proposed[success]
                 remaining = (~success).nonzero()[:, 0]
                 if not len(remaining):

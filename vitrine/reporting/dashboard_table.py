@@ -22,7 +22,7 @@ def dashboard_table(table: Table, before: Columns) -> tuple[list[str], list[list
     order = list(range(len(next(iter(columns.values()), ()))))
     if by in columns:
         order.sort(key=lambda i: _place(columns[by][i]))  # stable
-        if all(_is_number(value) for value in columns[by]):
+        if not any(isinstance(value, str) for value in columns[by]):
             columns = _with_change(columns, by, before)
     return list(columns), [[column[i] for column in columns.values()] for i in ends(order)]
 
@@ -31,10 +31,6 @@ def _place(value: str | float | None) -> tuple[bool, bool, Any]:
     """What is missing comes last, as on the page."""
     missing = value is None or value == ""
     return missing, isinstance(value, str), 0 if missing else value
-
-
-def _is_number(value: Any) -> bool:
-    return value is None or not isinstance(value, str)
 
 
 def _with_change(columns: dict[str, Any], by: str, before: Columns) -> dict[str, Any]:

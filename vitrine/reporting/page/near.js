@@ -27,5 +27,5 @@ function pieceByPiece(figures, one) {
   const pictures = figures.slice(0, STRETCH).map(one);
   if (!rest.length) return pictures;
   const width = rest.reduce((sum, { width: w, height: h }) => sum + 10 + (w ? (104 * w) / h : 104), 0);
-  return [...pictures, whenNear(() => pieceByPiece(rest, one), "", { flex: `none`, width: `${Math.round(width)}px` })];
+  return [...pictures, whenNear(() => pieceByPiece(rest, one), "", { flex: "none", width: `${Math.round(width)}px` })];
 }

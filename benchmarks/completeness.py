@@ -1,7 +1,7 @@
 """Integrated gradients with chosen points beside Gauss's rule: points, completeness, and distance from many
 points.
 
-    python train.py analysis=off run.name=plain && python -m benchmarks.completeness runs/plain
+    python train.py analysis.mode=off run.name=plain && python -m benchmarks.completeness runs/plain
         [--probes 8] [--steps 16 50] [--exact 400]
 
 Of the true and the predicted class of a run's probes, at its checkpoints: how many points a path had; by what

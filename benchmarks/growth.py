@@ -148,11 +148,6 @@ def class_names(how: argparse.Namespace) -> list[str]:
 
 def sent(run: Path, how: argparse.Namespace) -> None:
     """Log two checkpoints to an offline run: what the second adds to its log, tables and pictures."""
-    try:
-        import wandb  # noqa: F401
-    except ImportError:
-        print("W&B: not measured, for want of wandb\n")
-        return
     from vitrine.reporting import wandb_internals, wandb_offline
     from vitrine.reporting.wandb_run import WandbSettings, wandb_logger
     from vitrine.reporting.wandb_sink import WandbSink

@@ -143,7 +143,7 @@ class _Path:
 
     panels: list[tuple[float, float]] = field(default_factory=lambda: [(0.0, 0.5), (0.5, 1.0)])
     scores: dict[float, float] = field(default_factory=dict)
-    slopes: dict[float, float] = field(default_factory=dict)  # by the share of the way
+    slopes: dict[float, float] = field(default_factory=dict)
     gradients: dict[float, Tensor] = field(default_factory=dict)
 
     def halve_panels(self, steps: int, tolerance: float) -> list[float]:

@@ -6,8 +6,8 @@ points.
 
 Of the true and the predicted class of a run's probes, at its checkpoints: how many points a path had; by what
 share of the score's rise from mid-grey the map's sum is off it; and how far the map is from one of so many
-points that more would not change it, relative to that. Wanted: with chosen points sums off by no more than
-with as many as were taken before, from fewer points.
+points that more would not change it, relative to that. Wanted of chosen points: sums off by no more than with
+as many of Gauss's, and maps no farther, from fewer points.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from torch import Tensor, nn
 
 from benchmarks.ratio import hardware
 from vitrine import assembly, config, load_checkpoint
-from vitrine.analyses import integrated_gradients as chosen
+from vitrine.analyses.integrated_gradients import integrated_gradients
 from vitrine.analyses.target_scores import true_and_predicted
 from vitrine.examination.subject import make_subject
 from vitrine.runs.checkpoint_files import checkpoint_files
+
+TOLERANCE = 0.015  # of the score's rise
 
 
 class Counter(nn.Module):
@@ -41,9 +43,11 @@ class Counter(nn.Module):
 
 
 def gauss(network: nn.Module, images: Tensor, targets: Tensor, steps: int) -> Tensor:
-    """By the rule of that many points, as for fewer points than are chosen."""
-    way = images - 0.5
-    return way * chosen.by_gauss(network, images, way, targets[None], "logit", steps, 64)[0]
+    return integrated_gradients(network, images, targets, steps=steps)
+
+
+def chosen(network: nn.Module, images: Tensor, targets: Tensor, steps: int) -> Tensor:
+    return integrated_gradients(network, images, targets, steps=steps, tolerance=TOLERANCE)
 
 
 def main() -> None:
@@ -53,11 +57,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[16, 50], help="points, at most")
     parser.add_argument("--exact", type=int, default=400, help="points that are taken for all there are")
     options = parser.parse_args()
-    chosen.CHOSEN = 5  # also where the fixed ones are usual, to compare
     settings = config.load_saved(options.run, [])
     data = assembly.build_data(settings)
     ways = {f"Gauss, {n} points": (gauss, n) for n in (8, 12, *options.steps)}
-    ways |= {f"chosen, of {n} at most": (integrated, n) for n in options.steps}
+    ways |= {f"chosen, of {n} at most": (chosen, n) for n in options.steps}
     points, off, far, seconds = (defaultdict(list) for _ in range(4))
     files = [file for _, file in checkpoint_files(options.run / "checkpoints")]
     for file in files:
@@ -88,10 +91,6 @@ def main() -> None:
         shares = " | ".join(f"{100 * figure:.2f} %" for figure in figures)
         took = 1000 * torch.tensor(seconds[name]).median()
         print(f"| {name} | {torch.tensor(points[name]).mean():.1f} | {took:.1f} | {shares} |")
-
-
-def integrated(network: nn.Module, images: Tensor, targets: Tensor, steps: int) -> Tensor:
-    return chosen.integrated_gradients(network, images, targets, steps=steps)
 
 
 if __name__ == "__main__":

@@ -52,27 +52,26 @@ def test_a_path_that_stays_incomplete_has_as_many_points_as_it_may_near_its_kink
     network = Scores(lambda mean: (mean - 0.5437).relu())
     found = integrated_gradients(network, grey(1.0), TARGETS[:1], baseline=0.0, steps=steps, tolerance=1e-12)
     assert len(network.means) == points
-    if steps >= 32:  # by Gauss's rule they lie where they always do
-        assert sum(abs(mean - 0.5437) < 0.15 for mean in network.means) == points - 5
-        assert found.sum().item() == pytest.approx(1 - 0.5437, abs=0.01)
+    assert sum(abs(mean - 0.5437) < 0.15 for mean in network.means) == points - 5
+    assert found.sum().item() == pytest.approx(1 - 0.5437, abs=0.01)
 
 
 def test_only_images_whose_sum_is_incomplete_have_more_points_and_their_maps_are_as_alone():
     network = Scores(lambda mean: mean + 5 * (mean - 0.6).relu())
     images = grey(0.2, 0.95)
-    together = integrated_gradients(network, images, TARGETS[:2] * 0, steps=33)
+    together = integrated_gradients(network, images, TARGETS[:2] * 0, steps=33, tolerance=0.015)
     darker, brighter = [m for m in network.means if m < 0.5], [m for m in network.means if m > 0.5]
     assert len(darker) == 4 and 5 < len(brighter) < 33 and network.means.count(0.5) == 2
     for i in range(2):
-        alone = integrated_gradients(network, images[i : i + 1], TARGETS[:1], steps=33)
+        alone = integrated_gradients(network, images[i : i + 1], TARGETS[:1], steps=33, tolerance=0.015)
         assert torch.equal(alone[0], together[i])
 
 
 def test_several_classes_of_an_image_have_the_points_that_each_needs():
     network, targets = kinked(), torch.stack([TARGETS, (TARGETS + 1) % 3])
-    together = integrated_gradients(network, IMAGES, targets, steps=32, batch_size=7)
+    together = integrated_gradients(network, IMAGES, targets, steps=32, tolerance=0.015, batch_size=7)
     for own, found in zip(targets, together):
-        alone = integrated_gradients(network, IMAGES, own, steps=32, batch_size=7)
+        alone = integrated_gradients(network, IMAGES, own, steps=32, tolerance=0.015, batch_size=7)
         torch.testing.assert_close(alone, found, rtol=1e-4, atol=1e-7)
 
 
@@ -81,7 +80,7 @@ def test_maps_are_complete_to_the_tolerance_and_near_captums_of_many_points(base
     network = kinked().double()
     images = IMAGES.double()
     baseline = images.flip(0) if baseline == "images" else baseline
-    found = integrated_gradients(network, images, TARGETS, baseline=baseline, steps=400)
+    found = integrated_gradients(network, images, TARGETS, baseline=baseline, steps=400, tolerance=0.015)
     start = torch.as_tensor(baseline).to(images).expand_as(images)
     with torch.no_grad():
         rise = (network(images) - network(start)).gather(1, TARGETS[:, None])[:, 0]

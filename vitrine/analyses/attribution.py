@@ -33,7 +33,7 @@ class Effort:
 
     copies: int = 50  # SmoothGrad: noisy copies
     sigma: float = 0.15  # SmoothGrad: standard deviation of the noise, in pixel values
-    steps: int = 50  # integrated gradients: points of the path, at most
+    steps: int = 50  # integrated gradients: points of the path
     baseline: float = 0.5  # integrated gradients, occlusion: the pixel value of nothing
     patch: float = 0.25  # occlusion: the square's side as a share of the image's; it moves by half of itself
     seed: int = 0  # of SmoothGrad's noise

@@ -1,10 +1,11 @@
-"""Integrated gradients, with points where the path needs them (Sundararajan 2017).
+"""Integrated gradients (Sundararajan 2017): at points that are the same for all, or where a path needs them.
 
 On the straight path from a baseline to the image the score rises by the integral of its slope, so that what a
 rule of quadrature misses in each part of the path is known: the score's rise over it, less the rule's sum.
-The path begins as two panels of Simpson's rule. Those that miss most are halved, their points kept, until all
-together miss little or points run out. Gradients of a network of ReLUs jump along the path: there fewer
-points at the right places make the sum as complete as the fixed ones of a rule for smooth functions.
+Where a tolerance is given, the path begins as two panels of Simpson's rule; those that miss most are halved,
+their points kept, until all together miss little or points run out. Few points then make the sum complete,
+also of a network of ReLUs, whose gradients jump; but the map itself is nearer to that of many points by
+Gauss's rule with all points (`benchmarks/completeness.py`), which is therefore the usual one.
 """
 
 from __future__ import annotations
@@ -26,8 +27,7 @@ from vitrine.analyses.target_scores import (
 )
 from vitrine.core.network_scopes import in_eager_eval_mode
 
-CHOSEN = 32  # points from which on their places are chosen; with fewer Gauss's maps are the better ones
-TOLERANCE = 0.015  # of the score's rise, that the panels may miss in all
+FEWEST = 5  # points of two panels
 SIMPSON = (1 / 6, 2 / 3, 1 / 6)  # weights of a panel's start, middle and end
 
 
@@ -40,7 +40,7 @@ def integrated_gradients(
     *,
     baseline: float | Tensor = 0.5,
     steps: int = 50,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
     batch_size: int = 64,
 ) -> Tensor:
     """The image minus the baseline, times the mean gradient on the straight path between them (Sundararajan
@@ -50,21 +50,22 @@ def integrated_gradients(
     Args:
         network, images, targets, of: as in `saliency`.
         baseline: a pixel value (mid-grey unless given; 0 is black), or images that broadcast to `images`.
-        steps: points of the path, at most; fewer than 32 are those of Gauss's rule, all of them.
+        steps: points of the path: those of Gauss-Legendre quadrature; with a tolerance at most so many.
         tolerance: a path gets more points while its panels miss more than this share of the score's rise.
-        batch_size: images a pass (of fewer than 32 points, at least one copy of the batch).
+        batch_size: images a pass (without a tolerance, at least one copy of the batch).
 
     Raises:
         ValueError: an argument is not as above.
     """
     expect_images(images)
-    expect(steps >= 1, "steps", steps, "at least 1 point")
-    expect(tolerance >= 0, "tolerance", tolerance, "at least 0")
+    fewest = 1 if tolerance is None else FEWEST
+    expect(steps >= fewest, "steps", steps, f"at least {fewest} point{'s' * (fewest > 1)}")
+    expect(tolerance is None or tolerance >= 0, "tolerance", tolerance, "at least 0, or None")
     way, of_each = images - baseline, targets if targets.ndim == 2 else targets[None]
     for own in of_each:
         expect_indices(own, "targets", len(images))
-    if steps < CHOSEN:
-        found = by_gauss(network, images, way, of_each, of, steps, batch_size)
+    if tolerance is None:
+        found = _by_gauss(network, images, way, of_each, of, steps, batch_size)
     else:
         few = max(1, batch_size // 5)  # images at once, as the gradients at all their points are kept
         parts = zip(images.split(few), way.split(few), of_each.split(few, 1))
@@ -72,7 +73,7 @@ def integrated_gradients(
     return way * (found if targets.ndim == 2 else found[0])
 
 
-def by_gauss(
+def _by_gauss(
     network: nn.Module, images: Tensor, way: Tensor, targets: Tensor, of: str, steps: int, batch_size: int
 ) -> Tensor:
     """The mean gradients [T, N, C, H, W] on the ways to images [N, C, H, W], of targets [T, N]."""

@@ -60,9 +60,7 @@ class Saliency(Analysis):
     )
     copies: int = setting(16, "SmoothGrad: noisy copies (the paper's: 50)", least=1)
     sigma: float = setting(0.15, "SmoothGrad: standard deviation of the noise, in pixel values", least=0)
-    steps: int = setting(
-        16, "integrated gradients: points of the path; of 32 or more as many as a complete sum needs", least=1
-    )
+    steps: int = setting(16, "integrated gradients: points of the path (the paper's: 50)", least=1)
     baseline: float = setting(0.5, "integrated gradients, occlusion: pixel value of nothing", least=0, most=1)
     patch: float = setting(0.25, "occlusion: the square's side, as a share of the image's", above=0, most=1)
 

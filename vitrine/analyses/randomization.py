@@ -40,9 +40,7 @@ class Randomization(Analysis):
         f"maps compared, of {', '.join(TECHNIQUES)}",
     )
     copies: int = setting(16, "SmoothGrad: noisy copies", least=1)
-    steps: int = setting(
-        16, "integrated gradients: points of the path; of 32 or more as many as a complete sum needs", least=1
-    )
+    steps: int = setting(16, "integrated gradients: points of the path", least=1)
 
     def __post_init__(self) -> None:
         for name in self.maps:

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 BLOCK = 2**22  # numbers of a block in float64: 32 MiB
-KEPT = 2**24  # numbers up to which blocks are converted once and kept: 128 MiB
+KEPT = 2**24  # numbers up to which blocks are converted once and kept: 128 MiB, and 64 MiB in float32
 
 AllGather = Callable[[Tensor], list[Tensor]]
 """A tensor of every rank, by rank, on the CPU: a collective, see `analyses.base.Subject.all_gather`."""
 
 
 class Features:
-    """Vectors of images, in float64 when they are used, whatever they are stored as.
+    """Vectors of images, in float64 or float32 when they are used, whatever they are stored as.
 
     `features[rows]` is [n, D + 1], with a 1 appended where the head has a bias, and [n, D] where it has none.
 
@@ -42,9 +42,7 @@ class Features:
         self.device, self._all_gather = torch.device(device), all_gather
         self.count = int(self.total(torch.tensor(len(values))))  # of all ranks
         self.width = values.shape[1] + bias
-        self._kept: list[tuple[slice, Tensor]] | None = None
-        if len(values) * self.width <= KEPT:
-            self._kept = [(rows, self[rows]) for rows in self._slices()]
+        self._kept: dict[torch.dtype, list[tuple[slice, Tensor]]] = {}
 
     def total(self, tensor: Tensor) -> Tensor:
         """The sum over all ranks, the same on each."""
@@ -60,18 +58,26 @@ class Features:
         return len(self.values)
 
     def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        return self._read(rows, torch.float64)
+
+    def blocks(self, dtype: torch.dtype = torch.float64) -> Iterator[tuple[slice, Tensor]]:
+        """All rows of this rank, in order: which, and their vectors."""
+        blocks = ((rows, self._read(rows, dtype)) for rows in self._slices())
+        if len(self) * self.width <= KEPT:
+            if dtype not in self._kept:
+                self._kept[dtype] = list(blocks)
+            blocks = iter(self._kept[dtype])
+        yield from blocks
+
+    def _read(self, rows: slice | Tensor, dtype: torch.dtype) -> Tensor:
         values = self.values[rows].to(self.device)  # before they become larger
-        block = torch.empty(len(values), self.width, dtype=torch.float64, device=self.device)
+        block = torch.empty(len(values), self.width, dtype=dtype, device=self.device)
         block[:, : values.shape[1]] = values
         if self.scales is not None:
             block[:, : values.shape[1]] *= self.scales[rows].to(block)[:, None]
         if self.bias:
             block[:, -1] = 1
         return block
-
-    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """All rows of this rank, in order: which, and their vectors."""
-        yield from self._kept if self._kept is not None else ((rows, self[rows]) for rows in self._slices())
 
     def _slices(self) -> Iterator[slice]:
         step = max(1, BLOCK // self.width)

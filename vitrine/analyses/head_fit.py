@@ -7,20 +7,22 @@ images: from `penalty * W = mean of (target_i - p_i) phi_i` follows `W = sum of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitrine.analyses.conjugate_gradients import conjugate_gradients
-from vitrine.analyses.head_features import BLOCK, KEPT, Features
+from vitrine.analyses.head_features import BLOCK, Features
+from vitrine.analyses.head_systems import Systems
 
 Targets = Callable[[slice | Tensor, Tensor], Tensor]
 """Rows of an image each and their features [n, D] -> the probabilities [n, K] that a head is to give."""
 
 DUAL_ERROR = 1e-7  # of the weights rebuilt from the duals, as a share of their norm
+KEPT = 2**28  # bytes of probabilities that are kept between products
+_WANTED = 1e-8  # of it, where rounding allows
 _NEWTON_STEPS = 100
 _DECREASE = 1e-4  # share of the predicted decrease that must come true (Armijo 1966)
 _ROUNDING = 1e-10  # share of the value by which a sum over many images may be off
@@ -68,27 +70,40 @@ class HeadProblem:
 
 
 class Hessian:
-    """The second derivatives of a `HeadProblem` at weights [K, D]; they do not depend on the targets."""
+    """The second derivatives of a `HeadProblem` at weights [K, D]; they do not depend on the targets.
 
-    def __init__(self, problem: HeadProblem, weight: Tensor):
-        self.problem, self.weight = problem, weight
+    Args:
+        dtype: what products are computed in.
+    """
+
+    def __init__(self, problem: HeadProblem, weight: Tensor, dtype: torch.dtype = torch.float64):
+        self.problem, self.weight = problem, weight.to(dtype)
         self._kept: Tensor | None = None  # [N, K]
-        if len(problem.features) * len(weight) <= KEPT:
-            kept = weight.new_empty(len(problem.features), len(weight))
-            for rows, features in problem.features.blocks():
-                kept[rows] = self._probabilities(rows, features)
+        if len(problem.features) * len(weight) * dtype.itemsize <= KEPT:
+            kept = self.weight.new_empty(len(problem.features), len(weight))
+            for rows, features in problem.features.blocks(dtype):
+                kept[rows] = (features @ self.weight.T).softmax(1)
             self._kept = kept
+
+    def to(self, dtype: torch.dtype) -> Hessian:
+        """The same in another precision, or in this one."""
+        return self if dtype == self.weight.dtype else Hessian(self.problem, self.weight, dtype)
+
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Features [n, D] of all images of this rank, in order, and their probabilities [n, K]."""
+        for rows, features in self.problem.features.blocks(self.weight.dtype):
+            kept = self._kept
+            yield features, (features @ self.weight.T).softmax(1) if kept is None else kept[rows]
 
     def __call__(self, directions: Tensor) -> Tensor:
         """Its product with each of the directions [m, K, D]."""
         count, classes, width = directions.shape
         flat = directions.reshape(-1, width)
         sums = torch.zeros_like(flat)
-        for rows, features in self.problem.features.blocks():
-            p = self._probabilities(rows, features)[:, None]
-            change = (features @ flat.T).view(-1, count, classes)
-            change -= (p * change).sum(2, keepdim=True)
-            sums += (change * p).flatten(1).T @ features
+        for features, p in self.blocks():
+            change = (features @ flat.T).view(-1, count, classes).mul_(p[:, None])
+            change.addcmul_(p[:, None], change.sum(2, keepdim=True), value=-1)
+            sums += change.flatten(1).T @ features
         sums = self.problem.features.total(sums) / self.problem.features.count
         return sums.view_as(directions) + self.problem.penalty * directions
 
@@ -97,8 +112,7 @@ class Hessian:
         classes, width = self.weight.shape
         sums = self.weight.new_zeros(classes, width, classes, width)
         together = max(1, BLOCK // self.weight.numel())
-        for rows, features in self.problem.features.blocks():
-            p = self._probabilities(rows, features)
+        for features, p in self.blocks():
             for part, own in zip(features.split(together), p.split(together)):
                 weighted = own[:, :, None] * part[:, None, :]  # [n, K, D]
                 for a in range(classes):
@@ -112,12 +126,11 @@ class Hessian:
         sums.diagonal().add_(self.problem.penalty)
         return sums
 
-    def _probabilities(self, rows: slice, features: Tensor) -> Tensor:
-        return (features @ self.weight.T).softmax(1) if self._kept is None else self._kept[rows]
-
 
 def fit_head(problem: HeadProblem, start: Tensor) -> Tensor:
     """The weights [K, D] at which the gradient vanishes, by Newton's method with conjugate gradients.
+
+    Values and gradients are float64; steps are found in float32, as long as they lead on.
 
     Args:
         start: float64 [K, D]; the nearer, the fewer steps.
@@ -131,31 +144,47 @@ def fit_head(problem: HeadProblem, start: Tensor) -> Tensor:
     """
     weight = start - start.mean(0)  # what all classes share changes no probability, and costs a penalty
     value, gradient = problem.evaluate(weight)
+    dtype = torch.float32
     for _ in range(_NEWTON_STEPS):
         error = gradient.norm() / (problem.penalty * weight.norm().clamp_min(1e-30))
         if not error.isfinite():
             raise ValueError("the head cannot be refitted: its features or weights are not finite")
-        if error <= DUAL_ERROR:
+        if error <= _WANTED:
             return weight
         accuracy = min(0.5, gradient.norm().item() ** 0.5)  # Dembo 1982: superlinear without waste
-        step = conjugate_gradients(Hessian(problem, weight), -gradient[None], accuracy)[0]
-        slope, size = (gradient * step).sum().item(), 1.0
-        while True:
-            tried, tried_gradient = problem.evaluate(weight + size * step)
-            # near the end the value is rounded more coarsely than it falls, and the gradient tells
-            is_rounded = tried <= value + _ROUNDING * abs(value)
-            if tried <= value + _DECREASE * size * slope or (
-                is_rounded and tried_gradient.norm() < 0.5 * gradient.norm()
-            ):
-                break
-            size /= 2
-            if size < 1e-10:
-                raise ValueError(
-                    f"the head cannot be refitted beyond an error of {error:.1e}, as rounding is larger than "
-                    f"what is left to do: raise the penalty, {problem.penalty:g}"
-                )
-        weight, value, gradient = weight + size * step, tried, tried_gradient
+        accuracy = max(accuracy, _WANTED / 3 / error.item(), 1e-10 if dtype == torch.float64 else 1e-5)
+        step = Systems(Hessian(problem, weight, dtype)).solve(-gradient[None], accuracy)[0]
+        found = _search(problem, weight, value, gradient, step)
+        if error <= DUAL_ERROR and (found is None or found[2].norm() > 0.5 * gradient.norm()):
+            return weight
+        if found is not None:
+            weight, value, gradient = found
+        elif dtype == torch.float64:
+            raise ValueError(
+                f"the head cannot be refitted beyond an error of {error:.1e}, as rounding is larger than "
+                f"what is left to do: raise the penalty, {problem.penalty:g}"
+            )
+        else:
+            dtype = torch.float64
     raise ValueError(f"the head is not refitted after {_NEWTON_STEPS} steps: error {error:.1e}")
+
+
+def _search(
+    problem: HeadProblem, weight: Tensor, value: float, gradient: Tensor, step: Tensor
+) -> tuple[Tensor, float, Tensor] | None:
+    """Weights along a step that lead on, with value and gradient there; None: there are none."""
+    slope, size = (gradient * step).sum().item(), 1.0
+    while size >= 1e-10:
+        tried = weight + size * step
+        tried_value, tried_gradient = problem.evaluate(tried)
+        # near the end the value is rounded more coarsely than it falls, and the gradient tells
+        is_rounded = tried_value <= value + _ROUNDING * abs(value)
+        if tried_value <= value + _DECREASE * size * slope or (
+            is_rounded and tried_gradient.norm() < 0.5 * gradient.norm()
+        ):
+            return tried, tried_value, tried_gradient
+        size /= 2
+    return None
 
 
 def answers(features: Features, weight: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vitrine.analyses.conjugate_gradients import conjugate_gradients
 from vitrine.analyses.head_fit import HeadProblem, Hessian
+from vitrine.analyses.head_systems import solve
 
 DENSE = 2048  # weights up to which the matrix of second derivatives is kept and factorised: 32 MiB
 _TOGETHER = 2**24  # numbers of the gradients that are worked on at once: 128 MiB
@@ -44,7 +44,7 @@ class Curvature:
     def solve(self, right: Tensor) -> Tensor:
         """The inverse times each of [m, K, D]."""
         if self.factor is None:
-            return conjugate_gradients(self.hessian, right, tolerance=1e-6)
+            return solve(self.hessian, right, tolerance=1e-8)[0]
         return torch.cholesky_solve(right.flatten(1).T, self.factor).T.reshape_as(right)
 
 
@@ -101,7 +101,8 @@ def _self_influence_of_candidates(curvature: Curvature, candidates: int) -> Tens
         features = store[own]
         gradients = _outer(problem.residuals(own, features, weight), features)
         every = store.gather(gradients).to(gradients)
-        influence = (every * curvature.solve(every)).sum((1, 2))
+        solved, left = solve(curvature.hessian, every, tolerance=1e-5)
+        influence = ((every + left) * solved).sum((1, 2))  # off by left' H^-1 left
         scores[own] = influence[torch.isin(part, own + store.start)]
     return scores / store.count
 

@@ -63,7 +63,9 @@ def test_the_inceptions_give_one_tensor_in_training_too(name, side):
         assert isinstance(network(torch.rand(2, 3, side, side)), torch.Tensor)
 
 
-@pytest.mark.parametrize("name", ["convnet", "resnet20", "preact_resnet18", "wide_resnet28_10"])
+@pytest.mark.parametrize(
+    "name", ["convnet", "resnet20", "quick_convnet", "preact_resnet18", "wide_resnet28_10"]
+)
 @pytest.mark.parametrize("channels, side", [(3, 64), (1, 28)])
 def test_our_own_networks_take_images_of_any_size(name, channels, side):
     with torch.device("meta"):

@@ -20,6 +20,7 @@ _LIBRARIES = {TIMM: "timm", HF: "transformers"}  # what names of its networks be
 OURS = {
     "convnet": "vitrine.modules.convnet:ConvNet",
     "resnet20": "vitrine.modules.residual:CifarResNet",
+    "quick_convnet": "vitrine.modules.quick_convnet:QuickConvNet",
     "preact_resnet18": "vitrine.modules.residual:preact_resnet18",
     "wide_resnet28_10": "vitrine.modules.residual:wide_resnet28_10",
     "vit_tiny_4": "vitrine.modules.vision_transformer:SmallVisionTransformer",

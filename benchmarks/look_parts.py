@@ -160,7 +160,7 @@ def pick_subject(network: nn.Module, options: argparse.Namespace) -> TimedSubjec
     settings = AnalysisSettings(units=UNITS, probes=PROBES)
     subject = make_subject(network, data, settings, device=options.device)
     layouts(network, subject.probes.images[:1], subject.layers)  # once a network, not once a batch
-    cam_layer(subject)  # once a look
+    cam_layer(subject)  # once a run
     with torch.no_grad():
         labels = network(subject.probes.images).argmax(1)
     labels[::4] = (labels[::4] + 1) % classes

@@ -13,6 +13,7 @@ from vitrine.analyses.hooks import module_at, output_hooks
 from vitrine.analyses.layers import last_layers
 from vitrine.analyses.layout import Layout, layouts
 from vitrine.analyses.structure import PassRelus, forward_on_random_weights
+from vitrine.analyses.structure_key import once_a_structure
 from vitrine.core.network_scopes import in_eager_eval_mode
 
 LATER_ATTENTIONS = 2  # after more the maps' places are mixed: two blocks may gather them for the head
@@ -26,7 +27,7 @@ class NoSpatialLayer(ValueError):
 @in_eager_eval_mode
 def last_spatial_layer(network: nn.Module, images: Tensor) -> str:
     """The deepest layer that has maps on which the logits depend, each class's in its own way, whatever its
-    weights are.
+    weights are; sought once a structure, not once a checkpoint.
 
     That is the last of `last_layers`. A transformer's block ends in a sum that a normalisation rescales, and
     the gradient of such a sum is orthogonal to it: there it is a normalisation inside the last block that
@@ -40,6 +41,20 @@ def last_spatial_layer(network: nn.Module, images: Tensor) -> str:
     Raises:
         NoSpatialLayer: there is none.
     """
+
+    def find() -> str | NoSpatialLayer:
+        try:
+            return _search(network, images)
+        except NoSpatialLayer as error:
+            return error
+
+    found = once_a_structure("last spatial layer", network, images, find)
+    if isinstance(found, NoSpatialLayer):
+        raise NoSpatialLayer(str(found))
+    return found
+
+
+def _search(network: nn.Module, images: Tensor) -> str:
     if not (layers := last_layers(network, images)):
         raise NoSpatialLayer("the network has no layers")
     default = layers[-1]

@@ -104,8 +104,8 @@ class Hessian:
             change = (features @ flat.T).view(-1, count, classes).mul_(p[:, None])
             change.addcmul_(p[:, None], change.sum(2, keepdim=True), value=-1)
             sums += change.flatten(1).T @ features
-        sums = self.problem.features.total(sums) / self.problem.features.count
-        return sums.view_as(directions) + self.problem.penalty * directions
+        sums = self.problem.features.total(sums).div_(self.problem.features.count)
+        return sums.view_as(directions).add_(directions, alpha=self.problem.penalty)
 
     def dense(self) -> Tensor:
         """All of it, [K * D, K * D]."""

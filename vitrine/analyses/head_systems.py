@@ -51,7 +51,7 @@ class Kronecker:
 
     def scale(self, tensors: Tensor) -> Tensor:
         """The transpose of the root times each of [m, K, D]."""
-        return self.classes.T @ tensors @ self.features * self.scales
+        return (self.classes.T @ tensors @ self.features).mul_(self.scales)
 
     def unscale(self, scaled: Tensor) -> Tensor:
         """The root times each of [m, K, D]."""
@@ -82,9 +82,9 @@ class Systems:
         def product(scaled: Tensor) -> Tensor:
             return root.scale(self.hessian(root.unscale(scaled)))
 
-        scaled = root.scale((right / sizes).to(dtype))
-        found = conjugate_gradients(product, scaled, tolerance, _STEPS[dtype])
-        return root.unscale(found).double() * sizes
+        unit = torch.div(right, sizes, out=right.new_empty(right.shape, dtype=dtype))
+        found = conjugate_gradients(product, root.scale(unit), tolerance, _STEPS[dtype])
+        return root.unscale(found).double().mul_(sizes)
 
 
 def solve(exact: Hessian, right: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
@@ -113,5 +113,5 @@ def solve(exact: Hessian, right: Tensor, tolerance: float) -> tuple[Tensor, Tens
                 break
             before = worst
             x[unsolved] += systems.solve(residuals[unsolved], max(_ROUND[dtype], 0.3 / worst))
-            residuals = right - exact(x)
+            residuals = exact(x).neg_().add_(right)
     raise ValueError(f"conjugate gradients do not reach {tolerance:g}: {worst * tolerance:.1e} is left")

@@ -7,13 +7,16 @@ import dataclasses
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
 from vitrine.analyses.attribution import cam_layer
 from vitrine.analyses.base import Analysis, Probes, Subject
+from vitrine.analyses.head_features import Features
 from vitrine.analyses.layout import layouts
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.examination.settings import AnalysisSettings
@@ -23,7 +26,7 @@ PROBES, UNITS = 8, 8
 
 
 class Clock:
-    """Seconds and images of passes over the splits, "val" and "train"."""
+    """Seconds and images of passes over the splits, "val" and "train", and over what a head reads, "read"."""
 
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()
@@ -169,9 +172,9 @@ def pick_subject(network: nn.Module, options: argparse.Namespace) -> TimedSubjec
 
 
 def head_alone(network: nn.Module, options: argparse.Namespace) -> TimedSubject:
-    """The subject of a head as wide as the network's, a quarter of its classes, on features of clusters."""
+    """The subject of a head as wide as the network's and of as many classes, on features of clusters."""
     last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
-    width, classes = last.in_features, options.classes // 4
+    width, classes = last.in_features, options.classes
     split = Clusters(options.features, width, classes)
     head = nn.Linear(width, classes)
     nn.init.zeros_(head.bias)
@@ -182,6 +185,27 @@ def head_alone(network: nn.Module, options: argparse.Namespace) -> TimedSubject:
     return timed(
         dataclasses.replace(make_subject(whole, data, settings, device=options.device), learning_rate=0.1)
     )
+
+
+@contextmanager
+def timed_features(clock: Clock) -> Iterator[None]:
+    """Within the scope passes over what a head reads are timed, and features kept as those of so many images
+    as are looked at: in half precision, converted anew in each pass."""
+    blocks = Features.blocks
+
+    def passing(self: Features, *args: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+        start = time.perf_counter()
+        for rows, block in blocks(self, *args):
+            clock.images["read"] = len(self)
+            yield rows, block
+        clock.seconds["read"] += time.perf_counter() - start
+
+    with (
+        mock.patch.object(Features, "blocks", passing),
+        mock.patch("vitrine.analyses.head_features.KEPT", 0),
+        mock.patch("vitrine.analyses.training_pass.FULL", 0),
+    ):
+        yield
 
 
 def timed(subject: Subject) -> TimedSubject:

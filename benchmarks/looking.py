@@ -7,7 +7,7 @@
 the first lines state; the rest is extrapolated: passes over a split by images, what is made of probes by
 probes, of units by units, of steps by steps; and an epoch from some training steps. `samples` is measured in
 two parts, as it needs more images than classes: a forward pass an image, and what comes after it on features
-drawn from a cluster a class, of a quarter of the classes; its sums grow with images times classes.
+drawn from a cluster a class, in as many steps as it takes for these: passes over them grow with images.
 
 Seconds are this machine's; what carries over to another is the share. On a GPU it is not this one, as small
 batches fill a GPU less than large ones: measure it there by `--device cuda`.
@@ -27,7 +27,15 @@ import warnings
 import torch
 from torch import nn
 
-from benchmarks.look_parts import PROBES, Part, TimedSubject, head_alone, parts, pick_subject
+from benchmarks.look_parts import (
+    PROBES,
+    Part,
+    TimedSubject,
+    head_alone,
+    parts,
+    pick_subject,
+    timed_features,
+)
 from benchmarks.peak_memory import Peak
 from benchmarks.ratio import compare, hardware
 from benchmarks.saliency_passes import Passes, count_maps, passes_by_hand, passes_needed
@@ -120,9 +128,8 @@ def examine(name: str, options: argparse.Namespace) -> None:
         else:
             count = part.images("train", VALIDATION, TRAINING)
             head = head_alone(network, options)
-            factor = count / len(head.train) * options.classes / len(head.classes)
-            whole = dataclasses.replace(part, factor=factor)
-            seconds, memory, result = measure(technique, head, whole)
+            with timed_features(head.clock):
+                seconds, memory, result = measure(technique, head, part)
             of = f"{len(head.train)} features of {len(head.classes)} classes"
             part = dataclasses.replace(part, text=f"{seconds:,.0f} s after the pass, from {of}")
             seconds += by_hand.forward * count
@@ -181,7 +188,7 @@ def main() -> None:
     parser.add_argument("--probes", type=int, default=2, help="probes of 8")
     parser.add_argument("--units", type=int, default=2, help="units a layer of 8")
     parser.add_argument("--picture-steps", type=int, default=2, help="steps of feature visualization")
-    parser.add_argument("--features", type=int, default=500, help="drawn in place of the images of `samples`")
+    parser.add_argument("--features", type=int, default=2000, help="drawn in place of images of `samples`")
     parser.add_argument("--steps", type=int, default=2, help="training steps that an epoch is measured from")
     parser.add_argument(
         "--rounds", type=int, default=2, help="of passes by hand, and of `saliency` beside them"

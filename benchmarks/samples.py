@@ -185,8 +185,8 @@ def _go_over(stored: Features, labels: Tensor, classes: int) -> None:
         return result
 
     timed("value and gradient", lambda: problem.evaluate(head)[1])
-    hessian = Hessian(problem, head)
-    timed("product with the second derivatives", lambda: hessian(head[None]))
+    hessian, directions = Hessian(problem, head, torch.float32), head[None].float()
+    timed("product with the second derivatives, float32", lambda: hessian(directions))
     timed("what images add to 8 logits", lambda: representers(problem, head, probes, said).sizes)
     timed("TracIn, 8 probes", lambda: gradient_products(stored, by_label, head, probes, errors, cosine=False))
 

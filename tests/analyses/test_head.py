@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from vitrine.analyses.head import NoLinearHead, head_inputs, linear_head
+from vitrine.modules.network_search import examinable_copy
 
 IMAGES = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -20,6 +21,20 @@ class TwoHeads(nn.Module):
 
     def forward(self, images):
         return (self.first(images.flatten(1)) + self.second(images.flatten(1))) / 2
+
+
+class LaterHead(nn.Module):
+    """The head is given its input by name, and two others are called after it, one as wide as it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.auxiliary, self.embedding = (nn.Linear(192, n) for n in (4, 4, 7))
+
+    def forward(self, images):
+        features = images.flatten(1)
+        logits = self.head(input=features)
+        self.auxiliary(features)
+        return {"logits": logits, "embedding": self.embedding(features)}
 
 
 class TokenMean(nn.Module):
@@ -41,6 +56,16 @@ def test_what_the_head_reads_gives_the_logits(bias, convolution):
     torch.testing.assert_close((features.double() @ head.augmented.T).float(), logits)
     torch.testing.assert_close(logits, net.eval()(IMAGES))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+
+
+def test_the_head_is_the_layer_that_gives_the_logits_whatever_is_called_after_it():
+    torch.manual_seed(0)
+    net = examinable_copy(LaterHead(), None)
+    head = linear_head(net, IMAGES)
+    assert head.name == "head"
+    ((features, logits, _),) = head_inputs(net, head, [(IMAGES, torch.zeros(5))])
+    assert torch.equal(features, IMAGES.flatten(1))
+    torch.testing.assert_close(features @ head.weight.T + head.bias, logits)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,7 @@ class NoLinearHead(ValueError):
 
 @dataclass(frozen=True)
 class LastLinear:
-    """The linear or 1 x 1 convolutional layer that was called last in a forward pass."""
+    """The linear or 1 x 1 convolutional layer of a forward pass that gave the logits, or was called last."""
 
     name: str  # dotted
     module: nn.Module
@@ -35,6 +35,13 @@ class LastLinear:
     @property
     def bias(self) -> Tensor | None:
         return None if self.module.bias is None else self.module.bias.detach()
+
+    def gives(self, output: Tensor) -> bool:
+        """Whether an output of the layer is the logits."""
+        vectors = _vectors(output)
+        if vectors is None or vectors.shape != self.logits.shape:
+            return False
+        return bool((vectors - self.logits).abs().max() <= self.tolerance * self.logits.abs().max())
 
     @property
     def tolerance(self) -> float:
@@ -59,21 +66,26 @@ class LinearHead:
 
 
 def last_linear(network: nn.Module, images: Tensor) -> LastLinear | None:
-    """The linear layer that a forward pass of the images calls last; None where there is none."""
-    found: list[tuple[str, nn.Module, Tensor]] = []
+    """The linear layer whose output the logits of the images are, or where there is none the one that the
+    forward pass calls last: an auxiliary head may be called later. None where there is no linear layer."""
+    calls: list[tuple[str, nn.Module, Tensor, Tensor]] = []  # name, module, inputs, output
     names = {module: name for name, module in network.named_modules() if _is_linear(module)}
 
-    def record(module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
-        found[:] = [(names[module], module, inputs[0])]
+    def record(module: nn.Module, args: Sequence[Tensor], kwargs: Mapping[str, Tensor], output: Tensor):
+        if calls and _vectors(calls[-1][3]) is None:
+            calls.pop()  # maps and tokens are large, and not the logits: only the last call's are kept
+        calls.append((names[module], module, args[0] if args else kwargs["input"], output))
 
-    handles = [module.register_forward_hook(record) for module in names]
+    handles = [module.register_forward_hook(record, with_kwargs=True) for module in names]
     try:
         with torch.no_grad():
             logits = network(images.clone())
     finally:
         for handle in handles:
             handle.remove()
-    return LastLinear(*found[0], logits) if found else None
+    found = [LastLinear(*call, logits) for *call, _ in calls]
+    of_logits = [last for last, (*_, output) in zip(found, calls) if last.gives(output)]
+    return (of_logits or found or [None])[-1]
 
 
 @in_eager_eval_mode
@@ -139,7 +151,9 @@ def head_inputs(
     module = unwrapped(network).get_submodule(head.name)
     for images, labels in batches:  # the scope is left while the caller uses what it is given
         with eager_eval_mode(network) as eager, torch.no_grad():
-            handle = module.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+            handle = module.register_forward_pre_hook(
+                lambda _, args, kwargs: read.append(args[0] if args else kwargs["input"]), with_kwargs=True
+            )
             try:
                 logits = eager(images)
             finally:

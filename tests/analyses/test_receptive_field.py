@@ -171,6 +171,31 @@ def test_masks_and_writing_into_constants_are_exact(operation):
         assert receptive_field(network, "last", (5, 5), 12, unit=3).tolist() == own
 
 
+class IntoGiven(nn.Module):
+    """Writes results into tensors that it has made: `torch.add(..., out=...)`."""
+
+    def __init__(self, out):
+        super().__init__()
+        self.convolution, self.last, self.out = nn.Conv2d(1, 2, 1), nn.Identity(), out
+
+    def forward(self, x):
+        x = self.convolution(x)
+        moved = x.roll(3, 2)
+        if not self.out:
+            return self.last(torch.cat([x + moved, x.amax(3, keepdim=True).expand_as(x)], 1))
+        total, largest = torch.empty_like(x), torch.empty_like(x[..., :1])
+        both = torch.empty_like(torch.cat([x, x], 1))
+        torch.add(x, moved, out=total)
+        torch.amax(x, 3, keepdim=True, out=largest)
+        torch.cat([total, largest.expand_as(x)], 1, out=both)
+        return self.last(both)
+
+
+def test_results_that_are_written_into_given_tensors_are_never_too_small():
+    exact, found = (receptive_fields(IntoGiven(out), ["last"], 12)["last"] for out in (False, True))
+    assert (found[..., :2] <= exact[..., :2]).all() and (found[..., 2:] >= exact[..., 2:]).all()
+
+
 @pytest.mark.parametrize("operation", ["assignment", "index", "number", "deformable"])
 def test_what_depends_on_indices_numbers_and_foreign_kernels_may_depend_on_all(operation):
     boxes = receptive_fields(Rewriting(operation), ["first", "last"], 12)

@@ -55,14 +55,14 @@ class DependencyMinimum(TorchDispatchMode):
         if name in REARRANGING:
             return self._rearrange(func, name, args, kwargs)
         minima = None
-        if name in RULES:
+        if name in RULES and not func._schema.is_mutable:
             minima = RULES[name](**_bind(func, *tree_map_only(Tensor, self.minima, (args, kwargs))))
         elif name in ELEMENTWISE or torch.Tag.pointwise in func.tags:
             minima = reduce(torch.minimum, map(self.minima, tensors)).clone()
         if minima is None:
             return self._mix(func, tensors[1:] if name in FILLING else tensors, args, kwargs)
         if func._schema.is_mutable:
-            return self._write(args[0], minima)
+            return self._write(_written(func, args, kwargs)[0], minima)
         if name not in RULES:
             scalars = tree_map_only(Tensor, lambda t: torch.zeros((), dtype=t.dtype), (args, kwargs))
             dtype = func(*scalars[0], **scalars[1]).dtype
@@ -83,20 +83,21 @@ class DependencyMinimum(TorchDispatchMode):
             self.floor = min(self.floor, self.minima(tensor).min().item())
             return tensor  # an index
 
-        first = args[0]
-        args, kwargs = tree_map_only(Tensor, values, (args, kwargs))
+        written = _written(func, args, kwargs)[0] if func._schema.is_mutable else None
+        args, kwargs = tree_map_only(Tensor, lambda t: t if t is written else values(t), (args, kwargs))
         if name == "constant_pad_nd":
             args = (*args[:2], INDEPENDENT)
-        if func._schema.is_mutable:
-            func(first, *args[1:], **kwargs)
-            return self._mark(first)
+        if written is not None:
+            func(*args, **kwargs)
+            return self._mark(written)
         return tree_map_only(Tensor, self._mark, func(*args, **kwargs))
 
     def _mix(self, func: Any, inputs: Sequence[Tensor], args: Any, kwargs: Any) -> Any:
         """An operation each of whose results may depend on all inputs."""
         least = min((self.minima(t).min().item() for t in inputs if t.numel()), default=INDEPENDENT)
         if func._schema.is_mutable:
-            return self._write(args[0], torch.tensor(least))
+            written = [self._write(t, torch.tensor(least)) for t in _written(func, args, kwargs)]
+            return written[0] if len(written) == 1 else tuple(written)
         args, kwargs = tree_map_only(Tensor, torch.zeros_like, (args, kwargs))  # kernels may crash on others
         result = func(*args, **kwargs)
         for output in tree_leaves(result):
@@ -118,6 +119,13 @@ class DependencyMinimum(TorchDispatchMode):
             if part is not None and part.is_floating_point():
                 self._dependent[part] = None
         return tensor
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
+    """The tensors that an operation writes to: the first argument of one in place, `out` of others."""
+    given = _bind(func, args, kwargs)
+    names = (p.name for p in func._schema.arguments if p.alias_info is not None and p.alias_info.is_write)
+    return [tensor for name in names for tensor in tree_leaves(given[name]) if isinstance(tensor, Tensor)]
 
 
 def _bind(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:

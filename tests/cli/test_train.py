@@ -181,6 +181,15 @@ def test_training_a_transformer_is_bit_identical_with_its_attention_shown(tmp_pa
             ["analysis.concepts.enabled=true", "analysis.concepts.layer=blok1"],
             r"analysis\.concepts\.layer: unknown layer 'blok1'",
         ),
+        (["analysis.cam.layer=blok1"], r"analysis\.cam\.layer: unknown layer 'blok1'"),
+        (
+            ["analysis.dream.enabled=true", "analysis.dream.layers=[blok1]"],
+            r"analysis\.dream\.layers: unknown layer 'blok1'",
+        ),
+        (
+            ["analysis.style.enabled=true", "analysis.style.style_layers=[blok1]"],
+            r"analysis\.style\.style_layers: unknown layer 'blok1'",
+        ),
         (["model.weights=nothing.pt"], r"nothing\.pt"),
         (["model.options={widht: 3}"], r"widht: convnet has no such option; did you mean width"),
         (["optimizer.name=sdg"], r"did you mean sgd"),

@@ -8,12 +8,13 @@ from functools import partial
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitrine.analyses import paint
 from vitrine.analyses.attribution import cam_layer
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.cam import cam, grad_cam
+from vitrine.analyses.layout import check_layers
 from vitrine.analyses.pooled_head import NoPooledHead
 from vitrine.analyses.traits import Traits
 from vitrine.core.settings import setting
@@ -39,6 +40,10 @@ class ClassMaps(Analysis):
     )
     layer: str = setting("auto", "layer of Grad-CAM; auto: the last one with maps")
     side: int = setting(128, "least side of a picture, in pixels", least=8)
+
+    def check(self, network: nn.Module, images: Tensor) -> None:
+        if self.layer != "auto":
+            check_layers(network, images, [self.layer], "layer")
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         layer = cam_layer(subject) if self.layer == "auto" else self.layer

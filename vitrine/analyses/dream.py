@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vitrine.analyses import paint
 from vitrine.analyses.activations import activations
 from vitrine.analyses.base import Analysis, Figure, Progress, Subject, no_progress
+from vitrine.analyses.layout import check_layers
 from vitrine.analyses.objectives import Objective, ObjectiveBatch, deepdream
 from vitrine.analyses.traits import Traits
 from vitrine.core.network_scopes import in_eager_eval_mode
@@ -113,6 +114,9 @@ class Dream(Analysis):
     steps: int = setting(10, "of gradient ascent at each size", least=1)
     step_size: float = setting(0.006, "mean change of a pixel a step, of 1", above=0)
     jitter: int = setting(16, "pixels an image is rolled by, at most", least=0)
+
+    def check(self, network: nn.Module, images: Tensor) -> None:
+        check_layers(network, images, self.layers, "layers")
 
     def __call__(self, subject: Subject) -> Iterator[Figure]:
         images = subject.probes.images[: self.probes]

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from vitrine.analyses.hooks import modules_at, output_hooks
 from vitrine.analyses.structure import PassRelus, forward_on_random_weights, local_operations
 from vitrine.core.network_scopes import eager_eval_mode
+from vitrine.core.settings import SettingError
 
 IMAGES = 2  # that noise is added to
 NOISE = 0.005  # small enough to be linear in
@@ -84,6 +85,14 @@ def layouts(network: nn.Module, images: Tensor, layers: Sequence[str]) -> dict[s
         with output_hooks(network, missing, find, stop=True):
             probe(network, images)
     return {layer: _known_layout(network, module, images) for layer, module in modules.items()}
+
+
+def check_layers(network: nn.Module, images: Tensor, layers: Sequence[str], key: str) -> None:
+    """Raise SettingError for the setting `key` that names layers which `layouts` refuses."""
+    try:
+        layouts(network, images, layers)
+    except ValueError as error:
+        raise SettingError(key, str(error)) from error
 
 
 def layout_of(network: nn.Module, module: nn.Module, images: Tensor, response: Tensor) -> Layout | None:

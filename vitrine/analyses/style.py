@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vitrine.analyses import paint
 from vitrine.analyses.activations import activations
 from vitrine.analyses.base import Analysis, Figure, Progress, Subject, no_progress
+from vitrine.analyses.layout import check_layers
 from vitrine.analyses.traits import Traits
 from vitrine.core.network_scopes import in_eager_eval_mode
 from vitrine.core.settings import setting
@@ -169,6 +170,10 @@ class Style(Analysis):
     start: str = setting("content", "the initial image", choices=("content", "noise"))
     optimizer: str = setting("lbfgs", "the optimizer", choices=("lbfgs", "adam"))
     steps: int = setting(100, "of the optimizer", least=1)
+
+    def check(self, network: nn.Module, images: Tensor) -> None:
+        check_layers(network, images, self.content_layers, "content_layers")
+        check_layers(network, images, self.style_layers, "style_layers")
 
     def __call__(self, subject: Subject) -> Iterator[Figure]:
         images = subject.probes.images

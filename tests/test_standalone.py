@@ -1,5 +1,7 @@
 """`vitrine.look`: a network examined without Lightning."""
 
+import logging
+
 import pytest
 import torch
 from foreign import Colours, network, normalised
@@ -30,6 +32,20 @@ def test_a_plain_loop_gets_a_page_of_all_its_steps(tmp_path):
     content = run_data(tmp_path)
     assert content["metrics"]["val/accuracy"] == [[0, 0.5], [5, 0.5]]
     assert content["facts"][:2] == [["data", "Colours, 9 images"], ["network", "Sequential"]]
+
+
+def test_a_folder_is_made_and_nothing_is_warned_of(tmp_path, caplog):
+    folder = tmp_path / "not" / "there"
+    vitrine.look(network(), Colours(6), folder, **CHEAP)
+    assert (folder / "run.json").exists() and (folder / "index.html").exists()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_volumes_over_channels_are_examined_as_images_are(tmp_path):
+    volumes = (nn.Unflatten(1, (1, 3)), nn.Conv3d(1, 4, 3, padding=1), nn.Flatten(1, 2), nn.ReLU())
+    net = nn.Sequential(*volumes, nn.Conv2d(12, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    techniques = {"analyses": ["examples", "unit_saliency"], "layers": ["4"]}
+    assert not vitrine.look(net, Colours(6), tmp_path, **{**CHEAP, **techniques}).errors
 
 
 def test_a_notebook_shows_the_pictures_with_their_captions_escaped(tmp_path):

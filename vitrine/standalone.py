@@ -97,6 +97,7 @@ def look(
         data = ForeignData(split, class_names((split.items,), count, classes), *training)
         copied = attach_record(examinable_copy(network, data.statistics), learning_rate=learning_rate)
         choose_units(copied, images[:1].float(), options.layers, options.units)
+    folder.mkdir(parents=True, exist_ok=True)
     record = RunRecord(folder, sys.argv, {"network": type(network).__name__, **data.facts()})
     if metrics:
         MetricsCSV(folder).log_metrics(dict(metrics), step - 1)

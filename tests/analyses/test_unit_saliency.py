@@ -1,3 +1,5 @@
+import dataclasses
+
 import torch
 from torch import nn
 
@@ -76,3 +78,12 @@ def test_without_relus_the_input_gradient_stands_in_and_the_caption_says_so():
 def test_a_small_data_set_gives_as_many_examples_as_it_has():
     (figure,) = UnitSaliency(examples=12, side=30)(subject())
     assert figure.image.shape[1] == 6 * 30 + 5 * paint.GAP
+
+
+def test_a_unit_without_finite_activations_is_named_and_costs_no_other_unit(caplog):
+    given = subject()
+    given.network[0].weight.data = torch.stack([torch.full((1, 3, 3), float("nan")), CROSS[None]])
+    both = dataclasses.replace(given, units={"1": [0, 1]})
+    (figure,) = UnitSaliency(examples=3, side=30)(both)
+    assert figure.unit == 1 and figure.image.shape[1] == 3 * 30 + 2 * paint.GAP
+    assert "no finite activations of units [0] of layer 1" in caplog.text

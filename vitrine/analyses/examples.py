@@ -151,17 +151,17 @@ class Examples(Analysis):
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         examples = dataset_examples(subject, self.k)
-        boxes = receptive_fields(subject.network, subject.layers, subject.probes.images.shape[-2:])
+        channels, *size = subject.probes.images.shape[1:]
+        boxes = receptive_fields(subject.network, subject.layers, size, channels=channels)
         places = token_places(subject.network, boxes, subject.probes.images[:1])
         previous = {figure.key: figure for figure in subject.previous.get("examples", ())}
         for layer, units in subject.units.items():
             top, overlaps = examples[layer], []
-            rows = list(enumerate(units))
             tokens, fields = layer in places, boxes[layer]
             if tokens:
                 fields = places[layer].expand_as(fields)
             compute = partial(self._figures, subject, layer, top, fields, tokens)
-            for figure in subject.map_sharded(rows, compute):
+            for figure in subject.map_sharded(list(enumerate(units)), compute):
                 if figure.key in previous:
                     now, before = set(figure.indices), set(previous[figure.key].indices)
                     overlaps.append(len(now & before) / len(now | before))

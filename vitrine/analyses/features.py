@@ -221,7 +221,8 @@ class _Visualizer:
         self.steps, self.ascent = ascent_settings(vars(settings), settings.steps, has_attention)
         self.at_steps = sorted({*(step for step in settings.course if step < self.steps), self.steps})
         shape = tuple(subject.probes.images.shape[-2:])
-        trace = partial(receptive_fields, subject.network, subject.layers, shape)
+        channels = subject.probes.images.shape[1]
+        trace = partial(receptive_fields, subject.network, subject.layers, shape, channels=channels)
         self.boxes = subject.cached("receptive_fields", trace) if settings.crops else {}
         places = token_places(subject.network, self.boxes, subject.probes.images[:1])
         for layer, tokens in places.items():

@@ -46,19 +46,24 @@ class UnitSaliency(Analysis):
     side: int = setting(128, "approximate side of a crop's picture, in pixels", least=8)
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
-        height, width = subject.probes.images.shape[-2:]
+        channels, height, width = subject.probes.images.shape[1:]
         top = dataset_examples(subject, max(9, self.examples))  # at least nine: shared with `examples`
-        boxes = receptive_fields(subject.network, subject.layers, (height, width))
+        boxes = receptive_fields(subject.network, subject.layers, (height, width), channels=channels)
         places = token_places(subject.network, boxes, subject.probes.images[:1])
         for layer, own in subject.units.items():
             units = torch.tensor(list(own))
-            # NaNs and small data sets give fewer
-            count = int(top[layer].values.cpu()[units, : self.examples].isfinite().all(0).sum())
-            found = (top[layer].values, top[layer].indices, top[layer].positions)
-            values, indices, positions = (t.cpu()[units, :count] for t in found)
-            if not count:
-                log.warning("unit_saliency: no finite activations in layer %s", layer)
+            finite = top[layer].values.cpu()[units].isfinite()
+            if not finite.any(1).all():
+                unshown = units[~finite.any(1)].tolist()
+                log.warning("unit_saliency: no finite activations of units %s of layer %s", unshown, layer)
+            units, finite = units[finite.any(1)], finite[finite.any(1)]
+            if not len(units):
                 continue
+            # infinities, NaNs and small data sets give fewer
+            count = min(self.examples, int(finite.sum(1).min()))
+            columns = finite.int().argsort(dim=1, descending=True, stable=True)[:, :count]
+            found = (top[layer].values, top[layer].indices, top[layer].positions)
+            values, indices, positions = (t.cpu()[units[:, None], columns] for t in found)
             rows, columns = positions.unbind(-1)
             fields = hull(boxes[layer])[rows, columns]
             windows = equal_windows(fields.flatten(0, 1), height, width).view_as(fields)

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from vitrine.core.cores import available_cores
 from vitrine.core.garbage import none_while_importing
 from vitrine.datamodules import DRAWN
 from vitrine.datamodules.cache_limit import is_cached
@@ -50,9 +51,8 @@ class DrawingAhead:
 
     def begin(self, data: Any, seed: int) -> None:
         """Start drawing the training images that these settings of `data` describe."""
-        cores = _cores()
         may_fork = sys.platform == "linux" and not multiprocessing.current_process().daemon
-        if not may_fork or cores < 2 or data.name not in DRAWN:
+        if not may_fork or data.name not in DRAWN or (cores := _cores()) < 2:
             return
         pixels = data.image_size**2
         size = 3 * pixels * (data.train_size + data.val_size)
@@ -143,4 +143,4 @@ class DrawingAhead:
 def _cores() -> int:
     """The cores that drawing may keep busy: as many threads as torch will have."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdigit() else len(os.sched_getaffinity(0))
+    return int(asked) if asked.isdigit() else available_cores()

@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import logging
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,6 +16,7 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 from tqdm import tqdm
 
+from vitrine.core.cores import available_cores
 from vitrine.core.image_dataset import ImageDataset, relative_path
 from vitrine.core.random_numbers import make_key
 from vitrine.core.settings import SettingError
@@ -205,11 +205,6 @@ class ImageFiles(ImageDataset):
             UnreadableImage: it cannot be decoded.
         """
         return self.decoding.decode(*self.encoded(index))
-
-
-def available_cores() -> int:
-    """How many cores this process may run on: those of its job on a cluster, where the system knows them."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_in_threads(work: Callable[[_In], _Out], items: Iterable[_In]) -> Iterable[_Out]:

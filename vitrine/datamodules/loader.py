@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from vitrine.core.cores import available_cores
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.datamodules.decoding import UnreadableImage
-from vitrine.datamodules.files import available_cores
 from vitrine.datamodules.samplers import BatchSampler
 
 

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -147,11 +148,34 @@ def time_scores(count: int, rounds: int, width: int = 128, classes: int = 8) -> 
     timings = compare(contestants, rounds)
     print(table(timings, title))
     seconds = {t.name: t.median for t in timings}
+    steps = {
+        "the refit to the network": lambda: fit_head(distilled, head),
+        "that to the labels": lambda: fit_head(labelled, weight),
+        "influence on 8 probes, of a head too large to factorise": lambda: leave_one_out(
+            Curvature.at(labelled, label_weight, dense=0), probes, errors
+        ),
+        "on 16 images themselves": lambda: self_influence(Curvature.at(labelled, label_weight, dense=0), 16),
+    }
+    counted = ", ".join(f"{count_products(compute)} {what}" for what, compute in steps.items())
+    print(f"\nProducts of the second derivatives with a direction: {counted}.")
     print(f"\nThe refitted head says the same as the network of {same:.2%} of the images.")
     if len(contestants) > 6:
         ours, theirs = seconds["TracIn of one checkpoint"], seconds["captum TracInCPFast, without the bias"]
         print(f"TracIn: {theirs / ours:.1f} times as fast as captum's.")
     print()
+
+
+def count_products(compute: Callable[[], object]) -> int:
+    """With how many directions the second derivatives are multiplied."""
+    counted, product = [], Hessian.__call__
+
+    def count(hessian: Hessian, directions: Tensor) -> Tensor:
+        counted.append(len(directions))
+        return product(hessian, directions)
+
+    with mock.patch.object(Hessian, "__call__", count):
+        compute()
+    return sum(counted)
 
 
 def measure_scale(count: int, width: int = 2048) -> None:

@@ -100,10 +100,12 @@ class Hessian:
         count, classes, width = directions.shape
         flat = directions.reshape(-1, width)
         sums = torch.zeros_like(flat)
+        together = max(1, BLOCK // (count * classes))
         for features, p in self.blocks():
-            change = (features @ flat.T).view(-1, count, classes).mul_(p[:, None])
-            change.addcmul_(p[:, None], change.sum(2, keepdim=True), value=-1)
-            sums += change.flatten(1).T @ features
+            for part, own in zip(features.split(together), p[:, None].split(together)):
+                change = (part @ flat.T).view(-1, count, classes).mul_(own)
+                change.addcmul_(own, change.sum(2, keepdim=True), value=-1)
+                sums += change.flatten(1).T @ part
         sums = self.problem.features.total(sums).div_(self.problem.features.count)
         return sums.view_as(directions).add_(directions, alpha=self.problem.penalty)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vitrine.analyses.head_features import BLOCK
 from vitrine.analyses.head_fit import HeadProblem, Hessian
 from vitrine.analyses.head_systems import solve
 
@@ -56,12 +57,15 @@ def leave_one_out(curvature: Curvature, probes: Tensor, errors: Tensor) -> Tenso
         errors: `target - p` of each at the refitted head, [m, K].
     """
     problem, weight = curvature.hessian.problem, curvature.hessian.weight
-    moved = curvature.solve(_outer(errors, probes))
+    moved = curvature.solve(_outer(errors, probes)).flatten(0, 1)
     scores = probes.new_empty(len(probes), len(problem.features))
+    together = max(1, BLOCK // len(moved))
     for rows, features in problem.features.blocks():
-        along = (features @ moved.flatten(0, 1).T).view(len(features), len(probes), -1)
-        residuals = problem.residuals(rows, features, weight)
-        scores[:, rows] = torch.einsum("nmk,nk->mn", along, residuals)
+        residuals, found = problem.residuals(rows, features, weight), []
+        for part, own in zip(features.split(together), residuals.split(together)):
+            along = (part @ moved.T).view(len(part), len(probes), -1)
+            found.append(torch.einsum("nmk,nk->mn", along, own))
+        scores[:, rows] = torch.cat(found, 1)
     return scores / problem.features.count
 
 

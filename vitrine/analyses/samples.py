@@ -44,7 +44,7 @@ class Samples(Analysis):
     `penalty`, and start from the network's own head, which is nearer than that of the checkpoint before.
 
     One forward pass over the training images as they are, which ranks share, as they do all sums; memory as
-    in `training_pass`, and with K classes, D features and P probes K (D + 1) (12 + 6 P) numbers of 8 bytes.
+    in `training_pass`, and with K classes, D features and P probes K (D + 1) (12 + 10 P) numbers of 8 bytes.
 
     Scalars: "refit_agreement", the share of training images of which the refitted head says the same as the
     network; "dual_share_of_top_1_percent"; "dual_entropy", as a share of the largest; and where wrong labels

@@ -97,6 +97,13 @@ def test_folders_that_the_library_reads_are_read(files, tmp_path, kind):
     assert sorted(seeds_of(data.train)) == TRAIN and sorted(seeds_of(data.val)) == VAL
 
 
+def test_the_classes_of_a_column_may_be_put_in_another_order(files, tmp_path):
+    table(files).save_to_disk(str(tmp_path / "s"))
+    data = opened(tmp_path / "s", val_fraction=0.25, classes=NAMES[::-1])
+    assert data.classes == NAMES[::-1]
+    assert sorted(seeds_of(data.train) + seeds_of(data.val)) == [(i, 1 - i % 2) for i in range(8)]
+
+
 @pytest.mark.parametrize(
     "labels, label, how, classes",
     [
@@ -192,6 +199,11 @@ WRONG = {  # a table -> the answer
         lambda f: table(f, ["a", None] * 4, Value("string")),
         {},
         "row 1 has no label, nor",
+    ),
+    "swapped names": (
+        lambda f: table(f),
+        {"classes": [NAMES[1], "cat"]},
+        f"renames 'a dog' to {NAMES[1]!r}, which is the name of another class",
     ),
     "names": (
         lambda f: table(f),

@@ -274,6 +274,43 @@ def test_a_head_of_other_classes_is_refused_or_started_afresh_when_asked(tmp_pat
 
 
 @pytest.fixture
+def pets(tmp_path):
+    """A checkpoint as training writes it, of a network for cats and dogs."""
+    network, file = load_network("convnet", classes=["cat", "dog"], widths=[4]), tmp_path / "last.ckpt"
+    state = {f"network.{key}": value for key, value in network.state_dict().items()}
+    spec = record_of(network).spec
+    torch.save({"vitrine": {"spec": spec, "classes": ["cat", "dog"]}, "state_dict": state}, file)
+    return file
+
+
+@pytest.mark.parametrize("names", [("dog", "cat"), ("a_dog", "cat"), ("dog", "fox")], ids=str)
+def test_weights_are_not_taken_for_classes_in_another_order(pets, names):
+    how = {"weights": pets, "widths": [4]}
+    with pytest.raises(ValueError, match="has its classes in another order"):
+        load_network("convnet", classes=names, **how)
+    load_network("convnet", classes=names, head="new", **how)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (
+            ("a_dog", "z_cat"),
+            "2 of 2 classes have other names in the weights; label 0 is 'cat', h",
+        ),
+        (("cat", "puppy"), "1 of 2 classes have other names in the weights; label 1 is 'dog', h"),
+        (("cat", "dog"), ""),
+        (("0", "1"), ""),  # a data set without names
+    ],
+    ids=str,
+)
+def test_other_names_than_those_of_the_weights_are_said(pets, caplog, names, said):
+    network = load_network("convnet", classes=names, weights=pets, widths=[4])
+    assert record_of(network).classes == list(names)
+    assert said in caplog.text and bool(said) == bool(caplog.text)
+
+
+@pytest.fixture
 def downloads(tmp_path, monkeypatch):
     """A folder that torchvision takes for what it has downloaded before."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))

@@ -18,6 +18,7 @@ from vitrine.analyses import ANALYSES
 from vitrine.analyses.base import Analysis
 from vitrine.config.errors import as_setting_error
 from vitrine.config.loading import Settings
+from vitrine.core.class_names import refuse_other_classes
 from vitrine.core.network_scopes import full_isolation
 from vitrine.core.settings import SettingError
 from vitrine.datamodules import source
@@ -30,6 +31,7 @@ from vitrine.modules import OBJECTIVES, load_checkpoint, load_network
 from vitrine.modules.classifier import Classifier
 from vitrine.modules.foreign_networks import check_existence, zoo_of
 from vitrine.modules.network_names import is_foreign
+from vitrine.modules.network_record import record_of
 from vitrine.modules.objectives.base import Objective
 from vitrine.modules.output_check import check_logits
 from vitrine.runs.store import Store
@@ -165,7 +167,12 @@ def _check_unfreezing(settings: Settings) -> None:
 
 
 def build_test_module(settings: Settings, data: ImageDataModule, network: nn.Module) -> Classifier:
-    """The LightningModule that measures a trained network as validation does."""
+    """The LightningModule that measures a trained network as validation does.
+
+    Raises:
+        SettingError: it was trained on other classes.
+    """
+    _check_classes(network, data)
     objective, channels_last = _build_objective(settings, data), settings.model.channels_last
     return Classifier(network, objective, settings.optimizer, data.classes, channels_last=channels_last)
 
@@ -205,10 +212,20 @@ def _check_analysis(name: str, analysis: Analysis, network: nn.Module, probe: to
 def build_examiner(
     settings: Settings, network: nn.Module, data: ImageDataModule, *, retry: bool = False
 ) -> Examiner:
-    """The Examiner of a run's checkpoints, without sinks."""
+    """The Examiner of a run's checkpoints, of which `network` is one, without sinks.
+
+    Raises:
+        SettingError: as `build_analyses`; the network was trained on other classes.
+    """
+    _check_classes(network, data)
     analyses, store = build_analyses(settings, network, data), Store(settings.folder)
     device = training_device(settings)
     return Examiner(analyses, data, settings.analysis, store, device=device, retry=retry)
+
+
+def _check_classes(network: nn.Module, data: ImageDataModule) -> None:
+    record = record_of(network)
+    refuse_other_classes(data.classes, None if record is None else record.classes, "the network")
 
 
 def training_device(settings: Settings) -> torch.device:

@@ -58,7 +58,9 @@ def main(words: list[str], settings: Settings) -> None:
     from vitrine.cli.network import choose_checkpoint, find_network
     from vitrine.config import load_saved, recipes
     from vitrine.config.errors import as_setting_error
+    from vitrine.core.class_names import refuse_other_classes
     from vitrine.examination.own_image import explain_images
+    from vitrine.modules.network_record import record_of
     from vitrine.runs.checkpoint_files import checkpoint_files, read_step
     from vitrine.runs.store import Store
 
@@ -72,6 +74,7 @@ def main(words: list[str], settings: Settings) -> None:
         raise SettingError(words[0], "is in no run, whose training images would be known (no config.yaml)")
     saved = load_saved(source.run, [f"analysis.{a}" if a.startswith(f"{NAME}.") else a for a in given])
     data = assembly.build_data(saved)
+    refuse_other_classes(data.classes, record_of(source.network).classes, file)
     image = prepare_image("image", settings.image, data, settings.fit).to(source.device)
     with torch.no_grad():
         said = source.network(image).softmax(1)[0]

@@ -54,9 +54,10 @@ def train(
     from vitrine.callbacks.analyze_run import AnalyzeRun
     from vitrine.cli.final_report import final_report
     from vitrine.cli.measure_test import measure_trained
+    from vitrine.core.class_names import refuse_other_classes
     from vitrine.datamodules.splitting import refuse_other_splits
     from vitrine.preflight import check_run
-    from vitrine.runs.checkpoint_files import last_good_checkpoint
+    from vitrine.runs.checkpoint_files import checkpoint_files, last_good_checkpoint, read_classes
     from vitrine.runs.metrics_csv import MetricsCSV
     from vitrine.runs.run_record import RunRecord
 
@@ -72,6 +73,9 @@ def train(
     assembly.check_network(settings)
     assembly.check_objective(settings)
     data = assembly.build_data(settings, processes.local_rank_zero_first, ahead)
+    if settings.run.resume and begun:
+        for _, file in list(checkpoint_files(settings.folder / "checkpoints", newest_first=True))[:1]:
+            refuse_other_classes(data.classes, read_classes(file), file)
     module = assembly.build_classifier(settings, data)
     analyses = assembly.build_analyses(settings, module.network, data)
     analyze_run, trainer = build_trainer()

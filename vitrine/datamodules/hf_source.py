@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from vitrine.core.class_names import first_moved
 from vitrine.core.registry import nearest
 from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.class_labels import NO_MULTI_LABEL, number_labels
@@ -137,4 +138,13 @@ class HF(ImageSource):
                 came = f"{self.store.name(number)} has label {value}"
                 expected = f"expected 0 to {len(names) - 1}, as there are {len(names)} class names"
                 raise SettingError("data.label", f"{came}, which is out of range: {expected}")
-        return names, torch.tensor(values, dtype=torch.int64)
+        labels = torch.tensor(values, dtype=torch.int64)
+        own = [str(name) for name in feature.names]
+        if len(set(names)) < len(set(own)) == len(own) == len(names):
+            raise SettingError("data.classes", "has a name twice")
+        if names != own and set(names) == set(own):  # the same in another order
+            return names, torch.tensor([names.index(name) for name in own])[labels]
+        if len(names) == len(own) and (moved := first_moved(names, own)) is not None:
+            came = f"renames {own[moved]!r} to {names[moved]!r}, which is the name of another class"
+            raise SettingError("data.classes", f"{came} there: expected {', '.join(own[:8])} in any order")
+        return names, labels

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from vitrine.core.class_names import refuse_other_classes
 from vitrine.core.settings import check
 from vitrine.modules.compilation import compile_network
 from vitrine.modules.finite import FiniteLossCheck, NonFiniteWeights, nonfinite_names, world_size
@@ -238,6 +239,7 @@ class Classifier(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         saved = checkpoint.get("vitrine", {})
+        refuse_other_classes(self.classes, saved.get("classes"), "the checkpoint")
         self._logged_at = saved.get("logged", self._logged_at)
         sums = saved.get("sums", [])
         if sums and not isinstance(sums[0], list):

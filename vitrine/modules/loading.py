@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vitrine.core.class_names import first_moved, first_renamed
 from vitrine.core.references import is_reference
 from vitrine.core.registry import UnknownName
 from vitrine.modules import foreign_networks, normalize, surgery
@@ -18,6 +20,8 @@ from vitrine.modules.network_record import attach_record
 from vitrine.modules.networks import build_network, default_options, image_size_option
 from vitrine.modules.own_network import takes_class_count
 from vitrine.modules.weights import Statistics, Weights, WeightsError, read_weights, strip_prefixes
+
+log = logging.getLogger(__name__)
 
 # torchvision's own forward pass would turn ImageNet's statistics into one half (transform_input)
 _HALF_STATISTICS = ("googlenet", "inception_v3")
@@ -72,7 +76,7 @@ def load_network(
 
     Raises:
         UnknownName: no such network, or no such weights of it.
-        WeightsError: the weights cannot be read, or do not fit.
+        WeightsError: the weights cannot be read, do not fit, or have `classes` in another order.
         ValueError: an option that the builder does not have, or an invalid value.
     """
     names = [str(i) for i in range(classes)] if isinstance(classes, int) else [str(c) for c in classes]
@@ -87,6 +91,8 @@ def load_network(
         network, known = load_foreign(name, names, **found, **sizes, options=given)
         if isinstance(classes, int) and known is not None and len(known) == classes:
             attach_record(network, classes=known)
+        elif not isinstance(classes, int) and head != "new":
+            _check_class_names(names, known, str(weights or name))
         return network
     NETWORKS.check(name)
     loaded = None if weights is None else _find_weights(name, str(weights))
@@ -106,6 +112,8 @@ def load_network(
         load_weights(network, len(names), loaded, head)
         if isinstance(classes, int) and loaded.classes is not None and len(loaded.classes) == classes:
             names = list(loaded.classes)
+        elif not isinstance(classes, int) and head != "new":
+            _check_class_names(names, loaded.classes, loaded.source)
     if mean is None or std is None:
         mean, std = _statistics(name, channels, loaded, image_statistics)
     attach_record(network, spec=spec, classes=names)
@@ -173,6 +181,21 @@ def _find_weights(name: str, weights: str) -> Weights:
         std=std,
         image_size=size,
     )
+
+
+def _check_class_names(names: list[str], known: Sequence[str] | None, source: str) -> None:
+    """Raise WeightsError if the weights have one of the classes at another place; warn of other names."""
+    if not known or len(known) != len(names):
+        return
+    if (label := first_moved(names, known)) is not None:
+        problem = (
+            f"has its classes in another order: {known[label]!r} is label {label}, here {names[label]!r}"
+        )
+        raise WeightsError(source, f"{problem}; expected the same order, or head=new for a new last layer")
+    if (label := first_renamed(names, known)) is not None:
+        count = sum(name != other for name, other in zip(names, known))
+        what = f"{count:,} of {len(names):,} classes have other names in the weights"
+        log.warning("%s: %s; label %d is %r, here %r", source, what, label, known[label], names[label])
 
 
 def _statistics(

@@ -78,6 +78,15 @@ def read_step(file: Path) -> int | None:
         return None
 
 
+def read_classes(file: Path) -> list[str]:
+    """The names of the classes that a checkpoint's network was trained on; none if they are not there."""
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        return [str(name) for name in content.get("vitrine", {}).get("classes", ())]
+    except Exception:  # whether it is damaged is asked before it is used
+        return []
+
+
 def find_damage(file: Path) -> str | None:
     """A description of the damage of a checkpoint file; None if it is intact."""
     try:

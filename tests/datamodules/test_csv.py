@@ -113,6 +113,21 @@ def test_integers_are_in_numerical_order_and_keep_their_names(table):
 
 
 @pytest.mark.parametrize(
+    ("low", "high"),
+    [("9007199254740992", "9007199254740993"), ("1", "1" * 400), ("7.0", "9007199254740993.0")],
+)
+def test_integers_of_any_size_are_classes_of_their_own(table, low, high):
+    rows = text_of(rows=[(i, high if i % 2 else low, "") for i in range(8)], header=("file", "label"))
+    data = opened(table(rows), val_fraction=0.5)
+    assert data.classes == [low.partition(".")[0], high.partition(".")[0]]
+
+
+def test_nan_is_a_name_beside_names(table):
+    rows = text_of(rows=[(i, ("nan", "chapati")[i % 2], "") for i in range(8)], header=("file", "label"))
+    assert opened(table(rows), val_fraction=0.5).classes == ["chapati", "nan"]
+
+
+@pytest.mark.parametrize(
     "name", ["a;b", "x|y", "con", "-dash", "../up", "<b>", "猫", "q" * 240, "'", "1.5.2"]
 )
 def test_odd_names_are_names(table, name):
@@ -199,6 +214,16 @@ HEADER = "file,label,split\n"
             r"label 'a dog', which is none of data.classes; did you mean 'dog'",
         ),
         (text_of(), {"classes": ["cat", "cat"]}, "has a name twice"),
+        (
+            text_of(rows=[(i, ("nan", "1.0", "2.0")[i % 3], "") for i in range(8)]),
+            {},
+            "line 2 has no label, but nan, nor have 2 others",
+        ),
+        (
+            text_of(rows=[(i, ("0", "9007199254740993")[i % 2], "") for i in range(8)]),
+            {"classes": ["a", "b"]},
+            "label 9007199254740993, which is out of range",
+        ),
         (text_of(), {"root": "nowhere"}, "data.root: .*nowhere is no folder"),
     ],
 )

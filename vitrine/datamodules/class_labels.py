@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -39,10 +39,12 @@ def number_labels(
     """
     texts = [text.strip() for text in texts]
     first = {text: i for i, text in reversed(list(enumerate(texts)))}  # of each text, where it occurs first
-    if "" in first:
-        count = texts.count("")
-        more = f", nor have {count - 1} others" if count > 1 else ""
-        raise SettingError(key, f"{where(first[''])} has no label{more}")
+    for empty in ("", *_missing_numbers(first, given)):
+        if empty in first:
+            count = texts.count(empty)
+            came = f", but {empty}" if empty else ""
+            more = f", nor have {count - 1} others" if count > 1 else ""
+            raise SettingError(key, f"{where(first[empty])} has no label{came}{more}")
     integers = all(_INTEGER.fullmatch(text) for text in first)
     if given is not None:
         names = [str(name) for name in given]
@@ -53,7 +55,7 @@ def number_labels(
             label_of = {text: _in_range(text, len(names), key, where(i)) for text, i in first.items()}
     else:
         _refuse_what_is_no_class(first, key, where, integers)
-        keys = {text: int(float(text)) if integers else text for text in first}
+        keys = {text: _as_integer(text) if integers else text for text in first}
         order = sorted(set(keys.values()))
         label = {value: i for i, value in enumerate(order)}
         names, label_of = [str(value) for value in order], {text: label[v] for text, v in keys.items()}
@@ -65,8 +67,19 @@ def number_labels(
     return names, torch.tensor([label_of[text] for text in texts], dtype=torch.int64)
 
 
+def _as_integer(text: str) -> int:
+    return int(text.partition(".")[0])  # exact: a float has 53 bits
+
+
+def _missing_numbers(texts: Collection[str], given: Sequence[str] | None) -> list[str]:
+    """What stands for a missing number where all other labels are numbers: nan."""
+    missing = [text for text in texts if text.lower() == "nan" and text not in (given or ())]
+    others = [text for text in texts if text not in missing]
+    return missing if others and all(_NUMBER.fullmatch(text) for text in others) else []
+
+
 def _in_range(text: str, count: int, key: str, place: str) -> int:
-    label = int(float(text))
+    label = _as_integer(text)
     if not 0 <= label < count:
         expected = f"expected 0 to {count - 1}, as data.classes has {count} names"
         raise SettingError(key, f"{place} has label {text}, which is out of range: {expected}")
@@ -79,7 +92,7 @@ def _refuse_what_is_no_class(
     """Raise SettingError for labels that are below 0, fractions, or several classes at once."""
     if integers:
         for text, i in first.items():
-            if int(float(text)) < 0:
+            if _as_integer(text) < 0:
                 problem = f"has label {text}, which is out of range: expected a name, or an integer from 0"
                 raise SettingError(key, f"{where(i)} {problem}")
     elif all(_NUMBER.fullmatch(text) for text in first):

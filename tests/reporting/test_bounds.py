@@ -101,6 +101,13 @@ def test_a_table_has_the_rows_first_that_the_page_has_first_and_what_has_changed
     assert dashboard_table(plain, before) == (["class", "size"], [["b", 2], ["a", 1]])
 
 
+def test_of_two_rows_of_one_name_each_has_its_own_change():
+    table = Table({"class": ["crane", "stork", "crane"], "recall": [0.5, 0.25, 0.75]}, "recall")
+    before = {"class": ["crane", "crane"], "recall": [0.25, 1.0]}
+    rows = dashboard_table(table, before)[1]
+    assert rows == [["stork", 0.25, None], ["crane", 0.5, 0.25], ["crane", 0.75, -0.25]]
+
+
 def test_of_a_table_with_too_many_rows_the_first_and_the_last_are_shown(monkeypatch):
     monkeypatch.setattr(bounds, "ROWS", 5)
     table = Table({"class": list("gfedcba"), "recall": [0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]}, "recall")

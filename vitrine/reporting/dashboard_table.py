@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,9 +36,9 @@ def _place(value: str | float | None) -> tuple[bool, bool, Any]:
 
 def _with_change(columns: dict[str, Any], by: str, before: Columns) -> dict[str, Any]:
     heading = next(iter(columns))
-    was = dict(zip(before.get(heading, ()), before.get(by, ())))
+    was = dict(zip(_numbered(before.get(heading, ())), before.get(by, ())))
     change = []
-    for name, value in zip(columns[heading], columns[by]):
+    for name, value in zip(_numbered(columns[heading]), columns[by]):
         known = value is not None and isinstance(was.get(name), (int, float))
         change.append(value - was[name] if known else None)
     found: dict[str, Any] = {}
@@ -46,3 +47,13 @@ def _with_change(columns: dict[str, Any], by: str, before: Columns) -> dict[str,
         if own == by:
             found[f"change of {by}"] = change
     return found
+
+
+def _numbered(names: Sequence[Any]) -> list[tuple[Any, int]]:
+    """Each name, and how many of those before it are the same: two rows may have one (ImageNet's cranes)."""
+    before: Counter[Any] = Counter()
+    numbered = []
+    for name in names:
+        numbered.append((name, before[name]))
+        before[name] += 1
+    return numbered

@@ -330,9 +330,9 @@ def test_sixty_checkpoints_are_opened_and_stepped_through(visit, tmp_path):
 
 @pytest.fixture(scope="module")
 def many_classes(tmp_path_factory):
-    """Two checkpoints with a table of a hundred classes, one of which is called like an attack."""
+    """Two checkpoints with a table of a hundred classes, of which one is called like an attack and two alike."""
     folder = tmp_path_factory.mktemp("tables") / "run"
-    names = [HOSTILE, *(f"class {i}" for i in range(1, 100))]
+    names = [HOSTILE, *(f"class {98 if i == 50 else i}" for i in range(1, 100))]
     for step in (10, 20):
         recalls = [None if i == 7 else ((i + step // 10) % 100) / 100 for i in range(100)]
         table = Table({"class": names, "images": [5] * 100, "recall": recalls}, sort_by="recall")
@@ -362,6 +362,11 @@ def test_a_long_table_is_searched_sorted_and_follows_the_slider(visit, many_clas
     assert tab.get_attribute(".table th:has-text('recall')", "aria-sort") == "descending"
     tab.fill(".table input", "ONERROR")
     assert [row[0] for row in rows(tab)] == [HOSTILE]
+    tab.fill(".table input", "class 98")  # two, of which the first fell and the second rose
+    went = tab.locator(".table svg.spark path").evaluate_all("paths => paths.map(p => p.getAttribute('d'))")
+    assert [[point.split()[1] for point in path[1:].split("L")] for path in went] == [
+        ["2.0", "18.0l.01"], ["18.0", "2.0l.01"]
+    ]  # fmt: skip
     tab.fill(".table input", "nobody")
     assert "none is called “nobody”" in rows(tab)[0][0]
     tab.fill(".table input", "")

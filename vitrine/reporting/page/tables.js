@@ -98,7 +98,7 @@ function drawTable(column, version, versions, shown, redraw) {
   });
   const history = versions.length > 1 && version.table.sort_by;
   const row = (i) => el("tr", {}, ...headings.map((heading) => tableCell(heading === name, content[heading][i])),
-    history ? el("td", {}, sparkline([rowHistory(versions, name, content[name][i], version.table.sort_by)])) : null);
+    history ? el("td", {}, sparkline([rowHistory(versions, name, content[name], i, version.table.sort_by)])) : null);
   const more = el("tr", {}, el("td", { class: "more", colSpan: headings.length + (history ? 1 : 0) },
     el("button", { type: "button", onclick: () => { shown.all = true; redraw(); } }, `${sorted.length - MOST_ROWS} more`)));
   const half = MOST_ROWS / 2;
@@ -114,7 +114,13 @@ function tableCell(heads, value) {
   return el("td", { class: typeof value === "string" ? "" : "value" }, typeof value === "string" ? value : number(value));
 }
 
-// how a row's number went, found by the row's name
-function rowHistory(versions, name, of, heading) {
-  return versions.map(({ step, table: { columns: content } }) => [step, content[heading]?.[content[name].indexOf(of)]]).filter(([, value]) => typeof value === "number");
+// how a row's number went, found by the row's name; of several rows of one name, by which of them it is
+function rowHistory(versions, name, names, row, heading) {
+  const before = names.slice(0, row).filter((one) => one === names[row]).length;
+  const placeIn = (others) => {
+    let place = others.indexOf(names[row]);
+    for (let i = 0; i < before && place >= 0; i++) place = others.indexOf(names[row], place + 1);
+    return place;
+  };
+  return versions.map(({ step, table: { columns: content } }) => [step, content[heading]?.[placeIn(content[name])]]).filter(([, value]) => typeof value === "number");
 }

@@ -330,7 +330,7 @@ def test_sixty_checkpoints_are_opened_and_stepped_through(visit, tmp_path):
 
 @pytest.fixture(scope="module")
 def many_classes(tmp_path_factory):
-    """Two checkpoints with a table of a hundred classes, of which one is called like an attack and two alike."""
+    """Two checkpoints with a table of a hundred classes, one called like an attack, two alike."""
     folder = tmp_path_factory.mktemp("tables") / "run"
     names = [HOSTILE, *(f"class {98 if i == 50 else i}" for i in range(1, 100))]
     for step in (10, 20):

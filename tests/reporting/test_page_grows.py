@@ -7,6 +7,7 @@ import shutil
 import sys
 
 import pytest
+import torch
 
 from vitrine.analyses.base import Figure, Table
 from vitrine.analyses.result import AnalysisResult
@@ -218,6 +219,24 @@ def test_a_large_runs_files_are_inert_scripts_and_hold_all(tmp_path, report, mon
     captions = {figure.caption for result in report(1).results.values() for figure in result.figures}
     assert {of[0] for of in shown} == captions | {"how <many>"}
     assert "filters of conv1" not in (tmp_path / "gallery.js").read_text()
+
+
+def test_a_large_run_has_the_file_of_a_key_that_is_no_file_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(page_cache, "ONE_FILE", 0)
+    keys = ["dog", "Dog", "con", "a b", "x" * 300, "dog.png", "..", "-a.b"]
+    with Store(tmp_path).writing(1, "w") as writer:
+        image = torch.zeros(1, 1, 3, dtype=torch.uint8)
+        writer.write("cam", AnalysisResult([Figure(f"probe-000/{key}", image, key) for key in keys]))
+    page.build(tmp_path)
+    (piece,) = tmp_path.glob(f"analysis/*/cam/{page_split.FOLDER}/*.js")
+    text = piece.read_text()
+    shown = json.loads(f"[{text[len('vitrine.part(') : -3]}]")[1]
+    # parts.js sets the key before what begins with a full stop
+    files = [
+        f"probe-000/{key}{file}" if file.startswith(".") else file for key, (_, _, file) in zip(keys, shown)
+    ]
+    assert files == [entry["file"] for entry in Store(tmp_path).entries(1, "cam")]
+    assert shown[0][2] == ".png"  # short where it can be
 
 
 def test_the_units_of_a_layer_are_in_one_piece():

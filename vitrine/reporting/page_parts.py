@@ -28,7 +28,7 @@ class Part:
         keys: digest of the keys of the scalars.
         values: of the scalars, in this order; those that are not finite are null.
         alarms: what is wrong, a text each.
-        suffix: what follows each figure's key in the name of its file; null where that is not one.
+        suffix: the `short_file` of all figures; null where they differ.
         digest: of `shown`.
         bytes: of `shown` as JSON.
         shown: of each figure what changes: caption, values, file, and in an object `drawn` beside it, if
@@ -59,7 +59,7 @@ def read_part(
         numbers = {key: _rounded(value) for key, value in entry["values"].items()}
         shown.append([entry["caption"], numbers, entry["file"], *([drawn] if drawn else [])])
     keys = [scalar.key for scalar in result.scalars]
-    suffixes = {file.removeprefix(row[0]) for row, (_, _, file, *_) in zip(rows, shown)}
+    suffixes = {short_file(row[0], file) for row, (_, _, file, *_) in zip(rows, shown)}
     text = script_json(shown)
     part = Part(
         outcome=outcome_of(result),
@@ -80,6 +80,13 @@ def outcome_of(result: AnalysisResult) -> dict[str, Any]:
     reduced = {"less": result.reduced_text} if result.reduced else {}
     files = {"files": list(result.files)} if result.files else {}
     return {"seconds": result.seconds, "error": result.traceback, **reduced, **files}
+
+
+def short_file(key: str, file: str) -> str:
+    """A figure's file without the key that it is called after, so that a full stop comes first, or all of it
+    where it is not called so; parts.js joins them again."""
+    rest = file.removeprefix(key)
+    return rest if rest.startswith(".") else file
 
 
 def script_json(content: Any) -> str:

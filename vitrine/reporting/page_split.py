@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitrine.core import atomic
-from vitrine.reporting.page_parts import Part, script_json
+from vitrine.reporting.page_parts import Part, script_json, short_file
 
 if TYPE_CHECKING:
     from vitrine.reporting.page_cache import Known
@@ -71,8 +71,8 @@ def write_chunks(place: Path, part: Part, rows: Sequence[Sequence[Any]]) -> None
 
 
 def _short(key: str, caption: str, values: dict[str, Any], file: str, *drawn: Any) -> list[Any]:
-    """What a figure shows, with the suffix in place of a file that is called after its key."""
-    return [caption, values, file.removeprefix(key), *drawn]
+    """What a figure shows, with the `short_file` in place of its file."""
+    return [caption, values, short_file(key, file), *drawn]
 
 
 def split_json(known: Known, fixed: dict[str, Any], analyses: Iterable[dict[str, Any]]) -> str:

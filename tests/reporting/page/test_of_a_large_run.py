@@ -28,10 +28,9 @@ def write(run, step):
         for unit in range(4 if step > 100 else 2)
     ]  # fmt: skip
     maps = [
-        Figure(
-            f"probe-{i:03d}/stop", image, f"probe {i} at {step}", None, None, i, 0, {"confidence": step / 400}
-        )
+        Figure(f"probe-{i:03d}/{name}", image, f"probe {i} at {step}", None, None, i, 0, {"confidence": step})
         for i in range(2)
+        for name in ("stop", "Stop", "con")  # of which Windows has files of the first alone
     ]
     classes = [f"class {i}" for i in range(40)]
     table = Table({"class": classes, "recall": [i / 40 + step / 1e4 for i in range(40)]}, "recall")

@@ -2,6 +2,7 @@
 
     python -m benchmarks.attacks [--device cuda] [--images 64] [--rounds 5] [--only pgd|autoattack]
     python -m benchmarks.attacks --only autoattack --steps 100 --queries 5000      the standard budgets
+    OMP_NUM_THREADS=1 python -m benchmarks.attacks --only autoattack --cpu-time --contestants before float32
     python -m benchmarks.attacks --only autoattack --run runs/signs-robust         a network that was hardened
     python -m benchmarks.attacks --only autoattack --run runs/signs --standing 0.5   or one that was not
 
@@ -10,7 +11,7 @@ never longer than torchattacks or foolbox (where installed). AutoAttack takes at
 implementation's schedule at the same verdicts: there images leave between the attacks alone, FAB sorts the
 pixels to project, and the network is asked as it is. It also takes at most half of that with images that
 leave as they fall, which is what it was before its steps became cheaper (but for Square's proposals, which
-were dearer). With --stay nobody leaves, and it takes at most 0.6.
+were dearer). Of the contestant "nobody", where nobody leaves, it takes at most 0.6.
 
 Without --run the network is a CIFAR resnet20 with the shared weights, where there are any, on test images of
 CIFAR-10; else one with random weights, on noise: the arithmetic is the same. Labels are the network's own
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +41,15 @@ from vitrine.modules import load_checkpoint, load_network
 QUICK = "--only pgd --rounds 3 --images 16"
 STEPS, EPS = 10, 8 / 255
 STANDING = 0.4
-BEFORE, FLOAT32, BFLOAT16 = 1, 3, 4  # rows of AutoAttack's table
+CONTESTANTS = {
+    "reference": "images leave between attacks, sorted projection, as in the reference implementation",
+    "before": "images leave as they fall, as before",
+    "newton": "and FAB projects by Newton's steps",
+    "float32": "and the search asks a folded double, Square of what a square changes (the default)",
+    "bfloat16": "and the search is in bfloat16 (precision=bfloat16)",
+    "nobody": "nobody leaves",
+    "torchattacks": "torchattacks AutoAttack",
+}
 
 
 def by_hand(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -120,6 +130,24 @@ def reference_schedule(attack: AutoAttack, network: nn.Module, images: Tensor, l
     return standing
 
 
+def theirs(network: nn.Module, eps: float, steps: int, targets: int, queries: int) -> Callable[..., Tensor]:
+    """The standard version of torchattacks with budgets of choice; it tries every wrong class."""
+    import torchattacks as ta
+
+    with torch.no_grad():
+        classes = network(torch.zeros(1, 3, 32, 32, device=next(network.parameters()).device)).shape[1]
+    if targets < classes - 1:
+        raise SystemExit(f"--targets is {targets}: torchattacks tries all {classes - 1} wrong classes")
+    common = {"eps": eps, "norm": "Linf"}
+    parts = [
+        ta.APGD(network, **common, steps=steps, loss="ce"),
+        ta.APGDT(network, **common, steps=steps, n_classes=classes),
+        ta.FAB(network, **common, steps=steps, multi_targeted=True, n_classes=classes),
+        ta.Square(network, **common, n_queries=queries, resc_schedule=False),
+    ]
+    return ta.MultiAttack(parts)
+
+
 def project_by_sorting(points: Tensor, normals: Tensor, offsets: Tensor, norm: str) -> Tensor:
     """As `fab.project_onto_hyperplane`, by the times at which pixels stop in order (Croce & Hein 2020)."""
     gap = offsets - (normals * points).sum(1)
@@ -148,7 +176,8 @@ def autoattack(
     eps: float,
     rounds: int,
     budget: dict[str, int],
-    stay: bool,
+    chosen: list[str],
+    cpu_time: bool,
 ) -> None:
     attack = AutoAttack(eps=eps, batch_size=len(images), **budget)
     stands: dict[str, Tensor] = {}
@@ -164,31 +193,43 @@ def autoattack(
         with mock.patch.object(fab, "project_onto_hyperplane", project_by_sorting):
             run("before", fold=False)
 
-    contestants: dict[str, Callable[[], object]] = {
-        "images leave between attacks, sorted projection, as in the reference implementation": reference,
-        "images leave as they fall, as before": before,
-        "and FAB projects by Newton's steps": lambda: run("unfolded", fold=False),
-        "and batch normalisation is folded (the default)": lambda: run("float32"),
-        "and the search is in bfloat16 (precision=bfloat16)": lambda: run("bfloat16", precision="bf16-mixed"),
+    def torchattacks() -> None:
+        ended = theirs(network, eps, **budget)(images, labels)
+        stands["torchattacks"] = ~is_adversarial(network, ended, labels)
+
+    every: dict[str, Callable[[], object]] = {
+        "reference": reference,
+        "before": before,
+        "newton": lambda: run("newton", fold=False),
+        "float32": lambda: run("float32"),
+        "bfloat16": lambda: run("bfloat16", precision="bf16-mixed"),
+        "nobody": lambda: run("nobody", fold=False, early_stop=False),
+        "torchattacks": torchattacks,
     }
-    if stay:
-        contestants["nobody leaves"] = lambda: run("nobody", fold=False, early_stop=False)
-    timings = compare(contestants, rounds, warmup=0, device=images.device)
+    timings = compare(
+        {CONTESTANTS[name]: every[name] for name in chosen},
+        rounds,
+        warmup=0,
+        device=images.device,
+        clock=time.process_time if cpu_time else time.perf_counter,
+    )
     said = ", ".join(f"{name} {value}" for name, value in budget.items())
-    print(table(timings, f"AutoAttack on {len(images)} images, eps {attack.eps * 255:.2f}/255, {said}"), "\n")
-    for row, name in ((FLOAT32, "float32"), (BFLOAT16, "bfloat16")):
-        of_before = timings[row].median / timings[BEFORE].median
-        print(
-            f"{name}: {timings[row].ratio:.3f} of the reference implementation's schedule, {of_before:.3f} of"
-        )
-        print("that with images that leave as they fall (wanted: 0.5 of either)")
-    if stay:
-        print(
-            f"AutoAttack: {timings[FLOAT32].median / timings[-1].median:.3f} of nobody leaving (wanted: 0.6)"
-        )
+    clock = "CPU time" if cpu_time else "by the clock"
+    print(
+        table(timings, f"AutoAttack on {len(images)} images, eps {attack.eps * 255:.2f}/255, {said}, {clock}")
+    )
+    print()
+    seconds = {name: timing.median for name, timing in zip(chosen, timings)}
+    for name, wanted in (("reference", 0.5), ("before", 0.5), ("nobody", 0.6), ("torchattacks", 0.5)):
+        for own in ("float32", "bfloat16"):
+            if name in seconds and own in seconds:
+                share = seconds[own] / seconds[name]
+                print(f"{own}: {share:.3f} of {name} (wanted: {wanted})")
+    first = stands[chosen[0]]
     for name, verdicts in stands.items():
-        differ = (verdicts != stands["reference"]).float().mean()
-        print(f"{name}: {verdicts.float().mean():.1%} stand, verdicts differ on {differ:.1%} (wanted: 0)")
+        differ = (verdicts != first).sum().item()
+        stand = f"{verdicts.float().mean():.1%} stand"
+        print(f"{name}: {stand}, verdicts differ from {chosen[0]}'s on {differ} images (wanted: 0)")
 
 
 def run_subject(run: Path, count: int, device: str) -> tuple[nn.Module, Tensor, Tensor]:
@@ -251,7 +292,10 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=500, help="AutoAttack: of Square (standard: 5000)")
     parser.add_argument("--run", type=Path, help="a run's folder: its network in place of resnet20")
     parser.add_argument("--standing", type=float, help="AutoAttack: search an eps at which this share stands")
-    parser.add_argument("--stay", action="store_true", help="AutoAttack: time the schedule of all steps too")
+    parser.add_argument(
+        "--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS)[:5], help="of AutoAttack"
+    )
+    parser.add_argument("--cpu-time", action="store_true", help="of AutoAttack: for one thread beside others")
     arguments = parser.parse_args()
     if arguments.run:
         network, images, labels = run_subject(arguments.run, arguments.images, arguments.device)
@@ -264,7 +308,8 @@ def main() -> None:
         budget = {"steps": arguments.steps, "targets": arguments.targets, "queries": arguments.queries}
         share = arguments.standing or (None if arguments.run else STANDING)
         eps = EPS if share is None else middling(network, images, labels, share)
-        autoattack(network, images, labels, eps, arguments.rounds, budget, arguments.stay)
+        chosen = sorted(set(arguments.contestants), key=list(CONTESTANTS).index)
+        autoattack(network, images, labels, eps, arguments.rounds, budget, chosen, arguments.cpu_time)
 
 
 if __name__ == "__main__":

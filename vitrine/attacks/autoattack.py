@@ -31,8 +31,8 @@ class AutoAttack(Attack):
     Rand, for networks that draw random numbers: APGD-CE and APGD-DLR on mean gradients. Adversarial images
     leave the batch, between the attacks and inside of each. Robust images are returned unchanged, and only
     after all steps, targets and queries: nothing is cut short on a guess. With `fold` the search asks a
-    double of the network that rounds differently (as another batch size or processor does), and the network
-    itself whether what it found is adversarial.
+    double of the network that rounds differently (as another batch size or processor does), Square on a CPU
+    only for what a square changes of it, and the network itself whether what it found is adversarial.
     """
 
     version: str = setting("standard", "rand: for networks that draw numbers", choices=("standard", "rand"))

@@ -137,12 +137,13 @@ def project_onto_hyperplane(points: Tensor, normals: Tensor, offsets: Tensor, no
     stop, slope = (room, size) if norm == "linf" else (room / size.clamp(min=1e-38), size.square())
     full = size * room
     time, most = torch.zeros_like(gap), torch.finfo(gap.dtype).max
+    left = gap  # what has no room to move contributes nothing
     while True:
-        left = gap - torch.le(stop, time[:, None], out=mask).mul_(full).sum(1)
         rate = torch.gt(stop, time[:, None], out=mask).mul_(slope).sum(1)
         reached = torch.maximum((left / rate.clamp(min=1e-38)).clamp(max=most), time)
         if not (reached > time).any():  # nor for NaN, which the network's logits will show
             break
         time = reached
+        left = gap - torch.le(stop, time[:, None], out=mask).mul_(full).sum(1)
     change = time[:, None] if norm == "linf" else time[:, None] * size
     return torch.minimum(change, room, out=mask).mul_(direction)

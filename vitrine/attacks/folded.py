@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ def folded(network: nn.Module, images: Tensor) -> nn.Module | None:
         return None
     double.eval().requires_grad_(False)
     with torch.no_grad():
-        pairs = _normalised_convolutions(double, images[:1])
+        pairs = _consecutive(double, images[:1], nn.BatchNorm2d)
         if not pairs:
             return None
         names = {module: name for name, module in double.named_modules()}
@@ -41,14 +42,36 @@ def folded(network: nn.Module, images: Tensor) -> nn.Module | None:
             setattr(double.get_submodule(parent), child, nn.Identity())
         if not images.is_cuda:
             double.to(memory_format=torch.channels_last)
-        expected, found = as_logits(network(images)), as_logits(double(images))
-    return double if (found - expected).abs().max() <= TOLERANCE * expected.abs().max() else None
+        expected = as_logits(network(images))
+        rectifiers = [relu for _, relu in _consecutive(double, images[:1], nn.ReLU) if not relu.inplace]
+    for relu in rectifiers:  # nobody needs what a convolution gave before
+        relu.inplace = True
+    if _agrees(double, images, expected):
+        return double
+    for relu in rectifiers:  # or somebody does
+        relu.inplace = False
+    return double if _agrees(double, images, expected) else None
 
 
-def _normalised_convolutions(network: nn.Module, images: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """The convolutions whose output goes to a batch normalisation; of both those that are called once."""
+def _agrees(double: nn.Module, images: Tensor, expected: Tensor) -> bool:
+    """Whether the logits are these up to rounding, and have a gradient by the pixels."""
+    with torch.no_grad():
+        found = as_logits(double(images))
+    if not (found - expected).abs().max() <= TOLERANCE * expected.abs().max():
+        return False
+    with torch.enable_grad():
+        pixels = images[:1].detach().clone().requires_grad_()
+        try:
+            torch.autograd.grad(as_logits(double(pixels)).sum(), pixels)
+        except RuntimeError:  # an output that was changed in place
+            return False
+    return True
+
+
+def _consecutive(network: nn.Module, images: Tensor, kind: type[nn.Module]) -> list[tuple[nn.Conv2d, Any]]:
+    """The convolutions whose output goes to a module of a kind, and that; of both those called once."""
     outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensors are kept, so that no other has their id
-    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+    pairs: list[tuple[nn.Conv2d, Any]] = []
     calls: Counter[nn.Module] = Counter()
 
     def after(module: nn.Module, _inputs: object, output: Tensor) -> None:
@@ -66,7 +89,7 @@ def _normalised_convolutions(network: nn.Module, images: Tensor) -> list[tuple[n
             continue
         if type(module) is nn.Conv2d:
             handles.append(module.register_forward_hook(after))
-        elif type(module) is nn.BatchNorm2d and module.running_mean is not None:
+        elif type(module) is kind and getattr(module, "running_mean", True) is not None:
             handles.append(module.register_forward_pre_hook(before))
     try:
         network(images)

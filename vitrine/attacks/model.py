@@ -44,10 +44,16 @@ class Model:
     double: nn.Module | None = None  # searched in place of the network, which confirms successes
     nan: Tensor | None = None  # whether any logits since the first were NaN; read once, at the end
 
-    def logits(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """[N, K] in the precision of the search; labels given are checked against K."""
+    def logits(
+        self, images: Tensor, labels: Tensor | None = None, ask: Callable[[Tensor], Any] | None = None
+    ) -> Tensor:
+        """[N, K] in the precision of the search; labels given are checked against K.
+
+        Args:
+            ask: what is called in place of the network that is searched.
+        """
         with torch.no_grad(), self._autocast(images):
-            output = self._searched(images)
+            output = (ask or self._searched)(images)
         return self._validate(output, labels)
 
     def full_precision_logits(self, images: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from vitrine.attacks.patch import Patch, rectangles
 from vitrine.attacks.threat import L2, Linf
 from vitrine.core.random_numbers import uniform
 
@@ -28,20 +29,15 @@ def initial_stripes(ball: Linf, keys: Tensor) -> Tensor:
     return ball.project(ball.images + ball.eps * _signs(uniform(keys, channels, 1, width), ball.images))
 
 
-def square_linf(ball: Linf, points: Tensor, share: float, numbers: Tensor) -> Tensor:
+def square_linf(ball: Linf, points: Tensor, share: float, numbers: Tensor) -> Patch:
     """One square at +-eps, a sign for each channel."""
-    height, width = points.shape[2:]
+    count, channels, height, width = points.shape
     side = square_side(share, height, width)
     top, left = _corner(numbers[:, 0], side, height), _corner(numbers[:, 1], side, width)
-    along = torch.arange(side, device=points.device)
-    rows, columns = (top[:, None] + along)[:, None, :, None], (left[:, None] + along)[:, None, None]
-    every, channels = (torch.arange(n, device=points.device) for n in points.shape[:2])
-    square = (every[:, None, None, None], channels[:, None, None], rows, columns)
+    square = rectangles(torch.arange(count, device=points.device), channels, top, left, side, side)
     # the ball's bounds are the image moved by eps and projected; only the square is computed
-    upwards = _signs(numbers[:, 5:, None, None], points) > 0
-    proposed = points.clone()
-    proposed[square] = torch.where(upwards, ball.upper[square], ball.lower[square])
-    return proposed
+    upwards = numbers[:, 5:, None, None] >= 0.5
+    return Patch(torch.where(upwards, ball.upper[square], ball.lower[square]), top, left)
 
 
 def initial_tiles(ball: L2, keys: Tensor) -> Tensor:
@@ -58,7 +54,7 @@ def initial_tiles(ball: L2, keys: Tensor) -> Tensor:
     return _scale_to_eps(ball, change)
 
 
-def square_l2(ball: L2, points: Tensor, share: float, numbers: Tensor) -> Tensor:
+def square_l2(ball: L2, points: Tensor, share: float, numbers: Tensor) -> Patch:
     """The perturbation within one square moved into another, as a bump, with the rest of the budget."""
     _, channels, height, width = points.shape
     length = square_side(share, height, width, least=3)
@@ -79,7 +75,7 @@ def square_l2(ball: L2, points: Tensor, share: float, numbers: Tensor) -> Tensor
     placed = torch.zeros_like(points[:, :1]).masked_scatter(first, bump.expand(len(points), -1, -1, -1))
     new = old + placed * signs
     new = new / new.square().sum((2, 3), keepdim=True).sqrt().clamp(min=1e-12) * (in_both + left).sqrt()
-    return _scale_to_eps(ball, torch.where(first, new, change * ~second))
+    return Patch.whole(_scale_to_eps(ball, torch.where(first, new, change * ~second)))
 
 
 def _signs(numbers: Tensor, like: Tensor) -> Tensor:

@@ -48,6 +48,38 @@ def test_what_cannot_be_folded_is_left(around, images):
     assert folded(Residual(around).eval(), images(4, 3, 8, 8)) is None
 
 
+class Again(nn.Module):
+    """What is rectified is needed as it was, by the logits or by their gradient alone."""
+
+    def __init__(self, first: bool):
+        super().__init__()
+        self.convolution, self.normalisation, self.relu = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.ReLU()
+        self.head, self.first = nn.Linear(3, 4), first
+
+    def forward(self, x):
+        maps = self.normalisation(self.convolution(x))
+        both = maps * maps + self.relu(maps) if self.first else self.relu(maps) + maps * maps
+        return self.head(both.mean((2, 3)))
+
+
+@pytest.mark.parametrize("first", [True, False, None])
+def test_rectifies_in_place_where_nobody_needs_what_was(first, trained, images):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network, pictures = trained if first is None else Again(first), images(4, 3, 8, 8)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    network(pictures)  # so that half of what is rectified is negative
+    double = folded(network.eval(), pictures)
+    assert [m.inplace for m in double.modules() if isinstance(m, nn.ReLU)] == [first is None]
+    one, other = (pictures.clone().requires_grad_() for _ in range(2))
+    for pixels, of in ((one, network), (other, double)):
+        (of(pixels) * torch.arange(1.0, 1 + of(pixels).shape[1])).sum().backward()
+    torch.testing.assert_close(other.grad, one.grad, atol=1e-5, rtol=1e-5)
+    assert not any(m.inplace for m in network.modules() if isinstance(m, nn.ReLU))
+
+
 @pytest.mark.parametrize("attack", [APGD(steps=4), FAB(steps=4, targets=2), Square(queries=5)])
 def test_success_is_the_networks_own(attack, trained, images, own_labels):
     class Liar(nn.Module):

@@ -175,6 +175,14 @@ def test_the_way_that_asks_a_gpu_nothing_finds_the_same():
         assert torch.equal(getattr(found, name), getattr(expected, name))
 
 
+def test_images_of_another_size_than_the_first_are_refused():
+    network, (images, labels) = integer_network(), integer_images()
+    for size, found in (((8, 16), "2 x 6"), ((12, 12), "4 x 4")):
+        other = torch.zeros(3, 3, *size), labels[:3]
+        with pytest.raises(ValueError, match=f"maps of {found} after maps of 2 x 4.* images of one size"):
+            top_examples(network, [(images, labels), other], ["3"])
+
+
 def test_fewer_images_than_k_are_all_there():
     network, (images, labels) = integer_network(), integer_images(5)
     found = top_examples(network, batches(images, labels, 2), ["3"], k=9)["3"]

@@ -57,7 +57,8 @@ def top_examples(
 
     Raises:
         UnknownName: there is no such layer.
-        ValueError: the loader is empty, k is below 1, or a layer takes no part in the forward pass.
+        ValueError: the loader is empty, k is below 1, a layer takes no part in the forward pass, or its maps
+            are not of one size.
     """
     if k < 1:
         raise ValueError(f"k is {k}, expected at least 1")

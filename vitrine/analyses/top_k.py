@@ -58,21 +58,28 @@ class RunningTop:
         self.keys: Tensor | None = None  # [units, k] descending
         self.positions: Tensor | None = None  # [units, k], row * width + column
         self.least: Tensor | None = None  # [units], the last values of the lists; NaN where one is not full
-        self.width = 0  # of the maps
+        self.size: torch.Size | None = None  # of the maps, height and width
 
     def update(self, maps: Tensor, indices: Tensor, is_new: Tensor | None = None) -> None:
         """Update the lists with maps [B, units, h, w] of the images at indices [B].
 
         Without `is_new` (bool [B]) the indices are higher than any before; with it they are in any order, and
         images that are not new are skipped.
+
+        Raises:
+            ValueError: the maps have another size than those before.
         """
+        size = maps.shape[2:]
+        if self.size not in (None, size):
+            sizes = " after maps of ".join(f"{height} x {width}" for height, width in (size, self.size))
+            raise ValueError(f"the batch leads to maps of {sizes}: expected images of one size")
         best = maps.amax((2, 3))
         if len(self.peaks_of):
             self.peaks_of = self.peaks_of.to(maps.device)
             self.peaks.append((best if is_new is None else best[is_new])[:, self.peaks_of].float())
         if self.keys is None:
             self.keys = torch.full((best.shape[1], self.k), EMPTY_KEY, device=maps.device)
-            self.positions, self.width = torch.zeros_like(self.keys), maps.shape[-1]
+            self.positions, self.size = torch.zeros_like(self.keys), size
             self.least = torch.full((best.shape[1],), torch.nan, device=maps.device)
         units = self._units_to_update(best, is_new is None)
         if units is None:
@@ -111,7 +118,8 @@ class RunningTop:
         count = int((self.keys > EMPTY_KEY).sum(1).min())
         keys, positions = self.keys[:, :count].cpu(), self.positions[:, :count].cpu()
         peaks = torch.cat(self.peaks).T.contiguous().cpu() if len(self.peaks_of) else None
-        positions = torch.stack([positions // self.width, positions % self.width], 2)
+        width = self.size[1]
+        positions = torch.stack([positions // width, positions % width], 2)
         return TopExamples(*decode_keys(keys), positions, peaks=peaks)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 import torch
 from lightning.pytorch import Trainer
+from torch import Tensor
 from torch.nn.functional import one_hot
 
 from vitrine.callbacks.checkpoints import CheckpointSettings
@@ -54,11 +55,10 @@ def _check_limits(settings: Settings, trainer: Trainer, batches: int, val_batche
     """Raise SettingError for limits of the trainer that do not fit an epoch, or validation, of so many
     batches."""
     limit = trainer.limit_train_batches
-    used = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    if used < 1:
+    if (used := _limited(batches, limit)) < 1:
         raise SettingError("trainer.limit_train_batches", f"is {limit}, which leaves no batch of {batches}")
     limit = trainer.limit_val_batches
-    if val_batches and limit and isinstance(limit, float) and int(val_batches * limit) < 1:
+    if val_batches and limit and _limited(val_batches, limit) < 1:
         problem = f"is {limit}, which leaves no batch of {val_batches}, expected 0 or at least"
         raise SettingError("trainer.limit_val_batches", f"{problem} {1 / val_batches:.2g}")
     interval = trainer.val_check_interval
@@ -71,6 +71,22 @@ def _check_limits(settings: Settings, trainer: Trainer, batches: int, val_batche
     if trainer.max_epochs == -1 and trainer.max_steps == -1:
         with as_setting_error("optimizer"):
             lr_factor(settings.optimizer, math.inf)
+
+
+def _limited(batches: int, limit: int | float) -> int:
+    """How many of so many batches Lightning takes: a number of them, or a share."""
+    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
+def _validated_labels(data: ImageDataModule, trainer: Trainer) -> Tensor:
+    """The labels of the images that a validation sees, on all ranks."""
+    batches, batch_size = data.epoch_size(train=False, world_size=trainer.world_size)
+    used = _limited(batches, trainer.limit_val_batches)
+    if used in (0, batches):
+        return data.val.labels
+    how = {"train": False, "world_size": trainer.world_size}
+    samplers = [data.sampler(data.val, batch_size, rank=rank, **how) for rank in range(trainer.world_size)]
+    return data.val.labels[torch.cat([batch for each in samplers for batch in each.batches(0)[:used]])]
 
 
 def _check_compiler() -> None:
@@ -121,7 +137,7 @@ def _try_step(module: Classifier, data: ImageDataModule, trainer: Trainer, size:
         trial.eval()
         with precision.val_step_context(), torch.no_grad():
             trial.validation_step((images, labels), 0)
-        return trial.validation_metrics(data.val.labels)
+        return trial.validation_metrics(_validated_labels(data, trainer))
     finally:
         random_state.restore(state)
 

@@ -138,6 +138,13 @@ def test_few_and_many_classes(tmp_path, classes):
     )
 
 
+def test_ranked_classes_are_called_alike_however_many_occur():
+    classifier = small(classes=1000)
+    few, all_ = (classifier.validation_metrics(torch.arange(count)) for count in (5, 1000))
+    ranked = {name for name in few if "worst" in name or "best" in name}
+    assert len(ranked) == 4 and ranked < set(all_)
+
+
 @pytest.mark.parametrize("classes", [10, 11])
 def test_five_guesses_are_counted_where_there_are_more_than_ten_classes(tmp_path, classes):
     dataset, classifier = Squares(40, classes), small(classes=classes)

@@ -108,9 +108,10 @@ class ValidationMetrics(nn.Module):
         return len(self.names) <= self.class_curves
 
     def _ranked(self, occurring: int) -> tuple[list[str], list[str]]:
-        """The names of the lowest and of the highest recalls, the extreme ones first; no class is in both."""
-        count = min(self.class_curves, occurring) // 2
-        of = [f"{rank:0{len(str(count))}d}" for rank in range(1, count + 1)]
+        """The names of the lowest and of the highest recalls, the extreme ones first; no class is in both. A
+        rank is called alike however many classes occur."""
+        digits = len(str(self.class_curves // 2))
+        of = [f"{rank:0{digits}d}" for rank in range(1, min(self.class_curves, occurring) // 2 + 1)]
         return [f"worst_classes/{rank}" for rank in of], [f"best_classes/{rank}" for rank in of]
 
     def keys(self, labels: Tensor) -> list[str]:

@@ -279,6 +279,13 @@ BODIES = {  # more of a data module -> the answer
         {},
         r"labels are of shape \(\d, 3\), expected \[N\]",
     ),
+    "fractions": ("VAL loader(y=0.9)", {}, r"labels are fractions, the first is 0\.9, expected whole"),
+    "fractions in a column": (
+        "VAL loader(y=torch.tensor([1.5]))",
+        {},
+        "labels are fractions, the first is 1.5",
+    ),
+    "no number": ("VAL loader(y=float('nan'))", {}, "labels are fractions, the first is nan"),
     "label": (
         "num_classes = 2",
         {},
@@ -309,6 +316,12 @@ class Base(LightningDataModule):
 class Own({base}):
     {body}
 """
+
+
+def test_whole_labels_may_be_floats(tmp_path):
+    body = "def val_dataloader(self): return DataLoader([(x, float(y)) for x, y in data], 2)"
+    (tmp_path / "other.py").write_text(OTHER.format(base="Base", body=body))
+    assert opened(f"{tmp_path}/other.py:Own").val.labels.tolist() == [0, 1, 2] * 2
 
 
 @pytest.mark.parametrize("kind", BODIES)

@@ -50,11 +50,18 @@ def _as_float(images: Tensor) -> Tensor:
 def _as_indices(labels: Any, count: int) -> Tensor:
     labels = torch.as_tensor(labels) if labels is not None else None
     if labels is not None and labels.shape == (count,):
-        return labels.to(torch.int64)
+        return _whole(labels)
     if labels is not None and labels.ndim == 2 and len(labels) == count:
         if labels.shape[1] == 1:
-            return labels[:, 0].to(torch.int64)
+            return _whole(labels[:, 0])
         if torch.equal(labels.sum(1), torch.ones(count).to(labels)) and labels.max() == 1:
             return labels.argmax(1)
     shape = "none" if labels is None else f"of shape {tuple(labels.shape)}"
     raise ValueError(f"data: labels are {shape}, expected [N] for {count} images, or one-hot rows")
+
+
+def _whole(labels: Tensor) -> Tensor:
+    if labels.is_floating_point() and not (whole := (labels == labels.round()) & labels.isfinite()).all():
+        problem = f"labels are fractions, the first is {labels[~whole][0].item():g}"
+        raise ValueError(f"data: {problem}, expected whole numbers: classes from 0")
+    return labels.to(torch.int64)

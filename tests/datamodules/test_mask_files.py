@@ -85,6 +85,28 @@ def test_any_number_but_zero_is_inside_whatever_the_format(pictures):
     assert torch.equal(masks, expected.expand(4, -1, -1))
 
 
+def test_what_is_transparent_is_outside_whatever_its_number(pictures):
+    place, inside = pictures / "masks/train/cat", painted(BOX)
+    expected = torch.tensor(inside[:, 2:10]) > 0
+    indexed = Image.fromarray(np.where(inside, 5, 3).astype(np.uint8))
+    indexed.putpalette([0, 0, 0, 9, 9, 9] * 3)
+    indexed.save(place / "0.png", transparency=3)
+    indexed.save(place / "1.png", transparency=bytes([255, 255, 255, 0]))  # of each index, opaque beyond
+    Image.fromarray(np.where(inside, 7, 200).astype(np.uint8)).save(place / "2.png", transparency=200)
+    Image.fromarray(inside == 0).save(place / "3.png", transparency=1)
+    masks = opened(pictures).train.masks(torch.arange(4))["object"]
+    assert torch.equal(masks[:3], expected.expand(3, -1, -1)) and not masks[3].any()
+
+
+@pytest.mark.parametrize("key", ["root", "masks", "both"])
+def test_paths_may_go_up_and_down_again(pictures, monkeypatch, key):
+    (pictures / "here").mkdir()
+    monkeypatch.chdir(pictures / "here")
+    up = {"root": "../images", "masks": f"{pictures}/images/../masks"}
+    data = opened(pictures, **(up if key == "both" else {key: up[key]}))
+    assert data.train.masks(torch.arange(8))["object"].any((1, 2)).all()
+
+
 def test_a_tiny_mask_keeps_the_pixel_that_it_covers_most(pictures):
     dot = np.zeros((8, 12), np.uint8)
     dot[3, 6] = 1

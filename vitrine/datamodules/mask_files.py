@@ -196,7 +196,7 @@ def _files_below(folder: Path) -> Iterable[Path]:
 
 def _key(file: Path, root: Path) -> str:
     """What an image and its mask have in common: the path below their folders, without the extension."""
-    path = Path(os.path.abspath(file))
+    path, root = Path(os.path.abspath(file)), Path(os.path.abspath(root))  # without `..`
     name = path.relative_to(root) if path.is_relative_to(root) else path
     return _normal(name.with_suffix("").as_posix())
 
@@ -225,10 +225,21 @@ def _numbers(image: Image.Image) -> np.ndarray:
     """The numbers of a mask, [H, W]: of colours the largest, 0 where it is transparent; of a palette the
     index."""
     if len(image.getbands()) == 1:
-        return np.array(image)
+        return _opaque(np.array(image), image.info.get("transparency"))
     levels = np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))
     largest = levels[..., :3].max(-1)
     return largest if levels.shape[-1] == 3 else largest * (levels[..., 3] > 0)
+
+
+def _opaque(numbers: np.ndarray, transparency: bytes | int | None) -> np.ndarray:
+    """The numbers of one band, 0 where they are transparent: a number, or as the alpha of each index says."""
+    if transparency is None:
+        return numbers
+    if isinstance(transparency, bytes):
+        transparent = np.flatnonzero(np.frombuffer(transparency, np.uint8) == 0)
+    else:  # Pillow calls the 1 of one bit 255
+        transparent = [transparency > 0 if numbers.dtype == bool else transparency]
+    return np.where(np.isin(numbers, transparent), 0, numbers)
 
 
 def _read_voc(file: Path) -> Boxes:

@@ -44,9 +44,9 @@ def check_run(settings: Settings, data: ImageDataModule, module: Classifier, tra
         _check_compiler()
     if any(isinstance(callback, RobustValidation) for callback in trainer.callbacks):
         metrics += [f"val/{name}" for name in METRICS]
-    every, epochs = trainer.check_val_every_n_epoch or 1, trainer.max_epochs
-    validates = bool(trainer.limit_val_batches) and len(data.val) > 0 and not 0 <= epochs < every
-    _check_monitor(settings.checkpoint, metrics, validates)
+    validates = bool(trainer.limit_val_batches) and len(data.val) > 0
+    first = _first_validation(trainer, _limited(batches, trainer.limit_train_batches))
+    _check_monitor(settings.checkpoint, metrics, trainer, first if validates else (math.inf, math.inf))
     if trainer.is_global_zero:
         check_login(settings.folder, settings.logging.wandb)
 
@@ -87,6 +87,18 @@ def _validated_labels(data: ImageDataModule, trainer: Trainer) -> Tensor:
     how = {"train": False, "world_size": trainer.world_size}
     samplers = [data.sampler(data.val, batch_size, rank=rank, **how) for rank in range(trainer.world_size)]
     return data.val.labels[torch.cat([batch for each in samplers for batch in each.batches(0)[:used]])]
+
+
+def _first_validation(trainer: Trainer, batches: int) -> tuple[float, int]:
+    """After how many epochs and optimizer steps, of epochs of so many batches, the first validation comes."""
+    interval, every = trainer.val_check_interval, trainer.check_val_every_n_epoch
+    if not isinstance(interval, (int, float)):  # a time
+        return 0, 0
+    of_epoch = max(1, int(batches * interval)) if isinstance(interval, float) else interval
+    first = of_epoch if every is None else (every - 1) * batches + of_epoch
+    epochs, rest = divmod(first, batches)
+    accumulated = trainer.accumulate_grad_batches  # what is left at the end of an epoch is a step, too
+    return first / batches, epochs * math.ceil(batches / accumulated) + rest // accumulated
 
 
 def _check_compiler() -> None:
@@ -142,12 +154,22 @@ def _try_step(module: Classifier, data: ImageDataModule, trainer: Trainer, size:
         random_state.restore(state)
 
 
-def _check_monitor(settings: CheckpointSettings, metrics: Collection[str], validates: bool) -> None:
-    """Raise SettingError if `checkpoint.monitor` is no metric of validation, or its mode is the wrong one."""
+def _check_monitor(
+    settings: CheckpointSettings, metrics: Collection[str], trainer: Trainer, first: tuple[float, float]
+) -> None:
+    """Raise SettingError if `checkpoint.monitor` is no metric of validation, or its mode is the wrong one.
+
+    Args:
+        first: after how many epochs and steps the first validation comes.
+    """
     if (monitor := settings.monitor) is None:
         return
-    if not validates:
+    epochs, steps = first
+    if math.isinf(epochs) or 0 <= trainer.max_epochs < math.ceil(epochs):
         raise SettingError("checkpoint.monitor", f"is {monitor}, but there is no validation that measures it")
+    if 0 <= trainer.max_steps < steps:
+        came = f"is {monitor}, but trainer.max_steps={trainer.max_steps} ends before the first validation"
+        raise SettingError("checkpoint.monitor", f"{came}, which is after {steps} steps")
     if monitor not in metrics:
         close = nearest(monitor, metrics, most=1)
         hint = f"did you mean {close[0]}? " if close else ""

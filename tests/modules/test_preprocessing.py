@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -99,13 +100,23 @@ def test_what_cannot_be_followed_is_none():
         (["data.image_size=64"], (64, 67, "crop", "bicubic")),
         (["data.resize=300", "data.interpolation=bilinear"], (224, 300, "crop", "bilinear")),
         (["data.fit=letterbox", "data.image_size=64"], (64, 0, "letterbox", "bicubic")),
-        (["data.fit=crop", "data.image_size=64"], (64, 0, "crop", "bicubic")),
+        (["data.fit=stretch"], (224, 0, "stretch", "bicubic")),
+        (["data.fit=crop", "data.image_size=64"], (64, 67, "crop", "bicubic")),
+        (["data.fit=crop"], (224, 235, "crop", "bicubic")),
     ],
 )
-def test_a_run_adopts_what_its_settings_leave_open(photograph, tmp_path, words, expected):
-    pytest.importorskip("timm", reason="timm is not installed")
+@pytest.mark.parametrize("library", ["timm", "stand-in"])
+def test_a_run_adopts_what_its_settings_leave_open(
+    photograph, tmp_path, monkeypatch, library, words, expected
+):
+    if library == "timm":
+        pytest.importorskip("timm", reason="timm is not installed")
+    else:
+        zoo = SimpleNamespace(preprocessing=lambda name: Preprocessing(224, 235, "crop", "bicubic"))
+        monkeypatch.setattr("vitrine.assembly.parts.zoo_of", lambda name: zoo)
     root = ["data.name=folder", f"data.root={tmp_path / 'data'}", f"run.root={tmp_path / 'runs'}"]
-    settings = config.load_run(["model.name=timm/resnet18", *root, *words])
+    network = "timm/resnet18" if library == "timm" else "convnet"
+    settings = config.load_run([f"model.name={network}", *root, *words])
     data = assembly.build_data(settings)
     assert data.train[0][0].shape[-1] == expected[0]
     found = dataclasses.asdict(settings.data)

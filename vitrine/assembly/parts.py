@@ -72,9 +72,8 @@ def _adopt_preprocessing(settings: Settings) -> None:
     if own is None:
         return
     data.interpolation = own.interpolation if data.interpolation == "auto" else data.interpolation
-    if data.fit != "auto":
-        return
-    data.fit, data.image_size = own.fit, data.image_size or own.image_size
+    data.fit = own.fit if data.fit == "auto" else data.fit
+    data.image_size = data.image_size or own.image_size
     if data.fit == "crop" and not data.resize:
         data.resize = round(data.image_size * own.resize / own.image_size)
 

@@ -227,6 +227,13 @@ def test_what_is_nested_deeper_than_any_setting_is_refused(tmp_path, depth):
         config.load([str(recipe)])
 
 
+@pytest.mark.parametrize("strategy", ["ddp_fork", "ddp_spawn", "ddp_notebook_find_unused_parameters_true"])
+def test_a_strategy_that_trains_in_processes_of_its_own_is_refused(strategy):
+    with pytest.raises(SettingError, match=rf"trainer\.strategy: is {strategy}, .*; expected ddp$"):
+        config.load([f"trainer.strategy={strategy}"])
+    config.load(["trainer.strategy=ddp_find_unused_parameters_true"])
+
+
 @pytest.mark.parametrize("strategy", ["fsdp", "deepspeed_stage_2", "fsdp_cpu_offload"])
 def test_a_strategy_that_leaves_no_rank_a_whole_network_is_refused(strategy):
     with pytest.raises(

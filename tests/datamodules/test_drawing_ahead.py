@@ -108,6 +108,20 @@ def test_what_is_not_drawn_yet_is_drawn_here(ahead, monkeypatch):
     assert not multiprocessing.active_children()
 
 
+def test_a_process_forked_since_draws_for_itself(ahead):
+    """As in Lightning's strategies that fork; what is drawn ahead is left to the process that began it."""
+    settings = settings_of()
+    begin(ahead, settings)
+    split, reader, writer = assembly.build_data(settings, ahead=ahead).train, *multiprocessing.Pipe(False)
+    forked = multiprocessing.get_context("fork").Process(target=lambda: writer.send(split.images.tolist()))
+    forked.start()
+    assert reader.poll(30)
+    expected = training_images(settings)
+    assert torch.equal(torch.tensor(reader.recv(), dtype=torch.uint8), expected)
+    forked.join()
+    assert torch.equal(split.images, expected) and not multiprocessing.active_children()
+
+
 @pytest.mark.parametrize(
     ("become", "problem"),
     [

@@ -26,6 +26,7 @@ RESERVED = {  # arguments of lightning.Trainer that Vitrine sets itself -> the s
 }
 HALF_PRECISION = ("16-true", "bf16-true", "transformer-engine", "transformer-engine-float16")
 SHARDING = ("fsdp", "deepspeed", "model_parallel", "xla_fsdp")  # strategies without a whole network on a rank
+CHILDREN = ("ddp_fork", "ddp_spawn", "ddp_notebook")  # strategies that train in children of the program
 
 
 # Every argument that a user can set: its type, without classes of Lightning's, and its default. A test holds
@@ -96,6 +97,9 @@ def check(arguments: dict[str, Any]) -> None:
         if name == "strategy" and str(value).lower().startswith(SHARDING):
             problem = "divides the network among the ranks, and analyses need it whole"
             raise SettingError(key, f"is {value}, which {problem}; expected auto, ddp or another of its kind")
+        if name == "strategy" and str(value).lower().startswith(CHILDREN):
+            problem = "trains in children of this program, which could not report what they did"
+            raise SettingError(key, f"is {value}, which {problem}; expected ddp")
         if name == "precision" and str(value) in HALF_PRECISION:
             problem = "rounds pixels, small perturbations and averages of weights; expected bf16-mixed,"
             raise SettingError(key, f"is {value}, which {problem} 16-mixed or 32-true")

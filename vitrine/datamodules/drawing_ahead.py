@@ -72,16 +72,23 @@ class DrawingAhead:
         except OSError as error:  # limits on memory or processes
             log.warning("training images are not drawn ahead, but when they are needed: %s", error)
             return
-        self._process, self._of = process, (dataclasses.asdict(data), seed)
+        self._process, self._of, self._by = process, (dataclasses.asdict(data), seed), os.getpid()
 
     def is_of(self, data: Any, seed: int) -> bool:
         """Whether the images that are drawn are those of these settings."""
         return self._of == (dataclasses.asdict(data), seed)
 
     def collect(self, split: DrawnImages) -> Tensor:
-        """All images of the split that is drawn, uint8 [N, 3, H, W]: what is not yet is drawn now."""
+        """All images of the split that is drawn, uint8 [N, 3, H, W]: what is not yet is drawn now.
+
+        In a process that was forked since it was begun all are, as what is drawn ahead is its parent's.
+        """
+        import torch
+
         from vitrine.datamodules.drawn_images import map_in_threads
 
+        if self._by != os.getpid():
+            return split.draw_images(torch.arange(len(split)))
         rest = array("H", b"".join(iter(lambda: os.read(self._numbers, 2**16), b"")))
         draw = self._drawer(split)
         map_in_threads(draw, rest)

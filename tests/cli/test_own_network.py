@@ -9,6 +9,7 @@ import forked
 import pytest
 import torch
 
+from vitrine import assembly, config
 from vitrine.analyses import ANALYSES
 from vitrine.cli import analyze, train
 
@@ -67,8 +68,23 @@ def test_a_file_of_one_s_own_is_trained_resumed_and_analyzed(tmp_path, monkeypat
     pictures = {file: file.read_bytes() for file in files if file.suffix in (".png", ".webp")}
     assert any("cam" in str(file) for file in pictures)
     shutil.rmtree("runs/whole/analysis")
-    analyze.main(["runs/whole"])
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    analyze.main([str(tmp_path / "runs/whole")])
+    monkeypatch.chdir(tmp_path)
     assert {file: file.read_bytes() for file in pictures} == pictures
+
+
+def test_code_and_weights_are_found_again_from_everywhere(tmp_path, monkeypatch):
+    (tmp_path / "net.py").write_text("Net = dict")
+    (tmp_path / "net.pt").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    settings = config.load(["model.name=net.py:Net", "model.weights=net.pt"])
+    assembly.check_network(settings)
+    assert (settings.model.name, settings.model.weights) == (f"{tmp_path}/net.py:Net", f"{tmp_path}/net.pt")
+    settings = config.load(["model.weights=IMAGENET1K_V1", "model.name=resnet18"])
+    assembly.check_network(settings)
+    assert settings.model.weights == "IMAGENET1K_V1"
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from vitrine.core.references import BadReference, is_reference, resolve
+from vitrine.core.references import BadReference, absolute_reference, is_reference, resolve
 
 
 @pytest.fixture
@@ -66,6 +66,15 @@ def test_one_line_for_a_reference_that_leads_nowhere(project, name, message):
     with pytest.raises(BadReference, match=message) as caught:
         resolve(name)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_is_found_again_from_everywhere(project, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.chdir(project)
+    assert absolute_reference("net.py:Net") == f"{project}/net.py:Net"
+    assert absolute_reference("~/net.py:Net") == "/home/somebody/net.py:Net"
+    for name in ("package.module:Class", "convnet", "timm/resnet18"):
+        assert absolute_reference(name) == name
 
 
 def test_what_is_a_reference():

@@ -60,6 +60,12 @@ def test_images_and_labels_are_imagefolders(pictures, cache):
         assert data.train.path(i).startswith("train/")
 
 
+def test_a_folder_is_found_again_from_everywhere(pictures, monkeypatch):
+    monkeypatch.chdir(pictures.parent)
+    data = opened(pictures.name)
+    assert data.settings.root == str(pictures) and len(data.train) == 12
+
+
 def test_a_test_folder_serves_for_validation_only_if_asked(pictures):
     (pictures / "val").rename(pictures / "test")
     data = opened(pictures, val_from="test")

@@ -198,6 +198,17 @@ def test_they_can_be_held_in_memory(chunks):
     assert torch.equal(held.train.batch(torch.arange(40))[0], streamed.train.batch(torch.arange(40))[0])
 
 
+def test_chunks_are_found_again_from_everywhere(chunks, tmp_path, monkeypatch):
+    monkeypatch.chdir(chunks.parent)
+    data = opened(chunks.name, download_dir="cache")
+    expected = str(chunks), str(chunks.parent / "cache")
+    assert (data.settings.root, data.settings.download_dir) == expected
+    monkeypatch.chdir(tmp_path)
+    assert data.train[0][0].shape == (3, 12, 12)
+    address = f"local:{chunks}"
+    assert opened(address, download_dir=str(tmp_path)).settings.root == address
+
+
 def test_an_address_is_fetched_chunk_by_chunk(chunks, tmp_path):
     data = opened(f"local:{chunks}", download_dir=str(tmp_path))  # litdata's stand-in for an object store
     local = opened(chunks)

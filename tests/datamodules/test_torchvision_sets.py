@@ -164,6 +164,12 @@ def test_a_test_set_may_be_held_out_of_training_beside_the_official_split(tmp_pa
     assert len(together.unique(dim=0)) == TRAIN == len(images)
 
 
+def test_a_set_is_found_again_from_everywhere(tmp_path, monkeypatch):
+    SETS["mnist"](tmp_path)
+    monkeypatch.chdir(tmp_path.parent)
+    assert opened("mnist", tmp_path.name).settings.root == str(tmp_path)
+
+
 @pytest.mark.parametrize("name", SETS)
 def test_a_set_that_is_not_there_is_answered_by_its_key(name, tmp_path, monkeypatch):
     monkeypatch.undo()

@@ -20,6 +20,7 @@ from vitrine.config.errors import as_setting_error
 from vitrine.config.loading import Settings
 from vitrine.core.class_names import refuse_other_classes
 from vitrine.core.network_scopes import full_isolation
+from vitrine.core.references import absolute_reference, is_reference
 from vitrine.core.settings import SettingError
 from vitrine.datamodules import source
 from vitrine.datamodules.base import ImageDataModule
@@ -79,7 +80,15 @@ def _adopt_preprocessing(settings: Settings) -> None:
 
 
 def check_network(settings: Settings) -> None:
-    """Raise SettingError unless there is a network of `model.name`: before data take their time."""
+    """Raise SettingError unless there is a network of `model.name`: before data take their time.
+
+    Paths of a file of code or weights become absolute: a run is found again from everywhere.
+    """
+    model = settings.model
+    if is_reference(model.name):
+        model.name = absolute_reference(model.name)
+    if model.weights is not None and (file := Path(model.weights).expanduser()).suffix and file.is_file():
+        model.weights = str(file.absolute())
     with as_setting_error("model.name"):
         if is_foreign(settings.model.name):
             check_existence(settings.model.name)

@@ -27,6 +27,12 @@ def is_reference(name: str) -> bool:
     return bool(colon) and (where.endswith(".py") or "/" not in where)
 
 
+def absolute_reference(name: str) -> str:
+    """A reference to a file with an absolute path, found from any folder; others as they are."""
+    where, colon, attribute = name.rpartition(":")
+    return f"{Path(where).expanduser().absolute()}{colon}{attribute}" if where.endswith(".py") else name
+
+
 def check_reference(name: str) -> None:
     """Raise BadReference for what cannot lead anywhere, without importing anything of its own."""
     where, attribute = _split(name)

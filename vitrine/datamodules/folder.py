@@ -1,6 +1,7 @@
 """Images of your own, one folder a class."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -31,6 +32,8 @@ class Folder(ImageDataModule):
 
     def load(self) -> tuple[ImageDataset, ImageDataset]:
         settings = self.settings
+        if settings.root:
+            settings.root = str(Path(settings.root).expanduser().absolute())  # found again from everywhere
         self.classes, splits = divide_folder(settings.root, settings)
         self.has_test, self._held_out = "test" in splits, splits.get("test", [])
         train, val = splits["train"], splits["val"]

@@ -1,12 +1,11 @@
 """A LightningDataModule of somebody's own from its reference and the arguments of its constructor."""
 
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
 from vitrine.core.own_code import check_arguments
-from vitrine.core.references import raised_by, resolve
+from vitrine.core.references import absolute_reference, raised_by, resolve
 from vitrine.core.settings import SettingError
 
 _HOOKS = ("on_before_batch_transfer", "on_after_batch_transfer", "transfer_batch_to_device")
@@ -22,9 +21,7 @@ def make_module(settings: Any) -> LightningDataModule:
         SettingError: it cannot be found, imported or made, has other arguments, is of another kind, or has
             hooks that are not called here.
     """
-    where, colon, attribute = settings.name.rpartition(":")
-    if where.endswith(".py"):
-        settings.name = f"{Path(where).expanduser().absolute()}{colon}{attribute}"
+    settings.name = absolute_reference(settings.name)
     name, options = settings.name, settings.options
     try:
         kind = resolve(name)

@@ -77,7 +77,11 @@ class Streaming(ImageDataModule):
         settings = self.settings
         if not settings.root:
             raise SettingError("data.root", f"is not set; {_EXPECTED}")
-        root = settings.root if is_address(settings.root) else str(Path(settings.root).expanduser())
+        if not is_address(settings.root):
+            settings.root = str(Path(settings.root).expanduser().absolute())  # found again from everywhere
+        if settings.download_dir is not None:
+            settings.download_dir = str(Path(settings.download_dir).expanduser().absolute())
+        root = settings.root
         index = read_index(root)
         self.classes, self.channels = index["classes"], settings.channels
         self.image_size = settings.image_size or index["side"] or 0

@@ -104,7 +104,8 @@ class TorchvisionDataModule(ImageDataModule):
 
     def _open(self, **split: Any) -> Any:
         """torchvision's data set of a split, downloaded and checked by torchvision."""
-        root, name = str(Path(self.settings.root).expanduser()), self.source
+        root, name = str(Path(self.settings.root).expanduser().absolute()), self.source
+        self.settings.root = root  # a run is found again from everywhere
         try:
             if not (self.downloadable and self.settings.download):
                 return getattr(datasets, name)(root, **split)

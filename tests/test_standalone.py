@@ -71,6 +71,17 @@ def test_what_was_examined_already_is_examined_again_only_with_new_settings(tmp_
     ).results.keys() == {"examples"}
 
 
+class InDouble(nn.Module):
+    """Computes in one precision whatever its input and parameters are made to have."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = network().double()
+
+    def forward(self, images):
+        return self.inner(images.double())
+
+
 @pytest.mark.parametrize(
     ("net", "options", "problem"),
     [
@@ -79,6 +90,7 @@ def test_what_was_examined_already_is_examined_again_only_with_new_settings(tmp_
         (network(), {"analyses": ["cams"]}, "did you mean cam"),
         (network(), {"layer": "2"}, "did you mean layers"),
         (network(), {"layers": ["9"]}, "unknown layer '9'"),
+        (InDouble(), {}, "InDouble in float32, in which it is examined, fails on images .*: Input type"),
         (network(), {"mean": (0, 0, 0), "std": (5, 5, 5)}, "un-normalised with them images run from"),
     ],
 )

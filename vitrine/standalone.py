@@ -21,7 +21,7 @@ from vitrine.examination.examiner import Examiner
 from vitrine.examination.settings import AnalysisSettings
 from vitrine.examination.subject import choose_units
 from vitrine.modules.network_record import attach_record
-from vitrine.modules.network_search import examinable_copy, logits_problem, network_logits
+from vitrine.modules.network_search import checked_copy, logits_problem, network_logits
 from vitrine.reporting.notebook import to_html
 from vitrine.reporting.page import PageSink
 from vitrine.reporting.wandb_sink import WandbSink
@@ -95,7 +95,7 @@ def look(
         count = network_logits(network, images).shape[1]
         training = foreign_training(train, mean, std)
         data = ForeignData(split, class_names((split.items,), count, classes), *training)
-        copied = attach_record(examinable_copy(network, data.statistics), learning_rate=learning_rate)
+        copied = attach_record(checked_copy(network, data.statistics, images), learning_rate=learning_rate)
         choose_units(copied, images[:1].float(), options.layers, options.units)
     folder.mkdir(parents=True, exist_ok=True)
     record = RunRecord(folder, sys.argv, {"network": type(network).__name__, **data.facts()})

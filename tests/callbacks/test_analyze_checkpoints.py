@@ -236,6 +236,16 @@ def test_logits_in_another_form_are_read(tmp_path, module, layers):
     assert callback.reports[-1].figures
 
 
+def test_a_network_that_needs_another_precision_than_float32_is_refused(tmp_path):
+    class InDouble(nn.Sequential):
+        def forward(self, images):
+            return super().forward(images.double())
+
+    module = Module(model=InDouble(*network()).double())
+    with pytest.raises(ValueError, match="network: InDouble in float32, in which it is examined, fails on"):
+        fit(tmp_path, [analyze()], module)
+
+
 def test_probabilities_and_tuples_are_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="gives probabilities, expected logits"):
         fit(tmp_path, [analyze()], Module(model=Wrapped(lambda z: z.softmax(1))))

@@ -36,7 +36,7 @@ from vitrine.examination.budget import Allowance
 from vitrine.examination.examiner import Examiner
 from vitrine.examination.settings import AnalysisSettings
 from vitrine.examination.subject import choose_units
-from vitrine.modules.network_search import examinable_copy, find_network, network_logits
+from vitrine.modules.network_search import checked_copy, find_network, network_logits
 from vitrine.reporting.page import PageSink
 from vitrine.runs.metrics_csv import MetricsCSV
 from vitrine.runs.run_folders import claim_examination
@@ -248,7 +248,7 @@ class AnalyzeCheckpoints(ExamineSaved):
             count = network_logits(network, images).shape[1]
             names = class_names((split.items, trainer.datamodule), count, self.classes)
             data = ForeignData(split, names, *training_of(trainer, *normalization))
-            copied = examinable_copy(network, data.statistics)
+            copied = checked_copy(network, data.statistics, images)
             probe = split.batch(torch.tensor([0]))[0].to(pl_module.device)
             choose_units(copied, probe, self.settings.layers, self.settings.units)
         kinds = {"module": type(pl_module).__name__, "network": type(network).__name__}

@@ -128,3 +128,23 @@ def examinable_copy(
     if statistics is not None:
         attach_record(copied, mean=statistics[0], std=statistics[1])
     return copied
+
+
+def checked_copy(
+    network: nn.Module, statistics: tuple[Sequence[float], Sequence[float]] | None, images: Tensor
+) -> nn.Module:
+    """`examinable_copy` of a network that gives logits for these images, float [N, C, H, W] as it takes them.
+
+    Raises:
+        ValueError: the copy gives none: the network asks for another precision than float32 in its forward.
+    """
+    copied = examinable_copy(network, statistics)
+    numbers = [*network.parameters(), *network.buffers()]
+    if all(each.dtype == torch.float32 for each in numbers if each.is_floating_point()):
+        return copied
+    if (problem := logits_problem(copied, images.float())) is not None:
+        raise ValueError(
+            f"network: {type(network).__name__} in float32, in which it is examined, {problem}; "
+            "expected one that computes in the precision of its parameters"
+        )
+    return copied

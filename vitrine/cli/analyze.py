@@ -35,6 +35,7 @@ from vitrine.cli import COMMANDS, follow, measure_test
 from vitrine.cli.arguments import run_command
 from vitrine.cli.help import print_help_if_asked
 from vitrine.config import recipes
+from vitrine.core.home import expand_home
 from vitrine.core.settings import SettingError
 from vitrine.distributed.processes import launched
 from vitrine.runs import run_folders
@@ -51,7 +52,7 @@ def main(arguments: list[str]) -> None:
     if print_help_if_asked(arguments, __doc__):
         return
     start = time.monotonic()
-    arguments = [_with_section(a) for a in arguments]
+    arguments = [_with_section(expand_home(a)) for a in arguments]
     paths = [a for a in arguments if not recipes.is_override(a) and Path(a).suffix not in (".yaml", ".yml")]
     follow_settings, overrides = follow.split_arguments([a for a in arguments if a not in paths])
     if follow_settings:

@@ -11,6 +11,7 @@ from vitrine.cli import COMMANDS
 from vitrine.cli.help import is_help_asked, print_command_help
 from vitrine.config import recipes
 from vitrine.config.declarations import declared_module
+from vitrine.core.home import expand_home
 from vitrine.core.settings import SettingError, field_type
 from vitrine.runs import run_folders
 
@@ -35,6 +36,7 @@ def run_command(name: str, arguments: list[str]) -> None:
         return
     module = declared_module(place)
     sections = tuple(f"{section}." for section in ("model", *getattr(module, "SECTIONS", ())))
+    arguments = [expand_home(a) for a in arguments]
     words = [a for a in arguments if not recipes.is_override(a) or a.startswith(sections)]
     given = [a for a in arguments if a not in words]
     config.parse_settings(module.Settings, given)  # a mistyped one need not wait for the command's imports

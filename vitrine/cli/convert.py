@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from vitrine.cli.help import command_help
+from vitrine.core.home import expand_home
 from vitrine.core.random_numbers import permutation
 from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.caching import image_files
@@ -58,7 +59,8 @@ def convert(folder: str | Path, out: str | Path, settings: Settings | None = Non
         UnreadableImage: a file is no image, without `skip_corrupt`.
         OSError: the disk refused; nothing of `out` is left.
     """
-    settings, out = settings or Settings(), Path(out)
+    settings = settings or Settings()
+    folder, out = (Path(expand_home(str(place))) for place in (folder, out))
     if out.exists():
         raise SettingError(str(out), "is there already, expected a folder to be created")
     decoding = checked_decoding(settings)

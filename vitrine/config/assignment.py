@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vitrine.config.yaml_text import Scalar, UnreadableText, convert
+from vitrine.core.home import expand_home
 from vitrine.core.settings import SettingError, field_type, format_type, renamed, union_members
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ def assign(
     hint = field_type(owner, key) if dataclasses.is_dataclass(owner) else Any
     try:
         value = _to_float(convert(value, hint), hint, path)
+        value = expand_home(value) if isinstance(value, str) else value
     except UnreadableText as error:
         raise SettingError(path, str(error)) from None
     try:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from vitrine.config import yaml_text
+from vitrine.core.home import expand_home
 from vitrine.core.registry import nearest
 from vitrine.core.settings import SettingError
 
@@ -24,7 +25,7 @@ def merge_arguments(arguments: Sequence[str], base: Sequence[Path] = ()) -> dict
     Values are as `yaml_text.load` gives them.
     """
     overrides = [a for a in arguments if is_override(a)]
-    files = [*base, *(Path(a) for a in arguments if a not in overrides)]
+    files = [*base, *(Path(expand_home(a)) for a in arguments if a not in overrides)]
     raw: dict[str, Any] = {}
     for source in [*map(_read_recipe, files), *map(_parse_override, overrides)]:
         _merge(raw, source)

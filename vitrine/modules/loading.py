@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from vitrine.core.class_names import first_moved, first_renamed
+from vitrine.core.home import expand_home
 from vitrine.core.references import is_reference
 from vitrine.core.registry import UnknownName
 from vitrine.modules import foreign_networks, normalize, surgery
@@ -162,7 +163,7 @@ def _find_weights(name: str, weights: str) -> Weights:
 
         published = torchvision.models.get_model_weights(builder).__members__
     if weights not in published:
-        if Path(weights).exists() or Path(weights).suffix:
+        if Path(expand_home(weights)).exists() or Path(weights).suffix:
             return read_weights(weights)
         raise UnknownName(f"weights of {name} (and no file)", weights, published)
     entry = published[weights]

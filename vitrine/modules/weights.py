@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from vitrine.core.home import expand_home
 from vitrine.core.registry import nearest
 
 # what torch.load and safetensors raise for a damaged file
@@ -52,7 +53,7 @@ def read_file(file: str | Path) -> Any:
     Raises:
         WeightsError: the file is missing, truncated, of another format, or would run code.
     """
-    file = Path(file)
+    file = Path(expand_home(str(file)))
     if not file.is_file():
         raise WeightsError(file, "is no file")
     if file.stat().st_size == 0:

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from vitrine.core.home import expand_home
 from vitrine.core.settings import SettingError
 
 EXPECTED = "expected the folder of a run, a checkpoint of one, or model.name=... model.weights=..."
@@ -82,7 +83,7 @@ def find_run(word: str) -> Path:
     Raises:
         SettingError: it is neither.
     """
-    path = Path(word)
+    path = Path(expand_home(word))
     folder = path if path.is_dir() else path.parent.parent
     if not path.exists():
         known = describe_runs(str(path.parent if path.parent.is_dir() else "runs"))

@@ -20,6 +20,7 @@ from vitrine.core.settings import setting
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries after which the share changed is halved
 _COMPARED = 4  # images on which logits by what changed are held against the network's
+_FEWEST = 16  # images for which it is faster to follow what changed
 _BLOCK = 64  # queries whose random numbers are computed at once
 
 
@@ -85,7 +86,13 @@ class Square(Attack):
         """What gives the double's logits by what a square changes; None where that is not faster."""
         # the network's own logits are not to be rounded differently, bfloat16 is as fast on whole images, and
         # what the many small kernels take on a GPU is not known
-        if model.double is None or self.norm != "linf" or model.bf16 or images.is_cuda:
+        if (
+            model.double is None
+            or self.norm != "linf"
+            or model.bf16
+            or images.is_cuda
+            or len(images) < _FEWEST
+        ):
             return None
         return Patchwise.of(model.double, images[:_COMPARED])
 

@@ -11,7 +11,8 @@ than airbench; on images of which neither reaches 94 %, to the highest accuracy 
 
 Seconds are those of training, as airbench counts them: without reading data, and without the validation
 after each epoch; airbench's last row has its evaluation with test-time augmentation in it, Vitrine's its
-checkpoints. Analyses are off. Before the clock starts each takes a step. On a GPU airbench runs as it is
+checkpoints. Analyses are off; cuDNN chooses its algorithms by trial for both, as airbench turns that on.
+Before the clock starts each takes a step. On a GPU airbench runs as it is
 published. On a CPU its network, optimizer, schedule, augmentation and evaluation do, and the first lines say
 what does not.
 """
@@ -33,7 +34,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from benchmarks import published_airbench
-from benchmarks.ratio import hardware
+from benchmarks.ratio import Timing, hardware
 from benchmarks.time_to_accuracy import Curve, Point, common_accuracy
 from vitrine import assembly, config
 from vitrine.datamodules import source
@@ -164,7 +165,17 @@ def table(curves: dict[str, list[Curve]], target: float) -> str:
             _spread([curve.seconds_to(accuracy) for curve, accuracy in zip(own, common)], "{:.4g}"),
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    for name, own in list(curves.items())[1:]:
+        ratio = epoch_ratios(own, next(iter(curves.values())))
+        low, high = ratio.spread
+        lines += ["", f"{name}: an epoch takes {ratio.ratio:.3f} ({low:.3f} to {high:.3f}) of airbench's"]
     return "\n".join(lines)
+
+
+def epoch_ratios(own: list[Curve], base: list[Curve]) -> Timing:
+    """Seconds of a mean epoch, round by round, and their ratios to another's."""
+    means = [[statistics.mean(curve.epochs) for curve in curves] for curves in (own, base)]
+    return Timing("an epoch", means[0], [a / b for a, b in zip(*means)])
 
 
 def _spread(values: list[float | None], form: str) -> str:
@@ -214,7 +225,6 @@ def main() -> None:
         precision = "bfloat16 under autocast" if bf16 else "float32"
         print("airbench on a CPU:", published_airbench.ON_A_CPU.format(precision=precision), "\n")
     recipe = Path(arguments.recipe).stem
-    curves: dict[str, list[Curve]] = {}
     with tempfile.TemporaryDirectory() as files:
         published_airbench.write_files(Path(files), images.train, images.test, images.classes)
         few = Images(
@@ -230,11 +240,12 @@ def main() -> None:
             return train_recipe(words, images, seed)
 
         names = {"airbench": ["airbench94"], "recipe": [recipe]}.get(arguments.only, ["airbench94", recipe])
+        curves: dict[str, list[Curve]] = {name: [] for name in names}
         for name in names:
             run(name, 0, warmup=True)
         for turn in range(arguments.rounds):
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                curves.setdefault(name, []).append(curve := run(name, arguments.seed + turn))
+                curves[name].append(curve := run(name, arguments.seed + turn))
                 told = ", ".join(f"{p.seconds:.4g} s {100 * p.accuracy:.2f} %" for p in curve.points)
                 print(f"- {name}: {told}", flush=True)
     print()

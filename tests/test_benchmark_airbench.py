@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks import published_airbench
-from benchmarks.airbench import read, table
+from benchmarks.airbench import epoch_ratios, read, table
 from benchmarks.time_to_accuracy import Curve, Point, common_accuracy
 
 
@@ -29,10 +29,17 @@ def test_a_table_says_what_was_not_reached_and_compares_round_by_round():
         "one": [curve((1, 0.7), (2, 0.8)), curve((1, 0.7), (4, 0.95))],
         "two": [curve((3, 0.75), (6, 0.7)), curve((1, 0.9), (8, 0.94))],
     }
-    _, _, one, two = (line.split(" | ") for line in table(rounds, 0.94).splitlines())
+    _, _, one, two = (line.split(" | ") for line in table(rounds, 0.94).splitlines()[:4])
     assert one[5] == "not reached" and two[5] == "not reached"  # one round each did not
     assert one[6] == "3 (2 to 4) |" and two[6] == "5.5 (3 to 8) |"  # to 75 %, and to 94 %
     assert two[3] == "82.00 (70.00 to 94.00)"
+
+
+def test_an_epoch_is_compared_with_that_of_the_same_round():
+    slow, fast = Curve([], [2.0, 4.0]), Curve([], [1.0, 2.0])
+    own, base = [slow, fast, fast], [fast, fast, slow]
+    found = epoch_ratios(own, base)
+    assert found.ratios == [2.0, 1.0, 0.5] and found.ratio == 1.0 and found.spread == (0.75, 1.5)
 
 
 def test_airbench_is_timed_by_its_own_clock_and_a_part_of_an_epoch_is_none():

@@ -19,6 +19,7 @@ from vitrine.analyses.base import Analysis
 from vitrine.config.errors import as_setting_error
 from vitrine.config.loading import Settings
 from vitrine.core.class_names import refuse_other_classes
+from vitrine.core.input_copies import copy_input_if_written
 from vitrine.core.network_scopes import full_isolation
 from vitrine.core.references import absolute_reference, is_reference
 from vitrine.core.settings import SettingError
@@ -136,6 +137,7 @@ def build_network(settings: Settings, data: ImageDataModule) -> nn.Module:
             options=model.options,
         )
         check_logits(network, len(data.classes), data.channels, data.image_size)
+        copy_input_if_written(network, torch.zeros(1, data.channels, data.image_size, data.image_size))
     return network.train()
 
 

@@ -18,6 +18,7 @@ from vitrine.attacks.folded import folded
 from vitrine.attacks.losses import MIN_CLASSES
 from vitrine.attacks.model import Model, is_adversarial
 from vitrine.attacks.square import Square
+from vitrine.core.input_copies import copied_input
 from vitrine.core.network_scopes import frozen_weights
 from vitrine.core.settings import SettingError, setting
 
@@ -105,7 +106,8 @@ class AutoAttack(Attack):
         identity = f"{fingerprint(images, labels)} {replace(self, batch_size=1)}"
         names, double = list(parts), None
         if self.fold and self.version == "standard":
-            with frozen_weights(network, images.device), torch.autocast(images.device.type, enabled=False):
+            full = torch.autocast(images.device.type, enabled=False)
+            with frozen_weights(network, images.device), full, copied_input(network, images[:1]):
                 double = folded(network, images[:_COMPARED])
         if state is None:
             evaluation = Evaluation.start(images, ["clean", *names], skipped, identity)
@@ -133,7 +135,7 @@ class AutoAttack(Attack):
         self, network: nn.Module, images: Tensor, labels: Tensor
     ) -> tuple[dict[str, Attack], list[str]]:
         """The parts for as many classes as the network has, and the names of those that need more."""
-        with frozen_weights(network, images.device):
+        with frozen_weights(network, images.device), copied_input(network, images[:1]):
             classes = Model(network).logits(images[:1], labels).shape[1]
         parts = self.parts()
         needed = {name: MIN_CLASSES[part.loss] for name, part in parts.items() if isinstance(part, APGD)}

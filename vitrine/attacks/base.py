@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vitrine.attacks import threat
 from vitrine.attacks.model import Model, StepCallback, Views
 from vitrine.core import settings
+from vitrine.core.input_copies import copied_input
 from vitrine.core.network_scopes import frozen_weights, outside_inference_mode
 from vitrine.core.random_numbers import content_keys, fold_in
 from vitrine.core.settings import SettingError, setting
@@ -92,7 +93,9 @@ class Attack:
             return images.clone()
         device = images.device
         full = nullcontext() if self.precision == "inherit" else torch.autocast(device.type, enabled=False)
-        with frozen_weights(network, device, self.mode, self.seed), full:
+        # in training a pass more would be dear, and the network gets copies already
+        own = copied_input(network, images[:1]) if check else nullcontext()
+        with frozen_weights(network, device, self.mode, self.seed), full, own:
             images, labels = map(outside_inference_mode, (images.detach(), labels))
             keys = fold_in(content_keys(images) if keys is None else keys, self.seed)
             low = self.precision == "bf16-mixed"

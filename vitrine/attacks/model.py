@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrine.attacks.losses import Loss, margin
+from vitrine.core.input_copies import copied_input
 from vitrine.core.network_output import as_logits
 from vitrine.core.network_scopes import frozen_weights
 from vitrine.core.random_numbers import fold_in
@@ -202,6 +203,7 @@ def is_adversarial(network: nn.Module, images: Tensor, labels: Tensor, *, target
     """
     if not len(images):
         return torch.zeros_like(labels, dtype=torch.bool)
-    with frozen_weights(network, images.device), torch.autocast(images.device.type, enabled=False):
+    full = torch.autocast(images.device.type, enabled=False)
+    with frozen_weights(network, images.device), full, copied_input(network, images[:1]):
         model = Model(network, targeted=targeted)
         return model.is_adversarial(images, model.logits(images, labels), labels)

@@ -14,6 +14,7 @@ from vitrine.analyses.layers import choose_units as layers_and_units
 from vitrine.analyses.pass_size import data_batch_size
 from vitrine.core.class_names import unique_names
 from vitrine.core.image_dataset import ImageDataset, as_image_dataset
+from vitrine.core.input_copies import copy_input_if_written
 from vitrine.core.network_scopes import unwrapped
 from vitrine.core.registry import UnknownName
 from vitrine.core.settings import SettingError
@@ -35,7 +36,7 @@ def make_subject(
 
     Args:
         network: is put in eval mode, its parameters frozen, and moved to the device: pass a copy. Taken out
-            of its wrappers; may return an output with `logits`.
+            of its wrappers; may return an output with `logits`, and write into its input.
         data: set up; has `train` and `val` (map-style data sets) and `classes`, and perhaps `shown`.
         device: for `settings.device` of "auto"; where the network is, unless given.
 
@@ -53,6 +54,7 @@ def make_subject(
     probes = pick_probes(dataset, data.classes, settings.probes)
     train, train_note = training_split(data)
     probes = Probes(probes.images.to(device), probes.labels.to(device), probes.indices, probes.masks)
+    copy_input_if_written(network, probes.images[:1])
     return Subject(
         network=network,
         probes=probes,

@@ -323,7 +323,7 @@ def test_wrong_arguments_are_named():
         cam(network, x, torch.tensor([1, 2]))
     with pytest.raises(ValueError, match="do not depend on layer"):
         swapped = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        swapped.register_forward_hook(lambda module, inputs, output: output.detach())
+        swapped.register_forward_hook(lambda module, inputs, output: torch.ones_like(output))
         grad_cam(swapped, x, 0, "0")
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrine.analyses.first_convolution import FastFirstConvolution
+from vitrine.analyses.gradients import gradient
 from vitrine.analyses.objectives import Objective, ObjectiveBatch
 from vitrine.analyses.parameterization import Pixels
 from vitrine.analyses.relu_rules import ReluRule, redirected_relu
@@ -95,6 +96,9 @@ def plain_gradients(
 
     `precision` is that of the network's arithmetic, "float32" or "bfloat16" (autocast). Without one it is
     bfloat16 on a GPU, and float32 on a CPU: few processors have bfloat16, and others emulate it.
+
+    Raises:
+        NoGradient (a ValueError): the network lets none flow back.
     """
     batch, device = ObjectiveBatch(objectives), views.device.type
     is_half = device == "cuda" if precision is None else PRECISIONS[precision] is torch.bfloat16
@@ -103,5 +107,4 @@ def plain_gradients(
     inputs = leaf.clone().split(len(objectives))  # clones: a network may write into its input
     with torch.autocast(device, torch.bfloat16, enabled=is_half), FastFirstConvolution():
         scores = torch.stack([batch.scores(network, images) for images in inputs])
-    (gradients,) = torch.autograd.grad(scores.mean(0).sum(), leaf)
-    return gradients.view_as(views)
+    return gradient(scores.mean(0).sum(), leaf, batch.read).view_as(views)

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from vitrine.analyses.gradients import NoGradient
 from vitrine.analyses.target_scores import class_scores, expect_images
 from vitrine.core.network_scopes import in_eager_eval_mode
 
@@ -76,6 +77,7 @@ def attention_gradients(network: nn.Module, images: Tensor, targets: Tensor | in
     parameter's gradient.
 
     Raises:
+        NoGradient (a ValueError): the logits let none flow back.
         ValueError: images or targets are not as described.
     """
     expect_images(images)
@@ -89,6 +91,8 @@ def attention_gradients(network: nn.Module, images: Tensor, targets: Tensor | in
     if score.requires_grad:
         of = torch.autograd.grad(score, list(maps.values()), allow_unused=True)
         gradients = [zero if found is None else found for zero, found in zip(gradients, of)]
+    elif maps:
+        raise NoGradient("its logits", "attention")
     detached = {name: a.detach() for name, a in maps.items()}
     return AttentionGradients(detached, dict(zip(maps, gradients)), logits.detach())
 

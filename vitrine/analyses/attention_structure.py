@@ -176,6 +176,8 @@ def _readers(network: nn.Module, images: Tensor, blocks: list[AttentionBlock]) -
 
     with torch.no_grad(), attention_hooks(network, keep, graph=True):
         logits = forward_on_random_weights(network, images[:1])
+    if not logits.requires_grad:  # computed under no_grad
+        return []
     (gradient,) = torch.autograd.grad(logits[:, 0].sum(), kept, allow_unused=True)
     if gradient is None:
         return []

@@ -14,6 +14,7 @@ from vitrine.analyses import relevance, saliency
 from vitrine.analyses.base import Subject
 from vitrine.analyses.cam import grad_cam
 from vitrine.analyses.evidence import NoSpatialLayer, last_spatial_layer
+from vitrine.analyses.gradients import NoGradient
 from vitrine.analyses.paint import upsample
 from vitrine.analyses.pass_size import images_at_once
 from vitrine.analyses.relevance import NoTokenAttention
@@ -25,6 +26,10 @@ log = logging.getLogger(__name__)
 
 BATCH_SIZE = 32  # images of a pass, at most
 COPIES = 64  # of altered copies of them
+NO_LAYER = (
+    "the network has no layer with maps larger than 1 x 1 to which a gradient of its logits flows, which "
+    "Grad-CAM needs"
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ def _occlusion(
 
 def _expect_layer(layer: str | None) -> str:
     if layer is None:
-        raise NoSpatialLayer("the network has no layer with maps larger than 1 x 1, which Grad-CAM needs")
+        raise NoSpatialLayer(NO_LAYER)
     return layer
 
 
@@ -132,7 +137,8 @@ def attributions(
 ) -> dict[str, Tensor]:
     """The named maps of images [N, C, H, W] for classes [N], or for several of each image, [T, N], and then
     [T, N, ...]; those that the network does not allow (guided backprop without ReLUs, Grad-CAM without a
-    spatial layer, LeGrad without attention) are left out, and logged: a line a reason."""
+    spatial layer, LeGrad without attention, all that need a gradient where none flows back) are left out, and
+    logged: a line a reason."""
     maps: dict[str, Tensor] = {}
     left_out: dict[str, list[str]] = {}
     size = effort.at_once(images, BATCH_SIZE)
@@ -152,7 +158,7 @@ def attributions(
                     parts.append(attribute(network, x, y, layer, effort))
                 else:
                     parts.append(torch.stack([attribute(network, x, own, layer, effort) for own in y]))
-        except (NoRule, NoSpatialLayer, NoTokenAttention) as error:
+        except (NoRule, NoGradient, NoSpatialLayer, NoTokenAttention) as error:
             left_out.setdefault(str(error), []).append(name)
         else:
             maps[name] = torch.cat(parts, targets.ndim - 1)
@@ -180,7 +186,7 @@ def _share_forward_pass(
     scores = {rule: _SCORES[rule] for rule in rules}
     try:
         parts = [rule_gradients(network, x, scores, y) for x, y in batches]
-    except NoRule:  # each says so itself
+    except (NoRule, NoGradient):  # each says so itself
         return {}
     return {rule: torch.cat([part[rule] for part in parts], axis) for rule in rules}
 
@@ -256,7 +262,7 @@ def planted_stickers(subject: Subject) -> Subject | None:
 
 
 def cam_layer(subject: Subject) -> str | None:
-    """The layer for Grad-CAM: the last with maps; None where there is none."""
+    """The layer for Grad-CAM: the last with maps and a gradient; None where there is none."""
 
     def find() -> str | None:
         try:

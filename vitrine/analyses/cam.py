@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vitrine.analyses.gradients import NoGradient
 from vitrine.analyses.hooks import output_hooks
 from vitrine.analyses.layout import layouts
 from vitrine.analyses.pooled_head import pooled_head
@@ -51,6 +52,7 @@ def grad_cam(network: nn.Module, images: Tensor, targets: Tensor | int, layer: s
 
     Raises:
         UnknownName: there is no such layer.
+        NoGradient (a ValueError): the logits depend on the layer, but no gradient flows back to it.
         ValueError: a target is no class, or the logits do not depend on the layer.
     """
     maps, gradients, _ = class_gradients(network, images, targets, layer)
@@ -104,8 +106,21 @@ def class_gradients(
             score = logits.gather(1, targets[:, None]).sum()
             (gradient,) = torch.autograd.grad(score, leaf, allow_unused=True)
     if gradient is None:
+        if _depend_on(network, images, layer, logits):
+            raise NoGradient("its logits", f"layer {layer!r}")
         raise ValueError(f"the logits do not depend on layer {layer!r}")
     return layout.maps(leaf.detach()), layout.maps(gradient), logits.detach()
+
+
+def _depend_on(network: nn.Module, images: Tensor, layer: str, logits: Tensor) -> bool:
+    """Whether logits become others where the layer's output is changed at random."""
+
+    def change(_layer: str, output: Tensor) -> Tensor:
+        noise = torch.randn(output.shape, generator=torch.Generator().manual_seed(0))
+        return output + noise.to(output) * output.std().clamp_min(1)
+
+    with torch.no_grad(), output_hooks(network, [layer], change):
+        return not torch.equal(network(images.clone()), logits)
 
 
 def _expect_targets(targets: Tensor | int, logits: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,12 +14,15 @@ from torch import Tensor, nn
 from vitrine.analyses import paint
 from vitrine.analyses.activations import activations
 from vitrine.analyses.base import Analysis, Figure, Progress, Subject, no_progress
+from vitrine.analyses.gradients import NoGradient, gradient
 from vitrine.analyses.layout import check_layers
 from vitrine.analyses.objectives import Objective, ObjectiveBatch, deepdream
 from vitrine.analyses.traits import Traits
 from vitrine.core.network_scopes import in_eager_eval_mode
 from vitrine.core.random_numbers import hash_seed
 from vitrine.core.settings import setting
+
+log = logging.getLogger(__name__)
 
 
 @in_eager_eval_mode
@@ -54,6 +58,7 @@ def dream(
 
     Raises:
         UnknownName: there is no such layer.
+        NoGradient (a ValueError): the network lets none flow back.
         ValueError: an argument is out of range, or the network does not take images of an octave's size.
     """
     if images.ndim != 4:
@@ -83,10 +88,10 @@ def dream(
                     f"octaves: one is {size[0]} x {size[1]} pixels, which the network does not take; "
                     "dream of a larger image or in fewer octaves"
                 ) from error
-            (gradient,) = torch.autograd.grad(scores.sum(), rolled)
-            gradient = gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-30)
+            slope = gradient(scores.sum(), rolled, batch.read)
+            slope = slope / slope.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-30)
             inverse_shifts = [(-down, -right) for down, right in shifts]
-            dreams = (dreams + step_size * _roll(gradient, inverse_shifts)).clamp(0, 1)
+            dreams = (dreams + step_size * _roll(slope, inverse_shifts)).clamp(0, 1)
         detail = dreams - base
     return dreams
 
@@ -130,7 +135,11 @@ class Dream(Analysis):
         options = {name: getattr(self, name) for name in names}
         options |= {"seed": subject.seed, "progress": subject.progress}
         for layer in self.layers or subject.layers[-2:]:
-            dreams = dream(subject.network, images, layer, **options)
+            try:
+                dreams = dream(subject.network, images, layer, **options)
+            except NoGradient as error:
+                log.log(subject.log_level("dream"), "dream: %s", error)
+                continue
             for i, (image, result) in enumerate(zip(images, dreams)):
                 probe = i if i < min(self.probes, len(subject.probes)) else None
                 source = "noise" if probe is None else f"probe {probe}"

@@ -21,7 +21,7 @@ COLLINEAR = 1e-5  # 1 - |cosine| of two classes' gradients below which they are 
 
 
 class NoSpatialLayer(ValueError):
-    """The network's logits depend on no layer with maps larger than 1 x 1, in which classes differ."""
+    """No layer with maps larger than 1 x 1, in which classes differ, gets a gradient of the logits."""
 
 
 @in_eager_eval_mode
@@ -69,7 +69,10 @@ def _search(network: nn.Module, images: Tensor) -> str:
         layout = _layout(network, images, candidate)
         if layout is not None and _tells_classes_apart(network, images, candidate, layout):
             return candidate
-    raise NoSpatialLayer("the logits depend on no layer of which maps larger than 1 x 1 can be told")
+    raise NoSpatialLayer(
+        "the logits depend on no layer of which maps larger than 1 x 1 can be told, or no gradient of theirs "
+        "flows back to it"
+    )
 
 
 def _siblings(network: nn.Module, layer: str) -> Iterator[str]:
@@ -160,7 +163,8 @@ def _layout(network: nn.Module, images: Tensor, layer: str) -> Layout | None:
 
 
 def _tells_classes_apart(network: nn.Module, images: Tensor, layer: str, layout: Layout) -> bool:
-    """Whether the logits depend on a layer's maps, and not all by one and the same combination of them.
+    """Whether the logits depend on a layer's maps, and not all by one and the same combination of them, and
+    have a gradient by them.
 
     A property of the network's structure: its own weights may be zero."""
     images = torch.rand(1, *images.shape[1:], generator=torch.Generator().manual_seed(0)).to(images)
@@ -187,9 +191,14 @@ def _tells_classes_apart(network: nn.Module, images: Tensor, layer: str, layout:
 
     with torch.no_grad(), PassRelus(), output_hooks(network, [layer], replace_by_leaf):
         scores = forward_on_random_weights(network, images)[0]
-        if not scores.requires_grad or len(scores) < 2:
+        if not scores.requires_grad:
+            return False  # computed under no_grad: Grad-CAM would find no gradient
+        if len(scores) < 2:
             return True
-        gradients = [torch.autograd.grad(scores[k], leaf, retain_graph=True)[0] for k in (0, 1)]
+        options = {"retain_graph": True, "allow_unused": True}
+        gradients = [torch.autograd.grad(scores[k], leaf, **options)[0] for k in (0, 1)]
+    if any(gradient is None for gradient in gradients):
+        return False  # from a detached tensor
     first, second = (layout.maps(gradient).flatten().double() for gradient in gradients)
     product = first.norm() * second.norm()
     if not product.isfinite() or product == 0:

@@ -6,6 +6,7 @@ For notebooks: `visualize`, its objectives (`channel`, `neuron`, `direction`, `l
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from vitrine.analyses.activations import activations
 from vitrine.analyses.ascent_defaults import ascent_settings, attends
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.examples import dataset_examples
+from vitrine.analyses.gradients import NoGradient
 from vitrine.analyses.objectives import Objective, channel, deepdream, direction, diversity, logit, neuron
 from vitrine.analyses.parameterization import colour_matrix, imagenet_colours, mean_magnitude
 from vitrine.analyses.picture_optimization import default_batch_size
@@ -54,6 +56,8 @@ __all__ = [
     "visualize",
     "visualize_at_steps",
 ]
+
+log = logging.getLogger(__name__)
 
 COLOUR_IMAGES = 256  # images from which the colour directions are computed
 DEAD = "; dead: the gradient is zero, and no picture was found"
@@ -129,13 +133,16 @@ class Features(Analysis):
             if multiples:
                 yield Scalar(f"multiple/{layer}", sum(multiples) / len(multiples), layer=layer)
 
-    def _figures(
-        self, visualizer: _Visualizer, layer: str | None, indices: Sequence[int]
-    ) -> Iterator[Figure]:
-        """The figures of units of a layer; of classes where the layer is None."""
-        if layer is None:
-            return self._classes(visualizer, indices)
-        return self._units(visualizer, layer, indices)
+    def _figures(self, visualizer: _Visualizer, layer: str | None, indices: Sequence[int]) -> list[Figure]:
+        """The figures of units of a layer; of classes where the layer is None. None without a gradient."""
+        try:
+            if layer is None:
+                return list(self._classes(visualizer, indices))
+            return list(self._units(visualizer, layer, indices))
+        except NoGradient as error:
+            level = visualizer.subject.log_level("features")
+            log.log(level, "features leave out %s: %s", layer or "the logits", error)
+            return []
 
     def _units(self, visualizer: _Visualizer, layer: str, units: Sequence[int]) -> Iterator[Figure]:
         subject = visualizer.subject

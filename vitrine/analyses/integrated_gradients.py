@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vitrine.analyses.gradients import gradient
 from vitrine.analyses.target_scores import (
     class_scores,
     copy_batches,
@@ -83,8 +84,8 @@ def _by_gauss(
     total = images.new_zeros(*targets.shape[:-1], *images.shape)
     for points in copy_batches(steps, len(images), batch_size):
         between = images - (1 - share[points]) * way
-        for point, gradient in zip(points, gradients_of_copies(network, between, targets, of)):
-            total += weight[point] * gradient  # one by one: the sum does not depend on the batch size
+        for point, found in zip(points, gradients_of_copies(network, between, targets, of)):
+            total += weight[point] * found  # one by one: the sum does not depend on the batch size
     return total
 
 
@@ -129,12 +130,12 @@ def _evaluate(
     wanted = [t for t in range(len(targets)) if any(t in classes for _, _, classes in points)]
     for t in wanted:
         scores = class_scores(logits, targets[t][rows], of)
-        (gradients,) = torch.autograd.grad(scores.sum(), pixels, retain_graph=t != wanted[-1])
+        gradients = gradient(scores.sum(), pixels, retain_graph=t != wanted[-1])
         slopes = (gradients * way[rows]).flatten(1).double().sum(1).tolist()
-        for (i, at, classes), score, slope, gradient in zip(points, scores.tolist(), slopes, gradients):
+        for (i, at, classes), score, slope, found in zip(points, scores.tolist(), slopes, gradients):
             if t in classes:
                 path = paths[t][i]
-                path.scores[at], path.slopes[at], path.gradients[at] = score, slope, gradient
+                path.scores[at], path.slopes[at], path.gradients[at] = score, slope, found
 
 
 @dataclass

@@ -93,6 +93,8 @@ class Localization(Analysis):
         indices = permutation(len(subject.dataset), subject.seed)[:count]
         masks = _masks(subject.dataset, indices, subject.device)
         attributed = self._attribute_all(subject, indices, masks)
+        if not attributed[0].maps:
+            return  # the log says why
         if masks:
             yield from self._measure(subject, indices, attributed, masks)
         else:

@@ -160,6 +160,8 @@ class ObjectiveBatch:
     def __init__(self, objectives: Sequence[Objective]):
         self.count = len(objectives)
         self.layers = list(dict.fromkeys(layer for o in objectives for layer in o.layers))
+        names = ["its logits" if layer == LOGITS else f"layer {layer!r}" for layer in self.layers]
+        self.read = " and ".join(names)  # what the objectives are of, in words
         self._terms: dict[tuple[type[Term], str], list[tuple[int, float, Term]]] = {}
         for row, objective in enumerate(objectives):
             for weight, term in objective.terms:

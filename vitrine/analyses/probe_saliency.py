@@ -81,6 +81,8 @@ class Saliency(Analysis):
         effort = Effort(*settings, subject.seed, subject.batch_size)
         layer, level = cam_layer(subject), subject.log_level("saliency")
         maps = attributions_by_image(subject.network, self.maps, images, rows, targets, layer, effort, level)
+        if not maps:
+            return  # the log says why
         notes = [CAUTIONS[name] for name in maps if name in CAUTIONS]
         sums = self._explained(subject, logits[rows], targets, maps.get("integrated_gradients"))
         for i, (row, target) in enumerate(zip(rows.tolist(), targets.tolist())):

@@ -79,7 +79,7 @@ class Randomization(Analysis):
                 correlations[name, stage] = rank_correlation(maps, original[name]).tolist()
         for i, probe in enumerate(probes):
             figure = None
-            if probe < self.shown:
+            if probe < self.shown and original:
                 figure = self._figure(subject, i, probe, int(targets[i]), stages)
             yield {key: values[i] for key, values in correlations.items()}, figure
 

@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from vitrine.analyses.activations import activations
 from vitrine.analyses.dependency import INDEPENDENT, DependencyMinimum
+from vitrine.analyses.gradients import gradient
 from vitrine.analyses.hooks import input_channels, output_hooks
 from vitrine.analyses.layout import layouts
 from vitrine.core.network_scopes import in_eager_eval_mode
@@ -123,8 +124,7 @@ def effective_field(
     where its gradient is not zero, bool [H, W]."""
     image = image.detach().clone().requires_grad_()
     activation = activations(network, image[None], [layer])[layer][0, unit, position[0], position[1]]
-    (gradient,) = torch.autograd.grad(activation, image)
-    return (gradient != 0).any(0)
+    return (gradient(activation, image, f"layer {layer!r}") != 0).any(0)
 
 
 def hull(boxes: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from vitrine.analyses.attention_structure import (
     TokenGrid,
     attention_structure,
 )
+from vitrine.analyses.gradients import NoGradient
 from vitrine.analyses.hooks import module_at, output_hooks
 from vitrine.analyses.target_scores import class_scores, expect_images
 from vitrine.core.network_scopes import in_eager_eval_mode
@@ -49,6 +50,7 @@ def legrad(network: nn.Module, images: Tensor, targets: Tensor | int) -> Tensor:
 
     Raises:
         NoTokenAttention: attention is not of all tokens to all in every block, or blocks are no modules.
+        NoGradient: the logits let none flow back to attention.
         ValueError: images or targets are not as above.
     """
     blocks = _global_blocks(network, images)
@@ -75,6 +77,8 @@ def legrad(network: nn.Module, images: Tensor, targets: Tensor | int) -> Tensor:
             logits = network(images.clone())  # [blocks x N, K]
         targets = torch.as_tensor(targets, device=images.device).expand(len(images))
         score = class_scores(logits, targets.repeat(len(blocks)), "logit").sum()
+        if not score.requires_grad:
+            raise NoGradient("its logits", "attention")
         found = torch.autograd.grad(score, maps, allow_unused=True)
     gradients = [torch.zeros_like(a) if g is None else g for a, g in zip(maps, found)]
     of_keys = torch.stack([gradient.relu().mean((1, 2)) for gradient in gradients]).mean(0)

@@ -8,9 +8,10 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
+from vitrine.analyses.gradients import gradient
 from vitrine.analyses.relu_rules import ReluRule, SwitchedRelu
 from vitrine.analyses.saliency import input_gradient
-from vitrine.analyses.target_scores import UnitTarget, class_scores, expect_images, unit_activations
+from vitrine.analyses.target_scores import UnitTarget, class_scores, expect_images, scored, unit_activations
 from vitrine.core.network_scopes import in_eager_eval_mode
 
 
@@ -33,6 +34,7 @@ def rule_gradients(
 
     Raises:
         NoRule (a ValueError): the network has no ReLU, or GELU, SiLU and the like.
+        NoGradient (a ValueError): the network lets none flow back.
         ValueError: an argument is not as above.
     """
     expect_images(images)
@@ -52,7 +54,7 @@ def rule_gradients(
     for i, (rule, own) in enumerate(jobs):
         switch.backward = rule
         score = (output if own is None else class_scores(output, own, rules[rule])).sum()
-        found[rule] += torch.autograd.grad(score, pixels, retain_graph=i + 1 < len(jobs))
+        found[rule].append(gradient(score, pixels, scored(**unit), retain_graph=i + 1 < len(jobs)))
     if apart:
         found["gradient"] = [input_gradient(network, images, own, rules["gradient"], **unit) for own in each]
     several = targets is not None and targets.ndim == 2

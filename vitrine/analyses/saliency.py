@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrine.analyses.cam import grad_cam
+from vitrine.analyses.gradients import gradient
 from vitrine.analyses.integrated_gradients import integrated_gradients
 from vitrine.analyses.occlusion import occlusion
 from vitrine.analyses.paint import upsample
@@ -25,6 +26,7 @@ from vitrine.analyses.target_scores import (
     expect,
     expect_images,
     gradients_of_copies,
+    scored,
     unit_activations,
 )
 from vitrine.core.network_scopes import in_eager_eval_mode
@@ -57,10 +59,11 @@ def input_gradient(
         [N, C, H, W], per unit of pixel value.
 
     Raises:
+        NoGradient (a ValueError): the network lets none flow back.
         ValueError: an argument is not as above; UnknownName: there is no such layer.
     """
     pixels = _leaf(images)
-    return torch.autograd.grad(_score(network, pixels, targets, of, **unit), pixels)[0]
+    return gradient(_score(network, pixels, targets, of, **unit), pixels, scored(**unit))
 
 
 @in_eager_eval_mode
@@ -124,8 +127,8 @@ def smooth_grad(
     total = images.new_zeros(*targets.shape[:-1], *images.shape)
     for copies in copy_batches(n, len(images), batch_size):
         noise = torch.stack([torch.randn(images.shape[1:], generator=generator) for _ in copies]).to(images)
-        for gradient in gradients_of_copies(network, images + sigma * noise[:, None], targets, of):
-            total += gradient  # one by one: the sum does not depend on the batch size
+        for found in gradients_of_copies(network, images + sigma * noise[:, None], targets, of):
+            total += found  # one by one: the sum does not depend on the batch size
     return total / n
 
 
@@ -147,7 +150,7 @@ def _with_relu_rule(
         if targets is None and not relus.count:  # below the first ReLU; is there one?
             network(images[:1].clone())
     relus.require_relus()
-    return torch.autograd.grad(score, pixels)[0]
+    return gradient(score, pixels, scored(**unit))
 
 
 def _leaf(images: Tensor) -> Tensor:

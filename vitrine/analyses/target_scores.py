@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrine.analyses.activations import activations
+from vitrine.analyses.gradients import gradient
 
 OF = ("log_prob", "logit")
 
@@ -67,6 +68,11 @@ def unit_activations(
     return chosen.gather(1, (rows * width + columns)[:, None])[:, 0]
 
 
+def scored(layer: str | None = None, **_: object) -> str:
+    """What the score of a `UnitTarget`, or of a class, is of, in words."""
+    return "its logits" if layer is None else f"layer {layer!r}"
+
+
 def expect_indices(indices: Tensor, name: str, count: int, limit: int | None = None, items: str = "") -> None:
     """Raise ValueError unless `indices` are int64 [count], each below `limit`."""
     if not isinstance(indices, Tensor) or indices.shape != (count,) or indices.dtype != torch.int64:
@@ -99,7 +105,7 @@ def copy_batches(copies: int, images: int, batch_size: int) -> Iterator[list[int
 
 def gradients_of_copies(network: nn.Module, copies: Tensor, targets: Tensor, of: str) -> Tensor:
     """The input gradients of copies of a batch, [P, N, C, H, W], in one forward pass; with targets [T, N],
-    [P, T, N, C, H, W]."""
+    [P, T, N, C, H, W]; NoGradient where there are none."""
     of_each = targets if targets.ndim == 2 else targets[None]
     pixels = copies.flatten(0, 1).detach().requires_grad_()
     logits = network(pixels.clone())
@@ -107,8 +113,8 @@ def gradients_of_copies(network: nn.Module, copies: Tensor, targets: Tensor, of:
     for i, own in enumerate(of_each):
         expect_indices(own, "targets", copies.shape[1])
         score = class_scores(logits, own.repeat(len(copies)), of).sum()
-        (gradient,) = torch.autograd.grad(score, pixels, retain_graph=i + 1 < len(of_each))
-        gradients.append(gradient.unflatten(0, copies.shape[:2]))
+        found = gradient(score, pixels, retain_graph=i + 1 < len(of_each))
+        gradients.append(found.unflatten(0, copies.shape[:2]))
     return torch.stack(gradients, 1) if targets.ndim == 2 else gradients[0]
 
 

@@ -9,16 +9,18 @@ from functools import partial
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitrine.analyses import paint
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.examples import dataset_examples
+from vitrine.analyses.gradients import NoGradient
 from vitrine.analyses.pass_size import images_at_once
 from vitrine.analyses.receptive_field import equal_windows, hull, receptive_fields
 from vitrine.analyses.relu_rules import NoRule
 from vitrine.analyses.rule_gradients import rule_gradients
 from vitrine.analyses.saliency import input_gradient
+from vitrine.analyses.target_scores import UnitTarget
 from vitrine.analyses.token_places import token_places
 from vitrine.analyses.traits import Traits
 from vitrine.core.settings import setting
@@ -82,7 +84,7 @@ class UnitSaliency(Analysis):
                 key=f"{examples.layer}/unit-{unit:03d}",
                 image=paint.grid([tile for row in zip(*unit_tiles) for tile in row], count),
                 caption=f"{examples.layer}, unit {unit}: its top {count} dataset examples (activation "
-                f"{values[0]:.3g} to {values[-1]:.3g}), {shown}; below, {titles}.",
+                f"{values[0]:.3g} to {values[-1]:.3g}), {shown}; {titles}.",
                 layer=examples.layer,
                 unit=unit,
                 values={"activation": values[0].item()},
@@ -107,12 +109,9 @@ class UnitSaliency(Analysis):
             images, _ = subject.images(indices[batch])
             target = {"layer": examples.layer, "unit": units[batch], "position": positions[batch]}
             try:
-                titles = "guided backprop and deconvnet of the unit"
-                maps = list(rule_gradients(subject.network, images, RULES, **target).values())
-            except NoRule as error:
-                log.info("unit_saliency shows the input gradient: %s", error)
-                titles = "the input gradient of the unit"
-                maps = [input_gradient(subject.network, images, **target)]
+                titles, maps = _unit_maps(subject.network, images, target)
+            except NoGradient as error:
+                titles, maps = f"without a map: {error}", []
             for image, window, *signals in zip(
                 images.cpu(), windows[batch].tolist(), *(m.cpu() for m in maps)
             ):
@@ -126,6 +125,16 @@ class UnitSaliency(Analysis):
                     )
                 tiles.append([paint.fit_square(p, side) for p in pictures])
         return titles, tiles
+
+
+def _unit_maps(network: nn.Module, images: Tensor, target: UnitTarget) -> tuple[str, list[Tensor]]:
+    """The maps of units in images, each [N, C, H, W], and what they are; NoGradient where there are none."""
+    try:
+        maps = list(rule_gradients(network, images, RULES, **target).values())
+    except NoRule as error:
+        log.info("unit_saliency shows the input gradient: %s", error)
+        return "below, the input gradient of the unit", [input_gradient(network, images, **target)]
+    return "below, guided backprop and deconvnet of the unit", maps
 
 
 @dataclass(frozen=True)

@@ -96,3 +96,10 @@ def test_the_analysis_shows_probes_and_noise_beside_their_dreams(network, images
     assert not Dream().enabled
     grey = noise(1, 32, seed=3)
     assert torch.equal(grey, noise(1, 32, seed=3)) and not torch.equal(grey, noise(1, 32, seed=4))
+
+
+def test_noise_beside_probes_that_are_not_square_has_their_shape(network, images):
+    probes = Probes(images, torch.zeros(2, dtype=torch.int64), torch.arange(2))
+    subject = Subject(network, probes, [], ["a", "b", "c", "d"], {"2": [1]})
+    figures = list(Dream(from_noise=True, octaves=1, steps=1, jitter=2)(subject))
+    assert [f.image.shape for f in figures] == [(48, 82, 3)] * 3

@@ -143,3 +143,35 @@ def test_dead_units_and_classes_are_called_dead_and_shown_grey(subject):
     for key in dead:
         assert "dead" in figures[key].caption
     assert figures["1/unit-001"].values["activation"] == 0
+
+
+def test_pictures_have_the_shape_of_images_that_are_not_square(subject):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * 5 * 9, 3)
+    )  # takes images of 12 x 20 only
+    images = torch.rand(4, 3, 12, 20)
+    probes = dataclasses.replace(subject.probes, images=images)
+    data = dataclasses.replace(
+        subject, network=network.eval(), probes=probes, units={"1": [0]}, dataset=Oblong()
+    )
+    figures = {f.key: f for f in Features(steps=3, crops=1)(data) if hasattr(f, "image")}
+    options = {"size": (12, 20), "steps": 3, "seed": 5, "colours": fitted(data)}
+    (picture,) = visualize(network, [channel("1", 0)], **options)
+    assert picture.shape == (3, 12, 20)
+    shown = figures["1/unit-000"].image
+    assert shown.shape == (100, 2 * 100 + paint.GAP, 3)  # in squares of five times its longer side
+    assert torch.equal(shown[20:80:5, 0:100:5], paint.picture(picture))
+    assert set(figures) > {"logits/red"}
+    again = dataclasses.replace(data, previous={"features": list(figures.values())})
+    first = next(iter(Features(steps=1, crops=1, warm_start=True, lr=1e-9)(again)))
+    near = shown[20:80:5, 0:100:5].int() - first.image[20:80:5, 0:100:5].int()
+    assert near.abs().max() <= 6  # inversion keeps away from black and white
+
+
+class Oblong(ImageDataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return torch.rand(3, 12, 20, generator=torch.Generator().manual_seed(index)), index % 3

@@ -33,26 +33,29 @@ def test_variables_found_for_a_picture_give_the_picture(kind, colours, size):
     assert torch.allclose(again, pictures.clamp(0.01, 0.99), atol=1e-4)
 
 
-def test_the_fourier_picture_is_the_formula():
+@pytest.mark.parametrize("size", [8, (6, 10)])
+def test_the_fourier_picture_is_the_formula(size):
     """By definition, wave by wave: scaled by sqrt(h w) / max(f, 1 / max(h, w)), summed, divided by 4."""
-    size = 8
     kind = Fourier(size, torch.ones(1, 1))
-    z = torch.randn(1, 1, size, 5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    full = torch.zeros(size, size, dtype=torch.complex128)
-    for row in range(size):
-        for column in range(size):
-            fy, fx = (f - size if f > size // 2 else f for f in (row, column))
-            mirrored = column > size // 2
-            r, c = ((-row) % size, size - column) if mirrored else (row, column)
-            value = complex(*z[0, 0, r, c]) * size / max((fy**2 + fx**2) ** 0.5 / size, 1 / size)
+    h, w = (size, size) if isinstance(size, int) else size
+    half = w // 2 + 1
+    z = torch.randn(1, 1, h, half, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    full = torch.zeros(h, w, dtype=torch.complex128)
+    for row in range(h):
+        for column in range(w):
+            fy, fx = (f - n if f > n // 2 else f for f, n in ((row, h), (column, w)))
+            mirrored = column > w // 2
+            r, c = ((-row) % h, w - column) if mirrored else (row, column)
+            frequency = max(((fy / h) ** 2 + (fx / w) ** 2) ** 0.5, 1 / max(h, w))
+            value = complex(*z[0, 0, r, c]) * (h * w) ** 0.5 / frequency
             full[row, column] = value.conjugate() if mirrored else value
     # the waves along the edges of the half grid have no partner in it: irfft2 takes them as hermitian
-    for c in (0, size // 2):
+    for c in (0, w // 2):
         column = full[:, c].clone()
         full[:, c] = (column + column.roll(-1).flip(0).conj()) / 2
-    y = torch.arange(size, dtype=torch.float64)
-    waves = torch.exp(2j * torch.pi * torch.outer(y, y) / size)
-    image = torch.sigmoid((waves @ full @ waves.T).real / size**2 / 4)
+    y, x = (torch.arange(n, dtype=torch.float64) for n in (h, w))
+    down, across = (torch.exp(2j * torch.pi * torch.outer(p, p) / len(p)) for p in (y, x))
+    image = torch.sigmoid((down @ full @ across.T).real / (h * w) / 4)
     assert torch.allclose(kind.pictures(z.float())[0, 0].double(), image, atol=1e-5)
 
 
@@ -61,6 +64,11 @@ def test_smooth_pictures_fall_faster_above_eight_cycles():
     assert torch.allclose(ratio[0, [0, 4, 8, 16, 32]], torch.tensor([1, 1, 1, 0.5**0.5, 0.5]))
     assert torch.allclose(ratio[:, 0], ratio[torch.arange(64).neg() % 64, 0])
     assert torch.allclose(ratio[24, 32], torch.tensor((8 / 40) ** 0.5))
+
+
+def test_smooth_pictures_that_are_not_square_fall_alike_in_both_directions():
+    scale = Smooth((32, 128), torch.ones(1, 1)).scale
+    assert torch.allclose(scale[1:16, 0], scale[0, 4:64:4])  # as many cycles a pixel
 
 
 def test_phases_keep_the_magnitudes_of_the_images():

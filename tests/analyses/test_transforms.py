@@ -35,6 +35,19 @@ def test_scale_and_turn_are_about_the_middle():
     assert column == 32 and abs(row - 32) == 16
 
 
+def test_pictures_that_are_not_square_are_turned_as_they_are_and_shifted_by_whole_pixels():
+    picture = torch.zeros(1, 1, 41, 81)
+    picture[..., 20, 50] = 1  # ten pixels to the right of the middle
+    numbers = torch.tensor([[0.5, 0.5, 0.5, 0.5, 0.0, 1.0]])
+    turned = warp(picture, Transforms(scales=[1.0], degrees=90).affine_maps(numbers, (41, 81)))
+    row, column = divmod(turned.argmax().item(), 81)
+    assert column == 40 and abs(row - 20) == 10
+    numbers = torch.tensor([[1.0, 0.5, 0.5, 1.0, 0.0, 0.5]])  # at 64 pixels half as far
+    maps = Transforms(jitter=16, jitter_after=8, scales=[1.0]).affine_maps(numbers, (64, 160))
+    picture = torch.rand(1, 1, 64, 160)
+    assert torch.allclose(warp(picture, maps)[..., 2:, 4:], picture[..., :-2, :-4], atol=1e-5)
+
+
 def test_small_pictures_move_in_proportion():
     numbers = torch.rand(1000, 6, generator=torch.Generator().manual_seed(0))
     maps = Transforms(scales=[1.0], degrees=0).affine_maps

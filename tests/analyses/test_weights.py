@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 import torchvision
@@ -30,6 +32,17 @@ def test_a_perceptrons_rows_are_pictures_that_give_the_logits():
     torch.testing.assert_close(network(images), logits)
 
 
+def test_rows_fold_into_the_subjects_images_where_these_are_not_square():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 9, 2))
+    given = subject(network)
+    probes = Probes(torch.rand(2, 3, 4, 9), given.probes.labels, given.probes.indices)
+    sheet, *_ = Weights(side=1)(dataclasses.replace(given, probes=probes))
+    assert "4 x 9" in sheet.caption
+    assert torch.equal(first_layer(network, (3, 4, 9)), network[1].weight.view(2, 3, 4, 9))
+    with pytest.raises(ValueError, match=r"7 inputs sees no square image .*, nor one of 1 x 2 x 3"):
+        first_layer(nn.Linear(7, 2), (1, 2, 3))
+
+
 def test_grey_images_and_hidden_dense_layers_fold_back_into_images():
     assert first_layer(nn.Sequential(nn.Flatten(), nn.Linear(784, 9), nn.Linear(9, 2))).shape == (
         9,
@@ -37,7 +50,7 @@ def test_grey_images_and_hidden_dense_layers_fold_back_into_images():
         28,
         28,
     )
-    with pytest.raises(ValueError, match="7 inputs"):
+    with pytest.raises(ValueError, match=r"7 inputs"):
         first_layer(nn.Linear(7, 2))
     with pytest.raises(ValueError, match="neither a convolution nor a dense layer"):
         first_layer(nn.ReLU())

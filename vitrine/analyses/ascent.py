@@ -44,7 +44,7 @@ def ascend(
     precision: str | None = None,
     on_gradient: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
-    """The pictures after the requested numbers of steps (0: before the first), [steps, N, C, size, size].
+    """The pictures after the requested numbers of steps (0: before the first), [steps, N, C, height, width].
 
     Gradients are with respect to the variables only; the forward pass ends at the deepest layer needed.
 

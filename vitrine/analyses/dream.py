@@ -17,6 +17,7 @@ from vitrine.analyses.base import Analysis, Figure, Progress, Subject, no_progre
 from vitrine.analyses.gradients import NoGradient, gradient
 from vitrine.analyses.layout import check_layers
 from vitrine.analyses.objectives import Objective, ObjectiveBatch, deepdream
+from vitrine.analyses.picture_size import Size, sides
 from vitrine.analyses.traits import Traits
 from vitrine.core.network_scopes import in_eager_eval_mode
 from vitrine.core.random_numbers import hash_seed
@@ -96,10 +97,10 @@ def dream(
     return dreams
 
 
-def noise(count: int, size: int, channels: int = 3, seed: int = 0) -> Tensor:
-    """Grey images with a little noise, to start from: [count, channels, size, size] in [0, 1]."""
+def noise(count: int, size: Size, channels: int = 3, seed: int = 0) -> Tensor:
+    """Grey images with a little noise, to start from: [count, channels, height, width] in [0, 1]."""
     generator = torch.Generator().manual_seed(seed)
-    return (0.5 + 0.05 * torch.randn(count, channels, size, size, generator=generator)).clamp(0, 1)
+    return (0.5 + 0.05 * torch.randn(count, channels, *sides(size), generator=generator)).clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,8 @@ class Dream(Analysis):
         if self.size is not None:
             images = _resize(images, (self.size, self.size))
         if self.from_noise:
-            _, channels, _, side = subject.probes.images.shape
-            grey = noise(1, self.size or side, channels, subject.seed).to(images.device)
+            _, channels, *shape = subject.probes.images.shape
+            grey = noise(1, self.size or tuple(shape), channels, subject.seed).to(images.device)
             images = torch.cat([images, grey])
         names = ("octaves", "ratio", "steps", "step_size", "jitter")
         options = {name: getattr(self, name) for name in names}

@@ -24,6 +24,7 @@ from vitrine.analyses.gradients import NoGradient
 from vitrine.analyses.objectives import Objective, channel, deepdream, direction, diversity, logit, neuron
 from vitrine.analyses.parameterization import colour_matrix, imagenet_colours, mean_magnitude
 from vitrine.analyses.picture_optimization import default_batch_size
+from vitrine.analyses.picture_size import sides
 from vitrine.analyses.receptive_field import receptive_fields
 from vitrine.analyses.token_places import context, token_places
 from vitrine.analyses.traits import Traits
@@ -87,7 +88,7 @@ class Features(Analysis):
         reducible=("units", "steps"),
     )
     steps: int = setting(32, "steps of Adam a picture; twice as many with attention", least=1)
-    size: int | None = setting(None, "pixels on a side; that of the data set's images unless given", least=8)
+    size: int | None = setting(None, "pixels on a side; as the data set's images unless given", least=8)
     lr: float | None = setting(
         None, "of Adam; 6.4 / steps, within 0.05 and 0.4, unless given; 0.1 with attention", above=0
     )
@@ -222,12 +223,13 @@ class _Visualizer:
     def __init__(self, settings: Features, subject: Subject, previous: Mapping[str, Figure]):
         self.settings, self.subject, self.previous = settings, subject, previous
         self.best = dataset_examples(subject)  # here, because all ranks have to take part
-        self.size = settings.size or subject.probes.images.shape[-1]
-        self.scale = -(-MIN_SIDE // self.size)
+        shape = tuple(subject.probes.images.shape[-2:])
+        self.size = sides(settings.size or shape)
+        self.scale = paint.magnification(self.size, MIN_SIDE)
+        self.side = self.scale * max(self.size)  # of the square that a picture stands in
         has_attention = subject.cached("attends", partial(attends, subject.network, subject.probes.images))
         self.steps, self.ascent = ascent_settings(vars(settings), settings.steps, has_attention)
         self.at_steps = sorted({*(step for step in settings.course if step < self.steps), self.steps})
-        shape = tuple(subject.probes.images.shape[-2:])
         channels = subject.probes.images.shape[1]
         trace = partial(receptive_fields, subject.network, subject.layers, shape, channels=channels)
         self.boxes = subject.cached("receptive_fields", trace) if settings.crops else {}
@@ -245,7 +247,7 @@ class _Visualizer:
     def pictures(
         self, objectives: list[Objective], keys: Sequence[str] = (), steps: int | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """The objectives' pictures [N, C, size, size], and [steps, N, C, size, size] where the settings
+        """The objectives' pictures [N, C, height, width], and [steps, N, C, height, width] where the settings
         name intermediate steps."""
         settings, subject = self.settings, self.subject
         options: dict[str, Any] = {
@@ -267,13 +269,14 @@ class _Visualizer:
         return visualize(subject.network, objectives, steps=steps, **options), None
 
     def _previous_picture(self, figure: Figure) -> Tensor:
-        """The optimised picture of a figure of the previous checkpoint, [C, size, size]."""
-        side = self.size * self.scale
-        picture = figure.image[: side : self.scale, : side : self.scale].permute(2, 0, 1)
+        """The optimised picture of a figure of the previous checkpoint, [C, height, width]."""
+        spans = [n * self.scale for n in self.size]
+        rows, columns = (slice((self.side - n) // 2, (self.side + n) // 2, self.scale) for n in spans)
+        picture = figure.image[rows, columns].permute(2, 0, 1)
         return picture[: self.subject.probes.images.shape[1]].float().div(255)
 
     def picture(self, picture: Tensor, is_noise: bool) -> Tensor:
-        """An optimised picture, uint8 [size, size, 3]; grey instead of noise."""
+        """An optimised picture, uint8 [height, width, 3]; grey instead of noise."""
         return paint.picture(torch.full_like(picture, 0.5) if is_noise else picture)
 
     def peaks(self, pictures: Tensor, layer: str) -> Tensor:
@@ -296,7 +299,5 @@ class _Visualizer:
         ]
 
     def row(self, pictures: list[Tensor], crops: Sequence[Tensor] = ()) -> Tensor:
-        """Pictures and crops side by side at one size; the first picture starts in the corner."""
-        side = self.size * self.scale
-        resized = [paint.resize(picture, side) for picture in pictures]
-        return paint.row(resized + [paint.fit_square(crop, side) for crop in crops])
+        """Pictures and crops side by side in squares of one size; the first stands in the corner."""
+        return paint.row([paint.fit_square(picture, self.side) for picture in (*pictures, *crops)])

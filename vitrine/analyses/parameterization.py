@@ -6,6 +6,7 @@ from that picture's own generator; `invert` finds variables that give a given pi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,9 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vitrine.analyses.picture_size import Size, sides
+
 INITIAL_DEVIATION = 0.01  # standard deviation of initial variables
 CONTRAST = 4.0  # divisor of Fourier pictures (Olah 2017)
-COARSE = 8  # cycles a picture, up to which smooth pictures have the frequencies of natural images
+# cycles a picture (a square one of as many pixels), up to which smooth ones have natural images' frequencies
+COARSE = 8
 
 
 def imagenet_colours() -> Tensor:
@@ -48,25 +52,30 @@ def mix_channels(values: Tensor, matrix: Tensor) -> Tensor:
     return (matrix @ values.flatten(2)).unflatten(2, values.shape[2:])
 
 
-def mean_magnitude(images: Tensor, size: int, colours: Tensor) -> Tensor:
+def mean_magnitude(images: Tensor, size: Size, colours: Tensor) -> Tensor:
     """The mean |rfft2| of images [N, C, H, W], in decorrelated colours and scaled to `size` pixels:
-    [C, size, size // 2 + 1]; MACO keeps it fixed (Fel 2023)."""
-    images = F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
+    [C, height, width // 2 + 1]; MACO keeps it fixed (Fel 2023)."""
+    images = F.interpolate(images.float(), sides(size), mode="bilinear", antialias=True, align_corners=False)
     values = mix_channels(images - 0.5, torch.linalg.inv(colours))
     return torch.fft.rfft2(values).abs().mean(0)
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Free variables [N, C, size, size]: pixels before the colour matrix and the sigmoid."""
+    """Free variables [N, C, height, width]: pixels before the colour matrix and the sigmoid."""
 
-    size: int  # pixels on a side
+    size: Size
     colours: Tensor  # [C, C], as `colour_matrix` gives them
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width."""
+        return sides(self.size)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one picture's variables."""
-        return (len(self.colours), self.size, self.size)
+        return (len(self.colours), *self.sides)
 
     def initialize(self, generators: Sequence[torch.Generator]) -> Tensor:
         """Random variables, each picture's from its own (CPU) generator."""
@@ -74,36 +83,39 @@ class Pixels:
         return variables.to(self.colours.device) * INITIAL_DEVIATION
 
     def pictures(self, variables: Tensor) -> Tensor:
-        """The pictures [N, C, size, size] in [0, 1]."""
+        """The pictures [N, C, height, width] in [0, 1]."""
         return torch.sigmoid(mix_channels(variables, self.colours))
 
     def invert(self, pictures: Tensor) -> Tensor:
         """Variables whose pictures are these, resized to this size and clamped away from black and white."""
-        if pictures.shape[-1] != self.size or pictures.shape[-2] != self.size:
-            pictures = F.interpolate(pictures, (self.size, self.size), mode="bilinear", align_corners=False)
+        if pictures.shape[-2:] != self.sides:
+            pictures = F.interpolate(pictures, self.sides, mode="bilinear", align_corners=False)
         logits = torch.logit(pictures.to(self.colours), eps=0.01)
         return mix_channels(logits, torch.linalg.inv(self.colours))
 
 
 @dataclass(frozen=True)
 class Fourier(Pixels):
-    """Free variables [N, C, size, size // 2 + 1, 2]: Fourier coefficients, each scaled by the inverse of
+    """Free variables [N, C, height, width // 2 + 1, 2]: Fourier coefficients, each scaled by the inverse of
     its frequency, as in natural images (Olah 2017)."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (len(self.colours), self.size, self.size // 2 + 1, 2)
+        height, width = self.sides
+        return (len(self.colours), height, width // 2 + 1, 2)
 
     @cached_property
     def scale(self) -> Tensor:
-        """The factor of each coefficient, [size, size // 2 + 1]."""
-        rows = torch.fft.fftfreq(self.size, device=self.colours.device)[:, None]
-        columns = torch.fft.rfftfreq(self.size, device=self.colours.device)
-        return self.size / torch.sqrt(rows**2 + columns**2).clamp_min(1 / self.size) / CONTRAST
+        """The factor of each coefficient, [height, width // 2 + 1]."""
+        height, width = self.sides
+        rows = torch.fft.fftfreq(height, device=self.colours.device)[:, None]
+        columns = torch.fft.rfftfreq(width, device=self.colours.device)
+        frequency = torch.sqrt(rows**2 + columns**2).clamp_min(1 / max(height, width))
+        return math.sqrt(height * width) / frequency / CONTRAST
 
     def pictures(self, variables: Tensor) -> Tensor:
         spectrum = torch.view_as_complex(variables) * self.scale
-        return super().pictures(torch.fft.irfft2(spectrum, s=(self.size, self.size)))
+        return super().pictures(torch.fft.irfft2(spectrum, s=self.sides))
 
     def invert(self, pictures: Tensor) -> Tensor:
         return torch.view_as_real(torch.fft.rfft2(super().invert(pictures)) / self.scale).contiguous()
@@ -116,18 +128,20 @@ class Smooth(Fourier):
 
     @cached_property
     def scale(self) -> Tensor:
-        rows = torch.fft.fftfreq(self.size, 1 / self.size, device=self.colours.device)[:, None]
-        columns = torch.fft.rfftfreq(self.size, 1 / self.size, device=self.colours.device)
+        height, width = self.sides
+        side = math.sqrt(height * width)  # cycles are counted along it, in whatever direction
+        rows = torch.fft.fftfreq(height, 1 / side, device=self.colours.device)[:, None]
+        columns = torch.fft.rfftfreq(width, 1 / side, device=self.colours.device)
         cycles = torch.sqrt(rows**2 + columns**2)
         return super().scale / (cycles / COARSE).clamp_min(1).sqrt()
 
 
 @dataclass(frozen=True)
 class Phases(Pixels):
-    """Free variables [N, C, size, size // 2 + 1]: phases alone, at the magnitudes of natural images (MACO,
+    """Free variables [N, C, height, width // 2 + 1]: phases alone, at the magnitudes of natural images (MACO,
     Fel 2023)."""
 
-    magnitude: Tensor  # [C, size, size // 2 + 1], as `mean_magnitude` gives them
+    magnitude: Tensor  # [C, height, width // 2 + 1], as `mean_magnitude` gives them
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -139,7 +153,7 @@ class Phases(Pixels):
 
     def pictures(self, variables: Tensor) -> Tensor:
         spectrum = torch.polar(self.magnitude.expand_as(variables), variables)
-        values = torch.fft.irfft2(spectrum, s=(self.size, self.size))
+        values = torch.fft.irfft2(spectrum, s=self.sides)
         centred = values - values.mean((2, 3), keepdim=True)
         return super().pictures(centred / centred.std((1, 2, 3), keepdim=True))
 

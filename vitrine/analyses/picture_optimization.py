@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -14,6 +15,7 @@ from vitrine.analyses.base import Progress
 from vitrine.analyses.hooks import input_channels
 from vitrine.analyses.objectives import Objective, ObjectiveBatch, diversity_groups
 from vitrine.analyses.parameterization import Pixels, imagenet_colours
+from vitrine.analyses.picture_size import Size, sides, size_text
 
 BATCH_PIXELS = {"cpu": 8 * 128**2, "cuda": 128 * 224**2}  # larger batches fall out of a CPU's cache
 
@@ -32,7 +34,7 @@ def optimize_pictures(
     precision: str | None = None,
     on_gradient: Callable[[list[int], Tensor], None] | None = None,
 ) -> Tensor:
-    """Pictures [len(at_steps), N, C, size, size], optimised batch by batch."""
+    """Pictures [len(at_steps), N, C, height, width], optimised batch by batch."""
     if warm_start is not None and len(warm_start) != len(objectives):
         raise ValueError(
             f"warm_start has {len(warm_start)} pictures, expected one for each of {len(objectives)}"
@@ -40,7 +42,8 @@ def optimize_pictures(
     _check(network, objectives, parameters)
     generators = picture_generators(objectives, seed)
     colours, size = parameters.colours, parameters.size
-    result = torch.empty(len(at_steps), len(objectives), len(colours), size, size, device=colours.device)
+    shape = len(at_steps), len(objectives), len(colours), *parameters.sides
+    result = torch.empty(shape, device=colours.device)
     batches = _batches(objectives, batch_size or default_batch_size(size, colours.device))
     for members in progress(batches, "features", len(batches)):
         own = [generators[i] for i in members]
@@ -73,17 +76,17 @@ def _batches(objectives: Sequence[Objective], batch_size: int) -> list[list[int]
     return batches
 
 
-def default_batch_size(size: int, device: torch.device) -> int:
-    """The number of pictures with `size` pixels a side that a device processes efficiently."""
+def default_batch_size(size: Size, device: torch.device) -> int:
+    """The number of pictures of a size that a device processes efficiently."""
     pixels = BATCH_PIXELS.get(device.type, BATCH_PIXELS["cpu"])
-    return max(1, min(256, pixels // size**2))
+    return max(1, min(256, pixels // math.prod(sides(size))))
 
 
 def _check(network: nn.Module, objectives: Sequence[Objective], parameters: Pixels) -> None:
     """Raise for what is wrong with a call before the work begins, by one forward pass."""
     terms = [Objective(((1.0, term),)) for objective in objectives for _, term in objective.terms]
-    batch, size, colours = ObjectiveBatch(terms), parameters.size, parameters.colours
-    grey = torch.full((1, len(colours), size, size), 0.5, device=colours.device)
+    batch, size, colours = ObjectiveBatch(terms), size_text(parameters.size), parameters.colours
+    grey = torch.full((1, len(colours), *parameters.sides), 0.5, device=colours.device)
     with torch.no_grad():
         try:
             maps = activations(network, grey, batch.layers)
@@ -102,10 +105,10 @@ def device_of(network: nn.Module) -> torch.device:
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
-def colours_for(network: nn.Module, size: int, colours: Tensor | None, warm_start: Tensor | None) -> Tensor:
+def colours_for(network: nn.Module, size: Size, colours: Tensor | None, warm_start: Tensor | None) -> Tensor:
     """The given colour directions, or those of ImageNet or of grey images, by the network's channels."""
     if colours is None:
-        channels = input_channels(network, (size, size)) if warm_start is None else warm_start.shape[1]
+        channels = input_channels(network, sides(size)) if warm_start is None else warm_start.shape[1]
         if channels not in (1, 3):
             raise ValueError(
                 f"colours are needed: the network takes {channels} channels, which are not grey or RGB"

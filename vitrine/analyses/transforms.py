@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vitrine.analyses.picture_size import Size, sides
 from vitrine.core.settings import setting
 
-FULL_SIZE = 128  # pixels a side: on smaller pictures, distances are scaled down in proportion
-CROPPED_SIZE = 512  # pixels a side: on smaller pictures, crops are scaled up in proportion
+FULL_SIZE = 128  # pixels of the shorter side: on smaller pictures, distances are scaled down in proportion
+CROPPED_SIZE = 512  # pixels of the shorter side: on smaller pictures, crops are scaled up in proportion
 GREY = 0.5  # outside a picture
 
 
@@ -35,15 +36,18 @@ class Transforms:
 
     RANDOM_NUMBERS: ClassVar[int] = 6  # for a picture and step
 
-    def affine_maps(self, numbers: Tensor, size: int) -> Tensor:
+    def affine_maps(self, numbers: Tensor, size: Size) -> Tensor:
         """Affine maps [..., 2, 3] as `torch.nn.functional.affine_grid` takes them, from numbers [..., 6]."""
-        scale = min(1.0, size / FULL_SIZE)
+        height, width = sides(size)
+        scale = min(1.0, min(height, width) / FULL_SIZE)
         first = _shift(numbers[..., 0:2], self.jitter * scale, size)
         last = _shift(numbers[..., 2:4], self.jitter_after * scale, size)
         scales = numbers.new_tensor(self.scales)[(numbers[..., 4] * len(self.scales)).long()]
         angle = (numbers[..., 5] * 2 - 1) * math.radians(self.degrees)
         cos, sin = torch.cos(angle) / scales, torch.sin(angle) / scales
-        rotation = torch.stack([cos, -sin, sin, cos], -1).unflatten(-1, (2, 2))
+        # in units of half a side, which are others down than across where the picture is not square
+        entries = [cos, -sin * (height / width), sin * (width / height), cos]
+        rotation = torch.stack(entries, -1).unflatten(-1, (2, 2))
         # a grid point p of the result is sampled at rotation (p - last) - first
         offset = -(rotation @ last[..., None]) - first[..., None]
         return torch.cat([rotation, offset], -1)
@@ -51,16 +55,16 @@ class Transforms:
 
 @dataclass(frozen=True)
 class Crops:
-    """Random square crops of a picture, each resized to its size (MACO, Fel 2023)."""
+    """Random crops of a picture, of its own shape, each resized to its size (MACO, Fel 2023)."""
 
     least: float = setting(0.05, "the smallest part of a side", above=0, most=1)
     most: float = setting(0.5, "the largest part of a side", above=0, most=1)
 
     RANDOM_NUMBERS: ClassVar[int] = 3
 
-    def affine_maps(self, numbers: Tensor, size: int) -> Tensor:
+    def affine_maps(self, numbers: Tensor, size: Size) -> Tensor:
         """Affine maps [..., 2, 3], from numbers [..., 3]; every crop lies inside the picture."""
-        scale = max(1.0, CROPPED_SIZE / size)
+        scale = max(1.0, CROPPED_SIZE / min(sides(size)))
         least, most = min(1.0, self.least * scale), min(1.0, self.most * scale)
         side = least + (most - least) * numbers[..., 0]
         centre = (numbers[..., 1:3] * 2 - 1) * (1 - side)[..., None]
@@ -68,7 +72,7 @@ class Crops:
 
 
 def sample_maps(
-    transforms: Transforms | Crops, generators: Sequence[torch.Generator], steps: int, size: int
+    transforms: Transforms | Crops, generators: Sequence[torch.Generator], steps: int, size: Size
 ) -> Tensor:
     """The affine maps of all steps and pictures, [steps, N, 2, 3], each picture's from its own generator."""
     numbers = [torch.rand(steps, transforms.RANDOM_NUMBERS, generator=g) for g in generators]
@@ -91,6 +95,8 @@ def warp(pictures: Tensor, maps: Tensor) -> Tensor:
     return F.grid_sample(pictures - GREY, grid, padding_mode="zeros", align_corners=False) + GREY
 
 
-def _shift(numbers: Tensor, pixels: float, size: int) -> Tensor:
-    """Numbers in [0, 1) as shifts by whole pixels in a centred range, in units of half a side."""
-    return torch.round((numbers - 0.5) * pixels) * (2 / size)
+def _shift(numbers: Tensor, pixels: float, size: Size) -> Tensor:
+    """Numbers in [0, 1), [..., 2], as shifts across and down by whole pixels in a centred range, in units of
+    half a side."""
+    height, width = sides(size)
+    return torch.round((numbers - 0.5) * pixels) * numbers.new_tensor([2 / width, 2 / height])

@@ -17,6 +17,7 @@ from vitrine.analyses.base import Progress, no_progress
 from vitrine.analyses.objectives import Objective, ObjectiveBatch
 from vitrine.analyses.parameterization import Fourier, Phases, Pixels, Smooth
 from vitrine.analyses.picture_optimization import colours_for, device_of, optimize_pictures
+from vitrine.analyses.picture_size import Size, sides, size_text
 from vitrine.analyses.transforms import Crops, Transforms, colour_shifts, sample_maps, warp
 from vitrine.core.network_scopes import in_eager_eval_mode
 from vitrine.core.registry import Registry
@@ -45,12 +46,12 @@ def visualize(
     network: nn.Module,
     objectives: Sequence[Objective],
     *,
-    size: int,
+    size: Size,
     steps: int = 512,
     seed: int,
     **options: Any,
 ) -> Tensor:
-    """Pictures that excite: float32 in [0, 1], [len(objectives), C, size, size].
+    """Pictures that excite: float32 in [0, 1], [len(objectives), C, height, width].
 
     `steps` of Adam; the other arguments, and what is raised, are those of `visualize_at_steps`.
     """
@@ -63,7 +64,7 @@ def visualize_at_steps(
     objectives: Sequence[Objective],
     *,
     at_steps: Sequence[int],
-    size: int,
+    size: Size,
     seed: int,
     lr: float | None = None,
     betas: tuple[float, float] | None = None,
@@ -87,7 +88,7 @@ def visualize_at_steps(
         network: takes images in [0, 1]; used in eval mode and left unchanged.
         objectives: one a picture; the forward pass ends at the deepest layer they name.
         at_steps: numbers of steps; random numbers, and so pictures, depend on the largest.
-        size: pixels on a side.
+        size: pixels on a side; or height and width.
         seed: of everything random.
         lr: of Adam; `step_length` of the largest number of steps unless given.
         betas: of Adam; its `memory` for that number unless given.
@@ -103,7 +104,7 @@ def visualize_at_steps(
             float32 on a CPU.
 
     Returns:
-        Float32 in [0, 1], [len(at_steps), len(objectives), C, size, size].
+        Float32 in [0, 1], [len(at_steps), len(objectives), C, height, width].
 
     Raises:
         UnknownName: there is no such layer, parameterization or precision.
@@ -142,7 +143,7 @@ def maco(
     network: nn.Module,
     objectives: Sequence[Objective],
     *,
-    size: int,
+    size: Size,
     steps: int = 256,
     seed: int,
     magnitude: Tensor,
@@ -158,7 +159,7 @@ def maco(
     """Feature visualization at the magnitudes of natural images: only phases are optimised (MACO, Fel 2023).
 
     Args:
-        magnitude: [C, size, size // 2 + 1], as `mean_magnitude(images, size, colours)` gives it.
+        magnitude: [C, height, width // 2 + 1], as `mean_magnitude(images, size, colours)` gives it.
         colours: [C, C], those that the magnitudes were measured in.
         lr: of NAdam, in radians.
         crops: random parts of a picture that the network gets.
@@ -168,18 +169,21 @@ def maco(
     The other arguments are those of `visualize_at_steps`.
 
     Returns:
-        The pictures [N, C, size, size] in [0, 1], and the accumulated gradient magnitude of each
-        pixel, [N, size, size] in [0, 1], for use as opacity.
+        The pictures [N, C, height, width] in [0, 1], and the accumulated gradient magnitude of each
+        pixel, [N, height, width] in [0, 1], for use as opacity.
 
     Raises:
         ValueError: as `visualize_at_steps`, or the magnitudes are not of this size.
     """
     device = device_of(network)
     parameters = Phases(size, colours_for(network, size, colours, warm_start), magnitude.to(device))
-    expected = (len(parameters.colours), size, size // 2 + 1)
+    height, width = sides(size)
+    expected = (len(parameters.colours), height, width // 2 + 1)
     if parameters.shape != expected:
-        raise ValueError(f"magnitude has shape {parameters.shape}, expected {expected} for {size} pixels")
-    magnitudes = torch.zeros(len(objectives), size, size, device=device)
+        raise ValueError(
+            f"magnitude has shape {parameters.shape}, expected {expected} for {size_text(size)} pixels"
+        )
+    magnitudes = torch.zeros(len(objectives), height, width, device=device)
 
     def view(generators: list[torch.Generator]) -> View:
         maps = torch.stack([sample_maps(crops, generators, steps, size) for _ in range(views)]).to(device)

@@ -15,16 +15,20 @@ from vitrine.analyses.traits import Traits
 from vitrine.core.settings import setting
 
 
-def first_layer(network: nn.Module) -> Tensor:
+def first_layer(network: nn.Module, image_shape: Sequence[int] | None = None) -> Tensor:
     """The weights of the layer that takes the pixels: [units, C, h, w].
 
     Of a convolution (a vision transformer's patch embedding is one) the filters; of a dense layer the rows,
     each folded back into an image. In a linear classifier they are the classes' templates.
 
+    Args:
+        image_shape: [C, H, W] of the network's images; where a dense layer comes first and this is not given,
+            they are the network's `image_shape`, or square.
+
     Raises:
         ValueError: the network has neither, or its dense layer's inputs are no image.
     """
-    return _find_first_layer(network)[2]
+    return _find_first_layer(network, image_shape)[2]
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Weights(Analysis):
     side: int = setting(64, "least side of a filter's picture, in pixels", least=1)
 
     def __call__(self, subject: Subject) -> Iterator[Figure]:
-        layer, module, weights = _find_first_layer(subject.network)
+        layer, module, weights = _find_first_layer(subject.network, subject.probes.images.shape[1:])
         weights = weights.detach().float().cpu()
         scale = weights.abs().max().item()
         images, note, channels = weights, "", weights.shape[1]
@@ -71,27 +75,30 @@ class Weights(Analysis):
             )
 
 
-def _find_first_layer(network: nn.Module) -> tuple[str, nn.Module, Tensor]:
+def _find_first_layer(network: nn.Module, image_shape: Sequence[int] | None) -> tuple[str, nn.Module, Tensor]:
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
             return name, module, module.weight
         if isinstance(module, nn.Linear):
-            return name, module, module.weight.unflatten(1, _image_shape(network, module.in_features))
+            folded = _fold_inputs(network, module.in_features, image_shape)
+            return name, module, module.weight.unflatten(1, folded)
     raise ValueError(
         "the network has neither a convolution nor a dense layer: no weights to show as pictures"
     )
 
 
-def _image_shape(network: nn.Module, inputs: int) -> Sequence[int]:
-    """[C, H, W] of a dense layer's images: the network's `image_shape`, or square with 3 channels or 1."""
-    shape = getattr(network, "image_shape", None)
-    if shape is not None and math.prod(shape) == inputs:
-        return tuple(shape)
+def _fold_inputs(network: nn.Module, inputs: int, image_shape: Sequence[int] | None) -> Sequence[int]:
+    """[C, H, W] of a dense layer's images: the network's `image_shape`, the given one, or square with 3
+    channels or 1."""
+    for shape in (getattr(network, "image_shape", None), image_shape):
+        if shape is not None and math.prod(shape) == inputs:
+            return tuple(shape)
     for channels in (3, 1):
         side = math.isqrt(inputs // channels)
         if channels * side * side == inputs:
             return (channels, side, side)
-    raise ValueError(f"a first dense layer of {inputs} inputs sees no square image of 1 or 3 channels")
+    given = "" if image_shape is None else f", nor one of {' x '.join(map(str, image_shape))}"
+    raise ValueError(f"a first dense layer of {inputs} inputs sees no square image of 1 or 3 channels{given}")
 
 
 def _draw_sheet(pictures: Sequence[Tensor], side: int) -> Tensor:

@@ -1,6 +1,6 @@
 import copy
 from collections import OrderedDict
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import pytest
 import torch
@@ -19,17 +19,18 @@ class Net(nn.Module):
 
     passes = 0
 
-    def __init__(self, seed=0, short=False, width=4, gain=1.0):
+    def __init__(self, seed=0, short=False, width=4, gain=1.0, frozen=False):
         super().__init__()
         torch.manual_seed(seed)
         self.first, self.norm = nn.Conv2d(3, width, 3), nn.BatchNorm2d(width)
         self.second, self.head = nn.Conv2d(width, width, 3, stride=2), nn.Linear(width, 3)
-        self.short, self.gain = short, torch.tensor(gain)
+        self.short, self.gain, self.frozen = short, torch.tensor(gain), frozen
         self.norm.running_mean.normal_()
 
     def forward(self, images):
         Net.passes += 1
-        maps = self.norm(self.first(images)).relu()
+        with torch.no_grad() if self.frozen else nullcontext():
+            maps = self.norm(self.first(images)).relu()
         maps, passed_by = self.second(maps), maps
         return self.head((passed_by if self.short else maps * self.gain).mean((2, 3)))
 
@@ -76,7 +77,8 @@ def test_training_changes_no_key_and_whatever_else_changes_a_pass_does():
     retyped.norm.__class__ = type("Norm", (nn.BatchNorm2d,), {})
     wrapped = copy.deepcopy(net)
     wrapped.second = nn.Sequential(wrapped.second)
-    others = [Net(short=True), Net(width=5), Net(gain=2.0), retyped, wrapped, copy.deepcopy(net).double()]
+    others = [Net(short=True), Net(width=5), Net(gain=2.0), Net(frozen=True)]
+    others += [retyped, wrapped, copy.deepcopy(net).double()]
     keys = [structure_key(other, IMAGES.to(other.head.weight.dtype)) for other in others]
     keys.append(structure_key(net, torch.rand(1, 3, 16, 17)))
     assert len({key, *keys}) == len(keys) + 1 and None not in keys

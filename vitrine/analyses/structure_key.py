@@ -2,8 +2,8 @@
 
 Whether two networks have one structure is not read off their modules, as what `forward` does may hang on
 anything. It is watched: one forward pass gives a key, of the modules by name and type, of the calls and
-operations in order with what each takes from which, and of the values of all tensors but what training
-changes: parameters and running statistics.
+operations in order with what each takes from which and whether gradients are recorded, and of the values of
+all tensors but what training changes: parameters and running statistics.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def structure_key(network: nn.Module, images: Tensor) -> str | None:
         for name, buffer in network.named_buffers():
             if name.rpartition(".")[2] in _TRAINED:
                 trace.name(buffer, name)
-        with torch.no_grad(), trace:
+        with torch.enable_grad(), trace:  # so that a no_grad of the network's own is seen
             network(image)
     except (RuntimeError, NotImplementedError):
         return None
@@ -104,7 +104,7 @@ class _Trace(TorchDispatchMode):
         self.note("leave", name)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.note(str(func))
+        self.note(str(func), torch.is_grad_enabled())
         fresh = func.overloadpacket.__name__ == "lift_fresh"  # a constant, perhaps where another tensor was
         for leaf in tree_leaves((args, kwargs)):
             self.note(*self._describe(leaf, fresh) if isinstance(leaf, Tensor) else (leaf,))

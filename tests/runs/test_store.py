@@ -101,6 +101,20 @@ def test_a_picture_is_kept_bit_for_bit_or_where_that_is_large_in_less_room_and_a
     assert (Store(tmp_path / "again").step_folder(500) / "cam" / file.name).read_bytes() == file.read_bytes()
 
 
+def test_plots_and_enlarged_pixels_are_kept_bit_for_bit_and_no_picture_is_too_long(tmp_path):
+    plot = torch.full((400, 500, 3), 255, dtype=torch.uint8)
+    for i in range(400):
+        plot[i, i // 2 : i // 2 + 3] = torch.tensor([11, 106, 102])
+    colours = torch.randint(0, 8, (12, 16, 3), generator=torch.Generator().manual_seed(0)) * 36
+    enlarged = colours.repeat_interleave(32, 0).repeat_interleave(32, 1).to(torch.uint8)
+    strip = colours.repeat(1, 1100, 1).roll(7, 0).to(torch.uint8)  # wider than WebP may be
+    strip[0] = torch.randint(0, 256, strip[0].shape, generator=torch.Generator().manual_seed(1))
+    shown = [Figure("plot", plot, ""), Figure("enlarged", enlarged, ""), Figure("strip", strip, "")]
+    write(tmp_path, cam=shown)
+    for was, found in zip(shown, Store(tmp_path).figures(500, "cam")):
+        assert torch.equal(was.image, found.image)
+
+
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
     "../..",

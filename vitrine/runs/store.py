@@ -185,9 +185,9 @@ class Writer:
         paths = filenames.unique_paths([figure.key for figure in figures])
         with ThreadPoolExecutor(os.cpu_count()) as threads:  # encoding releases the interpreter
             files = list(threads.map(pictures.write, repeat(folder), paths, [f.image for f in figures]))
-        _write_json(folder / "figures.json", [to_entry(figure, file) for figure, file in zip(figures, files)])
+        _write_list(folder / "figures.json", [to_entry(figure, file) for figure, file in zip(figures, files)])
         scalars = [_point(scalar) for scalar in result.scalars]
-        _write_json(folder / "scalars.json", scalars)
+        _write_list(folder / "scalars.json", scalars)
         attachments.write(folder, result.files, result.state)
         record = {
             "seconds": round(float(result.seconds), 3),
@@ -260,8 +260,10 @@ def _point(scalar: Scalar) -> dict[str, Any]:
     return point | ({"text": scalar.text} if scalar.text else {})
 
 
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, allow_nan=False, indent=1) + "\n", encoding="utf-8")
+def _write_list(path: Path, entries: Sequence[dict[str, Any]]) -> None:
+    """JSON with an entry a line."""
+    lines = ",\n".join(json.dumps(entry, allow_nan=False, separators=(",", ":")) for entry in entries)
+    path.write_text(f"[\n{lines}\n]\n" if lines else "[]\n", encoding="utf-8")
 
 
 @lru_cache(maxsize=4096)

@@ -109,9 +109,21 @@ def spoil_the_cache(run, report):
 
 
 def a_cache_of_other_code(run, report):
-    kept = json.loads((run / page_cache.NAME).read_text())
-    kept |= {"version": "0.0", "texts": {}}
-    (run / page_cache.NAME).write_text(json.dumps(kept))
+    head, *lines = (run / page_cache.NAME).read_text().splitlines()
+    head = json.dumps(json.loads(head) | {"version": "0.0", "texts": {}})
+    (run / page_cache.NAME).write_text("\n".join([head, *lines]))
+
+
+def half_a_cache(run, report):
+    text = (run / page_cache.NAME).read_text()
+    (run / page_cache.NAME).write_text(text[: -len(text) // 4])
+
+
+def a_step_of_others(run, report):
+    """The first to have such figures: the numbers of those that come after it are others."""
+    result = AnalysisResult([Figure("new", report(1).results["weights"].figures[0].image, "new", label=3)])
+    with Store(run).writing(0, "w") as writer:
+        writer.write("cam", result)
 
 
 def delete_the_pieces(run, report):
@@ -141,6 +153,8 @@ def delete_a_piece(run, report):
         half_a_step,
         spoil_the_cache,
         a_cache_of_other_code,
+        half_a_cache,
+        a_step_of_others,
         delete_the_pieces,
         delete_a_piece,
     ],

@@ -2,15 +2,21 @@
 
 It may be deleted at any time. What it says of an analysis holds while the files that it was read from are the
 same by their numbers, sizes and times on the disk; a folder that was redone, copied or deleted is noticed.
+
+The first line has the version, a digest of the others, and what steps share. Each step has two more, which
+stay while its files do, so that a checkpoint more costs little however many there are: what is known of it,
+and, where the page is in many files, its text in gallery.js after the numbers that are in it.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import hashlib
 import json
 import shutil
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +25,7 @@ from typing import Any
 import vitrine
 from vitrine.analyses.result import AnalysisResult
 from vitrine.core import atomic
-from vitrine.reporting import page_parts
+from vitrine.reporting import page_parts, page_split
 from vitrine.reporting.page_parts import Part, outcome_of, read_part
 from vitrine.reporting.page_split import FOLDER, write_chunks
 from vitrine.runs.stamps import Stamp, stamp
@@ -44,6 +50,8 @@ class Known:
     texts: dict[str, list[Any]] = field(default_factory=dict)
     split: bool = False
     stamps: dict[int, dict[str, Stamp]] = field(default_factory=dict)  # of the files of each step, by path
+    lines: dict[int, str] = field(default_factory=dict)  # what page.cache says of steps that are as they were
+    pieces: dict[int, tuple[str, str]] = field(default_factory=dict)  # of gallery.js, see `page_split`
 
 
 def read(run_dir: Path, one_file: float | None = None) -> Known:
@@ -63,12 +71,13 @@ def write(run_dir: Path, known: Known) -> None:
     Raises:
         OSError: the disk refused; what was there stands.
     """
-    steps = [
-        [step, known.stamps[step], {name: list(vars(part).values()) for name, part in parts.items()}]
-        for step, parts in known.steps.items()
-    ]
-    content = {"version": _version(), "texts": known.texts, "steps": steps}
-    file, text = run_dir / NAME, json.dumps(content, separators=(",", ":"))
+    lines = []
+    for step, parts in known.steps.items():
+        lines.append(known.lines.get(step) or _line(step, known.stamps[step], parts))
+        lines.append(" ".join(known.pieces.get(step, ())))
+    rest = "".join(f"{line}\n" for line in lines)
+    head = {"version": _version(), "digest": _digest(rest), "texts": known.texts}
+    file, text = run_dir / NAME, f"{json.dumps(head, separators=(',', ':'))}\n{rest}"
     with contextlib.suppress(OSError):
         if file.read_text(encoding="utf-8") == text:
             return
@@ -105,12 +114,16 @@ class _Reading:
         names = list(before)
         if complete is None:
             return
+        if self._as_it_was(step, folder):
+            return
         if step not in self.before.steps or complete != self.before.stamps[step].get("complete.json"):
             if not self.store.is_complete(step):
                 return
             results = self.store.results(step)
             names = list(results)
         known.steps[step], known.stamps[step] = {}, {"complete.json": complete}
+        if results is None:
+            known.lines[step] = self.before.lines[step]
         for name in names:
             files = {
                 f"{name}/{file}": stamp(f"{folder}/{name}/{file}")
@@ -123,6 +136,7 @@ class _Reading:
                     part = dataclasses.replace(part, outcome=outcome_of(results[name]))
                 texts = {digest: self.before.texts[digest] for digest in (part.rows, part.keys)}
             else:
+                known.lines.pop(step, None)
                 part, texts = self._read_part(step, name)
                 if stamp(f"{folder}/complete.json") != complete:
                     files = {}  # it was replaced while it was read: the next time it is read again
@@ -137,6 +151,24 @@ class _Reading:
             elif known.split:
                 self._in_chunks(step, name)
 
+    def _as_it_was(self, step: int, folder: str) -> bool:
+        """Whether a step of a page in many files still is as it was known; then it is taken over."""
+        before, known = self.before.steps.get(step), self.known
+        if not known.split or before is None or any(part.shown is not None for part in before.values()):
+            return False
+        stamps = self.before.stamps[step]
+        needed = {"complete.json", *(f"{name}/figures.json" for name in before)}
+        needed |= {f"{name}/{FOLDER}" for name, part in before.items() if self.before.texts[part.rows]}
+        if needed - stamps.keys() or any(stamp(f"{folder}/{path}") != of for path, of in stamps.items()):
+            return False
+        known.steps[step], known.stamps[step] = before, stamps
+        for part in before.values():
+            known.texts |= {digest: self.before.texts[digest] for digest in (part.rows, part.keys)}
+        known.lines[step] = self.before.lines[step]
+        if step in self.before.pieces:
+            known.pieces[step] = self.before.pieces[step]
+        return True
+
     def _in_chunks(self, step: int, name: str) -> None:
         """Have what a part shows in files of its own."""
         part = self.known.steps[step][name]
@@ -146,6 +178,7 @@ class _Reading:
         if not self.known.texts[part.rows]:
             kept = None
         elif part.shown is not None or kept is None or kept != stamp(place):
+            self.known.lines.pop(step, None)
             part = part if part.shown is not None else self._read_again(step, name)
             write_chunks(Path(place), part, self.known.texts[part.rows])
             kept = stamp(place)
@@ -157,8 +190,10 @@ class _Reading:
     def _in_one_file(self, step: int, name: str) -> None:
         """Have what a part shows in memory, and not in files that were needed when the run was larger."""
         if f"{name}/{FOLDER}" in self.before.stamps.get(step, {}):
+            self.known.lines.pop(step, None)
             shutil.rmtree(self.store.step_folder(step) / name / FOLDER, ignore_errors=True)
         if self.known.steps[step][name].shown is None:
+            self.known.lines.pop(step, None)
             self.known.steps[step][name] = self._read_again(step, name)
 
     def _read_again(self, step: int, name: str) -> Part:
@@ -172,22 +207,44 @@ class _Reading:
         return read_part(self.store, step, name, result)
 
 
+def _line(step: int, stamps: dict[str, Stamp], parts: dict[str, Part]) -> str:
+    """What is known of a step as a line; packed where it has what figures show."""
+    content = [step, stamps, {name: list(vars(part).values()) for name, part in parts.items()}]
+    text = json.dumps(content, separators=(",", ":"))
+    if all(part.shown is None for part in parts.values()):
+        return text
+    return base64.b64encode(zlib.compress(text.encode(), 1)).decode()
+
+
 def _kept(run_dir: Path) -> Known:
     """What was written; nothing if that cannot be used."""
     known = Known()
     try:
-        content = json.loads((run_dir / NAME).read_text(encoding="utf-8"))
-        if content["version"] != _version():
+        head, _, rest = (run_dir / NAME).read_text(encoding="utf-8").partition("\n")
+        content = json.loads(head)
+        if content["version"] != _version() or content["digest"] != _digest(rest):
             return known
         known.texts = content["texts"]
-        for step, stamps, parts in content["steps"]:
+        lines = iter(rest.splitlines())
+        for line, piece in zip(lines, lines):
+            text = line if line.startswith("[") else zlib.decompress(base64.b64decode(line)).decode()
+            step, stamps, parts = json.loads(text)
+            known.lines[step] = line
             known.stamps[step] = {path: of and tuple(of) for path, of in stamps.items()}
             known.steps[step] = {name: Part(*of) for name, of in parts.items()}
-    except (OSError, ValueError, KeyError, TypeError):
+            if piece:
+                numbers, _, text = piece.partition(" ")
+                known.pieces[step] = numbers, text
+    except (OSError, ValueError, KeyError, TypeError, zlib.error):
         return Known()
     return known
 
 
 def _version() -> str:
-    """That of the code which reads parts."""
-    return f"{vitrine.__version__} {hashlib.sha256(Path(page_parts.__file__).read_bytes()).hexdigest()[:16]}"
+    """That of the code which reads parts and writes their text."""
+    code = b"".join(Path(module.__file__).read_bytes() for module in (page_parts, page_split))
+    return f"{vitrine.__version__} {hashlib.sha256(code).hexdigest()[:16]}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -185,6 +185,8 @@ def _facts(settings: str, recorded: list[list[str]]) -> list[list[str]]:
 
 def _pages_within(run_dir: Path) -> list[str]:
     """The folders, relative to the run's, of the pages that commands have made of it."""
-    files = [*run_dir.glob("*/index.html"), *run_dir.glob("*/*/index.html")]
-    folders = [file.parent.relative_to(run_dir) for file in files]
-    return sorted(folder.as_posix() for folder in folders if folder.parts[0] not in OWN_FOLDERS)
+    folders = [folder for folder in run_dir.glob("*/") if folder.name not in OWN_FOLDERS]
+    files = [
+        file for folder in folders for way in ("index.html", "*/index.html") for file in folder.glob(way)
+    ]
+    return sorted(file.parent.relative_to(run_dir).as_posix() for file in files)

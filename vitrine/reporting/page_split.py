@@ -82,6 +82,8 @@ def split_json(known: Known, fixed: dict[str, Any], analyses: Iterable[dict[str,
     each way in which a step has them: `places` in figures as pairs of first and count, the sizes of `chunks`,
     and `Part.suffix`), and the `keys` of its scalars; each analysis of a step the numbers of list and keys,
     `scalars`, `alarms` and the digest of what it shows, `of`.
+
+    The text of a step that is as it was is taken from `known.pieces`, where all are left.
     """
     described, numbers = [], {}
     for analysis in analyses:
@@ -103,24 +105,32 @@ def split_json(known: Known, fixed: dict[str, Any], analyses: Iterable[dict[str,
             lists.append({"places": ranges, "chunks": chunk_sizes(own), "suffix": suffix})
         own_keys = [known.texts[digest] for digest in keys]
         described.append({**analysis, "figures": list(figures.values()), "lists": lists, "keys": own_keys})
-    steps = [
-        {
-            "step": step,
-            "analyses": {
-                name: {
-                    **part.outcome,
-                    "list": numbers[name][0][part.rows, part.suffix],
-                    "keys": numbers[name][1][part.keys],
-                    "scalars": part.values,
-                    "alarms": part.alarms,
-                    "of": part.digest,
-                }
-                for name, part in at.items()
-            },
+    for step, at in known.steps.items():
+        own = {name: (numbers[name][0][p.rows, p.suffix], numbers[name][1][p.keys]) for name, p in at.items()}
+        named = ",".join(f"{rows}:{keys}" for rows, keys in own.values())
+        if known.pieces.get(step, ("",))[0] != named:
+            known.pieces[step] = named, _step_json(step, at, own)
+    head, steps = (
+        script_json({**fixed, "split": True}),
+        ",".join(known.pieces[step][1] for step in known.steps),
+    )
+    return f'{head[:-1]},"steps":[{steps}],"analyses":{script_json(described)}}}'
+
+
+def _step_json(step: int, at: dict[str, Part], numbers: dict[str, tuple[int, int]]) -> str:
+    """A step of `split_json`, given the numbers of the list and the keys of each analysis."""
+    analyses = {
+        name: {
+            **part.outcome,
+            "list": numbers[name][0],
+            "keys": numbers[name][1],
+            "scalars": part.values,
+            "alarms": part.alarms,
+            "of": part.digest,
         }
-        for step, at in known.steps.items()
-    ]
-    return script_json({**fixed, "split": True, "steps": steps, "analyses": described})
+        for name, part in at.items()
+    }
+    return script_json({"step": step, "analyses": analyses})
 
 
 def _ranges(numbers: Iterable[int]) -> list[list[int]]:

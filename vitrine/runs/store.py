@@ -39,7 +39,11 @@ class Store:
 
     def begun(self) -> list[int]:
         """The steps that have a folder, complete or not, ascending."""
-        found = [re.fullmatch(r"step=(\d+)", path.name) for path in self.folder.glob("step=*")]
+        try:
+            names = os.listdir(self.folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        found = [re.fullmatch(r"step=(\d+)", name) for name in names]
         return sorted(int(match[1]) for match in found if match)
 
     def steps(self) -> list[int]:

@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--written", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--pixels", type=int, default=96)
+    parser.add_argument("--page-only", action="store_true", help="leave W&B out")
     parser.add_argument("--keep", type=Path, help="a folder to leave the run in")
     how = parser.parse_args()
     print(hardware(), end="\n\n")
@@ -63,7 +64,8 @@ def main() -> None:
 
 def measure(run: Path, how: argparse.Namespace) -> None:
     print("| | |\n|---|---:|", flush=True)
-    sent(run.parent / "sent", how)
+    if not how.page_only:
+        sent(run.parent / "sent", how)
     page_cache.ONE_FILE = 0  # as of a large run from the first checkpoint on, so that early and late compare
     few, linked = run.parent / "few", max(1, how.steps - how.written)
     with unsynced():

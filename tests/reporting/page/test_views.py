@@ -119,6 +119,20 @@ def test_a_layer_of_maps_on_images_alone_is_no_empty_row_but_has_its_view(visit,
     assert visit("layer/block.0.norm", folder=run).locator("main img").count() == 1
 
 
+def test_a_layer_begins_with_its_pictures_and_ends_with_its_tables(visit, tmp_path):
+    run = tmp_path / "run"
+    write(run, 1000)
+    table = Table({"unit": [0, 5], "name": ["round", "red"]})
+    of_layer = {"filters": {}, "names": {"table": table}}
+    with Store(run).writing(1000, weights="1000") as writer:
+        for name, more in reversed(of_layer.items()):
+            shown = Figure(name, colour(1, 2, 3), name, layer="layer1", **more)
+            writer.write(name, AnalysisResult([shown], [], 1))
+    page.build(run)
+    heads = visit("layer/layer1", folder=run).locator("main h2").all_text_contents()
+    assert heads[:3] == ["Filters", f"{len(UNITS)} units", "Names"]
+
+
 def test_the_slider_and_the_keys_move_every_picture(visit):
     tab = visit("layer/layer1?step=1000")
     tab.keyboard.press("ArrowLeft")

@@ -63,11 +63,13 @@ const views = {
     });
     const small = ofUnits.every((f) => f.width && f.width < 160); // filters: many a row
     const grid = el("div", { class: small ? "cards small" : "cards" }, ...cards);
+    const sections = (figures) => groupBy(figures, (f) => f.analysis).map(([, own]) =>
+      section(own[0].title, el("div", { class: "wide" }, ...own.map((f) => picture(f, { caption: true }))), ...own.map(dataTable)));
     return [
       heading(layer, siblings("layer", layersOf(), layer)),
-      ...groupBy(whole, (f) => f.analysis).map(([, figures]) =>
-        section(figures[0].title, el("div", { class: "wide" }, ...figures.map((f) => picture(f, { caption: true }))), ...figures.map(dataTable))),
+      ...sections(whole.filter((f) => !hasTable(f))),
       cards.length ? section(`${cards.length} units`, techniques.length > 1 ? choices(techniques, grid) : null, grid) : null,
+      ...sections(whole.filter(hasTable)), // names and numbers after what is to be seen
       ...groupBy(ofProbes, (f) => f.analysis).map(([, own]) =>
         section(own[0].title, el("div", { class: "thirds" }, ...own.map((f) => picture(f, { href: link("image", f.probe), caption: true }))))),
     ];

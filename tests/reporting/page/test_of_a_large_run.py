@@ -115,6 +115,17 @@ def test_only_what_is_looked_at_is_loaded(visit, run):
     assert pieces == {"step%3D00000300/examples/page.parts/000.js"}
 
 
+def test_keys_that_move_through_the_run_are_letters_in_a_search(visit):
+    tab = visit("layer/layer7")
+    before = tab.text_content("h1"), tab.text_content("output")
+    tab.click("summary:has-text('30 layers')")
+    tab.keyboard.type("jack")
+    tab.keyboard.press("Home")
+    tab.keyboard.press("Delete")
+    assert tab.locator(".panel input").input_value() == "ack"
+    assert (tab.text_content("h1"), tab.text_content("output")) == before
+
+
 def test_many_layers_are_found_in_a_menu_by_their_name(visit, run, serious):
     tab = visit("layer/layer7")
     tab.click("summary:has-text('30 layers')")

@@ -224,7 +224,7 @@ function navigate(focus) {
 addEventListener("hashchange", () => navigate(true));
 
 addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches?.("select, textarea, input[type=range]")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches?.("select, textarea, input:not([type=checkbox], [type=radio])")) return;
   const sibling = (rel) => document.querySelector(`.siblings a[rel=${rel}]`)?.click();
   const keys = {
     ArrowLeft: () => move(-1), ArrowRight: () => move(1), Home: () => goTo(steps[0]), End: () => goTo(steps.at(-1)),

@@ -39,6 +39,7 @@ function histogram(figure) {
   watch(() => {
     const shown = columns().map((column) => ({ ...column, version: versionAt(column.run, figure.id, column.step) }))
       .filter((column) => column.version?.histogram);
+    if (!shown.length) return place.replaceChildren();
     const low = Math.min(...shown.map((one) => one.version.histogram.low)), high = Math.max(...shown.map((one) => one.version.histogram.high));
     const most = Math.max(...shown.flatMap((one) => one.version.histogram.heights));
     const x = (value) => (high > low ? ((value - low) / (high - low)) * 300 : 150);

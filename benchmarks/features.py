@@ -16,14 +16,14 @@ with the weights of the shared folder, or random ones where it is absent. Needs 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from lucent.optvis import objectives as lucent_objectives
-from lucent.optvis import param, render, transform
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import center_crop
 from torchvision.utils import save_image
@@ -34,6 +34,9 @@ from vitrine.analyses.transforms import Transforms
 from vitrine.analyses.visualization import SHORTEST, memory, step_length, visualize
 from vitrine.modules import load_network
 
+if TYPE_CHECKING:
+    from lucent.optvis.objectives import Objective
+
 QUICK = "--size 64 --units 4 --steps 16 --short 8 --timed-steps 4 --rounds 1"
 LAYER = "features.7"  # the fourth of eight fire modules
 CHANNELS = 256
@@ -41,12 +44,16 @@ PRECISIONS = ("float32", "bfloat16")
 SHOWN = 8  # units of the picture
 
 
-def lucent_objective(unit: int) -> lucent_objectives.Objective:
-    return lucent_objectives.channel(LAYER.replace(".", "_"), unit)
+def lucent_objective(unit: int) -> Objective:
+    from lucent.optvis import objectives
+
+    return objectives.channel(LAYER.replace(".", "_"), unit)
 
 
 def lucent_picture(network: nn.Module, unit: int, size: int, steps: int, lr: float = SHORTEST) -> Tensor:
     """One picture [1, 3, size, size] by torch-lucent, with the motions of `Transforms`."""
+    from lucent.optvis import param, render, transform
+
     ours = Transforms()
     shrink = min(1.0, size / 128)
     turns = np.linspace(-ours.degrees, ours.degrees, 101).tolist()
@@ -76,6 +83,8 @@ def lucent_picture(network: nn.Module, unit: int, size: int, steps: int, lr: flo
 
 def lucent_values(network: nn.Module, units: Sequence[int], pictures: Tensor) -> Tensor:
     """Each unit's activation on its picture of [N, 3, H, W]; torch-lucent minimises its negative."""
+    from lucent.optvis import render
+
     with torch.no_grad():
         values = []
         for unit, picture in zip(units, pictures.split(1), strict=True):
@@ -108,6 +117,8 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=known if known.exists() else None)
     parser.add_argument("--picture", type=Path, help="a file for pictures of some units by all three, as PNG")
     wanted = parser.parse_args()
+    if importlib.util.find_spec("lucent") is None:
+        parser.error("lucent is not installed: pip install torch-lucent kornia==0.4.1")
     torch.set_num_threads(wanted.threads)
     # as they come: torch-lucent neither freezes parameters nor stops early
     network = load_network("squeezenet1_0", classes=1000, weights=wanted.weights).eval()

@@ -34,6 +34,17 @@ def test_what_a_killed_writer_left_goes_with_the_next_write_and_a_living_ones_st
     assert sorted(tmp_path.iterdir()) == sorted([others[0], *others[2:], tmp_path / "a[1].csv"])
 
 
+def test_on_windows_a_file_is_flushed_that_may_be_written(tmp_path, monkeypatch):
+    file, opened, sync = tmp_path / "a", [], os.open
+    file.write_text("whole")
+    monkeypatch.setattr(os, "name", "nt")
+    monkeypatch.setattr(os, "open", lambda path, flags: opened.append(flags) or sync(path, flags))
+    atomic.sync(file)
+    assert opened == [os.O_RDWR]
+    atomic.sync(tmp_path)  # no directory can be opened there
+    assert len(opened) == 1
+
+
 def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     file = tmp_path / "a"
     atomic.write_text(file, "before")

@@ -2,8 +2,10 @@
 
 import io
 import json
+import os
 import pickle
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -267,6 +269,16 @@ def test_a_loader_goes_on_where_it_stopped_whatever_the_number_of_workers(shards
     rest = batches(again)
     assert [i for i, _ in rest] == [i for i, _ in whole[3:]]
     assert all(torch.equal(a, b) for (_, a), (_, b) in zip(rest, whole[3:], strict=True))
+
+
+def test_images_are_read_where_the_system_cannot_read_from_a_place(shards, monkeypatch):
+    """Windows, where threads move one place in the file."""
+    expected = [image for image, _ in opened(shards).train]
+    monkeypatch.delattr(os, "pread")
+    found = opened(shards).train
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(lambda i: found[i][0], range(len(found))))
+    assert all(torch.equal(a, b) for a, b in zip(read, expected, strict=True))
 
 
 def test_a_shard_that_vanishes_or_changes_is_named(tmp_path):

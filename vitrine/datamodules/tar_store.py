@@ -49,7 +49,7 @@ class TarStore:
         place, size = self.places[number].tolist()
         name = self.name(number)
         try:
-            content = os.pread(self._descriptor(int(self.shard[number])), size, place)
+            content = self._bytes(int(self.shard[number]), size, place)
         except OSError as error:
             raise UnreadableImage(f"{name} cannot be read as an image ({error.strerror})") from error
         if len(content) < size:
@@ -60,6 +60,14 @@ class TarStore:
     def description(self) -> str:
         return f"read from {len(self.shards)} tar files"
 
+    def _bytes(self, shard: int, size: int, place: int) -> bytes:
+        descriptor = self._descriptor(shard)
+        if hasattr(os, "pread"):
+            return os.pread(descriptor, size, place)
+        with self._opened[2]:  # Windows, where all threads share one place in the file
+            os.lseek(descriptor, place, os.SEEK_SET)
+            return os.read(descriptor, size)
+
     def _descriptor(self, shard: int) -> int:
         """An open shard; each process opens its own, few at a time."""
         if self._opened is None or self._opened[0] != os.getpid():
@@ -67,7 +75,7 @@ class TarStore:
         _, descriptors, lock = self._opened
         with lock:
             if shard not in descriptors:
-                descriptor = os.open(self.shards[shard], os.O_RDONLY)
+                descriptor = os.open(self.shards[shard], os.O_RDONLY | getattr(os, "O_BINARY", 0))
                 if os.fstat(descriptor).st_size != self.sizes[shard]:
                     os.close(descriptor)
                     raise OSError(0, "the shard is another one than at the start")

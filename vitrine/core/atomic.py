@@ -63,9 +63,7 @@ def sync(path: Path) -> None:
     """Flush a file's content, or a directory's entries, to the disk."""
     if os.name != "posix" and path.is_dir():
         return  # Windows opens no directories
-    handle = os.open(
-        path, os.O_RDONLY if os.name == "posix" else os.O_RDWR
-    )  # Windows flushes no other
+    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)  # Windows flushes no other
     try:
         os.fsync(handle)
     finally:

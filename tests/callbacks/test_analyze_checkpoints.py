@@ -20,6 +20,7 @@ from vitrine.analyses.base import Analysis, File, State
 from vitrine.examination.examiner import weights_hash
 from vitrine.modules.network_search import examinable_copy
 from vitrine.reporting.page_data import run_data
+from vitrine.runs.run_record import read
 from vitrine.runs.store import Store
 
 CHEAP = ["weights", "cam"]
@@ -435,3 +436,40 @@ def test_a_compiled_network_is_examined_as_the_one_inside(tmp_path):
     callback = analyze()
     fit(tmp_path, [callback], module)
     assert callback.reports and not callback.reports[-1].errors
+
+
+def fold(number):
+    return loaders(normalised(24, number), normalised(9, number + 10))
+
+
+def test_each_fold_of_a_cross_validation_is_examined_on_its_own_images_in_its_own_folder(tmp_path):
+    callback, folders = analyze(folder=tmp_path / "pictures", analyses=["weights"]), []
+    for number in range(2):
+        fit(tmp_path / str(number), [callback], data=fold(number), max_epochs=1)
+        folders.append(callback.folder)
+        data = callback.examiner.data
+        assert torch.allclose(data.split[0][0], Colours(9, number + 10)[0][0], atol=1e-6)
+        assert torch.allclose(data.training[0][0], Colours(24, number)[0][0], atol=1e-6)
+    assert [folder.name for folder in folders] == ["pictures", "pictures-2"]
+    assert [Store(folder).steps() for folder in folders] == [[3], [3]]
+
+
+def test_the_same_data_on_the_same_trainer_go_on_and_others_have_a_folder_of_their_own(tmp_path):
+    callback = analyze(analyses=["weights"])
+    module, trainer = fit(tmp_path, [callback], data=fold(0), max_epochs=1)
+    found = []
+    for epochs, (train, val) in enumerate([(0, 0), (0, 1), (1, 1)], 2):
+        trainer.fit_loop.max_epochs = epochs
+        trainer.fit(module, fold(train)[0], fold(val)[1])
+        found.append((callback.folder.name, Store(callback.folder).steps()))
+    assert found == [("vitrine", [3, 6]), ("vitrine-2", [9]), ("vitrine-3", [12])]
+    assert [report.step for report in callback.reports] == [12]
+
+
+def test_a_fit_that_cannot_start_leaves_the_record_of_the_one_before(tmp_path):
+    callback = analyze(analyses=["weights"])
+    module, trainer = fit(tmp_path, [callback], max_epochs=1)
+    trainer.fit_loop.max_epochs = 2
+    with pytest.raises(ValueError, match="images run from"):
+        trainer.fit(module, *loaders(val=Colours(9, 1, v2.Compose([lambda x: x * 255]))))
+    assert read(callback.folder)["state"] == "finished"

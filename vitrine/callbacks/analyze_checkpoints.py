@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from vitrine.analyses.base import Analysis
 from vitrine.callbacks.examine_saved import ExamineSaved
 from vitrine.callbacks.foreign_trainer import (
     copy_at_checkpoint,
+    has_same_data,
     held_weights,
     loader_of,
     logger_folder,
@@ -71,7 +73,8 @@ class AnalyzeCheckpoints(ExamineSaved):
     Args:
         folder: of page and pictures. By default `vitrine` in the first logger's folder for this run, or in
             the Trainer's `default_root_dir`. A folder that holds another training's pictures is not reused:
-            the next free one is, `vitrine-2`, ..., unless training resumes from a checkpoint.
+            the next free one is, `vitrine-2`, ..., unless training resumes from a checkpoint. So each fold
+            of a cross-validation has its own, also where one callback is used for all.
         analyses: names of techniques, or techniques by name; those of the default run unless given.
         network: where the network is in the LightningModule, by dotted name or function. By default the
             module itself if it maps images to logits, else the only child that does.
@@ -110,6 +113,8 @@ class AnalyzeCheckpoints(ExamineSaved):
         self.examiner = Examiner({}, None, self.settings, Store(folder or "vitrine"))
         self.allowance = Allowance(self.settings.budget)
         self.folder: Path | None = None
+        self._of: Callable[[], lightning.Trainer | None] = lambda: None  # whose training is in the folder
+        self._examines = False  # in this fit
         self._name: str | None = None  # of the network in the module
         self._prefix: str | None = None  # of its weights in the module's state_dict
         self._saved_step = -1
@@ -122,6 +127,7 @@ class AnalyzeCheckpoints(ExamineSaved):
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
+        self._examines, self._idle, self._input = False, None, NetworkInput()
         strategy = trainer.strategy
         if type(strategy).__name__ in ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"):
             raise ValueError(
@@ -133,7 +139,7 @@ class AnalyzeCheckpoints(ExamineSaved):
             # what the file holds is known here and nowhere else: callbacks may have replaced the weights, and
             # with `save_weights_only` no hook of a callback is called
             save(strategy, checkpoint, filepath, storage_options)
-            if self.folder is not None and not trainer.sanity_checking:
+            if self._examines:
                 self._note(trainer, pl_module, checkpoint.get("state_dict"))
                 if trainer.is_global_zero:
                     verify_file(Path(filepath), checkpoint)
@@ -142,14 +148,14 @@ class AnalyzeCheckpoints(ExamineSaved):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._prepare(trainer, pl_module)
-        resumed = self.folder is not None and trainer.ckpt_path and trainer.global_step
+        resumed = self._examines and trainer.ckpt_path and trainer.global_step
         if resumed and trainer.global_step not in self.examiner.store.steps():
             self._note(trainer, pl_module, read_state(trainer.ckpt_path))  # nobody has examined it yet
         super().on_train_start(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         step = trainer.global_step
-        if self.folder is None:
+        if not self._examines:
             return
         if self.every_n_steps and step % self.every_n_steps == 0 and step not in (0, self._saved_step):
             self._note(trainer, pl_module)
@@ -159,7 +165,7 @@ class AnalyzeCheckpoints(ExamineSaved):
         self._input.start(pl_module, loader_of(trainer, "val"), self.network)
 
     def on_validation_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        if self._input.stop(loader_of(trainer, "val")) and self.folder is not None:
+        if self._input.stop(loader_of(trainer, "val")) and self._examines:
             self._input.correct(self.examiner.data.split)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -168,7 +174,7 @@ class AnalyzeCheckpoints(ExamineSaved):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._log_curves(trainer)
-        every = self.every_n_epochs if self.folder is not None else None
+        every = self.every_n_epochs if self._examines else None
         if every and (trainer.current_epoch + 1) % every == 0 and trainer.global_step != self._saved_step:
             self._note(trainer, pl_module)
         super().on_train_epoch_end(trainer, pl_module)
@@ -180,7 +186,7 @@ class AnalyzeCheckpoints(ExamineSaved):
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        if self.folder is not None:  # else nothing was trained
+        if self._examines:  # else nothing was trained
             super().on_exception(trainer, pl_module, exception)
             self._close(trainer, "failed" if isinstance(exception, Exception) else "interrupted")
 
@@ -229,8 +235,6 @@ class AnalyzeCheckpoints(ExamineSaved):
         Raises:
             ValueError: they cannot be examined.
         """
-        if self.folder is not None:  # a second fit
-            return
         if trainer.fast_dev_run:
             self._idle = "with fast_dev_run nothing is saved"
             return
@@ -240,6 +244,10 @@ class AnalyzeCheckpoints(ExamineSaved):
             )
         with full_isolation(pl_module):
             normalization = self.mean, self.std, self._input.normalization
+            same = self.folder is not None and has_same_data(trainer, self.examiner.data, self.settings.split)
+            if same and self._of() is trainer:  # it trains longer
+                self._examines = True
+                return
             split = foreign_split(loader_of(trainer, self.settings.split), *normalization)
             self._input.check(split)
             images = split.raw(range(min(4, len(split))))[0].to(pl_module.device, pl_module.dtype)
@@ -252,18 +260,22 @@ class AnalyzeCheckpoints(ExamineSaved):
             probe = split.batch(torch.tensor([0]))[0].to(pl_module.device)
             choose_units(copied, probe, self.settings.layers, self.settings.units)
         kinds = {"module": type(pl_module).__name__, "network": type(network).__name__}
-        self._open(trainer, data, kinds | data.facts())
+        wanted = Path(self.wanted_folder) if self.wanted_folder else logger_folder(trainer) / "vitrine"
+        resumes = bool(trainer.ckpt_path) and (same or self.folder is None)
+        self._open(trainer, data, kinds | data.facts(), self.folder if same and resumes else wanted, resumes)
 
-    def _open(self, trainer: lightning.Trainer, data: ForeignData, facts: Mapping[str, str]) -> None:
+    def _open(
+        self, trainer: Any, data: ForeignData, facts: Mapping[str, str], wanted: Path, resumes: bool
+    ) -> None:
         """Claim the folder, and make the examiner and its sinks."""
         ranks = ranks_of_trainer(trainer)
-        wanted = Path(self.wanted_folder) if self.wanted_folder else logger_folder(trainer) / "vitrine"
         claimed = ranks.run_collective(
             lambda all_gather: all_gather(
-                claim_examination(wanted, bool(trainer.ckpt_path)) if ranks.is_global_zero else None
+                claim_examination(wanted, resumes) if ranks.is_global_zero else None
             )[0]
         )
-        self.folder = claimed
+        self.folder, self._of, self._examines = claimed, weakref.ref(trainer), True
+        self.saved, self._saved_step, self.allowance = None, -1, Allowance(self.settings.budget)
         sinks: list[Any] = []
         if ranks.is_global_zero:
             self._curves = MetricsCSV(claimed)
@@ -288,7 +300,7 @@ class AnalyzeCheckpoints(ExamineSaved):
             log.warning("the curves could not be written", exc_info=True)
 
     def _close(self, trainer: lightning.Trainer, state: str = "finished") -> None:
-        if self.folder is None:
+        if not self._examines:
             rank_zero_info(f"AnalyzeCheckpoints made no picture: {self._idle or 'training did not start'}")
             return
         for sink in self.examiner.sinks:

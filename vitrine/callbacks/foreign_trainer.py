@@ -12,7 +12,11 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from torch import nn
 
+from vitrine.core import random_state
 from vitrine.core.image_dataset import ImageDataset
+from vitrine.core.random_numbers import make_key
+from vitrine.datamodules.foreign import ForeignData, foreign_split
+from vitrine.datamodules.input_normalization import IDENTITY
 from vitrine.datamodules.steady_images import foreign_training
 from vitrine.modules.network_record import attach_record
 from vitrine.modules.network_search import examinable_copy
@@ -20,6 +24,8 @@ from vitrine.reporting.tensorboard_sink import TensorBoardSink
 from vitrine.reporting.wandb_sink import WandbSink
 
 log = logging.getLogger(__name__)
+
+_COMPARED = 16  # images that tell whether data are the same
 
 
 def held_weights(network: nn.Module, prefix: str | None, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,6 +89,42 @@ def training_of(trainer: lightning.Trainer, *normalization: Any) -> tuple[ImageD
             return None, f"training has {len(loader)} loaders"
         loader = next(iter(loader.values() if isinstance(loader, Mapping) else loader))
     return foreign_training(loader, *normalization)
+
+
+def has_same_data(trainer: lightning.Trainer, data: ForeignData, split: str) -> bool:
+    """Whether a Trainer's data are still those that were read of it, as some of their images show: a data
+    module may make its data sets anew for each fit.
+
+    Args:
+        split: which of the Trainer's is examined.
+    """
+    try:
+        examined = foreign_split(loader_of(trainer, split), *_pixels_of(data.split))
+    except ValueError:
+        return False
+    if not _same_images(examined, data.split):
+        return False
+    if data.training is None:
+        return True
+    training, _ = training_of(trainer, *_pixels_of(data.training))
+    return training is not None and _same_images(training, data.training)
+
+
+def _pixels_of(images: ImageDataset) -> tuple[Any, ...]:
+    """How the pixels of images like these are read, as arguments of `foreign_split`."""
+    known = getattr(images, "split", images).of_images
+    return (None, None, IDENTITY) if known is None else (known.mean, known.std, IDENTITY)
+
+
+def _same_images(one: ImageDataset, other: ImageDataset) -> bool:
+    if len(one) != len(other):
+        return False
+    some = torch.linspace(0, len(one) - 1, min(_COMPARED, len(one))).long()
+    with random_state.seeded(make_key(0)):
+        images, labels = one.batch(some)
+    with random_state.seeded(make_key(0)):
+        other_images, other_labels = other.batch(some)
+    return torch.equal(images, other_images) and torch.equal(labels, other_labels)
 
 
 def copy_at_checkpoint(trainer: lightning.Trainer, network: nn.Module, *how: Any) -> nn.Module:

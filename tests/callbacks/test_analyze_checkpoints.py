@@ -24,6 +24,7 @@ from vitrine.runs.run_record import read
 from vitrine.runs.store import Store
 
 CHEAP = ["weights", "cam"]
+NAMES = ["model", "other"]
 
 
 def analyze(**options):
@@ -473,3 +474,35 @@ def test_a_fit_that_cannot_start_leaves_the_record_of_the_one_before(tmp_path):
     with pytest.raises(ValueError, match="images run from"):
         trainer.fit(module, *loaders(val=Colours(9, 1, v2.Compose([lambda x: x * 255]))))
     assert read(callback.folder)["state"] == "finished"
+
+
+class TwoNetworks(Module):
+    def __init__(self):
+        super().__init__()
+        self.other = network()
+
+    def training_step(self, batch, batch_idx):
+        return super().training_step(batch, batch_idx) + self.loss(self.other(batch[0]), batch[1])
+
+
+class CountsSaves(lightning.Callback):
+    """Wraps the strategy's saving, as anybody's callback may."""
+
+    def setup(self, trainer, pl_module, stage):
+        self.files, save = [], trainer.strategy.save_checkpoint
+
+        def counted(checkpoint, filepath, storage_options=None):
+            self.files.append(filepath)
+            save(checkpoint, filepath, storage_options)
+
+        trainer.strategy.save_checkpoint = self.wrapper = counted
+
+
+def test_two_callbacks_examine_two_networks_of_one_training_and_leave_a_wrapper_of_others(tmp_path):
+    counts = CountsSaves()
+    both = {name: analyze(analyses=["weights"], folder=tmp_path / name, network=name) for name in NAMES}
+    module, trainer = fit(tmp_path, [counts, *both.values()], TwoNetworks(), max_epochs=1)
+    for name, callback in both.items():
+        expected = weights_hash(examinable_copy(getattr(module, name), None))
+        assert Store(callback.folder).weights(3) == expected
+    assert len(counts.files) == 1 and trainer.strategy.save_checkpoint is counts.wrapper

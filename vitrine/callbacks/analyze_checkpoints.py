@@ -31,6 +31,7 @@ from vitrine.callbacks.foreign_trainer import (
     verify_file,
 )
 from vitrine.callbacks.network_input import NetworkInput
+from vitrine.callbacks.noting_save import NotingSave
 from vitrine.core.network_scopes import full_isolation, unwrapped
 from vitrine.datamodules.foreign import ForeignData, class_names, foreign_split
 from vitrine.distributed.ranks import ranks_of_trainer
@@ -118,6 +119,7 @@ class AnalyzeCheckpoints(ExamineSaved):
         self._name: str | None = None  # of the network in the module
         self._prefix: str | None = None  # of its weights in the module's state_dict
         self._saved_step = -1
+        self._saving: NotingSave | None = None
         self._curves: MetricsCSV | None = None
         self._idle: str | None = None  # why nothing can be examined
         self._input = NetworkInput()
@@ -133,18 +135,16 @@ class AnalyzeCheckpoints(ExamineSaved):
             raise ValueError(
                 f"strategy is {type(strategy).__name__}, expected one whose ranks hold the whole network"
             )
-        save = type(strategy).save_checkpoint
+        if self._saving is not None:  # of a fit that failed
+            self._saving.end()
 
-        def save_and_note(checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
-            # what the file holds is known here and nowhere else: callbacks may have replaced the weights, and
-            # with `save_weights_only` no hook of a callback is called
-            save(strategy, checkpoint, filepath, storage_options)
+        def note(checkpoint: dict[str, Any], filepath: Any) -> None:
             if self._examines:
                 self._note(trainer, pl_module, checkpoint.get("state_dict"))
                 if trainer.is_global_zero:
                     verify_file(Path(filepath), checkpoint)
 
-        strategy.save_checkpoint = save_and_note
+        self._saving = NotingSave(strategy, note)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._prepare(trainer, pl_module)
@@ -191,7 +191,9 @@ class AnalyzeCheckpoints(ExamineSaved):
             self._close(trainer, "failed" if isinstance(exception, Exception) else "interrupted")
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        vars(trainer.strategy).pop("save_checkpoint", None)
+        if self._saving is not None:
+            self._saving.end()
+            self._saving = None
 
     # what
 

@@ -24,7 +24,6 @@ from vitrine.runs.run_record import read
 from vitrine.runs.store import Store
 
 CHEAP = ["weights", "cam"]
-NAMES = ["model", "other"]
 
 
 def analyze(**options):
@@ -500,8 +499,9 @@ class CountsSaves(lightning.Callback):
 
 def test_two_callbacks_examine_two_networks_of_one_training_and_leave_a_wrapper_of_others(tmp_path):
     counts = CountsSaves()
-    both = {name: analyze(analyses=["weights"], folder=tmp_path / name, network=name) for name in NAMES}
+    both = {name: analyze(analyses=["weights"], network=name) for name in ("model", "other")}
     module, trainer = fit(tmp_path, [counts, *both.values()], TwoNetworks(), max_epochs=1)
+    assert [callback.folder.name for callback in both.values()] == ["vitrine", "vitrine-2"]
     for name, callback in both.items():
         expected = weights_hash(examinable_copy(getattr(module, name), None))
         assert Store(callback.folder).weights(3) == expected

@@ -271,9 +271,11 @@ class AnalyzeCheckpoints(ExamineSaved):
     ) -> None:
         """Claim the folder, and make the examiner and its sinks."""
         ranks = ranks_of_trainer(trainer)
+        others = (c for c in trainer.callbacks if isinstance(c, AnalyzeCheckpoints) and c is not self)
+        taken = [other.folder for other in others if other._examines]
         claimed = ranks.run_collective(
             lambda all_gather: all_gather(
-                claim_examination(wanted, resumes) if ranks.is_global_zero else None
+                claim_examination(wanted, resumes, taken) if ranks.is_global_zero else None
             )[0]
         )
         self.folder, self._of, self._examines = claimed, weakref.ref(trainer), True

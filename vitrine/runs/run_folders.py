@@ -4,6 +4,7 @@ import datetime
 import itertools
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from vitrine.core.home import expand_home
@@ -62,15 +63,15 @@ def claim(folder: Path, resume: bool, unnamed: bool = False) -> Path:
     return candidate
 
 
-def claim_examination(folder: Path, resume: bool) -> Path:
+def claim_examination(folder: Path, resume: bool, taken: Collection[Path] = ()) -> Path:
     """Create a folder for the pictures of a training that is not ours: the next free name if another's
-    pictures are in it (NAME-2, NAME-3, ...), unless that training is resumed.
+    pictures are in it (NAME-2, NAME-3, ...), unless that training is resumed, and if it is `taken`.
 
     Raises:
         OSError: it cannot be created.
     """
     candidate, number = folder, 1
-    while not resume and (candidate / "analysis").exists():
+    while candidate in taken or (not resume and (candidate / "analysis").exists()):
         number += 1
         candidate = folder.with_name(f"{folder.name}-{number}")
     candidate.mkdir(parents=True, exist_ok=True)

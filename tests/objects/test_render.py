@@ -1,9 +1,11 @@
+import pytest
 import torch
 import torch.nn.functional as F
 
 from vitrine.objects import shapes
+from vitrine.objects.mesh import Mesh
 from vitrine.objects.rasterize import rasterize
-from vitrine.objects.render import render, shade
+from vitrine.objects.render import render, sample, shade
 from vitrine.objects.views import ViewDistribution, draw_views, turntable
 
 PLAIN = ViewDistribution().without_colour()
@@ -60,3 +62,36 @@ def test_the_texture_stands_upright():
     texture[:, 0, :16], texture[:, 2, 16:] = 1, 1  # red above blue
     picture = render(shapes.make("sphere"), texture, turntable(1, tilt=0), 32)[0]
     assert picture[0, 8, 16] > 0.4 > picture[2, 8, 16] and picture[2, 24, 16] > 0.4 > picture[0, 24, 16]
+
+
+def quad(low, high):
+    """A square that faces the viewer, with these UV at its lower left and upper right corners."""
+    corners = torch.tensor([[0, 0], [1, 0], [1, 1], [0, 1]]).double()
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
+    return Mesh(F.pad(corners * 2 - 1, (0, 1)), faces, low + (high - low) * corners, faces)
+
+
+@pytest.mark.parametrize("low, high", [(0, 4), (-4, 0), (7, 11)])
+def test_a_texture_repeats_beyond_its_borders_as_its_copies_side_by_side_do(low, high):
+    texture = torch.rand(1, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    views = turntable(2, tilt=10)
+    repeated = render(quad(low, high), texture, views, 40)
+    copies = render(quad(1 / 6, 5 / 6), texture.repeat(1, 1, 6, 6), views, 40)
+    torch.testing.assert_close(repeated, copies)
+    assert repeated.std() > 0.1
+
+
+def test_the_gradient_of_a_repeated_texture_is_that_of_finite_differences():
+    views = turntable(2, tilt=10)
+    lookup = rasterize(quad(-0.5, 1.7), views.rotations, views.positions, 12)
+    texture = torch.rand(1, 3, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.autograd.gradcheck(lambda t: shade(lookup, t, views), (0.2 + 0.6 * texture).requires_grad_())
+
+
+def test_a_texture_that_ends_at_its_borders_is_not_repeated():
+    """Neither at UV of exactly 1, nor by half a texel from across the border."""
+    texture, uvs = torch.zeros(1, 3, 4, 4), torch.tensor([[[[0.0, 0.5], [1.0, 0.5]]]])
+    texture[..., 0] = 1
+    assert sample(texture, uvs)[0, 0, 0].tolist() == [1, 0]
+    assert sample(texture, uvs, repeats=True)[0, 0, 0].tolist() == pytest.approx([0.5, 0.5])
+    assert not quad(0, 1).repeats and quad(0, 1.01).repeats and quad(-0.01, 1).repeats

@@ -20,7 +20,8 @@ class Mesh:
     Attributes:
         vertices: float64 [V, 3]; x to the right, y up, z towards the viewer.
         faces: int64 [F, 3], the vertices of each triangle, anticlockwise from outside.
-        uvs: float64 [T, 2]; (0, 0) is the lower left corner of the texture, (1, 1) the upper right one.
+        uvs: float64 [T, 2]; (0, 0) is the lower left corner of the texture, (1, 1) the upper right one, and
+            beyond them it repeats.
         face_uvs: int64 [F, 3], which of `uvs` each corner of a triangle has.
         two_sided: whether triangles are seen from inside too; they need not be where the surface is closed.
     """
@@ -57,6 +58,12 @@ class Mesh:
         if not radius > 0:
             raise ValueError("vertices: are all one point")
         return replace(self, vertices=moved / radius)
+
+    @cached_property
+    def repeats(self) -> bool:
+        """Whether the surface shows the texture more than once: a corner lies beyond it."""
+        used = self.uvs[self.face_uvs]
+        return bool((used < 0).any() or (used > 1).any())
 
     @cached_property
     def corner_normals(self) -> Tensor:

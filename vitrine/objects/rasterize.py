@@ -25,10 +25,11 @@ class Lookup(NamedTuple):
     """What each pixel of N views shows; where the mesh is not, zeros."""
 
     mask: Tensor  # bool [N, H, W], whether it shows the mesh
-    uvs: Tensor  # float64 [N, H, W, 2], where on the texture
+    uvs: Tensor  # float64 [N, H, W, 2], where on the texture, in [0, 1]
     normals: Tensor  # float64 [N, H, W, 3], unit, as seen from the camera and towards it
     depth: Tensor  # float64 [N, H, W], along the camera's axis
     faces: Tensor  # int64 [N, H, W], which triangle; -1: none
+    repeats: Tensor  # bool [N], whether the mesh shows the texture more than once
 
 
 def rasterize(mesh: Mesh, rotations: Tensor, positions: Tensor, size: int) -> Lookup:
@@ -84,6 +85,8 @@ def _rasterize(mesh: Mesh, normals: Tensor, rotations: Tensor, positions: Tensor
     weights = [weight[chosen] / nearness[chosen] for weight in weights]
 
     uvs = _interpolate(weights, mesh.uvs[mesh.face_uvs[face]])
+    if mesh.repeats:  # not at the corners: a triangle may lie across a border
+        uvs = uvs - uvs.floor()
     turned = torch.stack(_rotate_each(rotations[view], _interpolate(weights, normals[face])), 1)
     depth = 1 / nearness[chosen]
     ray = [((column[chosen] + 0.5) * 2 / size - 1) / FOCAL, (1 - (row[chosen] + 0.5) * 2 / size) / FOCAL]
@@ -102,6 +105,7 @@ def _rasterize(mesh: Mesh, normals: Tensor, rotations: Tensor, positions: Tensor
         image(turned),
         image(depth),
         image(face, -1),
+        torch.full((count,), mesh.repeats),
     )
 
 

@@ -43,7 +43,7 @@ def shade(lookup: Lookup, textures: Tensor, views: Views, samples: int = SAMPLES
     lit = (x * towards[0] + y * towards[1] + z * towards[2]).clamp(min=0)
     ambient = views.ambient[:, None, None]
     light = (ambient + (1 - ambient) * lit)[:, None]
-    colour = sample(textures, lookup.uvs) * light
+    colour = sample(textures, lookup.uvs, bool(lookup.repeats.any())) * light
     image = torch.where(lookup.mask[:, None], colour, views.backgrounds[:, :, None, None])
     image = _mean_of_samples(image, samples)
     image = image * views.gains[:, :, None, None] + views.offsets[:, :, None, None]
@@ -53,9 +53,17 @@ def shade(lookup: Lookup, textures: Tensor, views: Views, samples: int = SAMPLES
     return image.clamp(0, 1)
 
 
-def sample(textures: Tensor, uvs: Tensor) -> Tensor:
-    """The textures [N, 3, T, T] at UV coordinates [N, H, W, 2], bilinear: [N, 3, H, W]."""
+def sample(textures: Tensor, uvs: Tensor, repeats: bool = False) -> Tensor:
+    """The textures [N, 3, T, T] at UV coordinates [N, H, W, 2] in [0, 1], bilinear: [N, 3, H, W].
+
+    Args:
+        repeats: whether beyond a border is the opposite one, rather than the border's own texels.
+    """
     u, v = uvs.unbind(-1)
+    if repeats:
+        rows, columns = textures.shape[-2:]
+        textures = F.pad(textures, (1, 1, 1, 1), mode="circular")
+        u, v = (u * columns + 1) / (columns + 2), (v * rows + 1) / (rows + 2)
     grid = torch.stack([2 * u - 1, 1 - 2 * v], -1)
     return F.grid_sample(textures, grid, mode="bilinear", padding_mode="border", align_corners=False)
 

@@ -113,6 +113,13 @@ def test_a_mesh_of_ones_own_keeps_its_place_and_its_texture_is_found(run, tmp_pa
     assert "mine: " in capsys.readouterr().out
 
 
+def test_a_texture_that_is_named_and_not_there_is_said(run, tmp_path):
+    write_obj(tmp_path / "mine.obj", shapes.make("cube"), torch.rand(3, 8, 8))[-1].unlink()
+    message = r"texture: is not given, and .*names the texture mine.png, and there is no such file; or give"
+    with pytest.raises(SettingError, match=message):
+        analyze.main(["object", str(run), "mesh=mine.obj", "target=0", *FEW])
+
+
 def test_what_an_object_is_made_of_is_not_overwritten(run, tmp_path):
     files = write_obj(tmp_path / "a-object.obj", shapes.make("cube"), torch.rand(3, 8, 8))
     before = [file.read_bytes() for file in files]

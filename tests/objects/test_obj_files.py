@@ -28,6 +28,18 @@ def test_polygons_normals_comments_and_negative_numbers_are_read():
     assert mesh.faces.tolist() == mesh.face_uvs.tolist() == [[0, 1, 2], [0, 2, 3]]
 
 
+def test_lines_that_go_on_in_the_next_are_one_and_comments_are_not():
+    mesh = parse_obj("# of C:\\models\\\n" + SQUARE + "f 1/1 2/2 \\\n3/3 \\\n4/4\n")
+    assert len(mesh.vertices) == 4 and mesh.faces.tolist() == [[0, 1, 2], [0, 2, 3]]
+    with pytest.raises(UnreadableMesh, match="line 9: corner 9/9"):
+        parse_obj(SQUARE + "f 1/1 \\\n2/2 9/9\n")
+
+
+def test_a_byte_order_mark_hides_no_vertex(tmp_path):
+    (tmp_path / "a.obj").write_text(SQUARE + "f 1/1 2/2 3/3\n", encoding="utf-8-sig")
+    assert len(read_mesh(tmp_path / "a.obj").vertices) == 4
+
+
 @pytest.mark.parametrize(
     "text, message",
     [

@@ -210,12 +210,16 @@ def _mesh(name: str) -> Any:
 def _texture(settings: Any) -> tuple[Any, list[str]]:
     """The texture [3, T, T], and the files that must not be overwritten."""
     from vitrine.analyses.adversarial_object import pattern_texture
-    from vitrine.objects.obj_files import find_texture
+    from vitrine.objects.obj_files import UnreadableMesh
+    from vitrine.objects.obj_materials import find_texture
 
     if settings.pattern is not None:
         with as_setting_error("pattern"):
             return pattern_texture(settings.pattern, settings.seed), []
-    file = settings.texture or find_texture(Path(settings.mesh))
+    try:
+        file = settings.texture or find_texture(Path(settings.mesh))
+    except UnreadableMesh as error:
+        raise SettingError("texture", f"is not given, and {error}; or give texture=FILE") from None
     if file is None:
         problem = f"is not given, and {settings.mesh} names none"
         raise SettingError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def read_mesh(file: Path) -> Mesh:
         raise UnreadableMesh(f"there is no file {file}")
     if file.suffix.lower() == ".obj":
         try:
-            return parse_obj(file.read_text(encoding="utf-8", errors="replace"))
+            return parse_obj(read_text(file))
         except UnreadableMesh as error:
             raise UnreadableMesh(f"{file}: {error}") from None
     return _read_by_trimesh(file)
@@ -46,7 +47,7 @@ def parse_obj(text: str) -> Mesh:
     vertices: list[list[float]] = []
     uvs: list[list[float]] = []
     faces: list[list[tuple[int, int]]] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in joined_lines(text):
         words = line.split("#")[0].split()
         try:
             match words[:1]:
@@ -73,6 +74,26 @@ def parse_obj(text: str) -> Mesh:
         return Mesh(places[0], indices[..., 0].contiguous(), places[1], indices[..., 1].contiguous())
     except ValueError as error:
         raise UnreadableMesh(str(error)) from None
+
+
+def read_text(file: Path) -> str:
+    """The text of an `.obj` or `.mtl`; a byte order mark is no part of its first line."""
+    return file.read_text(encoding="utf-8-sig", errors="replace")
+
+
+def joined_lines(text: str) -> Iterator[tuple[int, str]]:
+    """The lines with the number of each, from 1; one that ends in a backslash goes on in the next."""
+    start, parts = 1, []
+    for number, line in enumerate(text.splitlines(), 1):
+        start = start if parts else number
+        # a comment ends with its line: it may be a path of Windows
+        if line.endswith("\\") and "#" not in line:
+            parts.append(line[:-1])
+        else:
+            yield start, " ".join([*parts, line])
+            parts = []
+    if parts:
+        yield start, " ".join(parts)
 
 
 def _corner(word: str, vertices: int, uvs: int) -> tuple[int, int]:
@@ -109,25 +130,6 @@ def _read_by_trimesh(file: Path) -> Mesh:
         torch.from_numpy(np.asarray(of, dtype=np.float64).copy()) for of in (loaded.vertices, uv[:, :2])
     )
     return Mesh(next(places), faces, next(places), faces)
-
-
-def find_texture(file: Path) -> Path | None:
-    """The image that the material of an `.obj` names (`mtllib`, `map_Kd`); None where there is none."""
-    if file.suffix.lower() != ".obj" or not file.is_file():
-        return None
-    for library in _arguments(file, "mtllib"):
-        for image in _arguments(library, "map_Kd") if library.is_file() else ():
-            if image.is_file():
-                return image
-    return None
-
-
-def _arguments(file: Path, keyword: str) -> list[Path]:
-    """The files that lines of a keyword name, beside the file itself."""
-    lines = (line.split(None, 1) for line in file.read_text(encoding="utf-8", errors="replace").splitlines())
-    return [
-        file.with_name(Path(words[1].strip()).name) for words in lines if words[:1] == [keyword] and words[1:]
-    ]
 
 
 def write_obj(file: Path, mesh: Mesh, texture: Tensor) -> list[Path]:

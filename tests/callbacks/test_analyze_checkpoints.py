@@ -506,3 +506,16 @@ def test_two_callbacks_examine_two_networks_of_one_training_and_leave_a_wrapper_
         expected = weights_hash(examinable_copy(getattr(module, name), None))
         assert Store(callback.folder).weights(3) == expected
     assert len(counts.files) == 1 and trainer.strategy.save_checkpoint is counts.wrapper
+
+
+def test_what_the_trainer_does_after_the_fit_leaves_the_record_of_the_fit(tmp_path, caplog):
+    callback = analyze(analyses=["weights"])
+    module, trainer = fit(tmp_path, [callback], max_epochs=1)
+    kept = {file: file.read_bytes() for file in callback.folder.rglob("*") if file.is_file()}
+    assert {"run.json", "metrics.csv", "index.html"} <= {file.name for file in kept}
+    caplog.clear()
+    trainer.validate(module, DataLoader(normalised(6, 7), 8), verbose=False)
+    with pytest.raises(Exception, match="test_step"):
+        trainer.test(module, loaders()[1])
+    assert {file: file.read_bytes() for file in callback.folder.rglob("*") if file.is_file()} == kept
+    assert "analyses of" not in caplog.text and "pictures" not in caplog.text

@@ -19,13 +19,16 @@ from vitrine.analyses import choose_analyses
 from vitrine.analyses.base import Analysis
 from vitrine.callbacks.examine_saved import ExamineSaved
 from vitrine.callbacks.foreign_trainer import (
+    claim_folder,
     copy_at_checkpoint,
     has_same_data,
     held_weights,
     loader_of,
+    log_curves,
     logger_folder,
     logger_sinks,
     read_state,
+    refuse_sharding,
     run_name,
     training_of,
     verify_file,
@@ -42,7 +45,6 @@ from vitrine.examination.subject import choose_units
 from vitrine.modules.network_search import checked_copy, find_network, network_logits
 from vitrine.reporting.page import PageSink
 from vitrine.runs.metrics_csv import MetricsCSV
-from vitrine.runs.run_folders import claim_examination
 from vitrine.runs.run_record import RunRecord
 from vitrine.runs.store import Store
 
@@ -74,8 +76,7 @@ class AnalyzeCheckpoints(ExamineSaved):
     Args:
         folder: of page and pictures. By default `vitrine` in the first logger's folder for this run, or in
             the Trainer's `default_root_dir`. A folder that holds another training's pictures is not reused:
-            the next free one is, `vitrine-2`, ..., unless training resumes from a checkpoint. So each fold
-            of a cross-validation has its own, also where one callback is used for all.
+            the next free one is, `vitrine-2`, ..., for each fit on other data, unless it resumes from a file.
         analyses: names of techniques, or techniques by name; those of the default run unless given.
         network: where the network is in the LightningModule, by dotted name or function. By default the
             module itself if it maps images to logits, else the only child that does.
@@ -114,7 +115,7 @@ class AnalyzeCheckpoints(ExamineSaved):
         self.examiner = Examiner({}, None, self.settings, Store(folder or "vitrine"))
         self.allowance = Allowance(self.settings.budget)
         self.folder: Path | None = None
-        self._of: Callable[[], lightning.Trainer | None] = lambda: None  # whose training is in the folder
+        self._of: weakref.ref[lightning.Trainer] | None = None  # whose training is in the folder
         self._examines = False  # in this fit
         self._name: str | None = None  # of the network in the module
         self._prefix: str | None = None  # of its weights in the module's state_dict
@@ -130,11 +131,7 @@ class AnalyzeCheckpoints(ExamineSaved):
         if stage != "fit":
             return
         self._examines, self._idle, self._input = False, None, NetworkInput()
-        strategy = trainer.strategy
-        if type(strategy).__name__ in ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"):
-            raise ValueError(
-                f"strategy is {type(strategy).__name__}, expected one whose ranks hold the whole network"
-            )
+        refuse_sharding(trainer)
         if self._saving is not None:  # of a fit that failed
             self._saving.end()
 
@@ -144,7 +141,7 @@ class AnalyzeCheckpoints(ExamineSaved):
                 if trainer.is_global_zero:
                     verify_file(Path(filepath), checkpoint)
 
-        self._saving = NotingSave(strategy, note)
+        self._saving = NotingSave(trainer.strategy, note)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._prepare(trainer, pl_module)
@@ -169,12 +166,15 @@ class AnalyzeCheckpoints(ExamineSaved):
             self._input.correct(self.examiner.data.split)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._log_curves(trainer)
-        super().on_validation_end(trainer, pl_module)
+        if self._examines:  # not in `trainer.validate`
+            log_curves(trainer, self._curves)
+            super().on_validation_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._log_curves(trainer)
-        every = self.every_n_epochs if self._examines else None
+        if not self._examines:
+            return
+        log_curves(trainer, self._curves)
+        every = self.every_n_epochs
         if every and (trainer.current_epoch + 1) % every == 0 and trainer.global_step != self._saved_step:
             self._note(trainer, pl_module)
         super().on_train_epoch_end(trainer, pl_module)
@@ -186,7 +186,7 @@ class AnalyzeCheckpoints(ExamineSaved):
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        if self._examines:  # else nothing was trained
+        if self._examines:  # else nothing is trained
             super().on_exception(trainer, pl_module, exception)
             self._close(trainer, "failed" if isinstance(exception, Exception) else "interrupted")
 
@@ -247,7 +247,7 @@ class AnalyzeCheckpoints(ExamineSaved):
         with full_isolation(pl_module):
             normalization = self.mean, self.std, self._input.normalization
             same = self.folder is not None and has_same_data(trainer, self.examiner.data, self.settings.split)
-            if same and self._of() is trainer:  # it trains longer
+            if same and self._of is not None and self._of() is trainer:  # it trains longer
                 self._examines = True
                 return
             split = foreign_split(loader_of(trainer, self.settings.split), *normalization)
@@ -273,11 +273,7 @@ class AnalyzeCheckpoints(ExamineSaved):
         ranks = ranks_of_trainer(trainer)
         others = (c for c in trainer.callbacks if isinstance(c, AnalyzeCheckpoints) and c is not self)
         taken = [other.folder for other in others if other._examines]
-        claimed = ranks.run_collective(
-            lambda all_gather: all_gather(
-                claim_examination(wanted, resumes, taken) if ranks.is_global_zero else None
-            )[0]
-        )
+        claimed = claim_folder(ranks, wanted, resumes, taken)
         self.folder, self._of, self._examines = claimed, weakref.ref(trainer), True
         self.saved, self._saved_step, self.allowance = None, -1, Allowance(self.settings.budget)
         sinks: list[Any] = []
@@ -285,23 +281,10 @@ class AnalyzeCheckpoints(ExamineSaved):
             self._curves = MetricsCSV(claimed)
             sinks = [RunRecord(claimed, sys.argv, facts, run_name(trainer)), PageSink(claimed)]
             sinks += logger_sinks(trainer, data.classes, claimed)
-        device = trainer.strategy.root_device
-        self.examiner = Examiner(
-            self.analyses, data, self.settings, Store(claimed), sinks, device=device, ranks=ranks
-        )
+        where = {"device": trainer.strategy.root_device, "ranks": ranks}
+        self.examiner = Examiner(self.analyses, data, self.settings, Store(claimed), sinks, **where)
 
     # the end
-
-    def _log_curves(self, trainer: lightning.Trainer) -> None:
-        """Keep the metrics that the module logged, for the page's curves."""
-        if self._curves is None or trainer.sanity_checking:
-            return
-        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        try:
-            if values:
-                self._curves.log_metrics({**values, "epoch": trainer.current_epoch}, trainer.global_step - 1)
-        except OSError:
-            log.warning("the curves could not be written", exc_info=True)
 
     def _close(self, trainer: lightning.Trainer, state: str = "finished") -> None:
         if not self._examines:
@@ -314,3 +297,4 @@ class AnalyzeCheckpoints(ExamineSaved):
             rank_zero_info(f"AnalyzeCheckpoints made no picture: {why}")
         else:
             rank_zero_info(f"pictures: {self.folder / 'index.html'}")
+        self._examines = False

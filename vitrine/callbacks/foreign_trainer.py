@@ -18,10 +18,13 @@ from vitrine.core.random_numbers import make_key
 from vitrine.datamodules.foreign import ForeignData, foreign_split
 from vitrine.datamodules.input_normalization import IDENTITY
 from vitrine.datamodules.steady_images import foreign_training
+from vitrine.distributed.ranks import Ranks
 from vitrine.modules.network_record import attach_record
 from vitrine.modules.network_search import examinable_copy
 from vitrine.reporting.tensorboard_sink import TensorBoardSink
 from vitrine.reporting.wandb_sink import WandbSink
+from vitrine.runs.metrics_csv import MetricsCSV
+from vitrine.runs.run_folders import claim_examination
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +94,13 @@ def training_of(trainer: lightning.Trainer, *normalization: Any) -> tuple[ImageD
     return foreign_training(loader, *normalization)
 
 
+def refuse_sharding(trainer: lightning.Trainer) -> None:
+    """Raise ValueError where no rank holds the whole network."""
+    kind = type(trainer.strategy).__name__
+    if kind in ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"):
+        raise ValueError(f"strategy is {kind}, expected one whose ranks hold the whole network")
+
+
 def has_same_data(trainer: lightning.Trainer, data: ForeignData, split: str) -> bool:
     """Whether a Trainer's data are still those that were read of it, as some of their images show: a data
     module may make its data sets anew for each fit.
@@ -135,6 +145,17 @@ def copy_at_checkpoint(trainer: lightning.Trainer, network: nn.Module, *how: Any
     return attach_record(examinable_copy(network, *how), learning_rate=rate)
 
 
+def log_curves(trainer: lightning.Trainer, curves: MetricsCSV | None) -> None:
+    """Keep the metrics that the module logged, for a page's curves, outside of the sanity check."""
+    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    if curves is None or trainer.sanity_checking or not values:
+        return
+    try:
+        curves.log_metrics({**values, "epoch": trainer.current_epoch}, trainer.global_step - 1)
+    except OSError:
+        log.warning("the curves could not be written", exc_info=True)
+
+
 def logger_folder(trainer: lightning.Trainer) -> Path:
     """The folder of the first logger for this run, or the Trainer's."""
     logger = trainer.loggers[0] if trainer.loggers else None
@@ -143,6 +164,15 @@ def logger_folder(trainer: lightning.Trainer) -> Path:
     if logger is not None and logger.save_dir and logger.version is not None:
         return Path(logger.save_dir) / str(logger.name or "") / str(logger.version)
     return Path(trainer.default_root_dir)
+
+
+def claim_folder(ranks: Ranks, wanted: Path, resumes: bool, taken: Sequence[Path]) -> Path:
+    """`claim_examination` by rank 0, for all ranks, which have to call this."""
+    return ranks.run_collective(
+        lambda all_gather: all_gather(
+            claim_examination(wanted, resumes, taken) if ranks.is_global_zero else None
+        )[0]
+    )
 
 
 def run_name(trainer: lightning.Trainer) -> str:

@@ -57,8 +57,7 @@ def top_examples(
 
     Raises:
         UnknownName: there is no such layer.
-        ValueError: the loader is empty, k is below 1, a layer takes no part in the forward pass, or its maps
-            are not of one size.
+        ValueError: an empty loader, k below 1, a layer that is not reached, or whose maps change their size.
     """
     if k < 1:
         raise ValueError(f"k is {k}, expected at least 1")

@@ -240,8 +240,7 @@ class _Visualizer:
         self.colours = subject.cached("colours", self._fit_colours) if of_dataset else None
 
     def _fit_colours(self) -> Tensor:
-        total = len(self.subject.dataset)
-        count = min(COLOUR_IMAGES, total)
+        count = min(COLOUR_IMAGES, total := len(self.subject.dataset))
         return colour_matrix(self.subject.images([i * total // count for i in range(count)])[0])
 
     def pictures(

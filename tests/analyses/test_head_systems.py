@@ -3,7 +3,7 @@ import torch
 
 from vitrine.analyses.conjugate_gradients import conjugate_gradients
 from vitrine.analyses.head_features import Features
-from vitrine.analyses.head_fit import HeadProblem, Hessian, fit_head, label_targets
+from vitrine.analyses.head_fit import HeadProblem, Hessian, distilled_targets, fit_head, label_targets
 from vitrine.analyses.head_influence import Curvature, self_influence
 from vitrine.analyses.head_systems import Kronecker, solve
 
@@ -88,4 +88,14 @@ def test_few_products_are_needed_though_features_differ_in_size(refitted, monkey
 def test_large_features_are_no_obstacle():
     given = problem(size=300.0)
     weight = fit_head(given, torch.zeros(CLASSES, 13).double())
+    assert given.evaluate(weight)[1].norm() <= 1e-7 * given.penalty * weight.norm()
+
+
+def test_small_features_with_large_weights_are_no_obstacle():
+    """Beside 1e12, float32 does not see weights of the bias around 1."""
+    features = problem(size=1e-12).features
+    head = torch.randn(CLASSES, 13, generator=torch.Generator().manual_seed(3)).double()
+    head[:, :-1] *= 1e12
+    given = HeadProblem(features, distilled_targets(head), 1e-6)
+    weight = fit_head(given, head)
     assert given.evaluate(weight)[1].norm() <= 1e-7 * given.penalty * weight.norm()

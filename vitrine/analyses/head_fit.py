@@ -24,6 +24,8 @@ DUAL_ERROR = 1e-7  # of the weights rebuilt from the duals, as a share of their 
 KEPT = 2**28  # bytes of probabilities that are kept between products
 _WANTED = 1e-8  # of it, where rounding allows
 _NEWTON_STEPS = 100
+_FLOAT32_STEPS = 30  # of them, within which float32 arrives if it leads there
+_NEAR = 1e-2  # error up to which float64 goes on from where float32 leads no further
 _DECREASE = 1e-4  # share of the predicted decrease that must come true (Armijo 1966)
 _ROUNDING = 1e-10  # share of the value by which a sum over many images may be off
 
@@ -132,7 +134,8 @@ class Hessian:
 def fit_head(problem: HeadProblem, start: Tensor) -> Tensor:
     """The weights [K, D] at which the gradient vanishes, by Newton's method with conjugate gradients.
 
-    Values and gradients are float64; steps are found in float32, as long as they lead on.
+    Values and gradients are float64; steps are found in float32, as long as they lead on. They do not where
+    weights differ by more than it can tell apart, as of small features and a bias: float64 sets out anew.
 
     Args:
         start: float64 [K, D]; the nearer, the fewer steps.
@@ -147,7 +150,7 @@ def fit_head(problem: HeadProblem, start: Tensor) -> Tensor:
     weight = start - start.mean(0)  # what all classes share changes no probability, and costs a penalty
     value, gradient = problem.evaluate(weight)
     dtype = torch.float32
-    for _ in range(_NEWTON_STEPS):
+    for number in range(_NEWTON_STEPS):
         error = gradient.norm() / (problem.penalty * weight.norm().clamp_min(1e-30))
         if not error.isfinite():
             raise ValueError("the head cannot be refitted: its features or weights are not finite")
@@ -159,15 +162,19 @@ def fit_head(problem: HeadProblem, start: Tensor) -> Tensor:
         found = _search(problem, weight, value, gradient, step)
         if error <= DUAL_ERROR and (found is None or found[2].norm() > 0.5 * gradient.norm()):
             return weight
-        if found is not None:
+        is_lost = found is None or number >= _FLOAT32_STEPS
+        if dtype == torch.float32 and is_lost:
+            dtype = torch.float64
+            if error > _NEAR:  # downhill, and astray
+                weight = start - start.mean(0)
+                value, gradient = problem.evaluate(weight)
+        elif found is not None:
             weight, value, gradient = found
-        elif dtype == torch.float64:
+        else:
             raise ValueError(
                 f"the head cannot be refitted beyond an error of {error:.1e}, as rounding is larger than "
                 f"what is left to do: raise the penalty, {problem.penalty:g}"
             )
-        else:
-            dtype = torch.float64
     raise ValueError(f"the head is not refitted after {_NEWTON_STEPS} steps: error {error:.1e}")
 
 

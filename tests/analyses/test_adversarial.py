@@ -136,3 +136,9 @@ def test_it_is_on_unless_switched_off_and_its_settings_are_understood():
     assert settings.analysis.adversarial == Adversarial(eps=4 / 255, target="stop")
     assert settings.analysis.adversarial.enabled
     assert not config.load(["analysis.adversarial.enabled=false"]).analysis.adversarial.enabled
+
+
+def test_where_all_probes_are_of_the_target_that_is_said(caplog):
+    (said,) = Adversarial(target="bee")(subject(linear(), labels=torch.ones(6).long()))
+    assert said.name == "left-out.txt" and "all 6 are of bee, the target" in said.text
+    assert "adversarial is left out: no probe is attacked" in caplog.text and len(caplog.records) == 1

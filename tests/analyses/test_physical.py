@@ -148,3 +148,9 @@ def test_half_of_the_views_are_under_all_at_once_and_each_is_its_keys_own():
     assert 70 < found["physical"].sum() < 130 and min(there.sum() for there in found.values()) > 2
     rows = torch.tensor([7, 3, 150])
     assert torch.allclose(random_transformation(images[rows], keys[rows]), seen[rows], atol=1e-6)
+
+
+def test_where_all_probes_are_of_the_target_that_is_said(caplog):
+    (said,) = Physical(target="bright", enabled=True)(subject(levels=(0.53, 0.6)))
+    assert said.name == "left-out.txt" and "all 2 are of bright, the target" in said.text
+    assert "physical is left out: no probe is attacked" in caplog.text and len(caplog.records) == 1

@@ -15,7 +15,7 @@ from vitrine.analyses.attribution import Effort, attributions, cam_layer, import
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.picture_table import picture_table
 from vitrine.analyses.pointing import energy_inside
-from vitrine.analyses.threat_model import class_index, format_budget
+from vitrine.analyses.threat_model import class_index, format_budget, say_nothing_to_attack
 from vitrine.analyses.traits import Summary, Traits
 from vitrine.attacks import PGD
 from vitrine.attacks.threat import eps_setting
@@ -56,6 +56,8 @@ class Adversarial(Analysis):
         target = None if self.target is None else class_index(self.target, subject.classes)
         labels = subject.probes.labels[: self.probes].tolist()
         probes = [i for i, label in enumerate(labels) if target is None or label != target]
+        if not probes:
+            yield say_nothing_to_attack(subject, "adversarial", labels)
         results = subject.map_sharded(probes, partial(self._attack_probes, subject, target))
         yield from (figure for figure, _ in results)
         scalars = [own for _, own in results]

@@ -15,7 +15,7 @@ from vitrine.analyses import paint
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.picture_table import picture_table
 from vitrine.analyses.plots import COLOURS, bars
-from vitrine.analyses.threat_model import class_index, format_budget
+from vitrine.analyses.threat_model import class_index, format_budget, say_nothing_to_attack
 from vitrine.analyses.traits import Traits
 from vitrine.attacks import EOT, PGD, TRANSFORMATIONS, destruction_rate, is_adversarial
 from vitrine.attacks.threat import eps_setting
@@ -63,6 +63,7 @@ class Physical(Analysis):
             targets = torch.full_like(labels, class_index(self.target, subject.classes))
         rows = (targets != labels).nonzero()[: self.probes, 0]
         if not len(rows):
+            yield say_nothing_to_attack(subject, "physical", labels.tolist())
             return
         shard = subject.shard(len(rows))
         own = ([], {}, {})

@@ -140,5 +140,5 @@ def test_it_is_on_unless_switched_off_and_its_settings_are_understood():
 
 def test_where_all_probes_are_of_the_target_that_is_said(caplog):
     (said,) = Adversarial(target="bee")(subject(linear(), labels=torch.ones(6).long()))
-    assert said.name == "left-out.txt" and "all 6 are of bee, the target" in said.text
+    assert said.name == "left-out.txt" and "every one (6) is of bee, the target" in said.text
     assert "adversarial is left out: no probe is attacked" in caplog.text and len(caplog.records) == 1

@@ -152,5 +152,5 @@ def test_half_of_the_views_are_under_all_at_once_and_each_is_its_keys_own():
 
 def test_where_all_probes_are_of_the_target_that_is_said(caplog):
     (said,) = Physical(target="bright", enabled=True)(subject(levels=(0.53, 0.6)))
-    assert said.name == "left-out.txt" and "all 2 are of bright, the target" in said.text
+    assert said.name == "left-out.txt" and "every one (2) is of bright, the target" in said.text
     assert "physical is left out: no probe is attacked" in caplog.text and len(caplog.records) == 1

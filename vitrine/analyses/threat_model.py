@@ -37,7 +37,9 @@ def say_nothing_to_attack(subject: Subject, analysis: str, labels: Sequence[int]
         analysis: its name.
         labels: of the probes.
     """
-    of = f"all {len(labels)} are of {subject.classes[labels[0]]}, the target" if labels else "there is none"
+    of = "there is none"
+    if labels:
+        of = f"every one ({len(labels)}) is of {subject.classes[labels[0]]}, the target"
     reason = f"no probe is attacked, as {of}"
     if subject.rank == 0:
         log.log(subject.log_level(analysis), "%s is left out: %s", analysis, reason)

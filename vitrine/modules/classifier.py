@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from vitrine.core.class_names import refuse_other_classes
 from vitrine.core.settings import check
+from vitrine.distributed.ranks import ranks_of_trainer
 from vitrine.modules.compilation import compile_network
 from vitrine.modules.finite import FiniteLossCheck, NonFiniteWeights, nonfinite_names, world_size
 from vitrine.modules.freezing import find_frozen_part
@@ -232,12 +233,19 @@ class Classifier(LightningModule):
             "spec": self._spec,
             "classes": list(self.classes),
             "step": int(checkpoint.get("global_step", 0)),
-            "objective": self.objective.state_dict(),
+            "objective": self._objective_by_rank(),
             "sums": self._sums_by_rank(),
             "logged": self._logged_at,
         }
 
+    def _objective_by_rank(self) -> dict[str, Any] | list[dict[str, Any]]:
+        """The objective's state; of several ranks a list, as each has images and perturbations of its own."""
+        state = self.objective.state_dict()
+        return state if world_size() == 1 else ranks_of_trainer(self.trainer).all_gather(state)
+
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take over what `on_save_checkpoint` saved, each rank its own. With another number of ranks the sums
+        go to rank 0, and the states of the objective are assigned in turn."""
         saved = checkpoint.get("vitrine", {})
         refuse_other_classes(self.classes, saved.get("classes"), "the checkpoint")
         self._logged_at = saved.get("logged", self._logged_at)
@@ -250,7 +258,9 @@ class Classifier(LightningModule):
         elif rank == 0:
             self._sums = [sum(column) for column in zip(*sums)] or [0, 0, 0]
         self._resumed_epoch = checkpoint.get("epoch", 0)
-        self.objective.load_state_dict(saved.get("objective", {}))
+        states = saved.get("objective", {})
+        states = states if isinstance(states, list) else [states]  # of one process; earlier, rank 0's for all
+        self.objective.load_state_dict(states[rank % len(states)])
 
 
 def _renew_replicas(strategy: Any, module: LightningModule) -> None:

@@ -1,5 +1,6 @@
 import copy
 
+import pytest
 import torch
 import torch.nn.functional as F
 from lightning import Trainer
@@ -56,3 +57,16 @@ def test_the_perturbation_survives_a_checkpoint_and_a_batch_of_another_size(netw
     objective(network, images[:2], labels[:2])
     assert objective.delta.shape == (2, 3, 8, 8)
     assert OBJECTIVES["free"]().state_dict() == {}
+
+
+@pytest.mark.parametrize(("saved", "expected"), [(2, [0, 1]), (3, [0, 1]), (1, [0, 0]), (0, [0, 0])])
+def test_each_rank_takes_its_own_perturbation_from_a_checkpoint(network, monkeypatch, saved, expected):
+    states = [{"delta": torch.full((2, 3, 8, 8), 0.01 * number)} for number in range(max(saved, 1))]
+    checkpoint = {"vitrine": {"objective": states if saved else states[0]}}  # earlier ones hold one state
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda *_: 2)
+    for rank in range(2):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda *_, rank=rank: rank)
+        classifier = Classifier(network, OBJECTIVES["free"](), OptimizerSettings(), list("abcd"))
+        classifier.on_load_checkpoint(checkpoint)
+        assert torch.equal(classifier.objective.delta, states[expected[rank]]["delta"])

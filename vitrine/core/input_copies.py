@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,8 @@ from torch.utils.hooks import RemovableHandle
 
 from vitrine.core import random_state
 from vitrine.core.network_scopes import eval_mode
+
+_writes: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -31,20 +34,26 @@ def copy_input_if_written(network: nn.Module, images: Tensor) -> RemovableHandle
 
     Args:
         images: [N, C, H, W], on the network's device, left as they are: whether it writes, a pass of them
-            tells.
+            tells, once a network.
 
     Returns:
         What ends it; None where there is nothing to end.
     """
     if _copy_input in network._forward_pre_hooks.values():
         return None
+    if network not in _writes:
+        _writes[network] = _writes_into(network, images)
+    if not _writes[network]:
+        return None
+    return network.register_forward_pre_hook(_copy_input, prepend=True, with_kwargs=True)
+
+
+def _writes_into(network: nn.Module, images: Tensor) -> bool:
     with torch.inference_mode(False), torch.no_grad(), eval_mode(network), random_state.seeded(0):
         given = images.detach().clone()
         before = given._version
         network(given)
-    if given._version == before:
-        return None
-    return network.register_forward_pre_hook(_copy_input, prepend=True, with_kwargs=True)
+    return given._version != before
 
 
 def _copy_input(_network: nn.Module, args: Any, kwargs: Any) -> Any:

@@ -211,3 +211,15 @@ def test_eps_rises_to_its_full_size_where_asked(network, batch, name, step):
 def test_what_cannot_be_is_refused_by_name(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         OBJECTIVES["pgd"](**options)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("name", ["standard", "pgd", "mart"])
+def test_a_batch_of_images_without_weight_has_no_cross_entropy(network, batch, name, smoothing):
+    more = {} if name == "standard" else {"steps": 1}
+    more |= {"beta": 0.0} if name == "mart" else {}
+    objective = OBJECTIVES[name](class_weights=[0.0, 1.0, 1.0, 2.0], label_smoothing=smoothing, **more)
+    objective.prepare(None, list("abcd"))
+    loss, _ = objective(network, batch[0], torch.zeros(6, dtype=torch.int64))
+    loss.backward()
+    assert loss == 0 and all((p.grad == 0).all() for p in network.parameters())

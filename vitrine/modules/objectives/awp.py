@@ -63,16 +63,22 @@ class WeightPerturbed(Objective):
         """The cross-entropy with label smoothing and class weights.
 
         The mean is torch's: by the weights of the labels, or over the images where labels are probabilities.
+        Where all the labels' weights are 0, it is 0.
         """
         weights = self._weights_like(logits)
+        if weights is not None and labels.ndim == 1:
+            counts = weights[labels].sum() > 0
+            some = torch.where(counts, weights, torch.ones_like(weights))  # the mean by none of them is NaN
+            return counts * F.cross_entropy(logits, labels, some, label_smoothing=self.label_smoothing)
         return F.cross_entropy(logits, labels, weights, label_smoothing=self.label_smoothing)
 
     def mean_by_class(self, losses: Tensor, labels: Tensor) -> Tensor:
-        """The mean of losses [N], weighted by the classes of the labels, int64 [N]."""
+        """The mean of losses [N], weighted by the classes of the labels, int64 [N]; 0 if all weights are."""
         if self.weights is None:
             return losses.mean()
         weights = self._weights_like(losses)[labels]
-        return (weights * losses).sum() / weights.sum()
+        total = weights.sum()
+        return (weights * losses).sum() / torch.where(total > 0, total, torch.ones_like(total))
 
     def _weights_like(self, values: Tensor) -> Tensor | None:
         if self.weights is not None:

@@ -73,21 +73,6 @@ REFUSED = [
         "does not log",
     ),
     (
-        ["checkpoint.monitor=val/accuracy", "trainer.max_steps=3"],
-        "checkpoint.monitor",
-        "trainer.max_steps=3 ends before the first validation, which is after 4 steps",
-    ),
-    (
-        ["checkpoint.monitor=val/accuracy", "trainer.max_steps=7", "trainer.check_val_every_n_epoch=2"],
-        "checkpoint.monitor",
-        "which is after 8 steps",
-    ),
-    (
-        ["checkpoint.monitor=val/accuracy", "trainer.max_steps=1", "trainer.accumulate_grad_batches=3"],
-        "checkpoint.monitor",
-        "which is after 2 steps",
-    ),
-    (
         [
             "checkpoint.monitor=val/accuracy",
             "trainer.val_check_interval=9",
@@ -112,6 +97,22 @@ def test_a_run_that_cannot_go_well_is_refused_by_name(words, key, problem):
     with pytest.raises(SettingError, match=problem) as caught:
         check_run(*build(*words))
     assert caught.value.key == key
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (
+            ["trainer.max_steps=3"],
+            "max_steps=3 ends before the first validation, which is after 4 steps: there will be no best",
+        ),
+        (["trainer.max_steps=7", "trainer.check_val_every_n_epoch=2"], "which is after 8 steps"),
+        (["trainer.max_steps=1", "trainer.accumulate_grad_batches=3"], "which is after 2 steps"),
+    ],
+)
+def test_a_run_that_ends_before_what_it_monitors_says_so(words, problem, caplog):
+    check_run(*build("checkpoint.monitor=val/accuracy", *words))
+    assert problem in caplog.text
 
 
 @pytest.mark.slow
@@ -153,8 +154,9 @@ def test_batches_of_one_image_are_let_through_where_the_last_maps_have_several_p
     ],
     ids=str,
 )
-def test_what_goes_well_is_let_through(words):
+def test_what_goes_well_is_let_through(words, caplog):
     check_run(*build(*words))
+    assert "ends before" not in caplog.text
 
 
 @pytest.mark.parametrize("name", list(OBJECTIVES))

@@ -1,6 +1,7 @@
 """Checks before a run writes anything: of what would otherwise fail at the first step, or an epoch later."""
 
 import copy
+import logging
 import math
 from collections.abc import Collection
 
@@ -24,6 +25,8 @@ from vitrine.modules.optimizers import lr_factor
 from vitrine.modules.validation_metrics import is_of_class
 from vitrine.reporting.wandb_run import check_login
 from vitrine.runs.held_out import NO_TEST_SPLIT
+
+log = logging.getLogger(__name__)
 
 LOWER_IS_BETTER = ("val/loss", "val/ece", "val/robust_gap", "val/robust_alarm")
 
@@ -168,8 +171,14 @@ def _check_monitor(
     if math.isinf(epochs) or 0 <= trainer.max_epochs < math.ceil(epochs):
         raise SettingError("checkpoint.monitor", f"is {monitor}, but there is no validation that measures it")
     if 0 <= trainer.max_steps < steps:
-        came = f"is {monitor}, but trainer.max_steps={trainer.max_steps} ends before the first validation"
-        raise SettingError("checkpoint.monitor", f"{came}, which is after {steps} steps")
+        # no mistake where a recipe is tried for some steps, or the run is to go on later
+        log.warning(
+            "checkpoint.monitor is %s, but trainer.max_steps=%d ends before the first validation, which is "
+            "after %d steps: there will be no best.ckpt",
+            monitor,
+            trainer.max_steps,
+            steps,
+        )
     if monitor not in metrics:
         close = nearest(monitor, metrics, most=1)
         hint = f"did you mean {close[0]}? " if close else ""

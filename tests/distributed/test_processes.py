@@ -221,7 +221,7 @@ def test_what_only_another_one_lacks_ends_all_before_a_folder_is_made(tmp_path):
     words = ["data.name=folder", "data.root=images", *SMALL[2:12], f"run.root={tmp_path}/runs"]
     ended = programs(torchrun, words, places=places)
     assert [one.returncode for one in ended] == [2, 2], ended[0].stderr + ended[1].stderr
-    assert "data.root: images is missing" in ended[1].stderr and ended[0].stderr == ""
+    assert f"data.root: {places[1] / 'images'} is missing" in ended[1].stderr and ended[0].stderr == ""
     assert not (tmp_path / "runs").exists()
 
 

@@ -1,7 +1,5 @@
 """Means of training metrics of two ranks before and after a resume are those of a run in one go."""
 
-from types import SimpleNamespace
-
 import launch
 import pytest
 import torch
@@ -19,11 +17,21 @@ class Logged(Classifier):
         self.trainer.rows.append([float(value) for value in metrics.values()])
 
 
+class Steps:
+    """What a module asks of its Trainer in these tests."""
+
+    log_every_n_steps, global_step, loggers = STEPS, 0, ()
+
+    def __init__(self, rows):
+        self.rows = rows
+        self.world_size, self.global_rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+
+
 def fresh(rows):
     torch.manual_seed(0)
     network = load_network("convnet", classes=["a", "b"], widths=[4, 8])
     module = Logged(network, Standard(), OptimizerSettings(), record_of(network).classes)
-    module.trainer = SimpleNamespace(global_step=0, log_every_n_steps=STEPS, rows=rows, loggers=[])
+    module.trainer = Steps(rows)
     return module.eval()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,13 +31,8 @@ ON_A_CPU = (
 
 def missing() -> str:
     """What to install, in one line; empty if nothing."""
-    try:
-        import airbench  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name != "airbench":
-            raise
-        return "airbench is not installed: pip install airbench==0.1.8"
-    return ""
+    is_there = importlib.util.find_spec("airbench") is not None
+    return "" if is_there else "airbench is not installed: pip install airbench==0.1.8"
 
 
 def write_files(folder: Path, train: ImageDataset, test: ImageDataset, classes: list[str]) -> None:

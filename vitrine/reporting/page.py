@@ -85,9 +85,8 @@ class PageSink:
 def _complete_steps(run_dir: Path) -> dict[str, int]:
     """The modification times of the complete steps and of the run's record."""
     known, analysis = {}, run_dir / "analysis"
-    names = (
-        os.listdir(analysis) if analysis.is_dir() else []
-    )  # as text: a Path of each takes longer than to ask
+    # as text: a Path of each takes longer than to ask
+    names = os.listdir(analysis) if analysis.is_dir() else []
     folders = [f"{analysis}/{name}" for name in names if name.startswith("step=")]
     for file in (*(f"{folder}/complete.json" for folder in folders), f"{run_dir}/run.json"):
         with contextlib.suppress(OSError):  # being replaced

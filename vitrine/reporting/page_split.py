@@ -110,10 +110,8 @@ def split_json(known: Known, fixed: dict[str, Any], analyses: Iterable[dict[str,
         named = ",".join(f"{rows}:{keys}" for rows, keys in own.values())
         if known.pieces.get(step, ("",))[0] != named:
             known.pieces[step] = named, _step_json(step, at, own)
-    head, steps = (
-        script_json({**fixed, "split": True}),
-        ",".join(known.pieces[step][1] for step in known.steps),
-    )
+    head = script_json({**fixed, "split": True})
+    steps = ",".join(known.pieces[step][1] for step in known.steps)
     return f'{head[:-1]},"steps":[{steps}],"analyses":{script_json(described)}}}'
 
 

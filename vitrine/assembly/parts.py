@@ -19,6 +19,7 @@ from vitrine.analyses.base import Analysis
 from vitrine.config.errors import as_setting_error
 from vitrine.config.loading import Settings
 from vitrine.core.class_names import refuse_other_classes
+from vitrine.core.home import absolute_path
 from vitrine.core.input_copies import copy_input_if_written
 from vitrine.core.network_scopes import full_isolation
 from vitrine.core.references import absolute_reference, is_reference
@@ -88,8 +89,8 @@ def check_network(settings: Settings) -> None:
     model = settings.model
     if is_reference(model.name):
         model.name = absolute_reference(model.name)
-    if model.weights is not None and (file := Path(model.weights).expanduser()).suffix and file.is_file():
-        model.weights = str(file.absolute())
+    if model.weights is not None and (file := absolute_path(model.weights)).suffix and file.is_file():
+        model.weights = str(file)
     with as_setting_error("model.name"):
         if is_foreign(settings.model.name):
             check_existence(settings.model.name)

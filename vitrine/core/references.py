@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from vitrine.core.home import absolute_path
 from vitrine.core.registry import nearest
 
 
@@ -30,7 +31,7 @@ def is_reference(name: str) -> bool:
 def absolute_reference(name: str) -> str:
     """A reference to a file with an absolute path, found from any folder; others as they are."""
     where, colon, attribute = name.rpartition(":")
-    return f"{Path(where).expanduser().absolute()}{colon}{attribute}" if where.endswith(".py") else name
+    return f"{absolute_path(where)}{colon}{attribute}" if where.endswith(".py") else name
 
 
 def check_reference(name: str) -> None:

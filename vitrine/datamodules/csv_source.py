@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from vitrine.core.home import absolute_path
 from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.class_labels import number_labels
 from vitrine.datamodules.files import ImageFiles
@@ -47,13 +47,13 @@ class CSV(ImageSource):
         settings = self.settings
         if not settings.file:
             raise SettingError("data.file", f"is not set; {EXPECTED}")
-        place = Path(settings.file).expanduser().absolute()
+        place = absolute_path(settings.file)
         settings.file = str(place)  # a run is found again from everywhere
         columns = {kind: getattr(settings, f"{kind}_column") for kind in ("file", "label", "split")}
         table = read_table(place, columns)
         folder = place.parent
         if settings.root is not None:
-            folder = Path(settings.root).expanduser().absolute()
+            folder = absolute_path(settings.root)
             settings.root = str(folder)
         if not folder.is_dir():
             raise SettingError("data.root", f"{folder} is no folder, to which the files' paths are relative")

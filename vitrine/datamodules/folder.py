@@ -1,10 +1,10 @@
 """Images of your own, one folder a class."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
+from vitrine.core.home import absolute_path
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import setting
 from vitrine.datamodules.base import ImageDataModule
@@ -33,7 +33,7 @@ class Folder(ImageDataModule):
     def load(self) -> tuple[ImageDataset, ImageDataset]:
         settings = self.settings
         if settings.root:
-            settings.root = str(Path(settings.root).expanduser().absolute())  # found again from everywhere
+            settings.root = str(absolute_path(settings.root))  # found again from everywhere
         self.classes, splits = divide_folder(settings.root, settings)
         self.has_test, self._held_out = "test" in splits, splits.get("test", [])
         train, val = splits["train"], splits["val"]

@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
+from vitrine.core.home import absolute_path
 from vitrine.core.registry import nearest
 from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.decoding import UnreadableImage
@@ -100,7 +101,7 @@ class MaskFiles:
     """
 
     def __init__(self, place: str | Path, root: str | Path):
-        self.place, self.root = Path(place).expanduser().absolute(), Path(root).expanduser().absolute()
+        self.place, self.root = absolute_path(place), absolute_path(root)
         self._found: dict[str, Path | Boxes] = {}
         if self.place.is_dir():
             for file in _files_below(self.place):

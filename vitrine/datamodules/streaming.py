@@ -26,6 +26,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from vitrine.core.home import absolute_path
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.base import DataSettings, ImageDataModule
@@ -78,9 +79,9 @@ class Streaming(ImageDataModule):
         if not settings.root:
             raise SettingError("data.root", f"is not set; {_EXPECTED}")
         if not is_address(settings.root):
-            settings.root = str(Path(settings.root).expanduser().absolute())  # found again from everywhere
+            settings.root = str(absolute_path(settings.root))  # found again from everywhere
         if settings.download_dir is not None:
-            settings.download_dir = str(Path(settings.download_dir).expanduser().absolute())
+            settings.download_dir = str(absolute_path(settings.download_dir))
         root = settings.root
         index = read_index(root)
         self.classes, self.channels = index["classes"], settings.channels

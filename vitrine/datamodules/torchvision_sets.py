@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.transforms.v2 import functional as F
 
+from vitrine.core.home import absolute_path
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import SettingError, setting
 from vitrine.datamodules.augment import Augment, augment_setting
@@ -104,7 +105,7 @@ class TorchvisionDataModule(ImageDataModule):
 
     def _open(self, **split: Any) -> Any:
         """torchvision's data set of a split, downloaded and checked by torchvision."""
-        root, name = str(Path(self.settings.root).expanduser().absolute()), self.source
+        root, name = str(absolute_path(self.settings.root)), self.source
         self.settings.root = root  # a run is found again from everywhere
         try:
             if not (self.downloadable and self.settings.download):

@@ -7,26 +7,17 @@ For notebooks: `visualize`, its objectives (`channel`, `neuron`, `direction`, `l
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from torch import Tensor
 
-from vitrine.analyses import paint
-from vitrine.analyses.activations import activations
-from vitrine.analyses.ascent_defaults import ascent_settings, attends
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
-from vitrine.analyses.examples import dataset_examples
 from vitrine.analyses.gradients import NoGradient
 from vitrine.analyses.objectives import Objective, channel, deepdream, direction, diversity, logit, neuron
 from vitrine.analyses.parameterization import colour_matrix, imagenet_colours, mean_magnitude
-from vitrine.analyses.picture_optimization import default_batch_size
-from vitrine.analyses.picture_size import sides
-from vitrine.analyses.receptive_field import receptive_fields
-from vitrine.analyses.token_places import context, token_places
 from vitrine.analyses.traits import Traits
 from vitrine.analyses.transforms import Crops, Transforms
 from vitrine.analyses.visualization import (
@@ -36,6 +27,7 @@ from vitrine.analyses.visualization import (
     visualize,
     visualize_at_steps,
 )
+from vitrine.analyses.visualizer import Visualizer
 from vitrine.core.settings import setting
 
 __all__ = [
@@ -60,9 +52,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-COLOUR_IMAGES = 256  # images from which the colour directions are computed
 DEAD = "; dead: the gradient is zero, and no picture was found"
-MIN_SIDE = 96  # pixels: smaller pictures are enlarged by a whole factor
 
 
 @dataclass(frozen=True)
@@ -121,7 +111,7 @@ class Features(Analysis):
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         previous = subject.previous.get("features", ()) if self.warm_start else ()
-        visualizer = _Visualizer(self, subject, {figure.key: figure for figure in previous})
+        visualizer = Visualizer(self, subject, {figure.key: figure for figure in previous})
         count = len(subject.classes)
         label_count = min(self.classes, count)
         labels = [i * count // label_count for i in range(label_count)]
@@ -134,7 +124,7 @@ class Features(Analysis):
             if multiples:
                 yield Scalar(f"multiple/{layer}", sum(multiples) / len(multiples), layer=layer)
 
-    def _figures(self, visualizer: _Visualizer, layer: str | None, indices: Sequence[int]) -> list[Figure]:
+    def _figures(self, visualizer: Visualizer, layer: str | None, indices: Sequence[int]) -> list[Figure]:
         """The figures of units of a layer; of classes where the layer is None. None without a gradient."""
         try:
             if layer is None:
@@ -145,7 +135,7 @@ class Features(Analysis):
             log.log(level, "features leave out %s: %s", layer or "the logits", error)
             return []
 
-    def _units(self, visualizer: _Visualizer, layer: str, units: Sequence[int]) -> Iterator[Figure]:
+    def _units(self, visualizer: Visualizer, layer: str, units: Sequence[int]) -> Iterator[Figure]:
         subject = visualizer.subject
         keys = [f"{layer}/unit-{unit:03d}" for unit in units]
         objectives = [channel(layer, unit) for unit in units]
@@ -198,7 +188,7 @@ class Features(Analysis):
                 steps = ", ".join(map(str, visualizer.at_steps))
                 yield Figure(f"{key}/course", strip, f"{layer}, unit {unit} after {steps} steps", **figure_of)
 
-    def _classes(self, visualizer: _Visualizer, labels: Sequence[int]) -> Iterator[Figure]:
+    def _classes(self, visualizer: Visualizer, labels: Sequence[int]) -> Iterator[Figure]:
         classes = visualizer.subject.classes
         keys = [f"logits/{classes[label]}" for label in labels]
         objectives = [logit(label) for label in labels]
@@ -215,88 +205,3 @@ class Features(Analysis):
                 caption += DEAD
             image = visualizer.row([visualizer.picture(pictures[i], dead[i])])
             yield Figure(key, image, caption, label=label, values=values)
-
-
-class _Visualizer:
-    """Makes the pictures of one subject, all with the same settings, colours and examples."""
-
-    def __init__(self, settings: Features, subject: Subject, previous: Mapping[str, Figure]):
-        self.settings, self.subject, self.previous = settings, subject, previous
-        self.best = dataset_examples(subject)  # here, because all ranks have to take part
-        shape = tuple(subject.probes.images.shape[-2:])
-        self.size = sides(settings.size or shape)
-        self.scale = paint.magnification(self.size, MIN_SIDE)
-        self.side = self.scale * max(self.size)  # of the square that a picture stands in
-        has_attention = subject.cached("attends", partial(attends, subject.network, subject.probes.images))
-        self.steps, self.ascent = ascent_settings(vars(settings), settings.steps, has_attention)
-        self.at_steps = sorted({*(step for step in settings.course if step < self.steps), self.steps})
-        channels = subject.probes.images.shape[1]
-        trace = partial(receptive_fields, subject.network, subject.layers, shape, channels=channels)
-        self.boxes = subject.cached("receptive_fields", trace) if settings.crops else {}
-        places = token_places(subject.network, self.boxes, subject.probes.images[:1])
-        for layer, tokens in places.items():
-            self.boxes = {**self.boxes, layer: context(tokens, shape).expand_as(self.boxes[layer])}
-        of_dataset = settings.colours == "dataset"
-        self.colours = subject.cached("colours", self._fit_colours) if of_dataset else None
-
-    def _fit_colours(self) -> Tensor:
-        count = min(COLOUR_IMAGES, total := len(self.subject.dataset))
-        return colour_matrix(self.subject.images([i * total // count for i in range(count)])[0])
-
-    def pictures(
-        self, objectives: list[Objective], keys: Sequence[str] = (), steps: int | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """The objectives' pictures [N, C, height, width], and [steps, N, C, height, width] where the settings
-        name intermediate steps."""
-        settings, subject = self.settings, self.subject
-        options: dict[str, Any] = {
-            "size": self.size,
-            "seed": subject.seed,
-            **self.ascent,
-            "precision": settings.precision,
-            "colours": self.colours,
-            "transforms": settings.transforms,
-            "progress": subject.progress,
-            "batch_size": min(subject.batch_size, default_batch_size(self.size, subject.device)),
-        }
-        if keys and all(key in self.previous for key in keys):
-            options["warm_start"] = torch.stack([self._previous_picture(self.previous[key]) for key in keys])
-        if keys and settings.course:
-            intermediate = visualize_at_steps(subject.network, objectives, at_steps=self.at_steps, **options)
-            return intermediate[-1], intermediate
-        steps = self.steps if steps is None else steps
-        return visualize(subject.network, objectives, steps=steps, **options), None
-
-    def _previous_picture(self, figure: Figure) -> Tensor:
-        """The optimised picture of a figure of the previous checkpoint, [C, height, width]."""
-        spans = [n * self.scale for n in self.size]
-        rows, columns = (slice((self.side - n) // 2, (self.side + n) // 2, self.scale) for n in spans)
-        picture = figure.image[rows, columns].permute(2, 0, 1)
-        return picture[: self.subject.probes.images.shape[1]].float().div(255)
-
-    def picture(self, picture: Tensor, is_noise: bool) -> Tensor:
-        """An optimised picture, uint8 [height, width, 3]; grey instead of noise."""
-        return paint.picture(torch.full_like(picture, 0.5) if is_noise else picture)
-
-    def peaks(self, pictures: Tensor, layer: str) -> Tensor:
-        """The largest activation of every unit of a layer in each picture, [N, units]."""
-        with torch.no_grad():
-            return activations(self.subject.network, pictures, [layer])[layer].float().amax((2, 3))
-
-    def crops(self, layer: str, unit: int, count: int) -> list[Tensor]:
-        """The unit's receptive fields, or what is around its token, in the images that excite it most."""
-        best = self.best[layer]
-        indices, positions = best.indices[unit, :count], best.positions[unit, :count]
-        if not len(indices):
-            return []
-        images, _ = self.subject.images(indices)
-        boxes = self.boxes[layer][unit][positions[:, 0], positions[:, 1]]
-        return [
-            paint.picture(image[:, top:bottom, left:right])
-            for image, (top, left, bottom, right) in zip(images, boxes.tolist())
-            if bottom > top and right > left  # not a position that depends on padding only
-        ]
-
-    def row(self, pictures: list[Tensor], crops: Sequence[Tensor] = ()) -> Tensor:
-        """Pictures and crops side by side in squares of one size; the first stands in the corner."""
-        return paint.row([paint.fit_square(picture, self.side) for picture in (*pictures, *crops)])

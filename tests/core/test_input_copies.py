@@ -7,6 +7,8 @@ from torch import nn
 
 import vitrine
 from vitrine.attacks import APGD, FAB, PGD, AutoAttack, Square, is_adversarial
+from vitrine.attacks.patch import Patch
+from vitrine.attacks.patchwise import Patchwise
 from vitrine.core.input_copies import copied_input
 
 
@@ -56,6 +58,23 @@ def test_attacks_find_the_same_and_leave_images_and_network_as_they_were(attack)
     expected = is_adversarial(other, images, labels)
     assert torch.equal(is_adversarial(network, images, labels), expected) and torch.equal(images, before)
     assert not network._forward_pre_hooks
+
+
+def test_a_search_of_what_a_square_changes_leaves_images_and_squares_as_they_were():
+    images, labels = torch.rand(20, 3, 16, 16), torch.arange(20) % 4
+    attack, before, found = AutoAttack(eps=1e-3, steps=1, queries=40), images.clone(), []
+    squares = Patch(torch.rand(20, 3, 3, 3), torch.arange(20) % 14, torch.arange(20) % 13)
+    for in_place in (True, False):
+        network = Scaling(in_place, 4).eval()
+        network.maps.insert(1, nn.BatchNorm2d(4).eval())  # which the search folds
+        labels = network(images.clone()).argmax(1)
+        found.append(attack(network, images, labels))
+        with copied_input(network, images[:1]), torch.no_grad():
+            expected, values = network(squares.on(images)), squares.values.clone()
+            if (patchwise := Patchwise.of(network, images)) is not None:
+                torch.testing.assert_close(patchwise(images, squares), expected)
+        assert torch.equal(images, before) and torch.equal(squares.values, values)
+    assert torch.equal(*found)
 
 
 def test_other_networks_get_their_input_itself():

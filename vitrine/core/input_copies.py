@@ -8,7 +8,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
@@ -57,4 +57,5 @@ def _writes_into(network: nn.Module, images: Tensor) -> bool:
 
 
 def _copy_input(_network: nn.Module, args: Any, kwargs: Any) -> Any:
-    return tree_map_only(Tensor, torch.clone, (args, kwargs))
+    # a proxy where the network is traced: else what is traced would write into its input
+    return tree_map_only((Tensor, fx.Proxy), lambda given: given.clone(), (args, kwargs))

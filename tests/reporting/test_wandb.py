@@ -1,4 +1,5 @@
 import json
+import re
 import socket
 import threading
 from pathlib import Path
@@ -12,9 +13,10 @@ import vitrine.reporting.wandb_run as wandb_run
 from vitrine.analyses.base import Figure, Table
 from vitrine.analyses.result import AnalysisResult, CheckpointReport
 from vitrine.callbacks.robust_validation import METRICS
+from vitrine.core.settings import SettingError
 from vitrine.reporting.sheet import sheet
 from vitrine.reporting.sinks import metric_key, scalar_key, section
-from vitrine.reporting.wandb_run import WandbSettings, wandb_logger
+from vitrine.reporting.wandb_run import WandbSettings, check_login, wandb_logger
 from vitrine.reporting.wandb_sink import WandbSink
 from vitrine.runs.store import Store
 
@@ -282,6 +284,14 @@ def test_disabled_is_no_logger(tmp_path, monkeypatch, mode, said):
         monkeypatch.setenv("WANDB_MODE", said)
     assert wandb_logger(tmp_path / "run", WandbSettings(mode=mode)) == (None, "W&B is disabled.")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("mode", "hint"), [("ofline", "; did you mean offline?"), ("", "or none")])
+def test_a_mode_that_there_is_not_is_refused_before_a_run_starts(tmp_path, monkeypatch, mode, hint):
+    monkeypatch.setenv("WANDB_MODE", mode)
+    with pytest.raises(SettingError, match=rf"WANDB_MODE: is '{mode}' in the environment.*{re.escape(hint)}"):
+        check_login(tmp_path, WandbSettings())
+    check_login(tmp_path, WandbSettings(mode="disabled"))
 
 
 def test_online_without_a_key_asks_nobody(tmp_path):

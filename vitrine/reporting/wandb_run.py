@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitrine.core import atomic
 from vitrine.core.bounded import BoundedCaller, CallTimeout
+from vitrine.core.registry import nearest
 from vitrine.core.settings import SettingError, setting
 from vitrine.reporting import wandb_internals, wandb_offline
 from vitrine.reporting.guarded_run import FINISH_SECONDS, GuardedRun
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 PROJECT = "vitrine"
+MODES = ("online", "offline", "shared", "disabled", "dryrun", "run")  # of WANDB_MODE
 INIT_SECONDS = 30  # a server that does not answer by then is done without
 LOGIN_SECONDS = 10  # for asking whether it takes the API key
 OPEN_SECONDS = 240  # for all of opening a run, which asks a server several times
@@ -115,9 +117,16 @@ def check_login(run_dir: Path, settings: WandbSettings) -> None:
     Without a login the run is offline, as it is where the server does not answer.
 
     Raises:
-        SettingError: the API key is none, or W&B's server does not take it.
+        SettingError: the API key is none, or W&B's server does not take it; WANDB_MODE is none of its modes.
     """
-    if _mode(settings.mode) != "online" or (run_dir / _ID).exists():
+    if settings.mode == "disabled" or (run_dir / _ID).exists():
+        return
+    given = os.environ.get("WANDB_MODE", "online")
+    if given not in MODES:  # W&B itself would end in a traceback
+        hint = f"; did you mean {close[0]}?" if (close := nearest(given, MODES, most=1)) else ""
+        expected = f"expected one of {', '.join(MODES)}, or none"
+        raise SettingError("WANDB_MODE", f"is {given!r} in the environment, {expected}{hint}")
+    if _mode(settings.mode) != "online":
         return
     problem = wandb_internals.login_problem()
     if problem is None:

@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 
-from vitrine.analyses import features
+from vitrine.analyses import visualizer
 from vitrine.analyses.base import Analysis, Figure, Scalar
 from vitrine.analyses.features import Features
 from vitrine.core.memory import is_out_of_memory
@@ -105,12 +105,12 @@ def test_features_make_fewer_pictures_at_a_time(network, monkeypatch):
     data.setup()
     settings = AnalysisSettings(layers=["0"], units=2, probes=2, batch_size=2)
     subject = make_subject(network, data, settings, 5)
-    sizes, real = [], features.visualize
+    sizes, real = [], visualizer.visualize
 
     def visualize(*args, batch_size, **how):
         sizes.append(batch_size)
         return real(*args, batch_size=batch_size, **how)
 
-    monkeypatch.setattr(features, "visualize", visualize)
+    monkeypatch.setattr(visualizer, "visualize", visualize)
     list(Features(steps=1, size=8, crops=0)(subject))
     assert set(sizes) == {2}

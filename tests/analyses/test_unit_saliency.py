@@ -5,6 +5,7 @@ from torch import nn
 
 from vitrine.analyses import paint
 from vitrine.analyses.base import Probes, Subject
+from vitrine.analyses.examples import dataset_examples
 from vitrine.analyses.saliency import deconvnet, guided_backprop
 from vitrine.analyses.unit_saliency import UnitSaliency
 from vitrine.core.image_dataset import ImageDataset
@@ -60,6 +61,7 @@ def test_each_example_stands_above_guided_backprop_and_deconvnet_cropped_to_the_
 
 def test_both_maps_of_an_example_come_from_one_forward_pass():
     given, batches = subject(), []
+    dataset_examples(given)
 
     def note(_network, inputs):
         batches.extend([len(inputs[0])] if inputs[0].requires_grad else [])

@@ -43,6 +43,25 @@ class Residual(nn.Module):
         return self.head(both.mean((2, 3)))
 
 
+class Viewing(nn.Module):
+    """Flattens maps by `view`, which wants their channels outermost in memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.maps = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        self.head = nn.Linear(4 * 36, 5)
+
+    def forward(self, x):
+        return self.head(self.maps(x).view(len(x), -1))
+
+
+def test_a_network_that_views_its_maps_is_folded_and_attacked(images, own_labels):
+    network, pictures = Viewing().eval(), images(4, 3, 8, 8)
+    torch.testing.assert_close(folded(network, pictures)(pictures), network(pictures))
+    found = AutoAttack(eps=0.1, steps=2, queries=3)(network, pictures, own_labels(network, pictures))
+    assert found.shape == pictures.shape
+
+
 @pytest.mark.parametrize("around", [True, False])
 def test_what_cannot_be_folded_is_left(around, images):
     assert folded(Residual(around).eval(), images(4, 3, 8, 8)) is None

@@ -95,6 +95,7 @@ def test_a_network_that_cannot_be_followed_is_left(build, images):
     assert Patchwise.of(build(Undecided), images(2, 3, 24, 24).double()) is None
 
 
+@pytest.mark.slow
 def test_square_finds_the_same_images(build, images, own_labels, monkeypatch):
     network, pictures = build(Branches), images(18, 3, 48, 48).double()
     network.head.bias -= network(pictures).mean(0)  # no class is everybody's

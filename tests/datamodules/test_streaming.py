@@ -78,6 +78,7 @@ def test_a_test_split_is_held_out(folder, tmp_path):
     assert [len(batch.labels) for batch in data.test_dataloader()] == [4, 2]
 
 
+@pytest.mark.slow
 def test_chunks_are_decoded_as_they_were_converted(tmp_path):
     for split in ("train", "val"):
         for name in "ab":
@@ -251,6 +252,7 @@ def test_a_store_that_cannot_be_opened_is_named(chunks, monkeypatch):
         pickle.loads(pickle.dumps(data.train))[0]
 
 
+@pytest.mark.slow
 def test_a_chunk_that_vanishes_is_named(chunks, tmp_path):
     shutil.copytree(chunks, tmp_path / "copy")
     data = opened(tmp_path / "copy")

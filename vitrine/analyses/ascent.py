@@ -13,6 +13,7 @@ from vitrine.analyses.gradients import gradient
 from vitrine.analyses.objectives import Objective, ObjectiveBatch
 from vitrine.analyses.parameterization import Pixels
 from vitrine.analyses.relu_rules import ReluRule, redirected_relu
+from vitrine.core.memory_format import channels_last
 from vitrine.core.random_numbers import hash_seed
 from vitrine.core.registry import Registry
 
@@ -102,8 +103,7 @@ def plain_gradients(
     """
     batch, device = ObjectiveBatch(objectives), views.device.type
     is_half = device == "cuda" if precision is None else PRECISIONS[precision] is torch.bfloat16
-    # channels last is faster, on CPU and GPU alike
-    leaf = views.flatten(0, 1).contiguous(memory_format=torch.channels_last).requires_grad_()
+    leaf = channels_last(network, views.flatten(0, 1)).requires_grad_()
     inputs = leaf.clone().split(len(objectives))  # clones: a network may write into its input
     with torch.autocast(device, torch.bfloat16, enabled=is_half), FastFirstConvolution():
         scores = torch.stack([batch.scores(network, images) for images in inputs])

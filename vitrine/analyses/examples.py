@@ -18,6 +18,7 @@ from vitrine.analyses.receptive_field import receptive_fields
 from vitrine.analyses.token_places import context, token_places
 from vitrine.analyses.top_k import RunningTop, TopExamples, merge
 from vitrine.analyses.traits import Summary, Traits
+from vitrine.core.memory_format import channels_last
 from vitrine.core.network_scopes import in_eager_eval_mode
 from vitrine.core.settings import setting
 
@@ -235,6 +236,8 @@ def _update(
 ) -> Tensor | None:
     """Update the lists; the logits, unless the pass stops at the deepest layer."""
     layout = layouts(network, images, list(running))
+    if not images.is_cuda:  # there float32 is no faster so
+        images = channels_last(network, images)
 
     def update_few(few: slice) -> Tensor | None:
         def update(layer: str, output: Tensor) -> None:  # at once: an in-place ReLU may overwrite the output

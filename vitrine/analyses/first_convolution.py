@@ -74,7 +74,7 @@ def convolution_input_gradient(
     units, channels, *kernel = weight.shape
     rows, columns = (-(-side // stride) for side in kernel)
     weight = F.pad(weight, (0, columns * stride - kernel[1], 0, rows * stride - kernel[0]))
-    phases = weight.view(units, channels, rows, stride, columns, stride).permute(1, 3, 5, 0, 2, 4)
+    phases = weight.reshape(units, channels, rows, stride, columns, stride).permute(1, 3, 5, 0, 2, 4)
     phases = phases.reshape(-1, units, rows, columns).flip(2, 3)
     count = len(phases)
     phases = F.pad(phases, (0, 0, 0, 0, 0, 0, 0, -count % LANES))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitrine.core.memory_format import takes_channels_last
 from vitrine.core.network_output import as_logits
 
 TOLERANCE = 1e-4  # of the largest logit: what rounding may move, and nothing else
@@ -40,7 +41,7 @@ def folded(network: nn.Module, images: Tensor) -> nn.Module | None:
             _fold(convolution, normalisation)
             parent, _, child = names[normalisation].rpartition(".")
             setattr(double.get_submodule(parent), child, nn.Identity())
-        if not images.is_cuda:
+        if not images.is_cuda and takes_channels_last(double, images[:1]):
             double.to(memory_format=torch.channels_last)
         expected = as_logits(network(images))
         rectifiers = [relu for _, relu in _consecutive(double, images[:1], nn.ReLU) if not relu.inplace]

@@ -13,7 +13,6 @@ from vitrine.analyses.head import head_inputs, linear_head
 from vitrine.analyses.head_features import Features
 from vitrine.analyses.head_fit import HeadProblem, distilled_targets, fit_head
 from vitrine.analyses.samples import ProbesAlone, Samples
-from vitrine.analyses.suspects import auc
 from vitrine.analyses.training_pass import stratified
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.datamodules.memory import InMemory
@@ -281,13 +280,3 @@ def not_finite():
 def test_what_cannot_be_computed_is_an_error_that_says_why(net, settings, data, reason):
     with pytest.raises(ValueError, match=reason):
         run(subject(net(), data), **settings)
-
-
-def test_auc_counts_pairs_in_the_right_order():
-    scores, positive = (
-        torch.tensor([3.0, 1.0, 2.0, 2.0, 0.0]),
-        torch.tensor([True, False, True, False, False]),
-    )
-    pairs = [(a > b) + (a == b) / 2 for a in scores[positive] for b in scores[~positive]]
-    assert auc(scores, positive) == pytest.approx(float(sum(pairs)) / len(pairs))
-    assert auc(scores, positive & False) is None

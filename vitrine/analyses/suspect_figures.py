@@ -92,6 +92,7 @@ class SuspectFigures:
         """The images with the largest values [N], and a table of more of them."""
         places = ranks(values)
         best = places.argsort()[: ROWS * self.shown]
+        best = best[~values[best].isnan()]
         rows = [(score, self._tiles(row.tolist(), values)) for row in best.split(self.shown)]
         return Figure(
             key=key,
@@ -139,11 +140,11 @@ class SuspectFigures:
         return Table(columns, sort_by="rank", filter_by="label")
 
     def _file(self) -> str:
-        """The first images by either ranking as CSV."""
-        seen = self.seen
+        """The first images by either ranking as CSV; those without a self-influence last, by loss."""
+        seen, known = self.seen, ~self.self_influence.isnan()
         by_influence, by_loss = ranks(self.self_influence), ranks(seen.losses)
-        rows = ((by_influence <= IN_FILE) | (by_loss <= IN_FILE)).nonzero()[:, 0]
-        rows = rows[by_influence[rows].argsort()]
+        rows = ((known & (by_influence <= IN_FILE)) | (by_loss <= IN_FILE)).nonzero()[:, 0]
+        rows = rows[by_influence.where(known, len(seen) + by_loss)[rows].argsort()]
         indices = seen.indices[rows].tolist()
         columns = {
             "index": indices,
@@ -152,10 +153,8 @@ class SuspectFigures:
             "predicted": [self._class(label) for label in seen.predicted[rows]],
             "loss": [f"{loss:.6g}" for loss in seen.losses[rows].tolist()],
             "loss_rank": by_loss[rows].tolist(),
-            "self_influence": [
-                "" if value != value else f"{value:.6g}" for value in self.self_influence[rows].tolist()
-            ],
-            "self_influence_rank": by_influence[rows].tolist(),
+            "self_influence": [f"{self.self_influence[row]:.6g}" if known[row] else "" for row in rows],
+            "self_influence_rank": [int(by_influence[row]) if known[row] else "" for row in rows],
         }
         if self.mislabeled is not None:
             columns["known_wrong"] = self.mislabeled[rows].int().tolist()

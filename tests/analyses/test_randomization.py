@@ -43,6 +43,35 @@ def test_the_cascade_goes_from_the_logits_down_by_the_order_of_computation():
     }
 
 
+def test_a_containers_own_parameters_are_placed_by_where_they_are_used():
+    class Trunk(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.position = nn.Parameter(torch.rand(17, 8))
+            self.blocks = nn.Sequential(
+                *(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True) for _ in "ab")
+            )
+            self.scale = nn.ParameterList([nn.Parameter(torch.rand(8))])
+
+        def forward(self, x):
+            return self.blocks(x + self.position) * self.scale[0]
+
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.trunk, self.head = nn.Conv2d(3, 8, 1), Trunk(), nn.Linear(8, 3)
+            self.class_token = nn.Parameter(torch.rand(1, 1, 8))
+
+        def forward(self, x):
+            x = self.stem(x.to(self.head.weight.dtype)).flatten(2).mT  # looks at what it does not use yet
+            return self.head(self.trunk(torch.cat([self.class_token.expand(len(x), -1, -1), x], 1))[:, 0])
+
+    groups = cascade(Tokens().eval(), torch.rand(1, 3, 4, 4), ["trunk.blocks.0", "trunk.blocks.1"])
+    assert groups["head"] == ["trunk.scale", "head"]
+    assert groups["trunk.blocks.0"][:3] == ["", "stem", "trunk"]
+    assert not {"", "trunk", "stem"} & {*groups["trunk.blocks.1"]}
+
+
 def test_a_transformers_parameters_are_all_in_some_group():
     class Tokens(nn.Module):
         def __init__(self):

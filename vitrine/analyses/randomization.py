@@ -6,11 +6,13 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from vitrine.analyses import paint
 from vitrine.analyses.attribution import TECHNIQUES, Effort, attributions, cam_layer, importance
@@ -111,7 +113,8 @@ def cascade(network: nn.Module, images: Tensor, layers: Sequence[str]) -> dict[s
 
     Args:
         network, images: one forward pass gives the order in which modules finish.
-        layers: shallow to deep; a module belongs to the first of them that finishes after it.
+        layers: shallow to deep; a module belongs to the first of them that finishes after it, or after its
+            own parameters are first used: a class token that passes through all blocks is below them.
 
     Returns:
         "head" (after the last layer), then each layer, deep to shallow -> dotted names of modules. A module
@@ -123,7 +126,7 @@ def cascade(network: nn.Module, images: Tensor, layers: Sequence[str]) -> dict[s
         for name, module in network.named_modules()
     ]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _FirstUses(finished) as uses:
             network(images)
     finally:
         for handle in handles:
@@ -132,14 +135,32 @@ def cascade(network: nn.Module, images: Tensor, layers: Sequence[str]) -> dict[s
     borders = [(order[layer], layer) for layer in layers]
     groups: dict[str, list[str]] = {"head": [], **{layer: [] for layer in reversed(layers)}}
     for name, module in network.named_modules():
-        if not any(True for _ in module.parameters(recurse=False)):
+        if not (own := list(module.parameters(recurse=False))):
             continue
         called = name
         while called not in order:
             called = called.rpartition(".")[0]
-        group = next((layer for i, layer in borders if order[called] <= i), "head")
+        place = min([order[called], *(uses.places[id(p)] for p in own if id(p) in uses.places)])
+        group = next((layer for i, layer in borders if place <= i), "head")
         groups[group].append(name)
     return {stage: names for stage, names in groups.items() if names}
+
+
+class _FirstUses(TorchFunctionMode):
+    """How many modules had finished when a tensor was first computed from each parameter: `places`, by the
+    parameter's id."""
+
+    def __init__(self, finished: Sequence[str]):
+        super().__init__()
+        self.finished, self.places = finished, dict[int, int]()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if any(isinstance(value, Tensor) for value in tree_leaves(result)):  # not a shape or a dtype
+            for value in tree_leaves((args, kwargs)):
+                if isinstance(value, nn.Parameter):
+                    self.places.setdefault(id(value), len(self.finished))
+        return result
 
 
 def randomize(network: nn.Module, modules: Sequence[str], seed: int) -> None:

@@ -1,12 +1,15 @@
 """A network that lets no gradient flow back keeps the pictures that need none, and says what is missing."""
 
+import copy
 import logging
 
 import pytest
 import torch
 from torch import nn
+from torchvision.models import VisionTransformer
 
 from vitrine.analyses.ascent import plain_gradients
+from vitrine.analyses.attention_structure import attention_structure
 from vitrine.analyses.base import Probes, Subject
 from vitrine.analyses.cam import grad_cam
 from vitrine.analyses.class_maps import ClassMaps
@@ -169,6 +172,38 @@ def test_transformers_whose_backbone_is_frozen_have_no_relevance():
     relevance = list(ProbeRelevance(maps=["chefer", "rollout"])(subject_of(network)))
     assert all("attention rollout" in f.caption and "Chefer" not in f.caption for f in relevance)
     assert len(relevance) == 3
+
+
+def under_no_grad(network):
+    """A copy of the network, its whole forward pass decorated."""
+    decorated, kind = copy.deepcopy(network), type(network)
+    decorated.__class__ = type("Decorated", (kind,), {"forward": torch.no_grad()(kind.forward)})
+    return decorated
+
+
+def test_a_whole_forward_pass_under_no_grad_has_the_gradients_that_begin_within_it():
+    """The scope ends before the score is read off the logits."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+    )
+    plain, decorated = plain.eval(), under_no_grad(plain).eval()
+    layer = last_spatial_layer(plain, IMAGES[:1])
+    assert last_spatial_layer(decorated, IMAGES[:1]) == layer
+    assert torch.equal(grad_cam(decorated, IMAGES, LABELS, layer), grad_cam(plain, IMAGES, LABELS, layer))
+    given = subject_of(decorated)
+    assert list(ClassMaps()(given))
+    for technique in (Saliency, Randomization):
+        assert list(technique(maps=["gradient", "grad_cam"])(given))
+    with pytest.raises(NoGradient, match=SAID):
+        input_gradient(decorated, IMAGES, LABELS)
+
+    plain = VisionTransformer(12, 4, 2, 2, 8, 16, num_classes=3).eval()
+    nn.init.normal_(plain.heads.head.weight)
+    decorated = under_no_grad(plain)
+    assert attention_structure(decorated, IMAGES[:1]).readers == [0]
+    for technique in (chefer, legrad):
+        assert torch.equal(technique(decorated, IMAGES, LABELS), technique(plain, IMAGES, LABELS))
 
 
 def subject_of(network):

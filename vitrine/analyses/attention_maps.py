@@ -86,7 +86,8 @@ def attention_gradients(network: nn.Module, images: Tensor, targets: Tensor | in
         with attention_hooks(network, lambda a: maps.update({a.module: a.probabilities}), graph=True):
             logits = network(images.clone())
         targets = torch.as_tensor(targets, device=images.device)
-        score = class_scores(logits, targets.expand(len(images)), "logit").sum()
+        with torch.enable_grad():  # a no_grad of the network's own has ended with its forward pass
+            score = class_scores(logits, targets.expand(len(images)), "logit").sum()
     gradients = [torch.zeros_like(a) for a in maps.values()]
     if score.requires_grad:
         of = torch.autograd.grad(score, list(maps.values()), allow_unused=True)

@@ -103,7 +103,8 @@ def class_gradients(
         targets = _expect_targets(targets, logits)
         gradient = None
         if logits.requires_grad:
-            score = logits.gather(1, targets[:, None]).sum()
+            with torch.enable_grad():  # a no_grad of the network's own has ended with its forward pass
+                score = logits.gather(1, targets[:, None]).sum()
             (gradient,) = torch.autograd.grad(score, leaf, allow_unused=True)
     if gradient is None:
         if _depend_on(network, images, layer, logits):

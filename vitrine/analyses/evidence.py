@@ -190,13 +190,14 @@ def _tells_classes_apart(network: nn.Module, images: Tensor, layer: str, layout:
         return leaf.clone()
 
     with torch.no_grad(), PassRelus(), output_hooks(network, [layer], replace_by_leaf):
-        scores = forward_on_random_weights(network, images)[0]
+        scores = forward_on_random_weights(network, images)
         if not scores.requires_grad:
             return False  # computed under no_grad: Grad-CAM would find no gradient
-        if len(scores) < 2:
+        if scores.shape[1] < 2:
             return True
         options = {"retain_graph": True, "allow_unused": True}
-        gradients = [torch.autograd.grad(scores[k], leaf, **options)[0] for k in (0, 1)]
+        with torch.enable_grad():  # a no_grad of the network's own has ended with its forward pass
+            gradients = [torch.autograd.grad(scores[0, k], leaf, **options)[0] for k in (0, 1)]
     if any(gradient is None for gradient in gradients):
         return False  # from a detached tensor
     first, second = (layout.maps(gradient).flatten().double() for gradient in gradients)

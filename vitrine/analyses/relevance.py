@@ -76,7 +76,8 @@ def legrad(network: nn.Module, images: Tensor, targets: Tensor | int) -> Tensor:
         with watching, output_hooks(network, names, cut):
             logits = network(images.clone())  # [blocks x N, K]
         targets = torch.as_tensor(targets, device=images.device).expand(len(images))
-        score = class_scores(logits, targets.repeat(len(blocks)), "logit").sum()
+        with torch.enable_grad():  # a no_grad of the network's own has ended with its forward pass
+            score = class_scores(logits, targets.repeat(len(blocks)), "logit").sum()
         if not score.requires_grad:
             raise NoGradient("its logits", "attention")
         found = torch.autograd.grad(score, maps, allow_unused=True)

@@ -140,6 +140,15 @@ def test_without_masks_there_is_nothing_to_say():
     assert run(reads(STICKER), Bare()) == ({}, {}, {})
 
 
+def test_where_no_map_can_be_made_interventions_are_all_that_is_said():
+    convolutions = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert run(convolutions, OwnImages(), maps=["chefer"]) == ({}, {}, {})
+    values, figures, scalars = run(reads(STICKER), Scenes(), maps=["chefer"])
+    effects = {f"{kind}/{what}" for kind in ("effect", "flips") for what in ("object", "sticker")}
+    assert set(values) == effects | {"alarm/shortcut"} and list(figures) == ["scenes"]
+    assert values["alarm/shortcut"] == 1 and "map" not in scalars["alarm/shortcut"].text
+
+
 def test_images_without_a_mask_are_not_counted():
     class Half(OwnImages):
         def masks(self, indices):

@@ -85,12 +85,13 @@ class Shortcut(Analysis):
         thing, *shortcuts = masks
         rows = torch.nonzero(masks[thing].flatten(1).any(1)).flatten()
         indices, masks = indices[rows], {name: mask[rows] for name, mask in masks.items()}
-        evidence = self._evidence(subject, indices, masks)
-        outside = looks_outside(evidence, thing, self.threshold)
-        yield from self._attribution(subject, indices, masks, evidence, outside)
-        yield Scalar("classes_outside", float(len(outside)))
-        examined = len(evidence.labels.unique())
-        text = _text_of_classes([subject.classes[label] for label in outside], examined, thing)
+        evidence, text = self._evidence(subject, indices, masks), ""
+        if evidence.shares:
+            outside = looks_outside(evidence, thing, self.threshold)
+            yield from self._attribution(subject, indices, masks, evidence, outside)
+            yield Scalar("classes_outside", float(len(outside)))
+            examined = len(evidence.labels.unique())
+            text = _text_of_classes([subject.classes[label] for label in outside], examined, thing)
         if shortcuts and subject.dataset.parts:
             effects = _effects(subject, indices, thing, evidence)
             for what in effects.drops:
@@ -99,6 +100,8 @@ class Shortcut(Analysis):
             text = _text_of_effects(effects, evidence, thing)
             if self.shown:
                 yield self._scenes(subject, indices, evidence, effects, thing)
+        elif not evidence.shares:
+            return  # nothing was looked at, and an alarm of 0 would say that something was
         learned = agreement(evidence.predicted, evidence.labels) > LEAST_KAPPA
         yield alarm("shortcut", text if learned else "")
 
@@ -269,8 +272,7 @@ def _text_of_classes(outside: Sequence[str], examined: int, thing: str) -> str:
 
 
 def _text_of_effects(effects: Effects, evidence: Evidence, thing: str) -> str:
-    shortcut = effects.shortcut
-    drops = effects.drops
+    shortcut, drops = effects.shortcut, effects.drops
     if not (lies_below(drops[thing], drops[shortcut]) and drops[shortcut].mean() > 0):
         return ""
     density = {
@@ -278,16 +280,14 @@ def _text_of_effects(effects: Effects, evidence: Evidence, thing: str) -> str:
         for name, shares in evidence.shares.items()
     }
     pointing = [name for name, (on_shortcut, on_thing) in density.items() if on_shortcut > on_thing]
-    return (
-        f"the network goes by the {shortcut}: {_measured(effects, thing)}. Of {len(density)} maps "
-        f"{len(pointing)} are denser on the {shortcut} than on the {thing}: {', '.join(pointing) or 'none'}"
-    )
+    maps = f". Of {len(density)} maps {len(pointing)} are denser on the {shortcut} than on the {thing}: "
+    of_maps = maps + (", ".join(pointing) or "none") if density else ""
+    return f"the network goes by the {shortcut}: {_measured(effects, thing)}{of_maps}"
 
 
 def _measured(effects: Effects, thing: str) -> str:
     """The effects of the shortcut and the object in words, with 95 % intervals over scenes."""
-    shortcut = effects.shortcut
-    falls, changes = {}, {}
+    shortcut, falls, changes = effects.shortcut, {}, {}
     for what, drops in effects.drops.items():
         falls[what] = f"{drops.mean():.2f} ± {1.96 * drops.std() / len(drops) ** 0.5:.2f}"
         hits, count = int(effects.flips[what].sum()), len(drops)

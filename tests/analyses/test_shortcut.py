@@ -6,12 +6,13 @@ import logging
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.stats import ttest_1samp
 from sklearn.metrics import cohen_kappa_score
 from torch import nn
 
 from vitrine.analyses.base import Figure, Probes, Scalar, Subject, as_float
 from vitrine.analyses.shortcut import Shortcut
-from vitrine.analyses.shortcut_tests import agreement, class_samples, lies_below
+from vitrine.analyses.shortcut_tests import Evidence, agreement, class_samples, lies_below, looks_outside
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.datamodules.signs import CLASSES, SignImages
 
@@ -167,11 +168,25 @@ def test_agreement_is_cohens_kappa():
     assert agreement(torch.zeros(4, dtype=torch.long), torch.zeros(4, dtype=torch.long)) == 0
 
 
-def test_below_is_said_of_what_a_test_at_5_percent_says_and_of_no_few_images():
-    zeros = torch.zeros(8)
-    low = torch.tensor([-0.3, 0.1] * 4)  # mean -0.1, standard error 0.0756
-    assert not lies_below(low, zeros) and lies_below(low - 0.03, zeros)
-    assert not lies_below(torch.full((3,), -1.0), zeros[:3])
+def test_below_is_said_of_what_a_t_test_says_and_of_no_few_images():
+    draw = torch.Generator().manual_seed(0)
+    samples = 0.1 * torch.randn(60, 5, generator=draw) - 0.3 * torch.rand(60, 1, generator=draw)
+    oracle = ttest_1samp(samples, 0, axis=1, alternative="less").pvalue
+    for level in (0.05, 0.01):
+        said = [lies_below(values, torch.zeros(5), level) for values in samples]
+        assert said == (oracle < level).tolist() and 5 < sum(said) < 55
+    assert not lies_below(torch.full((3,), -1.0), torch.zeros(3))
+    assert lies_below(torch.full((4,), -1.0), torch.zeros(4))
+
+
+def test_of_networks_that_look_nowhere_few_raise_an_alarm():
+    """Shares that have the mean of a random map, of 12 classes of 8 images: all maps agree."""
+    labels, draw = torch.arange(12).repeat_interleave(8), torch.Generator().manual_seed(0)
+    areas, alarms = {"object": torch.full((96,), 0.3)}, 0
+    for _ in range(200):
+        shares = {"gradient": {"object": 0.3 + 0.1 * torch.randn(96, generator=draw)}}
+        alarms += bool(looks_outside(Evidence(labels, labels, torch.zeros(96), areas, shares), "object"))
+    assert alarms <= 20  # 5 % would be 10
 
 
 def test_classes_are_sampled_alike():

@@ -44,8 +44,8 @@ class Shortcut(Analysis):
 
     Of scenes the alarm goes off where leaving the shortcut out lowers the logits more than leaving the object
     out does; of images where by most maps less of the attribution of a class that is recognised lies on the
-    object than of a random map. Both by a one-sided test at 5 %, and not before the network agrees with the
-    labels better than slightly (Cohen's kappa 0.2).
+    object than of a random map. Both by a one-sided t-test at 5 %, which the classes share, and not before
+    the network agrees with the labels better than slightly (Cohen's kappa 0.2).
 
     Scalars: "outside/<map>", the share of the attribution that does not lie on the object, and
     "outside/chance", of a random map; "classes_outside", how many classes look outside; "effect/<what>" and

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vitrine.core.random_numbers import permutation
 
-Z = 1.645  # of a one-sided test at 5 %
+LEVEL = 0.05  # of the one-sided tests
 LEAST_IMAGES = 4  # of which a class is judged
 LEAST_KAPPA = 0.2  # below, agreement is "slight" (Landis & Koch 1977)
 
@@ -48,25 +48,32 @@ class Effects:
         return next(iter(self.drops))
 
 
-def lies_below(values: Tensor, limits: Tensor) -> bool:
-    """Whether values lie below limits on average, by a paired one-sided test at 5 %.
+def lies_below(values: Tensor, limits: Tensor, level: float = LEVEL) -> bool:
+    """Whether values lie below limits on average, by Student's paired one-sided test.
 
     Args:
         values, limits: [N]; of fewer than 4 it is not said.
+        level: how often it may be said where they do not.
     """
+    from scipy.special import stdtrit
+
     differences = (values - limits).double()
     if len(differences) < LEAST_IMAGES:
         return False
     error = differences.std() / math.sqrt(len(differences))
-    return (differences.mean() + Z * error).item() < 0
+    return (differences.mean() + stdtrit(len(differences) - 1, 1 - level) * error).item() < 0
 
 
 def looks_outside(evidence: Evidence, mask: str, threshold: float | None = None) -> list[int]:
-    """The classes of whose recognised images, by most maps, too little lies inside a mask (`lies_below`)."""
-    limits, found = evidence.limits(mask, threshold), []
-    for label in evidence.labels.unique().tolist():
+    """The classes of whose recognised images, by most maps, too little lies inside a mask (`lies_below`).
+
+    The level is shared by the classes (Bonferroni): it is how often a map may name any of them by chance.
+    """
+    limits, found, labels = evidence.limits(mask, threshold), [], evidence.labels.unique().tolist()
+    for label in labels:
         rows = evidence.recognised & (evidence.labels == label)
-        votes = [lies_below(shares[mask][rows], limits[rows]) for shares in evidence.shares.values()]
+        maps = [shares[mask][rows] for shares in evidence.shares.values()]
+        votes = [lies_below(inside, limits[rows], LEVEL / len(labels)) for inside in maps]
         if 2 * sum(votes) > len(votes):
             found.append(label)
     return found

@@ -106,6 +106,15 @@ def test_half_precision_holds_the_largest_and_the_smallest_features():
     assert stored[:][1, :2].tolist() == pytest.approx([1e-9, 2e-9], rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    "features", [torch.zeros(300, 8), torch.rand(64).repeat(300, 1)], ids=["dead", "one"]
+)
+def test_where_features_tell_nothing_of_balanced_classes_the_head_is_next_to_zero(features):
+    start = torch.randn(10, features.shape[1] + 1, generator=torch.Generator().manual_seed(0)).double()
+    problem = HeadProblem(Features(features), label_targets(torch.arange(300) % 10, 10), 1e-3)
+    assert fit_head(problem, start).norm() < 1e-7 * start.norm()
+
+
 def test_features_that_are_not_finite_are_refused():
     features, labels, head = clouds()
     features[3, 2] = torch.inf

@@ -20,8 +20,9 @@ from vitrine.analyses.head_systems import Systems
 Targets = Callable[[slice | Tensor, Tensor], Tensor]
 """Rows of an image each and their features [n, D] -> the probabilities [n, K] that a head is to give."""
 
-DUAL_ERROR = 1e-7  # of the weights rebuilt from the duals, as a share of their norm
+DUAL_ERROR = 1e-7  # of the weights rebuilt from the duals, as a share of their norm, or of `_LEAST`
 KEPT = 2**28  # bytes of probabilities that are kept between products
+_LEAST = 1e-3  # of the start's norm, below which weights are as good as 0: of features that are all equal
 _WANTED = 1e-8  # of it, where rounding allows
 _NEWTON_STEPS = 100
 _FLOAT32_STEPS = 30  # of them, within which float32 arrives if it leads there
@@ -149,9 +150,9 @@ def fit_head(problem: HeadProblem, start: Tensor) -> Tensor:
     """
     weight = start - start.mean(0)  # what all classes share changes no probability, and costs a penalty
     value, gradient = problem.evaluate(weight)
-    dtype = torch.float32
+    dtype, least = torch.float32, max(_LEAST * weight.norm().item(), 1e-30)  # the minimum may be at 0
     for number in range(_NEWTON_STEPS):
-        error = gradient.norm() / (problem.penalty * weight.norm().clamp_min(1e-30))
+        error = gradient.norm() / (problem.penalty * weight.norm().clamp_min(least))
         if not error.isfinite():
             raise ValueError("the head cannot be refitted: its features or weights are not finite")
         if error <= _WANTED:

@@ -12,6 +12,7 @@ from vitrine.analyses.base import Probes, Subject
 from vitrine.analyses.examples import dataset_examples
 from vitrine.analyses.features import Features, channel, colour_matrix, logit, visualize
 from vitrine.core.image_dataset import ImageDataset
+from vitrine.core.settings import SettingError
 
 
 class Blobs(ImageDataset):
@@ -114,6 +115,17 @@ def test_a_warm_start_goes_on_from_the_checkpoint_before(subject):
     for figure in first:
         a, b = (f.image[:, :96].float().clamp(3, 252) for f in (figure, again[figure.key]))
         assert (a - b).abs().max() <= 3  # a step of nearly nothing
+
+
+def test_a_warm_start_is_refused_of_images_whose_pictures_show_other_channels():
+    for channels in (1, 2, 3, 4, 5):
+        images, network = torch.zeros(1, channels, 8, 8), nn.Conv2d(channels, 2, 3)
+        Features().check(network, images)
+        if channels in (1, 3):
+            Features(warm_start=True).check(network, images)
+            continue
+        with pytest.raises(SettingError, match=f"^warm_start: .*have {channels} channels"):
+            Features(warm_start=True).check(network, images)
 
 
 def test_it_leaves_alone_what_is_random(subject):

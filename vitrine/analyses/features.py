@@ -13,6 +13,7 @@ from functools import partial
 from typing import ClassVar
 
 import torch
+from torch import Tensor, nn
 
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.gradients import NoGradient
@@ -28,7 +29,7 @@ from vitrine.analyses.visualization import (
     visualize_at_steps,
 )
 from vitrine.analyses.visualizer import Visualizer
-from vitrine.core.settings import setting
+from vitrine.core.settings import SettingError, setting
 
 __all__ = [
     "Crops",
@@ -103,11 +104,21 @@ class Features(Analysis):
         "of the network while a picture is optimised; bfloat16 on a GPU, float32 on a CPU, unless given",
         choices=("float32", "bfloat16"),
     )
-    warm_start: bool = setting(False, "start from the pictures of the previous checkpoint")
+    warm_start: bool = setting(
+        False, "start from the pictures of the previous checkpoint; of images of 1 or 3 channels"
+    )
 
     @property
     def needs_previous(self) -> bool:
         return self.warm_start
+
+    def check(self, network: nn.Module, images: Tensor) -> None:
+        if self.warm_start and (channels := images.shape[1]) not in (1, 3):
+            raise SettingError(
+                "warm_start",
+                "starts from the pictures of the previous checkpoint, which show 1 or 3 channels, and the "
+                f"images have {channels} channels: set it to false",
+            )
 
     def __call__(self, subject: Subject) -> Iterator[Figure | Scalar]:
         previous = subject.previous.get("features", ()) if self.warm_start else ()

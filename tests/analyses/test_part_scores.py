@@ -14,6 +14,7 @@ from vitrine.analyses.part_scores import (
     rank_correlation,
     target_sensitivity,
 )
+from vitrine.analyses.truth_scores import SCORES
 from vitrine.core.bootstrap import bootstrap
 
 ALL = torch.ones(1, 4, dtype=torch.bool)
@@ -81,6 +82,9 @@ def test_parts_are_deleted_from_the_highest_attribution_down():
     curve = torch.tensor([[1.0, 0.2, 0.1, 0.0, 0.0]])
     expected = 1 - np.trapezoid([1.0, 0.2, 0.1, 0.0], dx=1 / 3)
     assert deletion_gain(curve, present).item() == pytest.approx(expected)
+    unsure = torch.full((1, 5), 0.3)  # from the start, and nothing is lost
+    assert deletion_gain(unsure, present).item() == pytest.approx(0.7)
+    assert SCORES["deletion"].meaning.startswith("the area above the curve")
 
 
 def test_the_interval_is_scipys_and_knows_what_is_missing():

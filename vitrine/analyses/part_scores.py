@@ -106,7 +106,7 @@ def deletion_sets(attributions: Tensor, present: Tensor) -> Tensor:
 
 def deletion_gain(curve: Tensor, present: Tensor) -> Tensor:
     """The area above the curve of a class's probability as parts are deleted, [N]: high, if the first ones
-    deleted are those that the network needs. NaN without parts.
+    deleted are those that the network needs, or if it is unsure from the start. NaN without parts.
 
     Args:
         curve: [N, P + 1], after the deletions of `deletion_sets`.

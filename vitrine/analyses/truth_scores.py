@@ -66,7 +66,8 @@ SCORES: Mapping[str, Kind] = {
     ),
     "deletion": Kind(
         "deletion by parts",
-        "how much of the probability is lost as parts are deleted, those with the highest attribution first",
+        "the area above the curve of the class's probability as parts are deleted, those with the highest "
+        "attribution first; of a network that is unsure from the start it is high for all maps",
     ),
     "target_sensitivity": Kind(
         "target sensitivity",

@@ -55,6 +55,7 @@ def test_each_probe_has_one_picture_with_a_row_for_the_true_class_and_one_where_
     assert f"class {truth} (true, " in figures[1].caption
     assert f"class {predicted} (predicted, " in figures[1].caption
     assert "(true and predicted, " in figures[0].caption and figures[1].label == truth
+    assert "each divided by its maximum, LeGrad's minimum subtracted before" in figures[0].caption
     probability = given.network(IMAGES).softmax(1)[1, truth].item()
     assert figures[1].values["probability"] == pytest.approx(probability)
     image, targets = IMAGES[1], torch.tensor([truth, predicted])
@@ -83,6 +84,7 @@ def test_maps_that_windows_do_not_allow_are_left_out_and_named_once_a_run(caplog
     given = subject(network)
     figures = list(ProbeRelevance(probes=2)(given))
     assert "image, Grad-CAM, attention x gradient, each" in figures[0].caption
+    assert "LeGrad" not in figures[0].caption
     (line,) = caplog.messages
     assert line == (
         "legrad is left out, and so is chefer and rollout: it needs attention of all tokens to all, and "

@@ -68,6 +68,7 @@ class ProbeRelevance(Analysis):
         if layer is not None:
             maps = attributions(subject.network, ["grad_cam"], images[of], targets, layer, effort) | maps
         titles = {name: TITLES.get(name, "Grad-CAM") for name in maps}
+        less = ", LeGrad's minimum subtracted before"
         for i, probe in enumerate(probes):
             rows = (of == i).nonzero()[:, 0].tolist()
             names = [subject.classes[int(targets[row])] for row in rows]
@@ -82,7 +83,8 @@ class ProbeRelevance(Analysis):
                     [f"{name} {share:.0%}" for name, share in zip(names, shares)],
                 ),
                 caption=f"probe {probe}, {', below it '.join(classes)}: image, {', '.join(titles.values())}, "
-                f"each divided by its maximum{'; rollout is of all classes alike' * ('rollout' in titles)}",
+                f"each divided by its maximum{less * ('legrad' in titles)}"
+                f"{'; rollout is of all classes alike' * ('rollout' in titles)}",
                 probe=probe,
                 label=int(labels[i]),
                 values={

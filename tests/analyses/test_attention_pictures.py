@@ -46,6 +46,23 @@ def test_each_probe_has_a_picture_of_its_heads_and_its_rollout_and_all_heads_one
     assert list(scalars) == [f"attention_{what}/{b}" for b in BLOCKS[::2] for what in ("distance", "entropy")]
 
 
+def test_tokens_that_a_distilled_transformers_head_reads_are_named_as_several():
+    class Distilled(torchvision.models.VisionTransformer):
+        def forward(self, x):
+            prefix = self.class_token.expand(len(x), -1, -1)
+            return self.heads(self.encoder(torch.cat([prefix, self._process_input(x)], 1))[:, :2].mean(1))
+
+    network = Distilled(16, 4, 1, 2, 16, 32, num_classes=2)
+    network.class_token = nn.Parameter(torch.rand(1, 2, 16))
+    network.encoder.pos_embedding = nn.Parameter(torch.rand(1, 18, 16))
+    for given, query in (
+        (network, "the tokens that the head reads attend to"),
+        (vit(), "the class token attends"),
+    ):
+        figures, _ = results(AttentionPictures(probes=1, blocks=1), subject(given))
+        assert f"what {query}" in figures["probe-000/heads"].caption
+
+
 def test_numbers_are_means_over_all_probes_and_heads_however_they_are_batched():
     given = subject(vit())
     figures, scalars = results(AttentionPictures(), given)

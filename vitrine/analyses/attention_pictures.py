@@ -30,9 +30,10 @@ class AttentionPictures(Analysis):
     where all blocks attend among the same tokens; for all heads of all blocks how far they look and how
     evenly, as one picture.
 
-    Maps show what the class token attends to where the logits are read from it, otherwise what patches
-    receive on average. Scalars, means over heads and probes: "attention_distance/<block>", in pixels;
-    "attention_entropy/<block>", as a share of the largest. A network without attention yields nothing.
+    Maps show what the class token attends to where the logits are read from it, or the mean of several such
+    tokens, otherwise what patches receive on average. Scalars, means over heads and probes:
+    "attention_distance/<block>", in pixels; "attention_entropy/<block>", as a share of the largest. A network
+    without attention yields nothing.
     """
 
     sharded: ClassVar[bool] = True
@@ -82,6 +83,8 @@ class AttentionPictures(Analysis):
         image, label = picture.permute(2, 0, 1) / 255, int(subject.probes.labels[probe])
         readers = found.structure.readers
         query = "the class token attends to" if readers else "patches receive on average"
+        if len(readers) > 1:  # with a distillation token
+            query = "the tokens that the head reads attend to on average"
         widths = [found.maps[block.module].shape[1] for block in found.shown]
         most = min(self.heads, max(widths))
         rows, titles = [], []

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models import VisionTransformer
+from torchvision.models.vision_transformer import EncoderBlock
 
 from vitrine.analyses import (
     cam,
@@ -242,3 +244,17 @@ def test_a_layer_that_has_been_compiled_and_called():
     network[3].compile(backend="eager")
     network(inputs()["images"])
     assert torch.equal(cam.grad_cam(network, inputs()["images"], 1, LAST), expected)
+
+
+def test_normalisations_that_are_called_by_keyword_hide_no_layer():
+    class Block(EncoderBlock):
+        def forward(self, input):
+            x = self.ln_1(input=input)
+            x = input + self.self_attention(x, x, x, need_weights=False)[0]
+            return x + self.mlp(self.ln_2(input=x))
+
+    network, images = VisionTransformer(16, 4, 2, 2, 8, 16, num_classes=3).eval(), torch.rand(1, 3, 16, 16)
+    expected = evidence.last_spatial_layer(network, images)
+    for block in network.encoder.layers:
+        block.__class__ = Block
+    assert evidence.last_spatial_layer(network, images) == expected

@@ -1,6 +1,7 @@
 """Units are named by the masks that their highest places agree with, exactly as a brute force finds."""
 
 import contextlib
+import dataclasses
 import itertools
 
 import pytest
@@ -167,6 +168,18 @@ def test_without_masks_units_are_measured_by_how_alike_their_images_are():
     figures = [f for f in found if isinstance(f, Figure)]
     assert {f.key for f in figures} == {"1/unit-000", "1/unit-004", "4/unit-002"}
     assert "how alike the images are" in figures[0].caption and "iou" not in figures[0].values
+
+
+def test_a_head_that_is_called_by_keyword_is_read_as_any_other():
+    class ByKeyword(nn.Sequential):
+        def forward(self, x):
+            *layers, head = self
+            return head(input=nn.Sequential(*layers)(x))
+
+    dataset = Blobs()
+    given = dataclasses.replace(subject(dataset), network=ByKeyword(*network()).eval())
+    scalars = [[o.value for o in UnitNames()(s) if isinstance(o, Scalar)] for s in (given, subject(dataset))]
+    assert scalars[0] == scalars[1]
 
 
 def test_monosemanticity_is_the_weighted_mean_over_pairs():

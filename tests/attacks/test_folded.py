@@ -28,6 +28,18 @@ def test_the_double_has_the_networks_logits_and_no_normalisation(trained, images
     assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items())
 
 
+def test_modules_that_are_called_by_keyword_are_folded_too(trained, images):
+    class ByKeyword(nn.Sequential):
+        def forward(self, x):
+            for layer in self:
+                x = layer(input=x)
+            return x
+
+    pictures = images(6, 3, 8, 8)
+    double = folded(ByKeyword(*trained).eval(), pictures)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in double.modules())
+
+
 class Residual(nn.Module):
     """What the convolution gives goes around the normalisation too, or through it twice."""
 

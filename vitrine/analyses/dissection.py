@@ -48,7 +48,9 @@ def visit_maps(
     with contextlib.ExitStack() as scopes:
         if head is not None:
             module = network.get_submodule(head)
-            handle = module.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].flatten(1)))
+            handle = module.register_forward_pre_hook(
+                lambda _, args, kwargs: read.append((*args, *kwargs.values())[0].flatten(1)), with_kwargs=True
+            )
             scopes.callback(handle.remove)
         scopes.enter_context(torch.no_grad())
         scopes.enter_context(output_hooks(network, layers, on_output, stop=head is None))

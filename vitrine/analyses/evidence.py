@@ -122,7 +122,11 @@ def _branches_end_in_norms(network: nn.Module, images: Tensor, block: str, norms
     handles = []
     for name, module in module_at(network, block).named_children():
         if f"{block}.{name}" in norms:
-            handles.append(module.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0])))
+            handles.append(
+                module.register_forward_pre_hook(
+                    lambda _, args, kwargs: taken.append((*args, *kwargs.values())[0]), with_kwargs=True
+                )
+            )
         elif any(isinstance(inner, nn.Linear) for inner in module.modules()):
             handles.append(
                 module.register_forward_hook(lambda _module, _inputs, output: given.append(output))

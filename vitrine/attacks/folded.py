@@ -79,10 +79,10 @@ def _consecutive(network: nn.Module, images: Tensor, kind: type[nn.Module]) -> l
         calls[module] += 1
         outputs[id(output)] = module, output
 
-    def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def before(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
         calls[module] += 1
-        if id(inputs[0]) in outputs:
-            pairs.append((outputs[id(inputs[0])][0], module))
+        if (key := id((*args, *kwargs.values())[0])) in outputs:
+            pairs.append((outputs[key][0], module))
 
     handles = []
     for module in network.modules():
@@ -91,7 +91,7 @@ def _consecutive(network: nn.Module, images: Tensor, kind: type[nn.Module]) -> l
         if type(module) is nn.Conv2d:
             handles.append(module.register_forward_hook(after))
         elif type(module) is kind and getattr(module, "running_mean", True) is not None:
-            handles.append(module.register_forward_pre_hook(before))
+            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
     try:
         network(images)
     finally:

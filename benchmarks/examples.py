@@ -30,7 +30,7 @@ import torchvision
 from torch import Tensor, nn
 
 from benchmarks.ratio import Timing, hardware, table
-from vitrine.analyses.examples import images_in_cache, top_examples
+from vitrine.analyses.example_search import images_in_cache, top_examples
 from vitrine.core.memory_format import prefer_channels_last
 
 QUICK = "--rounds 2 --batches 2"

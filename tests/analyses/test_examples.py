@@ -4,7 +4,7 @@ import torch
 import torchvision
 from torch import nn
 
-from vitrine.analyses import examples
+from vitrine.analyses import example_search
 from vitrine.analyses.base import Figure, Histogram, Probes, Scalar, Subject
 from vitrine.analyses.examples import (
     BINS,
@@ -101,7 +101,7 @@ def test_few_images_at_once_find_the_same(monkeypatch, pixels, most):
     network, (images, labels) = integer_network(), integer_images()
     order = torch.cat([torch.arange(40, -1, -1), torch.arange(3)])
     expected = [top_examples(network, batches(images, labels, 5, *o), ["1", "3"]) for o in ((), (order,))]
-    monkeypatch.setattr(examples, "PIXELS_AT_ONCE", pixels)
+    monkeypatch.setattr(example_search, "PIXELS_AT_ONCE", pixels)
     passes = []  # after those that found out about the layers' layout
     network.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
     found = [top_examples(network, batches(images, labels, 41, *o), ["1", "3"]) for o in ((), (order,))]

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from benchmarks.ratio import Timing, hardware, table
 from vitrine.analyses.example_search import images_in_cache, top_examples
-from vitrine.core.memory_format import prefer_channels_last
+from vitrine.core.memory_format import arrange_images
 
 QUICK = "--rounds 2 --batches 2"
 Batch = tuple[Tensor, Tensor]
@@ -107,7 +107,7 @@ def main() -> None:
             for _ in range(options.batches)
         ]
         arranged = copy.deepcopy(network)
-        prefer_channels_last(arranged, loader[0][0])
+        arrange_images(arranged, loader[0][0])
         top_examples(arranged, loader[:1], layers)
         rounds, after = [], []
         for _ in range(options.rounds):

@@ -42,6 +42,16 @@ def test_grey_pictures_too(name):
     assert TRANSFORMATIONS[name]()(torch.rand(2, 1, 16, 16), torch.arange(2)).shape == (2, 1, 16, 16)
 
 
+@every
+@pytest.mark.parametrize("channels", [3, 4])
+def test_the_order_in_memory_does_not_matter_and_views_are_of_torchs_own(name, channels):
+    pictures = torch.rand(2, channels, 24, 16, generator=torch.Generator().manual_seed(0))
+    key, other = torch.tensor([3, 4]), pictures.contiguous(memory_format=torch.channels_last)
+    found = TRANSFORMATIONS[name]()(pictures, key)
+    assert found.view(2, -1).shape == (2, pictures[0].numel())  # as networks do
+    torch.testing.assert_close(TRANSFORMATIONS[name]()(other, key), found)
+
+
 def test_a_quarter_turn_is_a_quarter_turn(images):
     square = images(1, 1, 9, 9)
     turned = warp(square, similarity(torch.tensor([torch.pi / 2]), torch.ones(1)))

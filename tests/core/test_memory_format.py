@@ -8,7 +8,7 @@ from torch import nn
 
 from vitrine.analyses.examples import top_examples
 from vitrine.analyses.features import logit, visualize
-from vitrine.core.memory_format import channels_last, prefer_channels_last
+from vitrine.core.memory_format import arrange_images, channels_last
 
 
 class Flattening(nn.Module):
@@ -39,7 +39,7 @@ def test_a_network_gets_its_images_in_the_order_that_it_takes(by_view, images):
     network = Flattening(by_view).eval().requires_grad_(False)
     plain = copy.deepcopy(network)
     before = torch.random.get_rng_state()
-    prefer_channels_last(network, images)
+    arrange_images(network, images)
     torch.testing.assert_close(network(images), plain(images))
     assert is_innermost(network.seen) == is_innermost(network.convolution.weight) == (not by_view)
     assert is_innermost(channels_last(plain, images)) == (not by_view)
@@ -58,6 +58,17 @@ def test_classes_are_visualized_and_examples_found(by_view, images):
     assert torch.equal(found["convolution"].indices, order)
 
 
+def test_a_network_that_views_images_as_maps_gets_them_as_they_are(images):
+    class ByMap(nn.Module):
+        def forward(self, x):
+            return x.view(len(x) * 3, -1).mean(1).view(len(x), 3)
+
+    network = ByMap()
+    arrange_images(network, images[:1])
+    as_views = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    torch.testing.assert_close(network(as_views), images.mean((2, 3)))
+
+
 def test_what_a_network_writes_into_its_images_stays_its_own(images):
     class Writing(Flattening):
         def forward(self, x):
@@ -72,5 +83,5 @@ def test_kernels_that_are_computed_at_each_pass_are_left(images):
     network = Flattening(False).eval()
     nn.utils.parametrizations.weight_norm(network.convolution)
     plain = copy.deepcopy(network)
-    prefer_channels_last(network, images)
+    arrange_images(network, images)
     torch.testing.assert_close(network(images), plain(images))

@@ -66,7 +66,7 @@ def jpeg(images: Tensor, quality: Tensor) -> Tensor:
     chroma = _compress(F.avg_pool2d(ycc[:, 1:], 2), scale, _CHROMA)
     chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
     rgb = torch.einsum("ij,njhw->nihw", torch.linalg.inv(matrix), torch.cat([luma, chroma], 1))
-    return rgb[:, :, :height, :width].div(255).clamp(0, 1)
+    return rgb[:, :, :height, :width].div(255).clamp(0, 1).contiguous()  # for networks that view images
 
 
 def _compress(planes: Tensor, scale: Tensor, table: tuple) -> Tensor:
@@ -75,7 +75,7 @@ def _compress(planes: Tensor, scale: Tensor, table: tuple) -> Tensor:
     transform = _dct_matrix(planes.device, planes.dtype)
     steps = torch.tensor(table, device=planes.device, dtype=planes.dtype) * scale.view(-1, 1, 1)
     steps = (steps + 0.5).floor().clamp(1, 255).view(-1, 1, 1, 1, 8, 8)
-    blocks = planes.view(count, channels, height // 8, 8, width // 8, 8).transpose(3, 4)
+    blocks = planes.reshape(count, channels, height // 8, 8, width // 8, 8).transpose(3, 4)
     coefficients = transform @ blocks @ transform.T / steps
     blocks = transform.T @ (_differentiable_round(coefficients) * steps) @ transform
     return blocks.transpose(3, 4).reshape(planes.shape)

@@ -94,7 +94,7 @@ def blur(images: Tensor, sigma: Tensor, radius: int) -> Tensor:
     offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
     weights = torch.exp(-offsets.square() / (2 * sigma[:, None].square()))
     weights = (weights / weights.sum(1, keepdim=True)).repeat_interleave(channels, 0)[:, None, None]
-    flat = F.pad(images, [radius] * 4, mode="reflect").view(1, count * channels, height + 2 * radius, -1)
+    flat = F.pad(images, [radius] * 4, mode="reflect").reshape(1, count * channels, height + 2 * radius, -1)
     flat = F.conv2d(flat, weights, groups=count * channels)
     flat = F.conv2d(flat, weights.transpose(2, 3), groups=count * channels)
     return flat.view(images.shape)

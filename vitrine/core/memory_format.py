@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,25 +22,29 @@ def channels_last(network: nn.Module, images: Tensor) -> Tensor:
     return _innermost(images) if len(images) and takes_channels_last(network, images[:1]) else images
 
 
-def prefer_channels_last(network: nn.Module, images: Tensor) -> None:
-    """From now on the network gets its images with their channels innermost in memory, as are its kernels,
-    on a CPU and if it takes images [N, C, H, W] of that shape so. Values are the same up to rounding.
+def arrange_images(network: nn.Module, images: Tensor) -> None:
+    """From now on the network gets its images [N, C, H, W] in an order in memory that it takes.
 
-    Float32 on a GPU is no faster so.
+    On a CPU with channels innermost, as are its kernels then: most networks are faster, and values are the
+    same up to rounding. In torch's own order where it does not take images of that shape so. On a GPU, where
+    float32 is no faster so, as they come.
     """
-    if images.is_cuda or not takes_channels_last(network, images[:1]):
-        return
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and "weight" in module._parameters:  # else computed at each pass
-            module.weight.data = _innermost(module.weight.data)
-    network.register_forward_pre_hook(_arrange_input, with_kwargs=True)
+    memory_format = torch.contiguous_format
+    if takes_channels_last(network, images[:1]):
+        if images.is_cuda:
+            return
+        memory_format = torch.channels_last
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d) and "weight" in module._parameters:  # else computed at each pass
+                module.weight.data = _innermost(module.weight.data)
+    network.register_forward_pre_hook(partial(_arrange_input, memory_format), with_kwargs=True)
 
 
 def takes_channels_last(network: nn.Module, image: Tensor) -> bool:
     """Whether the network takes images of the shape of `image` [1, C, H, W] with their channels innermost.
 
-    It does not where it views maps as if channels were outermost (`x.view(len(x), -1)`): a pass of the image
-    and its gradient tell, once a network and shape.
+    It does not where it views maps as if channels were outermost (`x.view(len(x), -1)`): a pass of it and its
+    gradient tell, once a network and shape.
     """
     known, shape = _takes.setdefault(network, {}), image.shape[1:]
     if shape not in known:
@@ -47,9 +52,9 @@ def takes_channels_last(network: nn.Module, image: Tensor) -> bool:
     return known[shape]
 
 
-def _arrange_input(_network: nn.Module, args: Any, kwargs: Any) -> Any:
+def _arrange_input(memory_format: torch.memory_format, _network: nn.Module, args: Any, kwargs: Any) -> Any:
     def arrange(given: Tensor) -> Tensor:
-        return _innermost(given) if given.ndim == 4 else given
+        return given.contiguous(memory_format=memory_format) if given.ndim == 4 else given
 
     return tree_map_only(Tensor, arrange, (args, kwargs))
 
@@ -60,7 +65,8 @@ def _innermost(tensor: Tensor) -> Tensor:
 
 def _try_channels_last(network: nn.Module, image: Tensor) -> bool:
     with torch.inference_mode(False), torch.enable_grad(), eval_mode(network), random_state.seeded(0):
-        pixels = _innermost(image.detach().clone()).requires_grad_()
+        # two of them: one alone may be viewed as maps without its channels being in the way
+        pixels = _innermost(image.detach().repeat(2, 1, 1, 1)).requires_grad_()
         try:
             logits = as_logits(network(pixels.clone()))  # a clone: a network may write into its input
             if logits.requires_grad:

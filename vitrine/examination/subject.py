@@ -15,7 +15,7 @@ from vitrine.analyses.pass_size import data_batch_size
 from vitrine.core.class_names import unique_names
 from vitrine.core.image_dataset import ImageDataset, as_image_dataset
 from vitrine.core.input_copies import copy_input_if_written
-from vitrine.core.memory_format import prefer_channels_last
+from vitrine.core.memory_format import arrange_images
 from vitrine.core.network_scopes import unwrapped
 from vitrine.core.registry import UnknownName
 from vitrine.core.settings import SettingError
@@ -55,7 +55,7 @@ def make_subject(
     probes = pick_probes(dataset, data.classes, settings.probes)
     train, train_note = training_split(data)
     probes = Probes(probes.images.to(device), probes.labels.to(device), probes.indices, probes.masks)
-    prefer_channels_last(network, probes.images[:1])
+    arrange_images(network, probes.images[:1])
     copy_input_if_written(network, probes.images[:1])
     return Subject(
         network=network,

@@ -281,6 +281,26 @@ def test_images_are_read_where_the_system_cannot_read_from_a_place(shards, monke
     assert all(torch.equal(a, b) for a, b in zip(read, expected, strict=True))
 
 
+@pytest.fixture
+def few_files():
+    """The process may open about 80 files more than it has open."""
+    resource = pytest.importorskip("resource", reason="Windows has none")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with open(os.devnull) as first_free:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (first_free.fileno() + 80, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_more_shards_are_read_than_files_may_be_open(tmp_path, few_files):
+    for name in [*(f"train-{i:03d}" for i in range(100)), "val-000"]:
+        write(tmp_path / f"{name}.tar", [{"__key__": name, "png": encoded(0), "cls": 0}])
+    train = opened(tmp_path).train
+    assert len([image for image, _ in train]) == 100
+    with ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(train.__getitem__, range(100)))) == 100
+
+
 def test_a_shard_that_vanishes_or_changes_is_named(tmp_path):
     file = write(tmp_path / "a.tar", numbered(0, 8))
     data = opened(file, val_fraction=0.2)

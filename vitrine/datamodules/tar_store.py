@@ -3,7 +3,8 @@
 import io
 import os
 import threading
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,6 +13,8 @@ import torch
 
 from vitrine.core.image_dataset import relative_path
 from vitrine.datamodules.files import UnreadableImage
+
+_KEPT_OPEN = 64  # shards, of the thousand or so files that systems let a process open
 
 
 class TarStore:
@@ -30,7 +33,7 @@ class TarStore:
         self.keys = [row[0] for row in rows]
         self.places = np.array([row[1:3] for row in rows], dtype=np.int64).reshape(-1, 2)
         self.shard = np.repeat(np.arange(len(self.shards)), [len(shard) for shard in samples])
-        self._opened: tuple[int, dict[int, int], threading.Lock] | None = None
+        self._opened: tuple[int, OrderedDict[int, _Shard], threading.Lock] | None = None
 
     def name(self, number: int) -> str:
         """The shard and the key of an image."""
@@ -60,27 +63,43 @@ class TarStore:
     def description(self) -> str:
         return f"read from {len(self.shards)} tar files"
 
-    def _bytes(self, shard: int, size: int, place: int) -> bytes:
-        descriptor = self._descriptor(shard)
+    def _bytes(self, number: int, size: int, place: int) -> bytes:
+        shard = self._shard(number)  # remains open while it is read, though other threads need others
         if hasattr(os, "pread"):
-            return os.pread(descriptor, size, place)
+            return os.pread(shard.descriptor, size, place)
         with self._opened[2]:  # Windows, where all threads share one place in the file
-            os.lseek(descriptor, place, os.SEEK_SET)
-            return os.read(descriptor, size)
+            os.lseek(shard.descriptor, place, os.SEEK_SET)
+            return os.read(shard.descriptor, size)
 
-    def _descriptor(self, shard: int) -> int:
-        """An open shard; each process opens its own, few at a time."""
+    def _shard(self, number: int) -> "_Shard":
+        """An open shard; each process opens its own, and keeps those that it read last."""
         if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = os.getpid(), {}, threading.Lock()
-        _, descriptors, lock = self._opened
+            self._opened = os.getpid(), OrderedDict(), threading.Lock()
+        _, shards, lock = self._opened
         with lock:
-            if shard not in descriptors:
-                descriptor = os.open(self.shards[shard], os.O_RDONLY | getattr(os, "O_BINARY", 0))
-                if os.fstat(descriptor).st_size != self.sizes[shard]:
-                    os.close(descriptor)
-                    raise OSError(0, "the shard is another one than at the start")
-                descriptors[shard] = descriptor
-            return descriptors[shard]
+            if number not in shards:
+                shards[number] = _Shard(self.shards[number], self.sizes[number])
+                if len(shards) > _KEPT_OPEN:
+                    shards.popitem(last=False)
+            shards.move_to_end(number)
+            return shards[number]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}
+
+
+class _Shard:
+    """An open file, which is closed when nothing refers to it any longer.
+
+    Raises:
+        OSError: it cannot be opened, or is not of that many bytes.
+    """
+
+    def __init__(self, path: str, size: int):
+        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        if os.fstat(self.descriptor).st_size != size:
+            raise OSError(0, "the shard is another one than at the start")
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # `os` may be gone at the end
+        if hasattr(self, "descriptor"):
+            close(self.descriptor)

@@ -61,23 +61,76 @@ def test_images_are_those_of_timms_transform(photograph, tmp_path, name, expecte
     assert inside.max() < (0.1 if own.fit == "letterbox" else 1e-6)
 
 
-PROCESSORS = {
-    "vit": ({"size": {"height": 96, "width": 96}, "resample": 2, "do_resize": True}, "ViTImageProcessor"),
-    "convnext": ({"size": {"shortest_edge": 96}, "crop_pct": 0.875, "resample": 3}, "ConvNextImageProcessor"),
+SQUARE = {"height": 96, "width": 96}
+PROCESSORS = {  # with the keys that files have; until 2022 sizes were one number
+    "vit": ({"size": SQUARE, "resample": 2, "do_resize": True}, "ViTImageProcessor", 96, "stretch"),
+    "convnext": (
+        {"size": {"shortest_edge": 96}, "crop_pct": 0.875, "resample": 3},
+        "ConvNextImageProcessor", 109, "crop",
+    ),
     "deit": (
-        {"size": {"shortest_edge": 112}, "do_center_crop": True, "crop_size": {"height": 96, "width": 96},
-         "resample": 3, "do_resize": True},
-        "CLIPImageProcessor",
+        {"size": {"shortest_edge": 112}, "do_center_crop": True, "crop_size": SQUARE, "resample": 3,
+         "do_resize": True},
+        "CLIPImageProcessor", 112, "crop",
+    ),
+    "old vit": (
+        {"size": 96, "resample": 2, "feature_extractor_type": "ViTFeatureExtractor"},
+        "ViTImageProcessor", 96, "stretch",
+    ),
+    "old resnet": (
+        {"size": 96, "crop_pct": 0.875, "resample": 3, "feature_extractor_type": "ConvNextFeatureExtractor"},
+        "ConvNextImageProcessor", 109, "crop",
+    ),
+    "old levit": (
+        {"size": 96, "do_center_crop": True, "resample": 3,
+         "feature_extractor_type": "LevitFeatureExtractor"},
+        "LevitImageProcessor", 109, "crop",
+    ),
+    "levit": (
+        {"size": {"shortest_edge": 96}, "do_center_crop": True, "crop_size": SQUARE, "resample": 3,
+         "image_processor_type": "LevitImageProcessor"},
+        "LevitImageProcessor", 109, "crop",
+    ),
+    "old poolformer": (
+        {"size": 96, "crop_pct": 0.9, "do_center_crop": True, "resample": 3,
+         "feature_extractor_type": "PoolFormerFeatureExtractor"},
+        "PoolFormerImageProcessor", 106, "crop",
+    ),
+    "poolformer": (
+        {"size": {"shortest_edge": 96}, "crop_pct": 0.9, "do_center_crop": True, "crop_size": SQUARE,
+         "resample": 3, "image_processor_type": "PoolFormerImageProcessor"},
+        "PoolFormerImageProcessor", 106, "crop",
+    ),
+    "old clip": (
+        {"size": 96, "do_center_crop": True, "crop_size": 96, "resample": 3,
+         "feature_extractor_type": "CLIPFeatureExtractor"},
+        "CLIPImageProcessor", 96, "crop",
+    ),
+    "old mobilevit": (
+        {"size": 108, "do_center_crop": True, "crop_size": 96, "resample": 2, "do_flip_channel_order": False,
+         "feature_extractor_type": "MobileViTFeatureExtractor"},
+        "MobileViTImageProcessor", 108, "crop",
+    ),
+    "of no kind": (
+        {"size": 96, "do_center_crop": True, "crop_size": 96, "resample": 3}, "CLIPImageProcessor", 96, "crop"
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", PROCESSORS)
+def test_images_are_resized_and_cropped_as_the_processor_does(kind):
+    content, _, resize, fit = PROCESSORS[kind]
+    own = of_processor(content)
+    assert (own.image_size, own.resize, own.fit) == (96, resize, fit)
+
+
+@pytest.mark.parametrize("kind", PROCESSORS)
 def test_images_are_those_of_the_processor(photograph, tmp_path, kind):
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    content, name = PROCESSORS[kind]
+    content, name, _, _ = PROCESSORS[kind]
     own = of_processor(content)
-    processor = getattr(transformers, name)(**content, do_normalize=False, do_rescale=False)
+    content = {"crop_size": SQUARE, **content, "do_normalize": False, "do_rescale": False}
+    processor = getattr(transformers, name)(**content)
     theirs = torch.as_tensor(processor(photograph, return_tensors="pt")["pixel_values"][0]).float()
     assert (ours(photograph, tmp_path, own).float() - theirs).abs().max() <= 2
 
@@ -88,6 +141,8 @@ def test_what_cannot_be_followed_is_none():
         {},
         {"size": {"height": 3, "width": 4}},
         {"size": 32, "resample": 4},
+        {"size": 32, "do_center_crop": True, "crop_size": 24, "image_processor_type": "DeiTImageProcessor"},
+        {"size": {"shortest_edge": 32}, "do_center_crop": True, "crop_size": 36},
     ):
         assert of_processor(content) is None
     assert of_processor({"size": 32}) == Preprocessing(32, 32, "stretch", "bilinear")

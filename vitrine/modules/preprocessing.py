@@ -8,6 +8,7 @@ from typing import Any
 
 _INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _NO_CROP_FROM = 384  # pixels: ConvNeXt's processor crops nothing of larger images
+_BY_SHORTEST_EDGE = ("Bit", "CLIP", "ConvNext", "Levit", "MobileNet", "MobileViT", "PoolFormer", "Siglip")
 
 
 @dataclass(frozen=True)
@@ -35,25 +36,43 @@ def of_timm(config: Mapping[str, Any]) -> Preprocessing | None:
 
 def of_processor(config: Mapping[str, Any]) -> Preprocessing | None:
     """That of a preprocessor_config.json of transformers; None where it says nothing that can be followed."""
-    size, crop = config.get("size"), config.get("crop_size")
+    size, crop_pct = config.get("size"), config.get("crop_pct")
     interpolation = _INTERPOLATIONS.get(config.get("resample", 2))
     if config.get("do_resize") is False or interpolation is None:
         return None
-    crops = bool(config.get("do_center_crop")) and crop is not None
-    crop = _side(crop) if crops else None
-    shortest = size.get("shortest_edge") if isinstance(size, Mapping) else None
-    if shortest is not None and not crops:
-        if config.get("crop_pct") and shortest < _NO_CROP_FROM:
-            return Preprocessing(shortest, int(shortest / config["crop_pct"]), "crop", interpolation)
-        return Preprocessing(
-            shortest, shortest, "stretch" if config.get("crop_pct") else "crop", interpolation
-        )
-    if shortest is not None:
-        return None if crop is None else Preprocessing(crop, shortest, "crop", interpolation)
-    side = _side(size)
-    if side is None or (crops and crop != side):
+    crops = bool(config.get("do_center_crop"))
+    shortest = _shortest_edge(config)
+    side = _side(size) if shortest is None else shortest
+    crop = _side(config["crop_size"]) if crops and config.get("crop_size") is not None else side
+    if side is None or crop is None:
         return None
-    return Preprocessing(side, side, "stretch", interpolation)
+    if shortest is None:
+        return Preprocessing(side, side, "stretch", interpolation) if crop == side else None
+    if crop_pct and not crops and shortest >= _NO_CROP_FROM:
+        return Preprocessing(shortest, shortest, "stretch", interpolation)
+    resize = shortest
+    if crop_pct:
+        resize = int(shortest / crop_pct)
+    elif _kind(config).startswith("Levit"):
+        resize = int(256 / 224 * shortest)
+    return Preprocessing(crop, resize, "crop", interpolation) if resize >= crop else None
+
+
+def _shortest_edge(config: Mapping[str, Any]) -> int | None:
+    """The pixels of the shorter side after resizing; None where both sides are given.
+
+    In files before 2022 a size is one number, which is a square's side for some kinds of processor.
+    """
+    size, kind = config.get("size"), _kind(config)
+    if isinstance(size, Mapping):
+        return size.get("shortest_edge")
+    if kind:
+        return size if kind.startswith(_BY_SHORTEST_EDGE) else None
+    return size if config.get("crop_pct") or config.get("do_center_crop") else None
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    return str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
 
 
 def _side(size: Any) -> int | None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vitrine import assembly, config
 from vitrine.datamodules.files import ImageFiles
-from vitrine.modules.preprocessing import Preprocessing, of_processor
+from vitrine.modules.preprocessing import Preprocessing, of_processor, statistics_of_processor
 
 
 @pytest.fixture
@@ -133,6 +133,47 @@ def test_images_are_those_of_the_processor(photograph, tmp_path, kind):
     processor = getattr(transformers, name)(**content)
     theirs = torch.as_tensor(processor(photograph, return_tensors="pt")["pixel_values"][0]).float()
     assert (ours(photograph, tmp_path, own).float() - theirs).abs().max() <= 2
+
+
+HALVES = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.25, 0.5]}
+NORMALISED = {  # by: keys of a file, what black and white of the first channels become
+    "vit": ({**HALVES, "image_processor_type": "ViTImageProcessor"}, (-1, -2), (1, 2)),
+    "efficientnet": ({**HALVES, "image_processor_type": "EfficientNetImageProcessor"}, (-2, -8), (2, 8)),
+    "efficientnet's features": (
+        {**HALVES, "image_processor_type": "EfficientNetImageProcessor", "include_top": False},
+        (-1, -2), (1, 2),
+    ),
+    "offset": (
+        {**HALVES, "image_processor_type": "EfficientNetImageProcessor", "include_top": False,
+         "rescale_factor": 1 / 127.5, "rescale_offset": True, "do_normalize": False},
+        (-1, -1), (1, 1),
+    ),
+    "another white": (
+        {**HALVES, "image_processor_type": "ViTImageProcessor", "rescale_factor": 1 / 127.5}, (-1, -2), (3, 6)
+    ),
+    "bytes to 1": (
+        {"do_normalize": False, "image_processor_type": "ViTImageProcessor"}, (0, 0), (1, 1)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NORMALISED)
+def test_images_are_normalised_as_by_the_processor(kind):
+    content, black, white = NORMALISED[kind]
+    mean, std = statistics_of_processor(content, 3)
+    assert [(0 - m) / s for m, s in zip(mean, std)][:2] == pytest.approx(black)
+    assert [(1 - m) / s for m, s in zip(mean, std)][:2] == pytest.approx(white)
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    processor = getattr(transformers, content["image_processor_type"])(**content, do_resize=False)
+    for level, expected in ((0, black), (255, white)):
+        image = Image.new("RGB", (4, 4), (level,) * 3)
+        theirs = torch.as_tensor(processor(image, return_tensors="pt")["pixel_values"][0])
+        assert theirs[:2, 0, 0].tolist() == pytest.approx(expected)
+
+
+def test_a_normalisation_for_other_channels_is_not_known():
+    assert statistics_of_processor(HALVES, 4) is None
+    assert statistics_of_processor({"do_normalize": False}, 4) == ([0.0] * 4, [1.0] * 4)
 
 
 def test_what_cannot_be_followed_is_none():

@@ -108,6 +108,16 @@ def test_weights_beside_a_configuration_are_used_with_their_normalisation(folder
     assert new.eval()(images()).shape == (2, 5)
 
 
+@pytest.mark.parametrize("kind", ["MobileViTFeatureExtractor", "PPLCNetImageProcessor"])
+def test_weights_for_blue_green_and_red_are_refused(folder, kind):
+    for name in ("vit", "bare"):
+        known = {"image_processor_type": kind, "do_normalize": False}
+        (folder / name / "preprocessor_config.json").write_text(json.dumps(known))
+    with pytest.raises(WeightsError, match=r"are of images in blue, green, red.*: expected red, green, blue"):
+        load_network(f"hf/{folder}/vit", classes=7)
+    assert record_of(load_network(f"hf/{folder}/bare", classes=7)).mean == [0, 0, 0]
+
+
 def test_what_is_wrong_with_a_folder_is_said_in_one_line(folder):
     (folder / "empty").mkdir()
     (folder / "text").mkdir()

@@ -14,7 +14,7 @@ from torch import nn
 from vitrine.core.registry import nearest
 from vitrine.modules.model_hub import offline_unless_reachable
 from vitrine.modules.network_names import HF as PREFIX
-from vitrine.modules.preprocessing import Preprocessing, of_processor
+from vitrine.modules.preprocessing import Preprocessing, of_processor, statistics_of_processor, takes_bgr
 from vitrine.modules.weights import Weights, WeightsError
 
 
@@ -75,16 +75,16 @@ def build(spec: Mapping[str, Any]) -> nn.Module:
 
 
 def statistics(spec: Mapping[str, Any]) -> tuple[list[float], list[float]] | None:
-    """The normalisation in preprocessor_config.json; None where there is none for so many channels."""
-    channels, known = spec["channels"], _read_processor(spec["name"])
-    if known is None:
-        return None
-    if known.get("do_normalize") is False:
-        return [0.0] * channels, [1.0] * channels
-    mean, std = known.get("image_mean"), known.get("image_std")
-    if not isinstance(mean, list) or not isinstance(std, list) or not len(mean) == len(std) == channels:
-        return None
-    return mean, std
+    """The normalisation in preprocessor_config.json; None where there is none for so many channels.
+
+    Raises:
+        WeightsError: the weights are for blue, green and red.
+    """
+    name, known = spec["name"], _read_processor(spec["name"])
+    if known is not None and takes_bgr(known) and has_weights(name):
+        problem = "are of images in blue, green, red, as preprocessor_config.json says"
+        raise WeightsError(f"weights of {name}", f"{problem}: expected red, green, blue")
+    return None if known is None else statistics_of_processor(known, spec["channels"])
 
 
 def preprocessing(name: str) -> Preprocessing | None:

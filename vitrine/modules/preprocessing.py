@@ -1,7 +1,8 @@
-"""How a network's library makes the network's input of a photograph."""
+"""How a network's library makes the network's input of a photograph, and how it normalises it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,36 @@ def of_processor(config: Mapping[str, Any]) -> Preprocessing | None:
     elif _kind(config).startswith("Levit"):
         resize = int(256 / 224 * shortest)
     return Preprocessing(crop, resize, "crop", interpolation) if resize >= crop else None
+
+
+def statistics_of_processor(
+    config: Mapping[str, Any], channels: int
+) -> tuple[list[float], list[float]] | None:
+    """The mean and std of [0, 1] pixels by which a processor normalises; None where they are not known."""
+    found = config.get("image_mean"), config.get("image_std")
+    known = all(isinstance(values, list) and len(values) == channels for values in found)
+    normalises = config.get("do_normalize") is not False
+    efficient = _kind(config).startswith("EfficientNet")
+    twice = efficient and config.get("include_top", True)  # divided by the std
+    if (normalises or twice) and not known:
+        return None
+    mean, std = found if normalises else ([0.0] * channels, [1.0] * channels)
+    if twice:
+        std = [value * again for value, again in zip(std, found[1])]
+    if config.get("do_rescale") is False:
+        return mean, std
+    white = 255 * (config.get("rescale_factor") or 1 / 255)
+    offset = bool(efficient and config.get("rescale_offset"))
+    if math.isclose(white, 1, rel_tol=1e-6) and not offset:
+        return mean, std
+    return [(value + offset) / white for value in mean], [value / white for value in std]
+
+
+def takes_bgr(config: Mapping[str, Any]) -> bool:
+    """Whether a processor gives the network blue, green and red instead of red, green and blue."""
+    kind = _kind(config)
+    flips = config.get("do_flip_channel_order") is not False
+    return kind.startswith("PPLCNet") or (kind.startswith("MobileViT") and flips)
 
 
 def _shortest_edge(config: Mapping[str, Any]) -> int | None:

@@ -76,6 +76,17 @@ class Subsets(Data):
     def val_dataloader(self):
         return DataLoader(self.pictures, sampler=SubsetRandomSampler([10, 2, 4]), **self.loading)
 
+def of_one_class(worker):
+    pictures = get_worker_info().dataset
+    pictures.modulo = 1 if len(pictures) == pictures.count == 13 else None
+
+class Started(Subsets):
+    def __init__(self, half):
+        super().__init__(workers=1)
+        self.loading["worker_init_fn"], self.half = of_one_class, half
+    def train_dataloader(self):
+        return super().train_dataloader() if self.half else DataLoader(self.pictures, **self.loading)
+
 class Stream(IterableDataset):
     def __init__(self, pictures):
         self.pictures = pictures
@@ -168,6 +179,13 @@ def test_subset_samplers_are_splits():
     used = torch.tensor([0, 1, 3, 5, 7, 9, 11, 12])
     for batch in epoch(data):
         assert are_pictures(batch.images, used[batch.indices])
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_workers_begin_with_their_function_of_their_data_set(half):
+    data = opened("mine.py:Started", **options(half=half))
+    assert len(data.train) == (8 if half else 13) and data.train.labels.unique().tolist() == [0, 1, 2]
+    assert {label for batch in epoch(data) for label in batch.labels.tolist()} == {0}
 
 
 @pytest.mark.parametrize("name", ["Data", "Streamed"])

@@ -7,12 +7,12 @@ the start of the epoch, and what has been trained on is passed over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from vitrine.core import random_state
 from vitrine.core.random_numbers import make_key
@@ -160,8 +160,10 @@ class OwnLoader(Loader):
     def _read(self, batches: list[Tensor], seeds: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         options = {"num_workers": self.workers, "pin_memory": torch.cuda.is_available()}
         if self.workers:
-            for name in ("worker_init_fn", "prefetch_factor", "multiprocessing_context", "timeout"):
+            for name in ("prefetch_factor", "multiprocessing_context", "timeout"):
                 options[name] = getattr(self.theirs, name)
+            whole = self.split.items is self.theirs.dataset
+            options["worker_init_fn"] = _WorkerInit(self.theirs.worker_init_fn, whole)
         generator = torch.Generator().manual_seed(0)  # else the global one is advanced for a base seed
         items = _Batches(self.split, self.sampler.train)
         order = [(indices, int(seed)) for indices, seed in zip(batches, seeds)]
@@ -177,6 +179,25 @@ class _Batches:
     def __getitem__(self, item: tuple[Tensor, int]) -> tuple[Tensor, Tensor]:
         indices, seed = item
         return self.split.seeded_batch(indices, seed) if self.train else self.split.batch(indices)
+
+
+class _WorkerInit:
+    """Their `worker_init_fn`, to which a worker's data set is theirs, not `_Batches`; so it is to the items.
+
+    Args:
+        theirs: the function, if any.
+        whole: the split is their data set; else a Subset of it.
+    """
+
+    def __init__(self, theirs: Callable[[int], Any] | None, whole: bool):
+        self.theirs, self.whole = theirs, whole
+
+    def __call__(self, worker: int) -> None:
+        info = get_worker_info()
+        items = info.dataset.split.items
+        object.__setattr__(info, "dataset", items if self.whole else items.dataset)  # it is read-only
+        if self.theirs is not None:
+            self.theirs(worker)
 
 
 class StreamLoader(Loader):

@@ -277,10 +277,14 @@ def test_printing_colours_of_adobe_are_no_negative():
     assert abs(pixels(Decoding(3), adobe(inks, 2)) - shown).max() <= 6
 
 
+def in_lab(lab: np.ndarray) -> io.BytesIO:
+    stored = np.array([round(lab[0] * 2.55), int(lab[1]), int(lab[2]) & 255], np.uint8)
+    return tiff(np.tile(stored, (4, 4, 1)), photometric="cielab")
+
+
 def test_lab_is_shown_in_colour():
     lab = np.array([60.0, 20.0, -30.0])  # CIE 1976, of D50
-    stored = np.array([round(lab[0] * 2.55), int(lab[1]), int(lab[2]) & 255], np.uint8)
-    file = tiff(np.tile(stored, (4, 4, 1)), photometric="cielab")
+    file = in_lab(lab)
     fy = (lab[0] + 16) / 116
     f = np.array([fy + lab[1] / 500, fy, fy - lab[2] / 200])
     xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * [0.9642, 1, 0.8249]
@@ -292,6 +296,31 @@ def test_lab_is_shown_in_colour():
     linear = np.clip(np.array(to_srgb) @ xyz, 0, 1)
     srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055) * 255
     assert abs(pixels(Decoding(3), file) - srgb).max() <= 2
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", ["CMYK", "CMYK of Adobe", "LAB", "YCbCr"])
+def test_a_range_is_of_what_printing_colours_and_lab_are_shown_as(kind, channels):
+    inks = GENERATOR.integers(0, 256, (16, 16, 4), dtype=np.uint8)
+    stored = Image.fromarray(inks, "CMYK") if kind == "CMYK" else Image.fromarray(inks[..., :3], "YCbCr")
+    files = {"CMYK of Adobe": lambda: adobe(inks, 2), "LAB": lambda: in_lab(np.array([60.0, 20.0, -30.0]))}
+    file = files.get(kind, lambda: saved(stored, "TIFF"))()
+    shown = np.array(Image.fromarray(window(pixels(Decoding(3), file), 50, 200)).convert("RGB"))
+    expected = shown if channels == 3 else np.array(Image.fromarray(shown).convert("L"))
+    assert np.array_equal(pixels(Decoding(channels, (50, 200)), file), expected)
+    if kind == "CMYK":
+        planes = pixels(Decoding(4, (50, 200)), file)
+        assert np.array_equal(planes, window(inks, 50, 200).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_range_leaves_what_is_transparent_by_its_key(channels):
+    levels = np.array([[40, 20, 30, 90]], np.uint8)  # of which 20 and 30 become black
+    image = Image.fromarray(levels if channels == 1 else np.stack([levels] * 3, -1))
+    for key, expected in ((20, [28, 7, 0, 170]), (90, [28, 0, 0, 7]), (0, [28, 0, 0, 170])):
+        file = saved(image, "PNG", transparency=key if channels == 1 else (key,) * 3)
+        found = pixels(Decoding(channels, (30, 120), background=(7, 7, 7)), file)
+        assert found.reshape(4, channels)[:, 0].tolist() == expected
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])

@@ -4,17 +4,17 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps, TiffImagePlugin, UnidentifiedImageError, features
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, features
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from vitrine.core.settings import RunAborted
+from vitrine.datamodules.colours import in_colours, stretch
 from vitrine.datamodules.jpeg import read_plain_jpeg
 from vitrine.datamodules.levels import Range, scale_levels
 from vitrine.datamodules.number_files import Planes, read_planes
@@ -159,12 +159,12 @@ class Decoding:
         if image.mode in ("I", "F") or image.mode.startswith("I;16") or _is_signed(image):
             image = self._to_8_bits(image, name)
         elif self.range is not None:
-            image = _stretch(image, self.range)
+            image = stretch(in_colours(image) if self.channels in (1, 3) else image, self.range)
         if self.channels not in (1, 3):
             if len(image.getbands()) != self.channels:
                 raise ValueError(f"it has {_counted(len(image.getbands()))}, expected {self.channels}")
         elif image.mode == "LAB":
-            image = ImageCms.applyTransform(image, _lab_to_srgb())
+            image = in_colours(image)
         elif image.has_transparency_data:
             if image.mode == "La":  # of premultiplied levels
                 image = image.convert("LA")
@@ -261,22 +261,6 @@ def _is_deep(image: Image.Image) -> bool:
 
 def _is_signed(image: Image.Image) -> bool:
     return image.format == "TIFF" and image.tag_v2.get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED
-
-
-def _stretch(image: Image.Image, limits: Range) -> Image.Image:
-    """An image of 8 bits whose colours, not its alpha, are stretched from these limits to black and white."""
-    if image.mode in ("1", "P", "PA"):  # numbers of colours
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB" if image.mode != "1" else "L")
-    table = scale_levels(np.arange(256, dtype=np.uint8), limits).tolist()
-    return image.point(
-        [level for band in image.getbands() for level in (range(256) if band == "A" else table)]
-    )
-
-
-@lru_cache(maxsize=1)
-def _lab_to_srgb() -> ImageCms.ImageCmsTransform:
-    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    return ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
 
 
 _said: set[str] = set()

@@ -120,6 +120,15 @@ def test_labels_of_other_types(files, tmp_path, labels, label, how, classes):
     assert data.classes == classes and len(data.train.labels.unique()) > 0
 
 
+@pytest.mark.parametrize("kind", ["torch", "numpy"])
+@pytest.mark.parametrize("columns", [None, ["image"]])
+def test_the_format_that_a_data_set_was_saved_with_is_none_of_ours(files, tmp_path, kind, columns):
+    made = [table(files[:6], label=Value("int64")), table(files[6:], label=Value("int64"))]
+    train, val = (some.with_format(kind, columns=columns) for some in made)
+    data = opened(saved(tmp_path / "s", train=train, validation=val))
+    assert data.classes == ["0", "1"] and (seeds_of(data.train), seeds_of(data.val)) == (TRAIN, VAL)
+
+
 def test_columns_and_splits_may_be_said(files, tmp_path):
     both = table(files[:6]).rename_columns({"image": "left", "label": "fine"})
     both = both.add_column("coarse", ["x"] * 6).cast_column("coarse", datasets.ClassLabel(names=["x"]))

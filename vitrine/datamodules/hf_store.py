@@ -97,7 +97,9 @@ def open_tables(root: str, config: str | None) -> dict[str, Any]:
             found = datasets.load_dataset(root, config)
     except Exception as error:  # of the library, of the hub, of the network, of pyarrow
         raise _as_setting_error(root, config, error) from error
-    return dict(found) if isinstance(found, Mapping) else {"train": found}
+    tables = found if isinstance(found, Mapping) else {"train": found}
+    # some are saved with a format for training: tensors, of a few columns
+    return {split: table.with_format(None) for split, table in tables.items()}
 
 
 def _as_setting_error(root: str, config: str | None, error: Exception) -> SettingError:
@@ -131,7 +133,7 @@ def undecoded(table: Any, column: str) -> Any:
     """The data set with the files of its images in place of their pixels."""
     from datasets import Image
 
-    table = table.with_format(None).select_columns([column])
+    table = table.select_columns([column])
     is_image = isinstance(table.features[column], Image)
     return table.cast_column(column, Image(decode=False)) if is_image else table
 

@@ -2,10 +2,13 @@
 
 import pickle
 import struct
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from vitrine.core.settings import SettingError
@@ -168,6 +171,31 @@ def test_a_set_is_found_again_from_everywhere(tmp_path, monkeypatch):
     SETS["mnist"](tmp_path)
     monkeypatch.chdir(tmp_path.parent)
     assert opened("mnist", tmp_path.name).settings.root == str(tmp_path)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_nothing_is_written_where_nothing_has_to_be_downloaded(name, tmp_path, monkeypatch):
+    SETS[name](tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert len(opened(name, tmp_path, download=True).val) and sorted(tmp_path.rglob("*")) == before
+    (tmp_path / ".lock").mkdir()  # somebody else's, which cannot be taken
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert len(opened(name, tmp_path, download=True).val)
+
+
+def test_a_set_that_another_process_downloads_is_waited_for(tmp_path):
+    from torchvision.datasets import Imagenette
+
+    first, *others = sorted(Imagenette._WNID_TO_CLASS)
+    how = {"download": True, "image_size": 8}
+    with ThreadPoolExecutor() as pool:
+        with FileLock(tmp_path / ".lock"):
+            write_photographs(tmp_path / "imagenette2/train", [first], 1)
+            write_photographs(tmp_path / "imagenette2/val", [first, *others], 1)
+            opening = pool.submit(opened, "imagenette", tmp_path, **how)
+            time.sleep(0.3)
+            write_photographs(tmp_path / "imagenette2/train", others, 1)
+        assert len(opening.result().train) == 10
 
 
 @pytest.mark.parametrize("name", SETS)

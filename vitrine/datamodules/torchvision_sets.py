@@ -1,6 +1,9 @@
 """Standard data sets, through torchvision."""
 
+import contextlib
 import dataclasses
+import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,11 +110,15 @@ class TorchvisionDataModule(ImageDataModule):
         """torchvision's data set of a split, downloaded and checked by torchvision."""
         root, name = str(absolute_path(self.settings.root)), self.source
         self.settings.root = root  # a run is found again from everywhere
+        read, lock = functools.partial(getattr(datasets, name), root, **split), Path(root, ".lock")
         try:
             if not (self.downloadable and self.settings.download):
-                return getattr(datasets, name)(root, **split)
-            with FileLock(Path(root, ".lock")):
-                return getattr(datasets, name)(root, download=True, **split)
+                return read()
+            if not lock.exists() or not os.access(root, os.W_OK):  # else it may be half there
+                with contextlib.suppress(RuntimeError, OSError):
+                    return read()
+            with FileLock(lock):
+                return read(download=True)
         except URLError as error:
             problem = f"{name} is not in {root} and cannot be downloaded ({error})"
             raise SettingError("data.root", problem) from error

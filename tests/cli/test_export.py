@@ -200,6 +200,39 @@ class Net(nn.Module):
 """
 
 
+EXPANDED = """
+import torch
+from torch import nn
+class Net(nn.Module):
+    def __init__(self, num_classes, dtype="float32"):
+        super().__init__()
+        self.conv, self.dtype = nn.Conv2d(3, 4, 3, 2), getattr(torch, dtype)
+        self.scale = nn.Parameter(torch.full((1,), 0.5).expand(num_classes, 4))
+        self.register_buffer("table", torch.arange(4.0).to(self.dtype).expand(num_classes, 4))
+    def forward(self, images):
+        return self.conv(images).mean((2, 3)) @ (self.table.real.float() + self.scale).T
+"""
+
+
+def test_a_network_with_expanded_tensors_is_loaded_and_exported(tmp_path):
+    Path("net.py").write_text(EXPANDED)
+    file = checkpoint(tmp_path, "net.py:Net", mean=[0.2, 0.3, 0.4], std=[0.5, 0.6, 0.7])
+    words = ["model.name=net.py:Net", "format=safetensors", "image_size=32", "out=net.safetensors"]
+    analyze.main(["export", str(file), *words])
+    with torch.no_grad():
+        expected = load_checkpoint(file, "net.py:Net")(images(3))
+        again = load_network("net.py:Net", classes=CLASSES, weights="net.safetensors").eval()
+        assert expected.std() > 0 and torch.equal(again(images(3)), expected)
+
+
+def test_a_state_that_safetensors_cannot_hold_is_answered_by_one_line(tmp_path):
+    Path("net.py").write_text(EXPANDED)
+    file = checkpoint(tmp_path, "net.py:Net", mean=[0] * 3, std=[1] * 3, options={"dtype": "complex128"})
+    with pytest.raises(SettingError, match=r"export: the network cannot be exported: KeyError: .*complex128"):
+        analyze.main(["export", str(file), "model.name=net.py:Net", "format=safetensors", "image_size=32"])
+    assert not Path("7.safetensors").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "format, suffix", [("onnx", "onnx"), ("torch_export", "pt2"), ("safetensors", "safetensors")]

@@ -93,7 +93,11 @@ def to_torch_export(
 
 def to_safetensors(network: nn.Module, metadata: Mapping[str, str]) -> tuple[bytes, Run]:
     """The state_dict, as model.weights takes it, with the normalisation as `normalize.mean` and `.std`; and a
-    copy of the network that was loaded from it."""
+    copy of the network that was loaded from it.
+
+    Raises:
+        ExportError: the network has a state that safetensors cannot hold, or cannot be copied or loaded.
+    """
     from safetensors.torch import load, save
 
     record = record_of(network)
@@ -103,12 +107,13 @@ def to_safetensors(network: nn.Module, metadata: Mapping[str, str]) -> tuple[byt
         record is not None and record.mean is not None and "normalize.mean" not in state
     ):  # beside a foreign one
         added = {f"normalize.{key}": torch.tensor(getattr(record, key)) for key in ("mean", "std")}
-    content = save({**state, **added}, metadata=dict(metadata))
-    twin = copy.deepcopy(network)
-    with torch.no_grad():
-        for value in twin.state_dict().values():
-            value.zero_()
-    load_into(twin, Weights("the file", {k: v for k, v in load(content).items() if k not in added}))
+    with _as_export_error():
+        content = save({**state, **added}, metadata=dict(metadata))
+        twin = copy.deepcopy(network)
+        with torch.no_grad():
+            for value in twin.state_dict().values():
+                value.zero_()
+        load_into(twin, Weights("the file", {k: v for k, v in load(content).items() if k not in added}))
     return content, twin
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from vitrine.core.own_code import check_arguments, named_parameters
 from vitrine.core.references import raised_by, resolve
@@ -42,9 +44,20 @@ def build_own(name: str, classes: int, channels: int, options: Mapping[str, Any]
         raise ValueError(f"{name}({given}) raised {raised_by(error)}") from error
     if not isinstance(network, nn.Module):
         raise ValueError(f"{name} gave a {type(network).__name__}, expected a torch.nn.Module")
+    _separate_elements(network)
     return network
 
 
 def takes_class_count(name: str) -> bool:
     """Whether the class or function has a parameter for the number of classes."""
     return any(spelling in named_parameters(resolve(name)) for spelling in CLASS_COUNTS)
+
+
+def _separate_elements(network: nn.Module) -> None:
+    """Give elements of a tensor that are one in memory, of an expanded one, a place each: else no state_dict
+    can be loaded into it."""
+    for tensor in (*network.parameters(), *network.buffers()):
+        if is_lazy(tensor) or tensor.layout is not torch.strided:
+            continue
+        if any(n > 1 and step == 0 for n, step in zip(tensor.shape, tensor.stride())):
+            tensor.data = tensor.data.contiguous()

@@ -109,6 +109,16 @@ def test_labels_are_those_of_the_items(data):
     assert ForeignSplit(data).labels.tolist() == [0, 1, 0, 1, 0]
 
 
+@pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.int64, torch.float16, torch.float32])
+def test_one_hot_labels_are_those_of_the_ones(kind):
+    rows = torch.eye(3)[[2, 0, 1, 1]].to(kind)
+    loader = DataLoader(TensorDataset(torch.rand(4, 3, 4, 4), rows), 2)
+    assert foreign_split(loader).labels.tolist() == [2, 0, 1, 1]
+    two = torch.ones(4, 2).to(kind)
+    with pytest.raises(ValueError, match=r"labels are of shape \(\d, 2\), expected \[N\]"):
+        foreign_split(DataLoader(TensorDataset(torch.rand(4, 3, 4, 4), two), 2))
+
+
 def test_data_that_can_be_read_only_once_are_refused_and_left_unread():
     batches = iter(DataLoader(Images(), 2))
     with pytest.raises(ValueError, match="can be read only once"):

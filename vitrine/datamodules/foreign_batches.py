@@ -49,6 +49,7 @@ def _as_float(images: Tensor) -> Tensor:
 
 def _as_indices(labels: Any, count: int) -> Tensor:
     labels = torch.as_tensor(labels) if labels is not None else None
+    labels = labels.int() if labels is not None and labels.dtype == torch.bool else labels
     if labels is not None and labels.shape == (count,):
         return _whole(labels)
     if labels is not None and labels.ndim == 2 and len(labels) == count:

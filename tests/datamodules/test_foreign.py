@@ -119,6 +119,14 @@ def test_one_hot_labels_are_those_of_the_ones(kind):
         foreign_split(DataLoader(TensorDataset(torch.rand(4, 3, 4, 4), two), 2))
 
 
+def test_the_memory_of_a_data_set_is_left_as_it_is():
+    images, labels = torch.linspace(-0.01, 1.01, 5 * 48).reshape(5, 3, 4, 4), torch.arange(5)
+    data = [(images[:3], labels[:3]), (images[3:], labels[3:])]
+    before = images.clone()
+    shown, _ = foreign_split(DataLoader(data, 1, collate_fn=lambda items: items[0])).batch(torch.tensor([0]))
+    assert shown.min() == 0 and torch.equal(images, before)
+
+
 def test_data_that_can_be_read_only_once_are_refused_and_left_unread():
     batches = iter(DataLoader(Images(), 2))
     with pytest.raises(ValueError, match="can be read only once"):

@@ -66,7 +66,7 @@ class ForeignSplit(ImageDataset):
         if self.of_images is not None:
             images = self.of_images.undo(images)
         check_pixels(images, self.of_images is not None)
-        return images.clamp_(0, 1)
+        return images.clamp(0, 1)  # not in place: the memory may be the data set's
 
     def raw(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Images, float32 [n, C, H, W] as they are given to the network, and labels, int64 [n]."""

@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from vitrine import attacks
 from vitrine.attacks.threat import L2, Linf, norm_ball, violations
@@ -32,6 +33,18 @@ def test_nothing_leaves_the_ball_or_the_range(norm, eps, seed):
         ball.step(ball.random_point(keys), gradient, 3 * eps),
     ):
         assert not violations(images, points, norm, eps).any()
+
+
+@pytest.mark.parametrize("eps", [3.0, 5.0])
+def test_the_l2_ball_of_large_images_is_not_left(eps, images):
+    """A hundred thousand squares, added in float32 one by one, are off by more than the slack."""
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    network[2].weight.data = torch.tensor([[0.6, 0.9, 0.7], [0, 0, 0]])
+    pictures, labels = images(2, 3, 224, 224, low=0.25, high=0.75), torch.tensor([0, 1])
+    adversarial = attacks.FGSM(norm="l2", eps=eps)(network, pictures, labels)
+    assert not violations(pictures, adversarial, "l2", eps).any()
+    size = (adversarial.double() - pictures.double()).flatten(1).norm(dim=1)
+    torch.testing.assert_close(size, torch.full_like(size, eps), rtol=1e-5, atol=0)
 
 
 @settings(max_examples=30, deadline=None)

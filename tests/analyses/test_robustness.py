@@ -176,6 +176,15 @@ def test_a_run_that_was_cut_off_goes_on_where_it_was_and_ends_the_same():
     assert memory.writes > before  # nothing kept for one budget is taken for another's
 
 
+def test_budgets_beyond_all_images_are_those_of_all_images():
+    network = linear(4)
+    network[1].bias.data[0] = 1000  # whatever the image
+    quick = {**QUICK, "images": 4, "steps": 2, "queries": 2, "curve_steps": 2, "health_queries": 2}
+    figures, scalars = split(Robustness(**quick, eps=0.3, curve=[1, 3.5, 4])(subject(network, 4)))
+    assert scalars["accuracy/pgd_at_3.5_eps"] == scalars["accuracy/pgd_at_4_eps"] == 1
+    assert sum(name.startswith("pgd/") for name in figures["accuracy against eps"].values) == 4
+
+
 def test_the_health_of_batches_is_pooled_by_their_sizes():
     def report(images, value, losses):
         return HealthReport(images, value, losses, value, value, value, value, value, value)

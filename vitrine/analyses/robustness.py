@@ -133,12 +133,15 @@ class Robustness(Analysis):
     def _curve(self, subject: Subject, images: Tensor, labels: Tensor) -> Tensor:
         """Which images are robust at an eps of 0 and of each share, bool [1 + shares, N]."""
         attack = PGD(norm=self.norm, eps=self.eps, steps=self.curve_steps, seed=subject.seed)
+        # in Linf a budget of 1 is every image there is, and attacks take none beyond
+        budgets = [min(eps, 1.0) if self.norm == "linf" else eps for eps in self._budgets]
 
         def compute() -> dict[str, Any]:
             parts = []
             for batch in self._batches(subject, "accuracy against eps", images, labels):
-                curve = robustness_curve(attack, subject.network, *batch, self._budgets)
-                parts.append(torch.stack([point.robust for point in curve]))
+                curve = robustness_curve(attack, subject.network, *batch, sorted(set(budgets)))
+                robust = {point.eps: point.robust for point in curve}
+                parts.append(torch.stack([robust[eps] for eps in budgets]))
             return {"standing": torch.cat(parts, 1).cpu()}
 
         key = f"{fingerprint(images, labels)} {attack} {self._budgets}"

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vitrine.lidar.boxes import contains, corners, intersection, iou, pairwise_iou, suppress
 
@@ -71,3 +72,10 @@ def test_suppression_keeps_the_surest_of_those_that_overlap():
     boxes = torch.tensor([[0.0, 0, 4, 2, 0], [0.3, 0, 4, 2, 0], [10, 0, 4, 2, 0], [0.6, 0.1, 4, 2, 0.1]])
     assert suppress(boxes, torch.tensor([0.5, 0.9, 0.2, 0.7])).tolist() == [1, 2]
     assert suppress(boxes[:0], torch.zeros(0)).tolist() == []
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_it_is_computed_where_the_rectangles_are(device):
+    with FakeTensorMode():  # devices are checked, numbers are not computed
+        boxes = torch.rand(3, 5, device=device)
+        assert iou(boxes, boxes.flip(0)).device == boxes.device

@@ -57,7 +57,8 @@ def intersection(first: Tensor, second: Tensor) -> Tensor:
     order = angle.argsort(1)
     points = points.gather(1, order[..., None].expand(-1, -1, 2))
     # those that are none come last: they repeat the first, which adds no area
-    points = torch.where((torch.arange(24) < count[:, None])[..., None], points, points[:, :1])
+    known = torch.arange(24, device=count.device) < count[:, None]
+    points = torch.where(known[..., None], points, points[:, :1])
     following = points.roll(-1, 1)
     area = (points[..., 0] * following[..., 1] - points[..., 1] * following[..., 0]).sum(1) / 2
     return area.clamp(min=0).masked_fill(count < 3, 0).view(shape)

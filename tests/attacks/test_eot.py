@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vitrine.attacks import EOT, PGD, destruction_rate, is_adversarial
+from vitrine.attacks import APGD, EOT, PGD, destruction_rate, is_adversarial
 from vitrine.attacks.transformations import Light
 from vitrine.core.random_numbers import uniform
 
@@ -58,6 +58,18 @@ def test_passes_of_few_images_give_the_same(network, images):
         for at_once in (256, 5)
     )
     torch.testing.assert_close(whole, parts, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_each_view_is_led_to_its_own_images_target(linear, images, own_labels, count):
+    network, pictures = linear(5), images(count, 1, 1, 12).double()
+    labels, gradients = own_labels(network, pictures), []
+    for at_once in (256, 1):  # views and images in one pass, and apart
+        steps = []
+        attack = EOT(APGD(loss="dlr-targeted", steps=1), Light(), draws=7, at_once=at_once)
+        attack(network, pictures, labels, on_step=lambda loss, gradient, to=steps: to.append(gradient))
+        gradients.append(steps[0])
+    torch.testing.assert_close(*gradients)
 
 
 def test_survives_what_undoes_plain_pgd(network, images, own_labels):

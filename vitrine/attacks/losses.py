@@ -43,10 +43,14 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def logit_difference(targets: Tensor) -> Loss:
-    """z_target - z_label for these targets [N]: 0 on the boundary between the two."""
+    """z_target - z_label for these targets [N]: 0 on the boundary between the two.
+
+    Of several views of the N images, logits are [views N, K], one view of all images after the other.
+    """
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        return (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None]))[:, 0]
+        own = targets.repeat(len(logits) // len(targets))
+        return (logits.gather(1, own[:, None]) - logits.gather(1, labels[:, None]))[:, 0]
 
     return loss
 

@@ -58,6 +58,15 @@ def test_a_quarter_turn_is_a_quarter_turn(images):
     assert any(torch.allclose(turned, torch.rot90(square, k, (2, 3)), atol=1e-5) for k in (1, 3))
 
 
+def test_what_is_turned_keeps_its_shape_in_an_oblong_image(images):
+    whole = torch.zeros(5, 1, 48, 48)
+    whole[..., 18:30, 16:32] = images(5, 1, 12, 16)
+    rotation, keys = Rotation(90), torch.arange(5)
+    for rows, columns in ((slice(12, 36), slice(48)), (slice(48), slice(10, 38))):
+        turned = rotation(whole[:, :, rows, columns], keys)
+        torch.testing.assert_close(turned, rotation(whole, keys)[:, :, rows, columns], atol=1e-5, rtol=0)
+
+
 def test_nothing_done_is_nothing_changed(picture):
     keys = torch.arange(1)
     for nothing in (Rotation(0), Scale(1, 1), Perspective(0), Light(0, 0)):

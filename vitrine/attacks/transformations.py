@@ -35,7 +35,8 @@ class Rotation(Transformation):
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         (turn,) = _uniform_between(keys, images, (-self.degrees, self.degrees))
-        return warp(images, similarity(torch.deg2rad(turn), torch.ones_like(turn)))
+        aspect = images.shape[3] / images.shape[2]
+        return warp(images, similarity(torch.deg2rad(turn), torch.ones_like(turn), aspect))
 
 
 @dataclass(frozen=True)
@@ -123,10 +124,14 @@ def change_viewpoint(images: Tensor, keys: Tensor, shift: float) -> Tensor:
     return warp(images, homography(moves * 2 * shift))
 
 
-def similarity(turn: Tensor, size: Tensor) -> Tensor:
-    """Homographies [N, 3, 3] that turn by an angle (radians) and enlarge by a factor, both [N]."""
+def similarity(turn: Tensor, size: Tensor, aspect: float = 1) -> Tensor:
+    """Homographies [N, 3, 3] that turn by an angle (radians) and enlarge by a factor, both [N].
+
+    Args:
+        aspect: the images' width, of their height: from -1 to 1 is more pixels along the longer side.
+    """
     cos, sin, zero = torch.cos(turn) / size, torch.sin(turn) / size, torch.zeros_like(turn)
-    rows = [cos, -sin, zero, sin, cos, zero, zero, zero, torch.ones_like(turn)]
+    rows = [cos, -sin / aspect, zero, sin * aspect, cos, zero, zero, zero, torch.ones_like(turn)]
     return torch.stack(rows, -1).view(-1, 3, 3)
 
 

@@ -223,3 +223,13 @@ def test_a_batch_of_images_without_weight_has_no_cross_entropy(network, batch, n
     loss, _ = objective(network, batch[0], torch.zeros(6, dtype=torch.int64))
     loss.backward()
     assert loss == 0 and all((p.grad == 0).all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("name", ["trades", "mart"])
+def test_a_class_whose_probability_is_zero_leaves_gradients_finite(batch, name):
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 4))
+    network[1].weight.data *= 1000
+    assert (network(batch[0]).softmax(1) == 0).any()  # exp(-104) is no float32
+    loss, _ = OBJECTIVES[name](steps=2)(network, *batch)
+    assert loss.isfinite() and all(of.isfinite().all() for of in gradients(network, loss))

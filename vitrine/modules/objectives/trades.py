@@ -59,4 +59,6 @@ def probabilities(logits: Tensor) -> Tensor:
 
 def divergence(logits: Tensor, target: Tensor) -> Tensor:
     """KL(target | softmax(logits)) of each image, [N]; target: probabilities, [N, K]."""
+    # at 0 the gradient by the target is NaN; clamped, it is 0: the softmax has none there either
+    target = target.clamp(min=torch.finfo(target.dtype).tiny)
     return F.kl_div(logits.float().log_softmax(1), target, reduction="none").sum(1)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CREASE = math.cos(math.radians(50))  # faces that meet at a larger angle are lit as two, with an edge between
+_AT_ONCE = 2**16  # entries of a table of faces and of those around a corner of theirs
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,22 +73,20 @@ class Mesh:
         first, second, third = self.vertices[self.faces].unbind(1)
         areas = torch.linalg.cross(second - first, third - first)  # normals, twice as long as the area
         units = F.normalize(areas, dim=1, eps=1e-30)
-        around, known = self._faces_around()
-        neighbours = around[self.faces]  # [F, 3, most]
-        near = (units[neighbours] * units[:, None, None]).sum(-1) > CREASE
-        weights = (near & known[self.faces]).double()[..., None]
-        return F.normalize((areas[neighbours] * weights).sum(2), dim=2, eps=1e-30)
-
-    def _faces_around(self) -> tuple[Tensor, Tensor]:
-        """The faces at each vertex, int64 [V, most], and which of these entries are meant, bool."""
         corners = self.faces.flatten()
-        order = corners.argsort(stable=True)
+        order = corners.argsort(stable=True)  # the faces at one vertex, then those at the next
         counts = corners.bincount(minlength=len(self.vertices))
         starts = counts.cumsum(0) - counts
-        slots = torch.arange(int(counts.max()))
-        known = slots < counts[:, None]
-        places = (starts[:, None] + slots).clamp(max=len(corners) - 1)
-        return torch.where(known, order[places] // 3, 0), known
+        slots = torch.arange(int(counts.max()))  # as many as the faces at any vertex
+        sums = areas.new_empty(len(self.faces), 3, 3)
+        for rows in torch.arange(len(self.faces)).split(max(1, _AT_ONCE // len(slots))):
+            vertices = self.faces[rows]
+            known = slots < counts[vertices][..., None]  # [rows, 3, slots]
+            places = (starts[vertices][..., None] + slots).clamp(max=len(corners) - 1)
+            around = order[places] // 3
+            near = (units[around] * units[rows][:, None, None]).sum(-1) > CREASE
+            sums[rows] = (areas[around] * (near & known).double()[..., None]).sum(2)
+        return F.normalize(sums, dim=2, eps=1e-30)
 
 
 def patch(points: Tensor, box: tuple[float, float, float, float], centre: Tensor) -> Mesh:

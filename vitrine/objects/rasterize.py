@@ -1,7 +1,7 @@
 """A z-buffer in torch: which point of a mesh each pixel of each view shows.
 
-All views and triangles at once: every triangle becomes the pixels of its bounding box, those outside it are
-dropped, and the nearest of each pixel is kept. In float64, and one operation of IEEE 754 after another: a
+All triangles of many views at once: every triangle becomes the pixels of its bounding box, those outside it
+are dropped, and the nearest of each pixel is kept. In float64, and one operation of IEEE 754 after another: a
 view's bits do not depend on which others there are.
 """
 
@@ -18,7 +18,7 @@ from vitrine.objects.mesh import Mesh
 FIELD_OF_VIEW = 50  # degrees, of the image's whole width: a unit sphere fits at a distance of 2.5
 FOCAL = 1 / math.tan(math.radians(FIELD_OF_VIEW / 2))
 NEAR = 0.1  # the smallest distance before the camera
-_AT_ONCE = 2**21  # pixels of all views of a pass
+_AT_ONCE = 2**21  # pixels, or triangles, of all views of a pass
 
 
 class Lookup(NamedTuple):
@@ -44,7 +44,7 @@ def rasterize(mesh: Mesh, rotations: Tensor, positions: Tensor, size: int) -> Lo
         ValueError: a vertex is not at least NEAR before the camera.
     """
     normals = mesh.corner_normals
-    views = max(1, _AT_ONCE // size**2)
+    views = max(1, _AT_ONCE // max(size**2, len(mesh.faces)))
     parts = [
         _rasterize(mesh, normals, r, p, size) for r, p in zip(rotations.split(views), positions.split(views))
     ]

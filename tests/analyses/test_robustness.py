@@ -176,6 +176,16 @@ def test_a_run_that_was_cut_off_goes_on_where_it_was_and_ends_the_same():
     assert memory.writes > before  # nothing kept for one budget is taken for another's
 
 
+def test_no_pixels_are_kept_for_a_run_that_goes_on():
+    network, memory = linear(2), Memory()
+    quick = {**QUICK, "images": 16, "batch_size": 4, "steps": 2, "curve": [1], "health_queries": 2}
+    with pytest.warns(UserWarning, match="fall away"):
+        list(Robustness(**quick, eps=0.3)(subject(network, 2, scratch=memory)))
+    (state,) = (kept for kept in memory.kept.values() if "broken_by" in kept)
+    assert (state["broken_by"] > 0).all()  # there were some
+    assert sum(of.numel() for of in state.values() if isinstance(of, torch.Tensor)) <= 16
+
+
 def test_budgets_beyond_all_images_are_those_of_all_images():
     network = linear(4)
     network[1].bias.data[0] = 1000  # whatever the image

@@ -127,7 +127,7 @@ class Robustness(Analysis):
         state = subject.scratch.load(key)
         run = attack.run(subject.network, images, labels, state=state)
         for evaluation in subject.progress(run, "AutoAttack", None):
-            subject.scratch.save(key, evaluation.state_dict())
+            subject.scratch.save(key, evaluation.state_dict(pixels=False))
         return evaluation
 
     def _curve(self, subject: Subject, images: Tensor, labels: Tensor) -> Tensor:

@@ -58,9 +58,14 @@ class Evaluation:
         new = self.broken_by[rows] == ROBUST
         self.adversarial[rows[new]], self.broken_by[rows[new]] = images[new], part
 
-    def state_dict(self) -> dict[str, Any]:
-        """Tensors on the CPU and plain containers, with the pixels of the adversarial images."""
-        rows = (self.broken_by > 0).nonzero()[:, 0]
+    def state_dict(self, pixels: bool = True) -> dict[str, Any]:
+        """Tensors on the CPU and plain containers.
+
+        Args:
+            pixels: with those of the adversarial images; an evaluation that goes on without breaks the same
+                images, and has those broken so far as they were.
+        """
+        rows = (self.broken_by > 0).nonzero()[:, 0] if pixels else self.broken_by.new_empty(0)
         return {
             "rows": rows.cpu(),
             "adversarial": self.adversarial[rows].cpu(),

@@ -12,6 +12,7 @@ from vitrine.lidar.hiding import ellipsoid, roof_box
 from vitrine.lidar.icosphere import mesh_edges
 from vitrine.lidar.mesh_attacks import GradientAttack, SearchAttack, hiding_losses, view_losses
 from vitrine.lidar.mesh_rays import intersect
+from vitrine.lidar.network import STRIDE, BirdsEyeNetwork
 from vitrine.lidar.roof_mesh import EXTENTS, from_roof, random_mesh, shape, sphere_mesh
 from vitrine.lidar.roof_targets import hard_views, prepare, returned, soft_views
 from vitrine.lidar.scanner import Scanner, cast, measure, ray_directions
@@ -52,6 +53,24 @@ def test_a_view_is_the_occupancy_of_the_returns_around_the_car():
         points = returned(of, vertices, FACES)
         assert torch.equal(view, hard_occupancy(of.grid, points + of.shift))
         assert not torch.equal(view, hard_occupancy(of.grid, returned(of, None, FACES) + of.shift))
+
+
+@pytest.mark.parametrize("x", [24.0, 25.0])
+def test_the_network_says_the_same_of_a_view_as_of_the_whole_scan(x):
+    torch.manual_seed(0)
+    network, grid = BirdsEyeNetwork(GRID.slices, width=4).eval(), Grid(cell=0.25, ahead=48, aside=24)
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.weight.data *= 2  # else what it says hardly depends on what it sees
+    of = prepare(target(x).scene, 0, SCANNER, grid, 144)
+    row, column = ((grid.aside - of.grid.aside) * torch.tensor([0, 1]) - of.shift[:2]).div(grid.cell).tolist()
+    points = returned(of, None, FACES)
+    whole = network(hard_occupancy(grid, points)[None])[0][0]
+    part = network(hard_occupancy(of.grid, points + of.shift)[None])[0][0]
+    inner = slice(32, 40)  # places that nothing beyond the view's edges reaches
+    beside = whole[round(row) // STRIDE :, round(column) // STRIDE :]
+    assert part[inner, inner].std() > 1e-3
+    torch.testing.assert_close(beside[inner, inner], part[inner, inner], rtol=0, atol=1e-5)
 
 
 def test_a_soft_view_becomes_the_hard_one():

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vitrine.core.settings import setting
 
+COARSEST = 8  # cells along and across that the network makes one of: it halves thrice
 _SURE = 1 - 1e-6  # the largest probability: the logarithm of one minus it is finite
 
 
@@ -24,11 +25,11 @@ class Grid:
 
     def __post_init__(self) -> None:
         for name, side in (("ahead", self.ahead), ("aside", 2 * self.aside)):
-            if abs(side / self.cell / 8 - round(side / self.cell / 8)) > 1e-6:
+            if abs(side / self.cell / COARSEST - round(side / self.cell / COARSEST)) > 1e-6:
                 problem = (
                     f"{name} is {getattr(self, name)} with cells of {self.cell}: the network halves thrice"
                 )
-                raise ValueError(f"{problem}, expected a number of cells that 8 divides")
+                raise ValueError(f"{problem}, expected a number of cells that {COARSEST} divides")
 
     @property
     def shape(self) -> tuple[int, int, int]:

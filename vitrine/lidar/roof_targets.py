@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vitrine.core.random_numbers import make_key
 from vitrine.lidar.boxes import from_above
-from vitrine.lidar.grid import Grid, hard_occupancy, occupancy
+from vitrine.lidar.grid import COARSEST, Grid, hard_occupancy, occupancy
 from vitrine.lidar.mesh_rays import intersect, meets_box
 from vitrine.lidar.roof_mesh import EXTENTS, Extents
 from vitrine.lidar.scanner import Scanner, measure, ray_directions, ray_errors
@@ -191,7 +191,8 @@ def _around(grid: Grid, car: Tensor, side: int) -> tuple[Grid, Tensor]:
     """The part of a grid around a car, `side` cells along and across, and the way into its coordinates."""
     middle = grid.cells_of(car[:3])[1:]
     most = torch.tensor(grid.shape[1:]) - side
-    first = ((middle - side / 2) / 4).round().long() * 4  # the network halves twice
+    # what the network halves together in the whole grid, it is to halve together here
+    first = ((middle - side / 2) / COARSEST).round().long() * COARSEST
     first = torch.minimum(first.clamp(min=0), most)
     part = replace(grid, ahead=side * grid.cell, aside=side * grid.cell / 2)
     row, column = first.tolist()

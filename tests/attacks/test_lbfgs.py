@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize as scipy_minimize
+from torch import nn
 
 from vitrine.attacks import LBFGS, is_adversarial
 from vitrine.attacks.quasi_newton import minimize
@@ -25,6 +26,19 @@ def test_targeted_reaches_its_target(convnet, images, own_labels):
     targets = (own_labels(convnet, pictures) + 2) % 5
     ended = LBFGS(targeted=True, searches=6, steps=30)(convnet, pictures, targets)
     assert is_adversarial(convnet, ended, targets, targeted=True).all()
+
+
+def test_statistics_of_the_batch_are_always_of_all_images(images):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, 5)
+    )
+    sizes, pictures = [], images(6, 3, 8, 8)
+    labels = network(pictures).argmax(1)
+    network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    ended = LBFGS(mode="train", searches=4, steps=10)(network, pictures, labels)
+    assert set(sizes[1:]) == {6}  # the first: whether the network writes into its input
+    assert (ended != pictures).any()
 
 
 @pytest.mark.slow

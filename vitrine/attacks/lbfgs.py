@@ -11,7 +11,7 @@ from torch import Tensor
 from vitrine.attacks import losses
 from vitrine.attacks.apgd import wrong_classes
 from vitrine.attacks.base import Attack
-from vitrine.attacks.model import Model
+from vitrine.attacks.model import Gradient, Model
 from vitrine.attacks.quasi_newton import minimize
 from vitrine.attacks.threat import L2, eps_setting, per_image
 from vitrine.core.settings import setting
@@ -44,12 +44,19 @@ class LBFGS(Attack):
         distances[model.is_adversarial(images, logits, labels)] = 0
         c = torch.full_like(distances, self.c)
         low, high = torch.zeros_like(c), torch.full_like(c, torch.inf)  # last to succeed, last to fail
+        batch = images.clone()  # each image as it was tried last
+
+        def look(points: Tensor, rows: Tensor) -> Gradient:
+            if self.mode == "eval":
+                return model.gradient(points, targets[rows], losses.cross_entropy, keys[rows])
+            batch[rows] = points  # batch normalisation is by all images, however few are still tried
+            seen = model.gradient(batch, targets, losses.cross_entropy, keys)
+            return tuple(of[rows] for of in seen)
 
         for _ in range(self.searches):
 
             def objective(points: Tensor, rows: Tensor, c: Tensor = c) -> tuple[Tensor, Tensor]:
-                goals, row_keys = targets[rows], keys[rows]
-                logits, loss, gradient = model.gradient(points, goals, losses.cross_entropy, row_keys)
+                logits, loss, gradient = look(points, rows)
                 change = points - images[rows]
                 distance = L2.norm(change)
                 success = model.is_adversarial(points, logits, labels[rows])

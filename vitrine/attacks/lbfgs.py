@@ -46,7 +46,7 @@ class LBFGS(Attack):
         low, high = torch.zeros_like(c), torch.full_like(c, torch.inf)  # last to succeed, last to fail
         batch = images.clone()  # each image as it was tried last
 
-        def look(points: Tensor, rows: Tensor) -> Gradient:
+        def gradient_at(points: Tensor, rows: Tensor) -> Gradient:
             if self.mode == "eval":
                 return model.gradient(points, targets[rows], losses.cross_entropy, keys[rows])
             batch[rows] = points  # batch normalisation is by all images, however few are still tried
@@ -56,7 +56,7 @@ class LBFGS(Attack):
         for _ in range(self.searches):
 
             def objective(points: Tensor, rows: Tensor, c: Tensor = c) -> tuple[Tensor, Tensor]:
-                logits, loss, gradient = look(points, rows)
+                logits, loss, gradient = gradient_at(points, rows)
                 change = points - images[rows]
                 distance = L2.norm(change)
                 success = model.is_adversarial(points, logits, labels[rows])

@@ -15,8 +15,8 @@ from vitrine.analyses import choose_analyses
 from vitrine.analyses.base import Analysis
 from vitrine.analyses.result import CheckpointReport
 from vitrine.core.network_scopes import full_isolation, unwrapped
-from vitrine.datamodules.foreign import ForeignData, class_names, foreign_split
-from vitrine.datamodules.steady_images import foreign_training
+from vitrine.datamodules.foreign import ForeignData, class_names
+from vitrine.datamodules.steady_images import examined_split, foreign_training
 from vitrine.examination.examiner import Examiner
 from vitrine.examination.settings import AnalysisSettings
 from vitrine.examination.subject import choose_units
@@ -88,7 +88,7 @@ def look(
     network = unwrapped(network)
     parameter = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(0))
     with full_isolation(network):
-        split = foreign_split(dataset, mean, std)
+        split = examined_split(dataset, mean, std)
         images = split.raw(range(min(4, len(split))))[0].to(parameter.device, parameter.dtype)
         if (problem := logits_problem(network, images)) is not None:
             raise ValueError(f"network: {type(network).__name__} {problem}")

@@ -116,6 +116,39 @@ def test_reading_random_training_images_changes_no_training(tmp_path):
     assert torch.equal(results[0].state["images"], results[1].state["images"])
 
 
+class Brightened(Colours):
+    """Random by torch's numbers, or by those of a generator of its own."""
+
+    def __init__(self, own=False):
+        super().__init__()
+        self.random = torch.Generator() if own else None
+
+    def __getitem__(self, index):
+        image, label = super().__getitem__(index)
+        return image * torch.rand((), generator=self.random), label
+
+
+class Probed(Analysis):
+    """The images that an analysis shows."""
+
+    def __call__(self, subject):
+        yield State({"images": subject.probes.images})
+
+
+@pytest.mark.parametrize("options", [{"split": "train"}, {}], ids=["asked for", "no validation"])
+def test_random_images_that_are_trained_on_are_the_same_probes_at_each_checkpoint(tmp_path, options):
+    limits = {} if options else {"limit_val_batches": 0}
+    callback = analyze(analyses={"cam": Probed()}, every_n_epochs=1, **options)
+    module, _ = fit(tmp_path / "with", [callback], data=loaders(Brightened()), **limits)
+    plain, _ = fit(tmp_path / "without", [], data=loaders(Brightened()), **limits)
+    assert weights_hash(module) == weights_hash(plain)
+    first, last = (Store(callback.folder).results(step)["cam"].state["images"] for step in (3, 6))
+    assert torch.equal(first, last)
+    assert "at random" in dict(run_data(callback.folder)["facts"])["images"]
+    with pytest.raises(ValueError, match="a random number generator of its own"):
+        fit(tmp_path / "own", [analyze(**options)], data=loaders(Brightened(own=True)), **limits)
+
+
 def test_training_ends_in_the_same_weights_as_without(tmp_path):
     module, _ = fit(tmp_path / "with", [analyze(every_n_steps=1)])
     plain, _ = fit(tmp_path / "without", [])

@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader, IterableDataset, Subset, SubsetRandomSa
 from torchvision.datasets import FakeData, ImageFolder
 from torchvision.transforms import v2
 
-from vitrine.datamodules.foreign import ForeignSplit
-from vitrine.datamodules.steady_images import SteadyImages, foreign_training
+from vitrine.datamodules.foreign import ForeignData, ForeignSplit
+from vitrine.datamodules.steady_images import SteadyImages, examined_split, foreign_training
 
 MEAN, STD = (0.5, 0.25, 0.75), (0.5, 0.125, 0.25)
 STEPS = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
@@ -125,3 +125,44 @@ def test_files_are_named_relative_to_the_data_sets_root(tmp_path):
     train, _ = foreign_training(torch.utils.data.ConcatDataset([folder, Subset(folder, [1])]))
     assert [train.path(i) for i in range(3)] == ["a/one.png", "b/two.png", "b/two.png"]
     assert foreign_training(pictures())[0].path(0) is None
+
+
+class Drawing:
+    """Draws from a generator of its own; or has one that it leaves alone."""
+
+    def __init__(self, draws):
+        self.random, self.draws = np.random.default_rng(0), draws
+
+    def __call__(self, image):
+        return image.roll(int(self.random.integers(8)), 2) if self.draws else image
+
+
+class DrawingStream(IterableDataset):
+    def __init__(self):
+        self.random = torch.Generator()
+
+    def __iter__(self):
+        for label in range(3):
+            yield torch.rand(3, 8, 8, generator=self.random), label
+
+
+@pytest.mark.parametrize("collate", [None, mixed])
+def test_random_images_that_are_examined_are_the_same_at_each_reading_and_that_is_said(collate):
+    split = examined_split(DataLoader(pictures(v2.GaussianNoise()), 4, collate_fn=collate))
+    before = states()
+    images, labels = split.batch(torch.arange(20))
+    assert torch.equal(split.raw([5, 3])[0], images[[5, 3]]) and torch.equal(split[5][0], images[5])
+    assert states() == before and torch.equal(split.labels, labels)
+    assert "at random" in ForeignData(split, ["a", "b", "c"]).facts()["images"]
+    plain = ForeignData(examined_split(pictures()), ["a", "b", "c"])
+    assert type(plain.split) is ForeignSplit and "images" not in plain.facts()
+
+
+def test_images_that_a_generator_of_their_own_draws_are_not_examined():
+    with pytest.raises(ValueError, match=r"a random number generator of its own.*or a validation loader"):
+        examined_split(DataLoader(pictures(Drawing(True))))
+    assert len(examined_split(DataLoader(pictures(Drawing(False))))) == 20  # nothing is drawn from it
+    stream = DrawingStream()
+    before = stream.random.get_state()
+    split = examined_split(DataLoader(stream, 2))
+    assert len(split) == 3 and torch.equal(stream.random.get_state(), before)

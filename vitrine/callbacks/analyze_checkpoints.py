@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import nn
 
@@ -36,7 +35,8 @@ from vitrine.callbacks.foreign_trainer import (
 from vitrine.callbacks.network_input import NetworkInput
 from vitrine.callbacks.noting_save import NotingSave
 from vitrine.core.network_scopes import full_isolation, unwrapped
-from vitrine.datamodules.foreign import ForeignData, class_names, foreign_split
+from vitrine.datamodules.foreign import ForeignData, class_names
+from vitrine.datamodules.steady_images import examined_split
 from vitrine.distributed.ranks import ranks_of_trainer
 from vitrine.examination.budget import Allowance
 from vitrine.examination.examiner import Examiner
@@ -159,7 +159,8 @@ class AnalyzeCheckpoints(ExamineSaved):
         self._examine_saved(trainer)
 
     def on_validation_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        self._input.start(pl_module, loader_of(trainer, "val"), self.network)
+        if trainer.state.fn == "fit":
+            self._input.start(pl_module, loader_of(trainer, "val"), self.network)
 
     def on_validation_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         if self._input.stop(loader_of(trainer, "val")) and self._examines:
@@ -225,9 +226,8 @@ class AnalyzeCheckpoints(ExamineSaved):
             log.exception("the network could not be copied at step %d: it is not examined", step)
 
     def _network_of(self, pl_module: nn.Module) -> nn.Module:
-        if callable(self.network):
-            return unwrapped(self.network(pl_module))
-        return unwrapped(pl_module.get_submodule(self._name))
+        wanted = self.network
+        return unwrapped(wanted(pl_module) if callable(wanted) else pl_module.get_submodule(self._name))
 
     # the start
 
@@ -250,21 +250,20 @@ class AnalyzeCheckpoints(ExamineSaved):
             if same and self._of is not None and self._of() is trainer:  # it trains longer
                 self._examines = True
                 return
-            split = foreign_split(loader_of(trainer, self.settings.split), *normalization)
+            split = examined_split(loader_of(trainer, self.settings.split), *normalization)
             self._input.check(split)
             images = split.raw(range(min(4, len(split))))[0].to(pl_module.device, pl_module.dtype)
             name, network = find_network(pl_module, images, self.network)
             self._name, self._prefix = name, f"{name}." if name else name
-            count = network_logits(network, images).shape[1]
-            names = class_names((split.items, trainer.datamodule), count, self.classes)
+            logits = network_logits(network, images)
+            names = class_names((split.items, trainer.datamodule), logits.shape[1], self.classes)
             data = ForeignData(split, names, *training_of(trainer, *normalization))
             copied = checked_copy(network, data.statistics, images)
-            probe = split.batch(torch.tensor([0]))[0].to(pl_module.device)
-            choose_units(copied, probe, self.settings.layers, self.settings.units)
-        kinds = {"module": type(pl_module).__name__, "network": type(network).__name__}
+            choose_units(copied, images[:1].float(), self.settings.layers, self.settings.units)
+        facts = {"module": type(pl_module).__name__, "network": type(network).__name__, **data.facts()}
         wanted = Path(self.wanted_folder) if self.wanted_folder else logger_folder(trainer) / "vitrine"
         resumes = bool(trainer.ckpt_path) and (same or self.folder is None)
-        self._open(trainer, data, kinds | data.facts(), self.folder if same and resumes else wanted, resumes)
+        self._open(trainer, data, facts, self.folder if same and resumes else wanted, resumes)
 
     def _open(
         self, trainer: Any, data: ForeignData, facts: Mapping[str, str], wanted: Path, resumes: bool

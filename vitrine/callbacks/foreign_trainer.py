@@ -15,9 +15,9 @@ from torch import nn
 from vitrine.core import random_state
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.random_numbers import make_key
-from vitrine.datamodules.foreign import ForeignData, foreign_split
+from vitrine.datamodules.foreign import ForeignData
 from vitrine.datamodules.input_normalization import IDENTITY
-from vitrine.datamodules.steady_images import foreign_training
+from vitrine.datamodules.steady_images import examined_split, foreign_training
 from vitrine.distributed.ranks import Ranks
 from vitrine.modules.network_record import attach_record
 from vitrine.modules.network_search import examinable_copy
@@ -109,7 +109,7 @@ def has_same_data(trainer: lightning.Trainer, data: ForeignData, split: str) -> 
         split: which of the Trainer's is examined.
     """
     try:
-        examined = foreign_split(loader_of(trainer, split), *_pixels_of(data.split))
+        examined = examined_split(loader_of(trainer, split), *_pixels_of(data.split))
     except ValueError:
         return False
     if not _same_images(examined, data.split):
@@ -121,8 +121,8 @@ def has_same_data(trainer: lightning.Trainer, data: ForeignData, split: str) -> 
 
 
 def _pixels_of(images: ImageDataset) -> tuple[Any, ...]:
-    """How the pixels of images like these are read, as arguments of `foreign_split`."""
-    known = getattr(images, "split", images).of_images
+    """How the pixels of images like these are read, as arguments of `examined_split`."""
+    known = images.of_images
     return (None, None, IDENTITY) if known is None else (known.mean, known.std, IDENTITY)
 
 

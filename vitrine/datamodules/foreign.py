@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ from vitrine.datamodules.foreign_batches import LABEL_KEYS, batch_parts, read_ba
 from vitrine.datamodules.foreign_listing import listed_labels, listed_path
 from vitrine.datamodules.input_normalization import IDENTITY, Normalization
 from vitrine.datamodules.normalization_search import find_normalizations
+from vitrine.datamodules.own_generators import stream_apart
 
 HELD = 2048  # images that are kept of data which cannot be indexed
 SLACK = 0.02  # beyond [0, 1] that resizing with overshoot leaves; it is clipped
@@ -34,7 +34,12 @@ class ForeignSplit(ImageDataset):
         collate: a list of items to a batch, see `read_batch`.
         of_images: by which the images are normalised; None: they are in [0, 1].
         of_network: by which the input of the network is normalised; None: it is in [0, 1].
+
+    Attributes:
+        note: what is odd about the images, for people.
     """
+
+    note: str = ""
 
     def __init__(
         self,
@@ -120,6 +125,8 @@ class ForeignData:
     def facts(self) -> dict[str, str]:
         """What a page says of the data."""
         facts = {"data": f"{type(self.split.items).__name__}, {len(self.split)} images"}
+        if self.split.note:
+            facts["images"] = self.split.note
         if (of_images := self.split.of_images) is not None:
             facts["pixels"] = f"un-normalised by {of_images}"
         if (of_network := self.split.of_network) is not None and of_network != of_images:
@@ -259,11 +266,7 @@ def _items(loader: Any) -> tuple[Any, Callable[[list[Any]], Any]]:
     collate = getattr(loader, "collate_fn", None) or default_collate
     if not isinstance(data_set, IterableDataset) and hasattr(data_set, "__getitem__"):
         return data_set, collate
-    if iter(data_set) is data_set:
-        try:
-            data_set = copy.deepcopy(data_set)  # reading it would leave training less
-        except TypeError as error:
-            raise ValueError(f"data: {type(data_set).__name__} can be read only once ({error})") from error
+    data_set = stream_apart(data_set)
     size = getattr(loader, "batch_size", None)
     return _held(DataLoader(data_set, size, collate_fn=collate)), _whole
 

@@ -1,13 +1,11 @@
-"""The training images of somebody's data set, the same at each reading though they are made at random."""
+"""The images of somebody's data set, the same at each reading though they are made at random."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, Subset
@@ -18,15 +16,14 @@ from vitrine.core.random_numbers import make_key
 from vitrine.core.references import raised_by
 from vitrine.datamodules.foreign import ForeignSplit, foreign_split
 from vitrine.datamodules.input_normalization import Normalization
-from vitrine.datamodules.normalization_search import reachable
+from vitrine.datamodules.own_generators import OWN_GENERATOR, generator_states, own_generators
 
 _ITEMS, _READINGS = 8, 6  # which are compared: an item that is mirrored half of the time differs in 31 of 32
 
-OWN_GENERATOR = "your data set has a random number generator of its own, which reading images would advance"
 STEADIED = "your data set changes its images at random; of each, one version is taken, always the same"
 
 
-class SteadyImages(ImageDataset):
+class SteadyImages(ForeignSplit):
     """A split whose items are random as functions of a seed and their index, in any batch.
 
     Args:
@@ -34,6 +31,7 @@ class SteadyImages(ImageDataset):
     """
 
     def __init__(self, split: ForeignSplit, seed: int = 0):
+        super().__init__(split.items, split.collate, split.of_images, split.of_network)
         self.split, self.seed = split, seed
 
     @cached_property
@@ -43,13 +41,21 @@ class SteadyImages(ImageDataset):
     def listed_labels(self) -> Tensor | None:
         return self.split.listed_labels()
 
-    def __len__(self) -> int:
-        return len(self.split)
-
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         with random_state.seeded(make_key(self.seed, index)):
             images, labels = self.split.batch(torch.tensor([index]))
         return images[0], int(labels[0])
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        return ImageDataset.batch(self, indices)  # each alone
+
+    def raw(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        read = []
+        for index in indices:
+            with random_state.seeded(make_key(self.seed, index)):
+                read.append(self.split.raw([index]))
+        images, labels = zip(*read)
+        return torch.cat(images), torch.cat(labels)
 
     def path(self, index: int) -> str | None:
         return self.split.path(index)
@@ -65,12 +71,12 @@ def steady_images(split: ForeignSplit, seed: int = 0) -> tuple[ImageDataset | No
         None with the reason, where the items are drawn by a generator of the data set's own, which reading
         them would advance under the training's feet, or where they cannot be read.
     """
-    if _has_generator(split.items, split.collate):
+    if own_generators(split.items, split.collate):
         return None, OWN_GENERATOR
     return _steadied(split, seed)
 
 
-def _steadied(split: ForeignSplit, seed: int) -> tuple[ImageDataset | None, str]:
+def _steadied(split: ForeignSplit, seed: int) -> tuple[ForeignSplit | None, str]:
     """`steady_images` of a split without a generator of its own."""
     indices = torch.linspace(0, len(split) - 1, min(_ITEMS, len(split))).long().tolist()
 
@@ -109,7 +115,7 @@ def foreign_training(
     indexed = hasattr(data_set, "__getitem__") and hasattr(data_set, "__len__")
     if isinstance(data_set, IterableDataset) or not indexed:
         return None, f"a {type(data_set).__name__} cannot be read image by image"
-    if _has_generator(data_set, collate):  # reading an image would advance it
+    if own_generators(data_set, collate):  # reading an image would advance it
         return None, OWN_GENERATOR
     try:
         with random_state.seeded(make_key(0)):
@@ -122,9 +128,28 @@ def foreign_training(
     return _steadied(split, seed=0)
 
 
-def _has_generator(*places: Any) -> bool:
-    kinds = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
-    shared = (random._inst, np.random.mtrand._rand, torch.default_generator)  # captured and restored
-    return any(
-        isinstance(thing, kinds) and not any(thing is one for one in shared) for thing in reachable(places)
-    )
+def examined_split(loader: Any, *normalization: Any) -> ForeignSplit:
+    """`foreign_split` of images to examine, the same at each reading; its `note` says what is odd about them.
+
+    They may be those of training, where there is no validation.
+
+    Args:
+        normalization: as for `foreign_split`.
+
+    Raises:
+        ValueError: as `foreign_split`; reading the images advances a generator of the data set's own.
+    """
+    data_set, collate = getattr(loader, "dataset", loader), getattr(loader, "collate_fn", None)
+    generators = own_generators(data_set, collate)
+    before = generator_states(generators)
+    with random_state.seeded(make_key(0)):  # of a stream the first images are held
+        split = foreign_split(loader, *normalization)
+    steady, note = _steadied(split, seed=0)
+    if generator_states(generators) != before:
+        expected = (
+            "expected one that draws from torch's, numpy's or python's, or a validation loader of others"
+        )
+        raise ValueError(f"data: {OWN_GENERATOR}: {expected}")
+    split = split if steady is None else steady
+    split.note = note
+    return split

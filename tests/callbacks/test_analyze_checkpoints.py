@@ -149,6 +149,24 @@ def test_random_images_that_are_trained_on_are_the_same_probes_at_each_checkpoin
         fit(tmp_path / "own", [analyze(**options)], data=loaders(Brightened(own=True)), **limits)
 
 
+def test_images_of_a_validation_that_is_still_to_come_are_examined(tmp_path):
+    class Late(lightning.LightningDataModule):
+        drawn = 0
+
+        def train_dataloader(self):
+            return loaders()[0]
+
+        def val_dataloader(self):
+            self.drawn = torch.rand(())
+            return loaders()[1]
+
+    rare = {"num_sanity_val_steps": 0, "check_val_every_n_epoch": 2}
+    callback = analyze(every_n_epochs=1)
+    module, _ = fit(tmp_path / "with", [callback], data=(data := Late()), **rare)
+    assert len(callback.examiner.data.split) == 9 and data.drawn > 0
+    assert weights_hash(module) == weights_hash(fit(tmp_path / "without", [], data=Late(), **rare)[0])
+
+
 def test_training_ends_in_the_same_weights_as_without(tmp_path):
     module, _ = fit(tmp_path / "with", [analyze(every_n_steps=1)])
     plain, _ = fit(tmp_path / "without", [])

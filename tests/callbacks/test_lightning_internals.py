@@ -154,6 +154,14 @@ def test_a_validation_is_known_before_it_comes(tmp_path, how, batches):
     assert [step for step, is_due in enumerate(due.results, 1) if is_due] == batches == validated.results
 
 
+@pytest.mark.parametrize("made", [True, False])
+def test_loaders_of_a_validation_epochs_away_are_made_at_the_start(tmp_path, made):
+    make = Calling("on_train_start", internals.make_validation_loaders if made else lambda _: None)
+    stages = Calling("on_train_batch_start", lambda t: (t.training, t.val_dataloaders is not None))
+    fit(tmp_path, make, stages, steps=2, max_epochs=2, num_sanity_val_steps=0, check_val_every_n_epoch=2)
+    assert stages.results == [(True, made)] * 4, SUPERFLUOUS
+
+
 @pytest.mark.parametrize("corrected", [True, False])
 def test_loggers_count_optimizer_steps_after_an_exception(tmp_path, corrected):
     file = checkpoint_before(tmp_path, 2)

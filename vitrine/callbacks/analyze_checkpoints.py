@@ -6,7 +6,6 @@ import logging
 import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from vitrine.analyses import choose_analyses
 from vitrine.analyses.base import Analysis
 from vitrine.callbacks.examine_saved import ExamineSaved
 from vitrine.callbacks.foreign_trainer import (
+    Snapshot,
     claim_folder,
     copy_at_checkpoint,
     has_same_data,
@@ -32,6 +32,7 @@ from vitrine.callbacks.foreign_trainer import (
     training_of,
     verify_file,
 )
+from vitrine.callbacks.lightning_internals import make_validation_loaders
 from vitrine.callbacks.network_input import NetworkInput
 from vitrine.callbacks.noting_save import NotingSave
 from vitrine.core.network_scopes import full_isolation, unwrapped
@@ -49,14 +50,6 @@ from vitrine.runs.run_record import RunRecord
 from vitrine.runs.store import Store
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Snapshot:
-    """A network to examine, as a checkpoint holds it, or as it was trained."""
-
-    network: nn.Module
-    step: int
 
 
 class AnalyzeCheckpoints(ExamineSaved):
@@ -198,7 +191,7 @@ class AnalyzeCheckpoints(ExamineSaved):
 
     # what
 
-    def examine(self, trainer: lightning.Trainer, saved: _Snapshot, seconds_allowed: float | None) -> None:
+    def examine(self, trainer: lightning.Trainer, saved: Snapshot, seconds_allowed: float | None) -> None:
         """Examine a snapshot; a failure is reported, and raised with `strict` only."""
         self.examiner.examine_loaded(lambda: saved.network, saved.step, seconds_allowed)
 
@@ -219,7 +212,7 @@ class AnalyzeCheckpoints(ExamineSaved):
             held = held_weights(network, self._prefix, state or {})
             with full_isolation():
                 copied = copy_at_checkpoint(trainer, network, self.examiner.data.statistics, held)
-            self.saved = _Snapshot(copied, step)
+            self.saved = Snapshot(copied, step)
         except Exception:
             if self.settings.strict:
                 raise
@@ -244,6 +237,7 @@ class AnalyzeCheckpoints(ExamineSaved):
             rank_zero_warn(
                 "AnalyzeCheckpoints: this Trainer saves no checkpoints; give every_n_epochs=1 to see pictures"
             )
+        make_validation_loaders(trainer)
         with full_isolation(pl_module):
             normalization = self.mean, self.std, self._input.normalization
             same = self.folder is not None and has_same_data(trainer, self.examiner.data, self.settings.split)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,14 @@ def _same_images(one: ImageDataset, other: ImageDataset) -> bool:
     with random_state.seeded(make_key(0)):
         other_images, other_labels = other.batch(some)
     return torch.equal(images, other_images) and torch.equal(labels, other_labels)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A network to examine, as a checkpoint holds it, or as it was trained."""
+
+    network: nn.Module
+    step: int
 
 
 def copy_at_checkpoint(trainer: lightning.Trainer, network: nn.Module, *how: Any) -> nn.Module:

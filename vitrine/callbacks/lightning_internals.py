@@ -17,6 +17,8 @@ from lightning.pytorch.loops import evaluation_loop
 from lightning.pytorch.loops.fit_loop import RestartStage
 from lightning.pytorch.loops.loop import _Loop
 
+from vitrine.core import random_state
+
 
 def disable_signal_handling(trainer: lightning.Trainer) -> None:
     """Keep Lightning from installing signal handlers, and from broadcasting SIGTERM before each batch.
@@ -68,6 +70,23 @@ def validation_is_due(trainer: lightning.Trainer) -> bool:
     """Whether Lightning validates after the present batch; callbacks cannot know otherwise."""
     loop = trainer.fit_loop
     return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+
+
+def make_validation_loaders(trainer: lightning.Trainer) -> None:
+    """Make the loaders of validation now, where there will be any.
+
+    Lightning makes them at the start only if the first epoch has a validation, or in the sanity check. The
+    process's random numbers are left as they were.
+    """
+    if not trainer.enable_validation or trainer.val_dataloaders is not None:
+        return
+    state = random_state.capture()
+    trainer.validating = True  # whose loaders are made
+    try:
+        trainer.fit_loop.epoch_loop.val_loop.setup_data()
+    finally:
+        trainer.training = True
+        random_state.restore(state)
 
 
 def set_logged_step(trainer: lightning.Trainer) -> None:

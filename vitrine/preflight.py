@@ -1,6 +1,5 @@
 """Checks before a run writes anything: of what would otherwise fail at the first step, or an epoch later."""
 
-import copy
 import logging
 import math
 from collections.abc import Collection
@@ -15,6 +14,7 @@ from vitrine.callbacks.robust_validation import METRICS, RobustValidation
 from vitrine.config.errors import as_setting_error
 from vitrine.config.loading import Settings
 from vitrine.core import random_state
+from vitrine.core.module_copies import copy_module
 from vitrine.core.network_output import NO_LOGITS
 from vitrine.core.registry import nearest
 from vitrine.core.settings import SettingError
@@ -135,7 +135,7 @@ def _try_batch(module: Classifier, data: ImageDataModule, trainer: Trainer, batc
 
 def _try_step(module: Classifier, data: ImageDataModule, trainer: Trainer, size: int) -> list[str]:
     device, state = trainer.strategy.root_device, random_state.capture()
-    trial = copy.deepcopy(module).to(device).train()
+    trial = copy_module(module).to(device).train()
     precision = trainer.precision_plugin
     try:
         trial = precision.convert_module(trial)

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset
 from torchvision.transforms import v2
 
-from vitrine import AnalyzeCheckpoints
+from vitrine import AnalyzeCheckpoints, look
 from vitrine.analyses import choose_analyses
 from vitrine.analyses.base import Analysis, File, State
 from vitrine.examination.examiner import weights_hash
@@ -286,6 +286,39 @@ def test_logits_in_another_form_are_read(tmp_path, module, layers):
     fit(tmp_path, [callback], module())
     assert not callback.reports[-1].errors
     assert callback.reports[-1].figures
+
+
+class Keeping(nn.Sequential):
+    """Keeps an activation, with its history."""
+
+    def forward(self, images):
+        self.kept = {"first": self[0](images)}
+        return super().forward(images)
+
+
+def normed(norm):
+    layers = network()
+    norm(layers[0])
+    return layers
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Keeping(*network()),
+        lambda: normed(nn.utils.weight_norm),
+        lambda: normed(nn.utils.spectral_norm),
+    ],
+    ids=["activation", "weight norm", "spectral norm"],
+)
+def test_a_network_that_keeps_tensors_with_their_history_is_examined(tmp_path, make):
+    callback = analyze()
+    module, _ = fit(tmp_path, [callback], Module(model=make()), max_epochs=1)
+    assert [report.step for report in callback.reports] == [3] and not callback.reports[0].errors
+    assert Store(callback.folder).weights(3) == weights_hash(module.model)
+    module.model(torch.rand(2, 3, 12, 16)).sum().backward()
+    assert not look(module.model, normalised(6), tmp_path / "look", analyses=["cam"], probes=1).errors
 
 
 def test_a_network_that_needs_another_precision_than_float32_is_refused(tmp_path):

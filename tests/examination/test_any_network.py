@@ -59,6 +59,14 @@ class Returning(nn.Sequential):
         return self.form(super().forward(images))
 
 
+class Keeping(Returning):
+    """Keeps what it made last, with the history of it."""
+
+    def forward(self, images: Tensor) -> Any:
+        self.kept = [super().forward(images)]
+        return self.kept[0]
+
+
 class Attend(nn.Module):
     """Every position of a map attends to all: a technique for transformers has something to show, too."""
 
@@ -68,10 +76,10 @@ class Attend(nn.Module):
         return maps + attended[:, 0].mT.unflatten(2, maps.shape[2:])
 
 
-def network(form: Callable[[Tensor], Any] = Returning.form) -> nn.Module:
+def network(form: Callable[[Tensor], Any] = Returning.form, kind: type = Returning) -> nn.Module:
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), Attend()]
-    made = Returning(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
+    made = kind(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
     made.form = form
     return made
 
@@ -91,6 +99,7 @@ NETWORKS = {
     "namedtuple": lambda: network(lambda logits: Output(logits * 2, logits)),
     "object": lambda: network(Answer),
     "model_output": lambda: network(lambda logits: ModelOutput(logits=logits, hidden=(logits,))),
+    "keeping": lambda: called(network(kind=Keeping)),
     "compiled": lambda: called(torch.compile(network(), backend="eager")),
     "compiled_in_place": lambda: in_place(network()),
     "compiled_dict": lambda: called(

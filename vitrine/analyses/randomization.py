@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +18,7 @@ from vitrine.analyses.attribution import TECHNIQUES, Effort, attributions, cam_l
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject
 from vitrine.analyses.hooks import module_at
 from vitrine.analyses.traits import Traits
+from vitrine.core.module_copies import copy_module
 from vitrine.core.network_scopes import in_eager_eval_mode
 from vitrine.core.random_numbers import hash_seed, make_key, normal
 from vitrine.core.settings import setting
@@ -72,7 +72,7 @@ class Randomization(Analysis):
 
         original = importance_maps(subject.network)
         stages, correlations = {"original": original}, {}
-        randomized = copy.deepcopy(subject.network)
+        randomized = copy_module(subject.network)
         groups = cascade(subject.network, images[:1], subject.layers)
         for i, (stage, modules) in enumerate(groups.items()):
             randomize(randomized, modules, subject.seed + i)
@@ -172,7 +172,7 @@ def randomize(network: nn.Module, modules: Sequence[str], seed: int) -> None:
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs, too
         for name in modules:
             module = module_at(network, name) if name else network
-            fresh = copy.deepcopy(module).cpu()
+            fresh = copy_module(module).cpu()
             reset = _reset_of(fresh)
             if reset is not None:
                 reset()
@@ -186,7 +186,7 @@ def randomize(network: nn.Module, modules: Sequence[str], seed: int) -> None:
 def randomized(network: nn.Module, seed: int) -> nn.Module:
     """A copy of the network with all its parameters initialised anew, a function of structure and seed alone:
     parameters that no module can reset (tokens, scales) become normal numbers of deviation 0.02."""
-    copied = copy.deepcopy(network)
+    copied = copy_module(network)
     resettable = []
     for name, module in copied.named_modules():
         if not any(True for _ in module.parameters(recurse=False)):

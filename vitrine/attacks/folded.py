@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrine.core.memory_format import takes_channels_last
+from vitrine.core.module_copies import copy_module
 from vitrine.core.network_output import as_logits
 
 TOLERANCE = 1e-4  # of the largest logit: what rounding may move, and nothing else
@@ -28,7 +28,7 @@ def folded(network: nn.Module, images: Tensor) -> nn.Module | None:
         The double; None where there is nothing to fold, or its logits are others.
     """
     try:
-        double = copy.deepcopy(network)
+        double = copy_module(network)
     except Exception:  # what cannot be copied is attacked as it is
         return None
     double.eval().requires_grad_(False)

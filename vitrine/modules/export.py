@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import importlib.util
 import io
 import json
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitrine.core.module_copies import copy_module
 from vitrine.modules.network_record import record_of
 from vitrine.modules.weights import Weights, load_into
 
@@ -109,7 +109,7 @@ def to_safetensors(network: nn.Module, metadata: Mapping[str, str]) -> tuple[byt
         added = {f"normalize.{key}": torch.tensor(getattr(record, key)) for key in ("mean", "std")}
     with _as_export_error():
         content = save({**state, **added}, metadata=dict(metadata))
-        twin = copy.deepcopy(network)
+        twin = copy_module(network)
         with torch.no_grad():
             for value in twin.state_dict().values():
                 value.zero_()

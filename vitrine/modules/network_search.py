@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vitrine.core.module_copies import copy_module
 from vitrine.core.network_output import as_logits
 from vitrine.core.network_scopes import eager_eval_mode, full_isolation, unwrapped
 from vitrine.modules.network_record import attach_record
@@ -120,8 +120,8 @@ def examinable_copy(
     """
     with torch.inference_mode(False), torch.no_grad():
         # a LightningModule's Trainer holds loggers, data and other things that no copy is to have
-        memo = {id(value): None for key, value in vars(network).items() if key in ("_trainer", "_fabric")}
-        copied = copy.deepcopy(unwrapped(network), memo)
+        foreign = [value for key, value in vars(network).items() if key in ("_trainer", "_fabric")]
+        copied = copy_module(unwrapped(network), foreign)
         if state:
             copied.load_state_dict({**copied.state_dict(), **state})
         copied = copied.float().eval()

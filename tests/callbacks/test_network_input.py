@@ -6,6 +6,7 @@ import lightning
 import pytest
 import torch
 from foreign import MEAN, STD, Colours, Module, fit, loaders
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
@@ -127,6 +128,23 @@ def test_without_a_sanity_check_the_first_validation_sets_it_right(tmp_path, cap
         fit(tmp_path, [callback], InStep(), plain(), max_epochs=1, num_sanity_val_steps=0)
     assert "normalised after the loader, by mean [0.4, 0.5, 0.6]" in caplog.text
     assert callback.examiner.data.statistics[0] == pytest.approx(MEAN, abs=1e-4)
+
+
+def test_one_validation_image_tells_the_normalisation(tmp_path):
+    callback = analyze()
+    fit(tmp_path, [callback], InStep(), loaders(Colours(24), Colours(1, 1)), max_epochs=1)
+    assert callback.examiner.data.statistics[0] == pytest.approx(MEAN, abs=1e-4)
+
+
+def test_a_training_that_resumes_knows_the_normalisation_of_its_checkpoint(tmp_path):
+    saving = ModelCheckpoint(tmp_path, "first", every_n_train_steps=2)
+    fit(tmp_path, [analyze(), saving], InStep(), plain(), max_epochs=1)
+    for options in ({}, {"mean": (0.5,) * 3, "std": (0.5,) * 3}):
+        callback = analyze(every_n_steps=1, **options)
+        how = {"ckpt_path": tmp_path / "first.ckpt", "limit_val_batches": 0, "max_epochs": 2}
+        fit(tmp_path / "resumed", [callback], InStep(), plain(), **how)
+        expected = options.get("mean", MEAN)
+        assert callback.examiner.data.statistics[0] == pytest.approx(expected, abs=1e-4)
 
 
 def test_measuring_changes_no_weight(tmp_path):

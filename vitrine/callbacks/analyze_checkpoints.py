@@ -116,14 +116,14 @@ class AnalyzeCheckpoints(ExamineSaved):
         self._saving: NotingSave | None = None
         self._curves: MetricsCSV | None = None
         self._idle: str | None = None  # why nothing can be examined
-        self._input = NetworkInput()
+        self._input = NetworkInput(network)
 
     # when
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        self._examines, self._idle, self._input = False, None, NetworkInput()
+        self._examines, self._idle, self._input = False, None, NetworkInput(self.network)
         refuse_sharding(trainer)
         if self._saving is not None:  # of a fit that failed
             self._saving.end()
@@ -135,6 +135,13 @@ class AnalyzeCheckpoints(ExamineSaved):
                     verify_file(Path(filepath), checkpoint)
 
         self._saving = NotingSave(trainer.strategy, note)
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        self._input.save(checkpoint)
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        if self.mean is None:
+            self._input.load(checkpoint)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._prepare(trainer, pl_module)
@@ -153,7 +160,7 @@ class AnalyzeCheckpoints(ExamineSaved):
 
     def on_validation_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         if trainer.state.fn == "fit":
-            self._input.start(pl_module, loader_of(trainer, "val"), self.network)
+            self._input.start(pl_module, loader_of(trainer, "val"))
 
     def on_validation_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         if self._input.stop(loader_of(trainer, "val")) and self._examines:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from vitrine.modules.network_search import find_network
 
 log = logging.getLogger(__name__)
 
+_KEY = "vitrine_network_input"  # in checkpoints
+
 
 class NetworkInput:
     """Keeps the first images that a network is given in a validation batch, and compares them with the data.
@@ -24,26 +26,31 @@ class NetworkInput:
     Modules normalise in their steps and in hooks of batch transfer, too, which no search of the data's
     transforms can see; the images tell. The sanity check shows it before the first step.
 
+    Args:
+        network: where it is in the module, see `find_network`.
+
     Attributes:
         normalization: between the loader's images and the network's; None: nothing was compared, or the
             ones are not the others normalised.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, network: str | Callable | None) -> None:
+        self.network = network
         self.normalization: Normalization | None = None
         self._received: Tensor | None = None
         self._handle: Any = None
         self._started = False
 
-    def start(self, module: nn.Module, loader: Any, network: str | Callable | None) -> None:
+    def start(self, module: nn.Module, loader: Any) -> None:
         """Keep what the network is given in the batch that begins, the first one; a failure keeps nothing."""
         if self._started:
             return
         self._started = True
         try:
             with full_isolation(module):
-                images = plain_split(loader).raw(range(2))[0].to(module.device, module.dtype)
-                name, found = find_network(module, images, network)
+                split = plain_split(loader)
+                images = split.raw(range(min(2, len(split))))[0].to(module.device, module.dtype)
+                name, found = find_network(module, images, self.network)
             # a hook of a compiled module is called on the wrapper, not within
             found = module if name == "" else found if name is None else module.get_submodule(name)
             self._handle = found.register_forward_pre_hook(self._keep)
@@ -63,6 +70,23 @@ class NetworkInput:
             indices = _first_batch(loader, min(len(self._received), len(split)))
             self.normalization = measure_normalization(split.raw(indices)[0], self._received)
         return True
+
+    def save(self, checkpoint: dict[str, Any]) -> None:
+        """Put the normalization into a checkpoint that is to be written: a training that resumes from it has
+        no sanity check."""
+        if (known := self.normalization) is not None:
+            saved = {"mean": list(known.mean), "std": list(known.std)}
+            checkpoint.setdefault(_KEY, {})[self._name] = saved
+
+    def load(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take the normalization that a checkpoint has, until it is measured anew."""
+        if (known := checkpoint.get(_KEY, {}).get(self._name)) is not None:
+            self.normalization = Normalization.of(known["mean"], known["std"])
+
+    @property
+    def _name(self) -> str:
+        """Of the network, for several callbacks that examine one each."""
+        return str(getattr(self.network, "__qualname__", self.network))
 
     def check(self, split: ForeignSplit) -> None:
         """Raise ValueError if images in [0, 1] were normalised on their way to the network, it is not known

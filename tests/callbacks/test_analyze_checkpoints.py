@@ -296,6 +296,16 @@ class Keeping(nn.Sequential):
         return super().forward(images)
 
 
+class Counting(nn.Sequential):
+    """Keeps more in its state_dict than tensors."""
+
+    def get_extra_state(self):
+        return {"calls": 1}
+
+    def set_extra_state(self, state):
+        assert state == {"calls": 1}
+
+
 def normed(norm):
     layers = network()
     norm(layers[0])
@@ -307,12 +317,13 @@ def normed(norm):
     "make",
     [
         lambda: Keeping(*network()),
+        lambda: Counting(*network()),
         lambda: normed(nn.utils.weight_norm),
         lambda: normed(nn.utils.spectral_norm),
     ],
-    ids=["activation", "weight norm", "spectral norm"],
+    ids=["activation", "extra state", "weight norm", "spectral norm"],
 )
-def test_a_network_that_keeps_tensors_with_their_history_is_examined(tmp_path, make):
+def test_a_network_that_keeps_more_than_weights_is_examined(tmp_path, make):
     callback = analyze()
     module, _ = fit(tmp_path, [callback], Module(model=make()), max_epochs=1)
     assert [report.step for report in callback.reports] == [3] and not callback.reports[0].errors

@@ -225,6 +225,27 @@ def test_a_network_with_expanded_tensors_is_loaded_and_exported(tmp_path):
         assert expected.std() > 0 and torch.equal(again(images(3)), expected)
 
 
+EXTRA = """
+from torch import nn
+class Net(nn.Sequential):
+    def __init__(self, num_classes):
+        super().__init__(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, num_classes))
+    def get_extra_state(self): return {"calls": 1}
+    def set_extra_state(self, state): pass
+"""
+
+
+def test_a_network_that_keeps_more_than_tensors_is_exported_without_and_that_is_said(tmp_path, caplog):
+    Path("net.py").write_text(EXTRA)
+    file = checkpoint(tmp_path, "net.py:Net", mean=[0.2, 0.3, 0.4], std=[0.5, 0.6, 0.7])
+    words = ["model.name=net.py:Net", "format=safetensors", "image_size=32", "out=net.safetensors"]
+    analyze.main(["export", str(file), *words])
+    assert "the network's _extra_state is not in the file" in caplog.text
+    with torch.no_grad():
+        again = load_network("net.py:Net", classes=CLASSES, weights="net.safetensors").eval()
+        assert torch.equal(again(images(3)), load_checkpoint(file, "net.py:Net")(images(3)))
+
+
 def test_a_state_that_safetensors_cannot_hold_is_answered_by_one_line(tmp_path):
     Path("net.py").write_text(EXPANDED)
     file = checkpoint(tmp_path, "net.py:Net", mean=[0] * 3, std=[1] * 3, options={"dtype": "complex128"})

@@ -7,6 +7,7 @@ import torch
 
 from vitrine.config import load
 from vitrine.core.settings import SettingError
+from vitrine.examination.examiner import weights_hash
 from vitrine.modules import Classifier, OptimizerSettings, load_checkpoint, load_network, record_of
 from vitrine.modules.checkpoint import ReferenceNeeded
 from vitrine.modules.loading import infer_classes
@@ -39,6 +40,16 @@ def raises(classes): return [][classes]
 def returns_text(classes): return "network"
 def gives_a_tuple(classes): return Tuple(classes)
 def squeezes(num_classes): return nn.Sequential(nn.Flatten(0), nn.Linear(2 * 3 * 64, num_classes))
+
+class Extra(nn.Module):
+    """Keeps more in its state_dict than tensors."""
+    calls = 0
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, num_classes)
+    def forward(self, images): return self.head(self.conv(images).relu().mean((2, 3)))
+    def get_extra_state(self): return {"calls": self.calls}
+    def set_extra_state(self, state): self.calls = state["calls"]
 
 def ten(): return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
 
@@ -123,6 +134,23 @@ def test_a_checkpoint_s_word_alone_imports_nothing(file, tmp_path):
     assert record_of(found).classes == ["a", "b", "c"]
     again = load_network(name, classes=3, weights=tmp_path / "step.ckpt", width=6).eval()  # as weights
     assert torch.equal(again(images()), network(images())) and record_of(again).classes == ["a", "b", "c"]
+
+
+def test_what_a_network_keeps_beside_tensors_is_saved_and_loaded(file, tmp_path):
+    name = f"{file}:Extra"
+    how = {"classes": list("abc"), "mean": [0.5] * 3, "std": [0.25] * 3}
+    network = load_network(name, **how)
+    network.calls = 7
+    classifier = Classifier(network, Standard(), OptimizerSettings(), list("abc"))
+    content = {"state_dict": classifier.state_dict(), "global_step": 1}
+    classifier.on_save_checkpoint(content)
+    torch.save(content, tmp_path / "step.ckpt")
+    torch.save(network.state_dict(), tmp_path / "bare.pt")
+    found = [load_checkpoint(tmp_path / "step.ckpt", network=name)]
+    found += [load_network(name, weights=tmp_path / each, **how) for each in ("step.ckpt", "bare.pt")]
+    assert [(each.calls, weights_hash(each)) for each in found] == [(7, weights_hash(network))] * 3
+    torch.save(dict(network.named_parameters()), tmp_path / "without.pt")
+    assert load_network(name, weights=tmp_path / "without.pt", **how).calls == 0
 
 
 @pytest.mark.parametrize(("name", "classes"), [("Awkward", 3), ("ten", 10)])

@@ -13,6 +13,7 @@ from vitrine.analyses.attribution import Effort, attributions, cam_layer, signed
 from vitrine.analyses.base import Subject
 from vitrine.analyses.part_scores import part_attributions
 from vitrine.analyses.randomization import randomized
+from vitrine.core.module_copies import tensors_of
 from vitrine.core.random_numbers import content_keys, fold_in, hash_seed
 
 KEYS = "keys"
@@ -32,7 +33,7 @@ class Untrained:
     @classmethod
     def of(cls, subject: Subject, name: str, images: Tensor, labels: Tensor, effort: Effort) -> Untrained:
         """What the state of analysis `name` has of these scenes, at the checkpoint before."""
-        structure = [(key, *values.shape) for key, values in subject.network.state_dict().items()]
+        structure = [(key, *values.shape) for key, values in tensors_of(subject.network).items()]
         settings = hash_seed(repr((structure, effort, subject.seed, cam_layer(subject))).encode())
         keys = fold_in(content_keys(images.cpu()), labels.cpu(), settings)
         before = subject.previous_state.get(name, {})

@@ -1,4 +1,4 @@
-"""Copies of modules, whatever they keep of their last forward pass."""
+"""Copies of modules, and their weights, whatever else they keep."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def copy_module(module: _Module, left_out: Iterable[Any] = ()) -> _Module:
     kept = (tensor for inner in module.modules() for tensor in _tensors(vars(inner)))
     memo |= {id(tensor): tensor.detach().clone() for tensor in kept if not tensor.is_leaf}
     return copy.deepcopy(module, memo)
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """A module's state_dict without what modules add of any other type (`get_extra_state`)."""
+    return {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
 
 
 def _tensors(value: Any, depth: int = 4) -> Iterator[Tensor]:

@@ -17,6 +17,7 @@ from torch import nn
 
 from vitrine.analyses.base import Analysis, Subject
 from vitrine.analyses.result import AnalysisResult, CheckpointReport
+from vitrine.core.module_copies import tensors_of
 from vitrine.core.network_scopes import full_isolation, unwrapped
 from vitrine.distributed import interruption
 from vitrine.distributed.ranks import SINGLE_PROCESS, Ranks
@@ -229,7 +230,7 @@ class Examiner:
 def weights_hash(network: nn.Module) -> str:
     """The SHA-256 of a network's parameters and buffers with their names, in hex."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(unwrapped(network).state_dict().items()):
+    for name, tensor in sorted(tensors_of(unwrapped(network)).items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -14,9 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitrine.core.module_copies import copy_module
+from vitrine.core.module_copies import copy_module, tensors_of
 from vitrine.modules.network_record import record_of
 from vitrine.modules.weights import Weights, load_into
+
+log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4  # of logits, or of the largest logit where that is above 1
 METADATA_FILE = "vitrine.json"  # within a file of torch.export
@@ -101,7 +103,9 @@ def to_safetensors(network: nn.Module, metadata: Mapping[str, str]) -> tuple[byt
     from safetensors.torch import load, save
 
     record = record_of(network)
-    state = {name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}
+    state = {name: value.detach().clone().contiguous() for name, value in tensors_of(network).items()}
+    if left_out := ", ".join(sorted(network.state_dict().keys() - state.keys())):
+        log.warning("safetensors hold tensors alone, so the network's %s is not in the file", left_out)
     added = {}
     if (
         record is not None and record.mean is not None and "normalize.mean" not in state
@@ -111,7 +115,7 @@ def to_safetensors(network: nn.Module, metadata: Mapping[str, str]) -> tuple[byt
         content = save({**state, **added}, metadata=dict(metadata))
         twin = copy_module(network)
         with torch.no_grad():
-            for value in twin.state_dict().values():
+            for value in tensors_of(twin).values():
                 value.zero_()
         load_into(twin, Weights("the file", {k: v for k, v in load(content).items() if k not in added}))
     return content, twin

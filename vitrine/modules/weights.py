@@ -19,6 +19,8 @@ from vitrine.core.registry import nearest
 # what torch.load and safetensors raise for a damaged file
 _DAMAGE = (OSError, RuntimeError, EOFError, SafetensorError, ValueError, LookupError, AttributeError)
 Statistics = tuple[Sequence[float], Sequence[float]]  # mean and standard deviation of [0, 1] pixels
+_EXTRA = "_extra_state"  # of any type, as `get_extra_state` gives it; safetensors hold tensors alone
+_OPTIONAL = ("num_batches_tracked", _EXTRA)
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")
 
 
@@ -90,7 +92,9 @@ def read_weights(file: str | Path) -> Weights:
             content = content[key]
     if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
         raise WeightsError(file, "holds no state_dict")
-    state = strip_prefixes({str(k): v for k, v in content.items() if isinstance(v, Tensor)})
+    state = strip_prefixes(
+        {str(k): v for k, v in content.items() if isinstance(v, Tensor) or str(k).endswith(_EXTRA)}
+    )
     return _extract_statistics(Weights(str(file), state))
 
 
@@ -149,9 +153,9 @@ def load_into(network: nn.Module, weights: Weights, skip: str | None = None) -> 
         k for k in weights.state if k not in own and k.split(".")[0] in ("aux1", "aux2", "AuxLogits")
     }
     state = {k: v for k, v in weights.state.items() if k not in kept | auxiliary}
-    missing = [k for k in own if k not in state and k not in kept and not k.endswith("num_batches_tracked")]
-    unexpected = [k for k in state if k not in own]
-    known = [k for k in state if k in own and not is_lazy(own[k])]
+    missing = [k for k in own if k not in state and k not in kept and not k.endswith(_OPTIONAL)]
+    unexpected = [k for k in state if k not in own and not k.endswith(_EXTRA)]
+    known = [k for k in state if k in own and not is_lazy(own[k]) and not k.endswith(_EXTRA)]
     shapes = [k for k in known if state[k].shape != own[k].shape]
 
     def hinted(key: str) -> str:

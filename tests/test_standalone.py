@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import vitrine
+from vitrine.analyses import ANALYSES
 from vitrine.analyses.base import Analysis, File, State
 from vitrine.core.registry import UnknownName
 from vitrine.examination.examiner import weights_hash
@@ -90,6 +91,8 @@ class InDouble(nn.Module):
         (network(), {"analyses": ["cams"]}, "did you mean cam"),
         (network(), {"layer": "2"}, "did you mean layers"),
         (network(), {"layers": ["9"]}, "unknown layer '9'"),
+        (network(), {"analyses": {"cam": ANALYSES["cam"](layer="9")}}, "analysis.cam.layer: unknown layer"),
+        (network(), {"device": "cuda:99"}, "analysis.device: cuda:99 cannot be used"),
         (InDouble(), {}, "InDouble in float32, in which it is examined, fails on images .*: Input type"),
         (network(), {"mean": (0, 0, 0), "std": (5, 5, 5)}, "un-normalised with them images run from"),
     ],

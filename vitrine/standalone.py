@@ -17,9 +17,9 @@ from vitrine.analyses.result import CheckpointReport
 from vitrine.core.network_scopes import full_isolation, unwrapped
 from vitrine.datamodules.foreign import ForeignData, class_names
 from vitrine.datamodules.steady_images import examined_split, foreign_training
+from vitrine.examination.checks import check_analyses
 from vitrine.examination.examiner import Examiner
 from vitrine.examination.settings import AnalysisSettings
-from vitrine.examination.subject import choose_units
 from vitrine.modules.network_record import attach_record
 from vitrine.modules.network_search import checked_copy, logits_problem, network_logits
 from vitrine.reporting.notebook import to_html
@@ -85,6 +85,7 @@ def look(
             layer, unit or setting that there is not. A technique that fails is in the report's `errors`.
     """
     chosen, options, folder = choose_analyses(analyses), AnalysisSettings.of(settings), Path(folder)
+    options.check_device()
     network = unwrapped(network)
     parameter = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(0))
     with full_isolation(network):
@@ -96,7 +97,7 @@ def look(
         training = foreign_training(train, mean, std)
         data = ForeignData(split, class_names((split.items,), count, classes), *training)
         copied = attach_record(checked_copy(network, data.statistics, images), learning_rate=learning_rate)
-        choose_units(copied, images[:1].float(), options.layers, options.units)
+        check_analyses(chosen, options, copied, images[:1].float())
     folder.mkdir(parents=True, exist_ok=True)
     record = RunRecord(folder, sys.argv, {"network": type(network).__name__, **data.facts()})
     if metrics:

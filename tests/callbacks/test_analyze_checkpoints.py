@@ -15,7 +15,7 @@ from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset
 from torchvision.transforms import v2
 
 from vitrine import AnalyzeCheckpoints, look
-from vitrine.analyses import choose_analyses
+from vitrine.analyses import ANALYSES, choose_analyses
 from vitrine.analyses.base import Analysis, File, State
 from vitrine.examination.examiner import weights_hash
 from vitrine.modules.network_search import examinable_copy
@@ -210,6 +210,8 @@ def test_images_are_shown_as_they_were_before_they_were_normalised(tmp_path):
         ({"network": "loss"}, None, "CrossEntropyLoss fails on images"),
         ({"classes": ["a", "b"]}, None, "2 names came, expected 3"),
         ({"layers": ["nowhere"]}, None, "unknown layer 'nowhere'"),
+        ({"analyses": {"cam": ANALYSES["cam"](layer="nope")}}, None, "analysis.cam.layer: unknown layer"),
+        ({"device": "gpu"}, None, "analysis.device: gpu cannot be used"),
         ({}, [(normalised(9, 1)[i][0], torch.rand(3)) for i in range(9)], "expected .N. for"),
     ],
 )

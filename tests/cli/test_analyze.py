@@ -181,6 +181,11 @@ def test_what_cannot_be_painted_is_answered_by_one_sentence(run, photo, words, m
         analyze.main(["style", str(run), *words])
 
 
+def test_a_device_that_is_not_here_is_refused(run):
+    with pytest.raises(SettingError, match=r"analysis\.device: cuda:99 cannot be used"):
+        analyze.main([str(run), "analysis.device=cuda:99"])
+
+
 def test_an_image_that_is_too_small_for_the_network_is_refused(shared, tmp_path):
     Image.new("RGB", (20, 20)).save("tiny.png")
     weights = shared / "weights" / "squeezenet1_0-imagenet.pt"

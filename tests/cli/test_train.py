@@ -190,6 +190,7 @@ def test_training_a_transformer_is_bit_identical_with_its_attention_shown(tmp_pa
             ["analysis.style.enabled=true", "analysis.style.style_layers=[blok1]"],
             r"analysis\.style\.style_layers: unknown layer 'blok1'",
         ),
+        (["analysis.device=gpu"], r"analysis\.device: gpu cannot be used"),
         (["model.weights=nothing.pt"], r"nothing\.pt"),
         (["model.options={widht: 3}"], r"widht: convnet has no such option; did you mean width"),
         (["optimizer.name=sdg"], r"did you mean sgd"),

@@ -28,8 +28,8 @@ from vitrine.datamodules import source
 from vitrine.datamodules.base import ImageDataModule
 from vitrine.datamodules.drawing_ahead import DrawingAhead
 from vitrine.datamodules.file_settings import FileSettings
+from vitrine.examination.checks import check_analyses
 from vitrine.examination.examiner import Examiner
-from vitrine.examination.subject import choose_units
 from vitrine.modules import OBJECTIVES, load_checkpoint, load_network
 from vitrine.modules.classifier import Classifier
 from vitrine.modules.foreign_networks import check_existence, zoo_of
@@ -201,23 +201,16 @@ def build_analyses(settings: Settings, network: nn.Module, data: ImageDataModule
     """Every analysis with its settings, enabled or not.
 
     Raises:
-        SettingError: a layer or unit that the network does not have; what an analysis cannot be made with.
+        SettingError: a layer or unit that the network does not have; what an analysis cannot be made with; a
+            device that is not here, unless analyses run elsewhere or not at all.
     """
     analyses = {name: getattr(settings.analysis, name) for name in ANALYSES}
     probe = torch.zeros(1, data.channels, data.image_size, data.image_size)
+    if settings.analysis.mode == "train":
+        settings.analysis.check_device()
     with as_setting_error("analysis"), full_isolation(network):
-        choose_units(network.eval(), probe, settings.analysis.layers, settings.analysis.units)
-        for name, analysis in analyses.items():
-            if analysis.enabled:
-                _check_analysis(name, analysis, network, probe)
+        check_analyses(analyses, settings.analysis, network.eval(), probe)
     return analyses
-
-
-def _check_analysis(name: str, analysis: Analysis, network: nn.Module, probe: torch.Tensor) -> None:
-    try:
-        analysis.check(network, probe)
-    except SettingError as error:
-        raise SettingError(f"analysis.{name}.{error.key}", error.problem) from error
 
 
 def build_examiner(
@@ -229,6 +222,7 @@ def build_examiner(
         SettingError: as `build_analyses`; the network was trained on other classes.
     """
     _check_classes(network, data)
+    settings.analysis.check_device()
     analyses, store = build_analyses(settings, network, data), Store(settings.folder)
     device = training_device(settings)
     return Examiner(analyses, data, settings.analysis, store, device=device, retry=retry)

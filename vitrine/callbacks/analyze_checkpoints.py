@@ -40,9 +40,9 @@ from vitrine.datamodules.foreign import ForeignData, class_names
 from vitrine.datamodules.steady_images import examined_split
 from vitrine.distributed.ranks import ranks_of_trainer
 from vitrine.examination.budget import Allowance
+from vitrine.examination.checks import check_analyses
 from vitrine.examination.examiner import Examiner
 from vitrine.examination.settings import AnalysisSettings
-from vitrine.examination.subject import choose_units
 from vitrine.modules.network_search import checked_copy, find_network, network_logits
 from vitrine.reporting.page import PageSink
 from vitrine.runs.metrics_csv import MetricsCSV
@@ -245,6 +245,7 @@ class AnalyzeCheckpoints(ExamineSaved):
                 "AnalyzeCheckpoints: this Trainer saves no checkpoints; give every_n_epochs=1 to see pictures"
             )
         make_validation_loaders(trainer)
+        self.settings.check_device()
         with full_isolation(pl_module):
             normalization = self.mean, self.std, self._input.normalization
             same = self.folder is not None and has_same_data(trainer, self.examiner.data, self.settings.split)
@@ -260,7 +261,7 @@ class AnalyzeCheckpoints(ExamineSaved):
             names = class_names((split.items, trainer.datamodule), logits.shape[1], self.classes)
             data = ForeignData(split, names, *training_of(trainer, *normalization))
             copied = checked_copy(network, data.statistics, images)
-            choose_units(copied, images[:1].float(), self.settings.layers, self.settings.units)
+            check_analyses(self.analyses, self.settings, copied, images[:1].float())
         facts = {"module": type(pl_module).__name__, "network": type(network).__name__, **data.facts()}
         wanted = Path(self.wanted_folder) if self.wanted_folder else logger_folder(trainer) / "vitrine"
         resumes = bool(trainer.ckpt_path) and (same or self.folder is None)
@@ -271,8 +272,7 @@ class AnalyzeCheckpoints(ExamineSaved):
     ) -> None:
         """Claim the folder, and make the examiner and its sinks."""
         ranks = ranks_of_trainer(trainer)
-        others = (c for c in trainer.callbacks if isinstance(c, AnalyzeCheckpoints) and c is not self)
-        taken = [other.folder for other in others if other._examines]
+        taken = [c.folder for c in trainer.callbacks if isinstance(c, AnalyzeCheckpoints) and c._examines]
         claimed = claim_folder(ranks, wanted, resumes, taken)
         self.folder, self._of, self._examines = claimed, weakref.ref(trainer), True
         self.saved, self._saved_step, self.allowance = None, -1, Allowance(self.settings.budget)

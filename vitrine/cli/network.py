@@ -11,6 +11,7 @@ from vitrine.analyses.activations import activations
 from vitrine.analyses.layers import auto_layers
 from vitrine.config import recipes
 from vitrine.config.errors import as_setting_error
+from vitrine.core.devices import find_device
 from vitrine.core.references import is_reference
 from vitrine.core.registry import UnknownName
 from vitrine.core.settings import SettingError
@@ -57,12 +58,8 @@ def find_network(words: list[str], device: str) -> NamedNetwork:
     if places and model and reference is None:
         raise SettingError(model[0].split("=")[0], f"{places[0]} says itself which network it holds")
     found = _load_run_or_checkpoint(places[0], reference) if places else _load_weights(model)
-    try:
-        fastest = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-        wanted = torch.device(fastest if device == "auto" else device)
-        found.network.to(wanted)
-    except (RuntimeError, AssertionError) as error:
-        raise SettingError("device", f"{device} cannot be used: {str(error).splitlines()[0]}") from None
+    fastest = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    found.network.to(find_device(str(fastest) if device == "auto" else device, "device"))
     found.network.eval().requires_grad_(False)
     return found
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from vitrine.core.devices import find_device
 from vitrine.core.registry import UnknownName
 from vitrine.core.settings import check, setting
 
@@ -46,6 +47,11 @@ class AnalysisSettings:
         "share of the time trained since the last checkpoint that analyses may take, e.g. 0.1; null: any",
         above=0,
     )
+
+    def check_device(self) -> None:
+        """Raise SettingError where the device cannot be used in this process."""
+        if self.device != "auto":
+            find_device(self.device, "analysis.device")
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:

@@ -1,5 +1,6 @@
 """AnalyzeCheckpoints in a training that is not ours; that of our own is in test_analyze_run."""
 
+import logging
 import random
 import shutil
 
@@ -394,6 +395,27 @@ def test_a_file_that_holds_other_weights_than_those_examined_is_named(tmp_path, 
     assert "holds other weights" not in caplog.text
     fit(tmp_path / "other", [analyze(analyses=["weights"])], plugins=[Forgetful()], max_epochs=1)
     assert "epoch=0-step=3.ckpt holds other weights than those examined" in caplog.text
+
+
+def test_numbers_that_are_none_are_the_same_in_the_file(tmp_path, caplog):
+    class Best(Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("best", torch.tensor(float("nan")))
+
+    fit(tmp_path, [analyze(analyses=["weights"])], Best(), max_epochs=1)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_pictures_of_a_training_that_is_kept_elsewhere_go_to_a_local_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = f"memory://{tmp_path.name}/run"
+    callback = analyze(analyses=["weights"])
+    with pytest.warns(UserWarning, match="is remote, so pictures go to"):
+        fit(root, [callback], max_epochs=1)
+    assert callback.folder == tmp_path / "vitrine" and [f.name for f in tmp_path.iterdir()] == ["vitrine"]
+    with pytest.raises(ValueError, match=f"folder: {root} is remote, expected a local one"):
+        fit(root, [analyze(folder=root)])
 
 
 @pytest.mark.slow

@@ -24,8 +24,8 @@ from vitrine.callbacks.foreign_trainer import (
     held_weights,
     loader_of,
     log_curves,
-    logger_folder,
     logger_sinks,
+    picture_folder,
     read_state,
     refuse_sharding,
     run_name,
@@ -67,8 +67,8 @@ class AnalyzeCheckpoints(ExamineSaved):
     that the Trainer has, in their own runs, which stay their owner's.
 
     Args:
-        folder: of page and pictures. By default `vitrine` in the first logger's folder for this run, or in
-            the Trainer's `default_root_dir`. A folder that holds another training's pictures is not reused:
+        folder: of page and pictures. By default `vitrine` in the first logger's folder for this run, or
+            the Trainer's; if remote, in the current one. One of another training's pictures is not reused:
             the next free one is, `vitrine-2`, ..., for each fit on other data, unless it resumes from a file.
         analyses: names of techniques, or techniques by name; those of the default run unless given.
         network: where the network is in the LightningModule, by dotted name or function. By default the
@@ -263,7 +263,7 @@ class AnalyzeCheckpoints(ExamineSaved):
             copied = checked_copy(network, data.statistics, images)
             check_analyses(self.analyses, self.settings, copied, images[:1].float())
         facts = {"module": type(pl_module).__name__, "network": type(network).__name__, **data.facts()}
-        wanted = Path(self.wanted_folder) if self.wanted_folder else logger_folder(trainer) / "vitrine"
+        wanted = picture_folder(trainer, self.wanted_folder)
         resumes = bool(trainer.ckpt_path) and (same or self.folder is None)
         self._open(trainer, data, facts, self.folder if same and resumes else wanted, resumes)
 

@@ -11,6 +11,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
 from vitrine.core import random_state
@@ -65,12 +66,19 @@ def verify_file(file: Path, checkpoint: Mapping[str, Any]) -> None:
     if held is None:
         return
     same = held.keys() == ours.keys() and all(
-        torch.equal(held[name], tensor.cpu())
+        _is_same(held[name], tensor.cpu())
         for name, tensor in ours.items()
         if isinstance(tensor, torch.Tensor)
     )
     if not same:
         log.warning("%s holds other weights than those examined, which the Trainer handed over for it", file)
+
+
+def _is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether tensors hold the same values; NaN is the same as NaN."""
+    if torch.equal(one, other):
+        return True
+    return one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def loader_of(trainer: lightning.Trainer, split: str) -> Any:
@@ -165,14 +173,35 @@ def log_curves(trainer: lightning.Trainer, curves: MetricsCSV | None) -> None:
         log.warning("the curves could not be written", exc_info=True)
 
 
-def logger_folder(trainer: lightning.Trainer) -> Path:
-    """The folder of the first logger for this run, or the Trainer's."""
+def picture_folder(trainer: lightning.Trainer, wanted: str | Path | None) -> Path:
+    """The folder that is wanted; by default `vitrine` in the first logger's folder for this run, or in the
+    Trainer's, or in the current one where that is remote.
+
+    Raises:
+        ValueError: it is remote.
+    """
+    if wanted:
+        if _is_remote(wanted):
+            raise ValueError(f"folder: {wanted} is remote, expected a local one")
+        return Path(wanted)
     logger = trainer.loggers[0] if trainer.loggers else None
+    parts = [trainer.default_root_dir]
     if isinstance(logger, (TensorBoardLogger, CSVLogger)):
-        return Path(logger.log_dir)
-    if logger is not None and logger.save_dir and logger.version is not None:
-        return Path(logger.save_dir) / str(logger.name or "") / str(logger.version)
-    return Path(trainer.default_root_dir)
+        parts = [logger.log_dir]
+    elif logger is not None and logger.save_dir and logger.version is not None:
+        parts = [logger.save_dir, str(logger.name or ""), str(logger.version)]
+    if _is_remote(parts[0]):
+        here = Path.cwd() / "vitrine"
+        rank_zero_warn(
+            f"AnalyzeCheckpoints: {parts[0]} is remote, so pictures go to {here}; or give folder=..."
+        )
+        return here
+    return Path(*parts) / "vitrine"
+
+
+def _is_remote(folder: str | Path) -> bool:
+    """Whether Lightning takes a folder for an address in another file system."""
+    return "://" in str(folder)
 
 
 def claim_folder(ranks: Ranks, wanted: Path, resumes: bool, taken: Sequence[Path]) -> Path:

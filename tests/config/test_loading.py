@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -266,3 +267,17 @@ def test_a_run_saved_before_a_setting_existed_goes_on_as_it_began(tmp_path):
     for old in (config.load_run(own), config.load_saved(tmp_path / "old", [])):
         assert old.data.stratify is False and old.data.val_from == "test"
     assert config.load_run([*own, "data.stratify=true"]).data.stratify is True
+
+
+@pytest.mark.parametrize("place", ["runs", "my runs #2: all, [new]", "007", "on"])
+def test_a_run_that_was_moved_or_copied_goes_on_where_it_is(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    root = [] if place == "runs" else [f"run.root={place}"]  # "runs" is the default
+    begun = config.load(["run.root=before", "run.name=x", "optimizer.lr=0.05"])
+    begun.folder.mkdir(parents=True)
+    begun.save()
+    for carry in (shutil.copytree, shutil.move):
+        shutil.rmtree(place, ignore_errors=True)
+        carry("before", place)
+        found = config.load_run([*root, "run.name=x", "run.resume=true"])
+        assert (found.folder, found.optimizer.lr) == (Path(place, "x"), 0.05)

@@ -244,4 +244,7 @@ def load_run(
         known = run_folders.describe_runs(settings.run.root)
         raise SettingError("run.resume", f"needs run.name=NAME; {known}")
     saved = settings.folder / "config.yaml"
-    return load(arguments, base=[saved]) if saved.exists() else settings
+    if not saved.exists():
+        return settings
+    # it may have been moved or copied since: it goes on where it was found
+    return load([*arguments, f"run.root={settings.run.root}"], base=[saved])

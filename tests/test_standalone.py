@@ -72,6 +72,32 @@ def test_what_was_examined_already_is_examined_again_only_with_new_settings(tmp_
     ).results.keys() == {"examples"}
 
 
+class Shifted(Colours):
+    """The same labels of other images."""
+
+    def __getitem__(self, index):
+        image, label = super().__getitem__(index)
+        return 1 - image, label
+
+
+@pytest.mark.parametrize(
+    ("data", "options"),
+    [
+        (Shifted(6), {}),
+        (Colours(7), {}),
+        (Colours(6), {"classes": ["one", "two", "three"]}),
+        (Colours(6), {"mean": (0.1, 0.1, 0.1), "std": (1, 1, 1)}),
+        (Colours(6), {"units": range(2)}),
+    ],
+)
+def test_other_images_are_looked_at_anew(tmp_path, data, options):
+    net, few = network(), {**CHEAP, "analyses": ["weights"]}
+    vitrine.look(net, Colours(6), tmp_path, **few)
+    assert not vitrine.look(net, DataLoader(Colours(6), 2), tmp_path, **few).results
+    assert vitrine.look(net, data, tmp_path, **{**few, **options}).results
+    assert not vitrine.look(net, data, tmp_path, **{**few, **options}).results
+
+
 class InDouble(nn.Module):
     """Computes in one precision whatever its input and parameters are made to have."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,7 +64,8 @@ def look(
     """Examine a network at a step of its training; it is left as it was, in its mode and on its device.
 
     The folder gets `index.html`, a page on which all steps that were examined into it stand side by side. A
-    step with the same weights is not examined again, but for techniques that failed or have new settings.
+    step with the same weights is not examined again, but for techniques that failed, have new settings or get
+    other images.
 
     Args:
         network: maps images, as the data set gives them, to logits [N, K].
@@ -90,7 +92,9 @@ def look(
     parameter = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(0))
     with full_isolation(network):
         split = examined_split(dataset, mean, std)
-        images = split.raw(range(min(4, len(split))))[0].to(parameter.device, parameter.dtype)
+        first = split.raw(range(min(4, len(split))))
+        seen = [tensor.cpu().numpy().tobytes() for tensor in first]  # now: the network may write into them
+        images = first[0].to(parameter.device, parameter.dtype)
         if (problem := logits_problem(network, images)) is not None:
             raise ValueError(f"network: {type(network).__name__} {problem}")
         count = network_logits(network, images).shape[1]
@@ -105,7 +109,9 @@ def look(
     sinks = [record, PageSink(folder)]
     if wandb_run is not None:
         sinks.append(WandbSink(wandb_run, data.classes, page=False, run_dir=folder, owned=False))
-    report = Examiner(chosen, data, options, Store(folder), sinks, retry=True).examine(copied, step)
+    told_apart = hashlib.sha256(repr([len(split), *seen, data.classes, data.statistics]).encode()).hexdigest()
+    examiner = Examiner(chosen, data, options, Store(folder), sinks, retry=True, data_hash=told_apart)
+    report = examiner.examine(copied, step)
     for sink in sinks:
         sink.close()
     return Examination(report.step, report.results, report.failures, folder / "index.html")

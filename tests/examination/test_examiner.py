@@ -1,5 +1,6 @@
 """Only what is missing runs, and all of it is kept."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,6 +131,41 @@ def test_other_settings_are_looked_at_anew_where_that_is_asked_for(tmp_path, net
     assert tiny.examiner(tmp_path, small, retry=True).missing(network, 5) == []
     tiny.examiner(tmp_path, large, retry=True).examine(network, 5)
     assert Store(tmp_path).figures(5, "sized")[0].image.shape[0] == 3
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"units": 1}, {"units": [1, 3]}, {"layers": ["2"]}, {"probes": 3}, {"split": "train"}, {"seed": 1}],
+)
+def test_what_decides_every_picture_is_made_anew_where_it_changed_and_that_is_asked_for(
+    tmp_path, network, other
+):
+    tiny.examiner(tmp_path, {"plain": tiny.Plain()}).examine(network, 5)
+    assert tiny.examiner(tmp_path, {"plain": tiny.Plain()}, **other).missing(network, 5) == []
+    anew = tiny.examiner(tmp_path, {"plain": tiny.Plain()}, retry=True, **other)
+    assert anew.missing(network, 5) == ["plain"]
+    anew.examine(network, 5)
+    assert anew.missing(network, 5) == []
+
+
+def test_what_decides_no_picture_makes_none_anew(tmp_path, network):
+    tiny.examiner(tmp_path, {"plain": tiny.Plain()}).examine(network, 5)
+    how = {"batch_size": 3, "device": "cpu", "budget": 0.5, "strict": True, "mode": "follow"}
+    assert tiny.examiner(tmp_path, {"plain": tiny.Plain()}, retry=True, **how).missing(network, 5) == []
+
+
+@pytest.mark.parametrize("known", [(), ("units", "seed")])
+def test_what_an_older_record_does_not_tell_counts_as_the_same(tmp_path, network, known):
+    tiny.examiner(tmp_path, {"plain": tiny.Plain()}).examine(network, 5)
+    file = Store(tmp_path).step_folder(5) / "complete.json"
+    complete = json.loads(file.read_text())
+    subject = complete["analyses"]["plain"].pop("subject")
+    if known:
+        complete["analyses"]["plain"]["subject"] = {key: subject[key] for key in known}
+    file.write_text(json.dumps(complete))
+    assert tiny.examiner(tmp_path, {"plain": tiny.Plain()}, retry=True, probes=3).missing(network, 5) == []
+    fewer = tiny.examiner(tmp_path, {"plain": tiny.Plain()}, retry=True, units=1)
+    assert fewer.missing(network, 5) == (["plain"] if known else [])
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ class AnalysisResult:
     # left out. See `examination.budget` and `examination.batch_halving`.
     reduced: Mapping[str, Sequence[int]] = field(default_factory=dict)
     settings: Mapping[str, Any] | None = None  # of the analysis, as plain containers; None: unknown
+    subject: Mapping[str, Any] = field(default_factory=dict)  # layers, units and images; empty: unknown
     files: Mapping[str, str | bytes] = field(default_factory=dict)  # that it yielded, content by name
     state: Mapping[str, Tensor] = field(default_factory=dict)  # that it yielded; empty: none
 

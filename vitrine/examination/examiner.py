@@ -49,7 +49,9 @@ class Examiner:
         sinks: where they are shown (reporting.sinks.Sink): each gets one `log(report, folder)` a checkpoint.
         device: for `settings.device` of "auto"; where the network is, unless given.
         ranks: those that examine together.
-        retry: analyses that failed before, had other settings, or were less than asked for, run again.
+        retry: analyses that failed before, had other settings, were less than asked for, or were made of
+            other layers, units or images, run again.
+        data_hash: tells these data from others, where no settings do.
 
     Attributes:
         reports: of every checkpoint at which something ran or failed, in order; on rank 0.
@@ -66,17 +68,19 @@ class Examiner:
         device: torch.device | str | None = None,
         ranks: Ranks = SINGLE_PROCESS,
         retry: bool = False,
+        data_hash: str | None = None,
     ):
         self.analyses = {name: analysis for name, analysis in analyses.items() if analysis.enabled}
         self.data, self.settings, self.store, self.sinks = data, settings, store, list(sinks)
         self.device, self.ranks, self.retry, self.strict = device, ranks, retry, settings.strict
+        self.data_hash = data_hash
         self.reports: list[CheckpointReport] = []
 
     def missing(self, network: nn.Module, step: int) -> list[str]:
         """The enabled analyses that a step with these weights has not had.
 
-        With `retry`, also those that failed, had other settings, or were less than asked for; but not for
-        smaller batches, as memory would run out again.
+        With `retry`, also those that failed, had other settings or another subject, or were less than asked
+        for; but not for smaller batches, as memory would run out again.
         """
         return self._missing(weights_hash(network), step)
 
@@ -148,15 +152,22 @@ class Examiner:
 
     def _missing(self, weights: str, step: int) -> list[str]:
         had = self.store.results(step) if self.store.weights(step) == weights else {}
+        subject = self._subject() if self.retry else {}
 
         def done(name: str, analysis: Analysis) -> bool:
             if not self.retry or name not in had:
                 return name in had
             settings = json.loads(json.dumps(dataclasses.asdict(analysis)))  # as the store has recorded them
             whole = not set(had[name].reduced) - {"batch"}
-            return not had[name].error and had[name].settings == settings and whole
+            # a record of an earlier version may not tell all
+            same = all(subject.get(key, value) == value for key, value in had[name].subject.items())
+            return not had[name].error and had[name].settings == settings and same and whole
 
         return [name for name, analysis in self.analyses.items() if not done(name, analysis)]
+
+    def _subject(self) -> dict[str, Any]:
+        """What tells the subject of these analyses from others of the same weights, for the record."""
+        return self.settings.of_subject() | ({"data": self.data_hash} if self.data_hash else {})
 
     def _run(
         self,
@@ -184,6 +195,7 @@ class Examiner:
                 description = f"analyses at step {step}"
                 for name, result in runner.subject.progress(results, description, len(names)):
                     report.results[name] = result
+                    result.subject = self._subject()
                     _write(name, result, analyses[name], writer, step)
                     failure = result.error
                     if failure and self.strict:

@@ -53,6 +53,14 @@ class AnalysisSettings:
         if self.device != "auto":
             find_device(self.device, "analysis.device")
 
+    def of_subject(self) -> dict[str, Any]:
+        """What decides the pictures of every technique, as plain containers; devices, batches and budgets
+        do not."""
+        layers = self.layers if isinstance(self.layers, str) else list(map(str, self.layers))
+        units = int(self.units) if isinstance(self.units, int) else list(map(int, self.units))
+        chosen = {"layers": layers, "units": units, "probes": int(self.probes)}
+        return {**chosen, "split": self.split, "seed": int(self.seed)}
+
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
         """The settings with these values, checked.

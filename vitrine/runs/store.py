@@ -150,6 +150,7 @@ class Store:
             traceback=trace,
             reduced=record.get("reduced") or {},
             settings=record.get("settings"),
+            subject=record.get("subject") or {},
             files=ReadOnAccess(record.get("files", ()), lambda file: attachments.read_file(folder / file)),
             state=ReadOnAccess(
                 record.get("state", ()), lambda tensor: attachments.read_state(folder)[tensor]
@@ -198,12 +199,13 @@ class Writer:
             "error": result.traceback or result.error,
             "figures": len(figures),
             "settings": result.settings,
+            "subject": result.subject,
             "reduced": result.reduced or None,
             "files": list(result.files),
             "state": list(result.state),
         }
-        attached = ("files", "state")  # left out where there is none
-        self.complete["analyses"][name] = {k: v for k, v in record.items() if v or k not in attached}
+        optional = ("subject", "files", "state")  # left out where there is none
+        self.complete["analyses"][name] = {k: v for k, v in record.items() if v or k not in optional}
         if self._final is not None:
             self._add(name, folder)
 

@@ -143,6 +143,19 @@ def test_analyze_looks_at_weights_that_were_not_trained_here(run, tmp_path):
     }
 
 
+@pytest.mark.parametrize("left", ["checkpoints", "run.json"])
+def test_weights_from_elsewhere_are_not_analyzed_into_a_run_that_was_trained(tmp_path, left):
+    trained = tmp_path / "a"
+    (trained / left).mkdir(parents=True)
+    (trained / "config.yaml").write_text("run:\n  name: a\n")
+    torch.save({}, tmp_path / "weights.pt")
+    words = [f"run.root={tmp_path}", "run.name=a", f"model.weights={tmp_path}/weights.pt"]
+    with pytest.raises(SettingError, match=r"run.name: .*/a is a run that was trained.*another name") as said:
+        analyze.main([*SHORT, *words])
+    assert "\n" not in str(said.value)
+    assert (trained / "config.yaml").read_text() == "run:\n  name: a\n"
+
+
 def test_training_with_analyses_on_is_bit_identical_to_training_without(run, tmp_path):
     off = [f"analysis.{name}.enabled=false" for name in ANALYSES]
     train.main([*SMALL, *off, f"run.root={tmp_path}", "run.name=without"])

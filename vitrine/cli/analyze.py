@@ -96,6 +96,9 @@ def analyze_weights(overrides: list[str], start: float) -> None:
     settings = config.load(overrides)
     if settings.model.weights is None:
         raise SettingError("model.weights", f"nothing to analyze; {run_folders.EXPECTED}")
+    if any((settings.folder / left).exists() for left in ("checkpoints", "run.json")):
+        problem = f"{settings.folder} is a run that was trained, whose settings would be lost"
+        raise SettingError("run.name", f"{problem}; expected another name")
     given = recipes.merge_arguments(overrides).get("data", {})
     if getattr(settings.data, "val_fraction", 0) and "val_fraction" not in given:
         settings.data.val_fraction = 1.0  # nothing was trained on a part of them

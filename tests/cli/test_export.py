@@ -290,3 +290,16 @@ def test_networks_of_others_are_exported_with_the_normalisation_beside_them(tmp_
             session = onnxruntime.InferenceSession("net.onnx", providers=["CPUExecutionProvider"])
             found = torch.from_numpy(session.run(None, {"images": images(3).numpy()})[0])
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("wanted", "step"), [("0", 0), ("00000000", 0), ("00000007", 7)])
+def test_a_checkpoint_is_chosen_by_its_step_the_untrained_networks_too(tmp_path, capsys, wanted, step):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").write_text("run:\n  name: run\n")
+    for at in (0, 7):
+        checkpoint(tmp_path, widths=[4, 8], step=at).rename(f"run/checkpoints/step={at:08d}.ckpt")
+    analyze.main(
+        ["export", "run", f"checkpoint={wanted}", "format=safetensors", "image_size=32", "out=a.safetensors"]
+    )
+    with safe_open("a.safetensors", "pt") as opened:
+        assert json.loads(opened.metadata()["step"]) == step

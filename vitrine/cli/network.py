@@ -90,10 +90,11 @@ def choose_checkpoint(words: list[str], wanted: str, default: str = "best") -> t
         found = last_good_checkpoint(run)
     else:
         steps = {str(step): file for step, file in checkpoint_files(run / "checkpoints")}
-        if wanted.lstrip("0") not in steps:
+        step = wanted.lstrip("0") or "0"
+        if step not in steps:
             known = ", ".join(["best", "last", *steps])
             raise SettingError("checkpoint", f"is {wanted}, expected one of {known}")
-        found = steps[wanted.lstrip("0")]
+        found = steps[step]
     if found is None:
         raise SettingError(str(run), "has no checkpoint")
     return [str(found) if i == places[0] else word for i, word in enumerate(words)], found

@@ -130,6 +130,65 @@ def test_inside_autograd_records_in_float32_whatever_the_caller_is_in():
     assert gradient.abs().sum() > 0
 
 
+@pytest.fixture
+def precision():
+    """`torch.backends`, whose precisions are put back afterwards."""
+    backends = torch.backends
+    new = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn, backends.mkldnn.matmul]
+    before = [switch.fp32_precision for switch in new]
+    matmul, cudnn = torch.get_float32_matmul_precision(), backends.cudnn.allow_tf32
+    yield backends
+    torch.set_float32_matmul_precision(matmul)
+    backends.cudnn.allow_tf32 = cudnn
+    for switch, value in zip(new, before):
+        switch.fp32_precision = value
+
+
+def precision_state() -> list:
+    backends, state = torch.backends, []
+    for read in (
+        lambda: backends.cuda.matmul.fp32_precision,
+        lambda: backends.cudnn.conv.fp32_precision,
+        lambda: backends.cudnn.rnn.fp32_precision,
+        lambda: backends.mkldnn.matmul.fp32_precision,
+        lambda: backends.cuda.matmul.allow_tf32,
+        lambda: backends.cudnn.allow_tf32,
+        torch.get_float32_matmul_precision,
+    ):
+        try:
+            state.append(read())
+        except RuntimeError:  # torch refuses to read an older switch that contradicts a newer one
+            state.append("unreadable")
+    return state
+
+
+@pytest.mark.parametrize(
+    "choose",
+    [
+        lambda backends: None,
+        lambda backends: torch.set_float32_matmul_precision("high"),
+        lambda backends: torch.set_float32_matmul_precision("medium"),
+        lambda backends: setattr(backends.cuda.matmul, "allow_tf32", True),
+        lambda backends: setattr(backends.cudnn, "allow_tf32", False),
+        lambda backends: setattr(backends.cuda.matmul, "fp32_precision", "tf32"),
+        lambda backends: setattr(backends.cuda.matmul, "fp32_precision", "ieee"),
+        lambda backends: setattr(backends.cudnn.conv, "fp32_precision", "ieee"),
+        lambda backends: setattr(backends.mkldnn.matmul, "fp32_precision", "bf16"),
+    ],
+)
+def test_float32_is_float32_by_the_older_and_the_newer_switches_and_returns_to_what_it_was(precision, choose):
+    choose(precision)
+    before = precision_state()
+    with full_isolation(), full_isolation():
+        inside = precision_state()
+        if before[5] != "unreadable":  # else a network that asks fails outside, too
+            with precision.cudnn.flags(enabled=True, benchmark=False):
+                pass
+    assert inside[:5] == ["ieee"] * 4 + [False] and inside[6] == "highest"
+    assert inside[5] is False or before[5] == "unreadable"
+    assert precision_state() == before
+
+
 def test_a_weight_shared_by_two_modules_and_an_absent_one_are_handled():
     network = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3))
     network[1].weight = network[0].weight

@@ -101,14 +101,18 @@ def capture_switches() -> Callable[[], None]:
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     precisions = [backend.fp32_precision for backend in _PRECISIONS]
-    matmul, dtype = torch.get_float32_matmul_precision(), torch.get_default_dtype()
+    matmul, tf32 = _matmul_precision(), _cudnn_tf32()
+    dtype = torch.get_default_dtype()
     threads = torch.get_num_threads()
     anomaly = torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
 
     def restore() -> None:
         cudnn.enabled, cudnn.benchmark, cudnn.deterministic = flags
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-        torch.set_float32_matmul_precision(matmul)
+        if matmul is not None:
+            torch.set_float32_matmul_precision(matmul)
+        if tf32 is not None:
+            cudnn.allow_tf32 = tf32
         for backend, precision in zip(_PRECISIONS, precisions):
             backend.fp32_precision = precision
         torch.set_default_dtype(dtype)
@@ -123,5 +127,26 @@ def fix_numerics() -> None:
     """Full float32 precision and deterministic algorithms of cuDNN."""
     torch.backends.cudnn.benchmark = False  # else the fastest of several algorithms, never mind the last bit
     torch.backends.cudnn.deterministic = True
+    # torch has older switches, too, and refuses to read one that contradicts the newer: a network may read it
+    if _matmul_precision() is not None:
+        torch.set_float32_matmul_precision("highest")
+    if _cudnn_tf32() is not None:
+        torch.backends.cudnn.allow_tf32 = False
     for backend in _PRECISIONS:
         backend.fp32_precision = "ieee"
+
+
+def _matmul_precision() -> str | None:
+    """The older switch of matrix products; None where the caller has contradicted it by a newer."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
+
+
+def _cudnn_tf32() -> bool | None:
+    """The older switch of cuDNN, likewise."""
+    try:
+        return torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        return None

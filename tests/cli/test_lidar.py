@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -70,6 +71,15 @@ def test_help_names_every_setting_with_its_meaning(capsys):
     ):
         assert key in text
     assert "python -m vitrine lidar" in text
+
+
+def test_a_run_that_was_moved_goes_on_where_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    saved = "run:\n  name: b\n  root: elsewhere\n  seed: 3\n"
+    (tmp_path / "runs" / "a" / "config.yaml").write_text(saved)
+    settings, _ = lidar.load(["run.name=a", "run.resume=true"])
+    assert (settings.folder, settings.run.seed) == (Path("runs", "a"), 3)
 
 
 @pytest.mark.slow

@@ -92,7 +92,8 @@ def load(arguments: Sequence[str]) -> tuple[Settings, bool]:
             known = run_folders.describe_runs(settings.run.root)
             raise SettingError("run.resume", f"needs run.name=NAME; {known}")
         saved = settings.folder / "config.yaml"
-        settings = _parse(arguments, [saved]) if saved.exists() else settings
+        if saved.exists():  # which may have been moved or copied since
+            settings = _parse([*arguments, f"run.root={settings.run.root}"], [saved])
     if unnamed:
         settings.run.name = run_folders.default_name("lidar", "detector")
     run_folders.check_name(settings.run.name, settings.run.root)

@@ -43,6 +43,17 @@ def test_what_is_wrong_is_said_before_anything_is_made(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_cannot_be_written_or_is_a_run_is_refused_before_the_work(tmp_path):
+    file, run = checkpoint(tmp_path, 3), tmp_path / "run"
+    (tmp_path / "there").write_text("")
+    run.mkdir()
+    (run / "config.yaml").write_text("")
+    for out, problem in (("there", "is a file"), ("there/out", "cannot be made"), ("run", "is a run")):
+        with pytest.raises(SettingError, match=rf"out: .*/{out} {problem}"):
+            run_command("hide", [file, "held_out=3", f"out={tmp_path / out}", *FEW])
+    assert [path.name for path in run.iterdir()] == ["config.yaml"]
+
+
 @pytest.mark.slow
 def test_a_detector_that_finds_nothing_is_refused(tmp_path):
     file = checkpoint(tmp_path, -5)

@@ -57,6 +57,8 @@ def main(words: list[str], settings: Any) -> None:
     folder = Path(settings.out) if settings.out else run_folders.find_run(words[0]) / "hide"
     if folder.exists() and not folder.is_dir():
         raise SettingError("out", f"{folder} is a file, expected a folder")
+    if (folder / "config.yaml").exists():
+        raise SettingError("out", f"{folder} is a run, whose page would be lost; expected another folder")
 
     import torch
 
@@ -81,6 +83,10 @@ def main(words: list[str], settings: Any) -> None:
         raise SettingError(
             "threshold", f"{problem}: expected a lower one, or a detector that has learned more"
         )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # before the minutes that the attack takes
+    except OSError as error:
+        raise SettingError("out", f"{folder} cannot be made: {error.strerror}") from None
     targets = hiding.find_targets(detector, "val", settings.cars)
     offsets = None
     if settings.method != "gradient":
@@ -103,7 +109,6 @@ def main(words: list[str], settings: Any) -> None:
         share, low, high = (bound.item() for bound in bootstrap(values, settings.seed, BOOTSTRAP))
         counts["hidden"][name] = {"share": share, "interval": [low, high]}
         print(f"  {name}: {share:.1%} ({low:.1%} to {high:.1%})")
-    folder.mkdir(parents=True, exist_ok=True)
     atomic.write_json(folder / "counts.json", counts)
     atomic.write_text(folder / "mesh.obj", obj_text(shape(offsets)))
     # those first that are found without and hidden best

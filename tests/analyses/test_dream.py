@@ -72,6 +72,13 @@ def test_the_network_and_the_callers_images_are_left_as_they_were(network, image
     assert all(p.grad is None for p in network.parameters())
 
 
+def test_octaves_do_not_get_smaller_than_a_pixel(network, images):
+    pointwise = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert dream(pointwise, images, "0", octaves=20, ratio=2, steps=1).shape == images.shape
+    with pytest.raises(ValueError, match=r"octaves: one is 1 x 1 pixels, which the network does not take"):
+        dream(network, images, "2", octaves=20, ratio=2)
+
+
 def test_octaves_too_small_for_the_network_are_said(network, images):
     with pytest.raises(ValueError, match=r"octaves: one is 3 x 2 pixels, which the network does not take"):
         dream(network, images, "2", octaves=5, ratio=2)

@@ -140,6 +140,7 @@ def test_published_weights_dream(shared, photo, capsys):
         (["{run}", "image=photo.jpg", "steps=few"], r"steps: is 'few', expected int"),
         (["{run}", "image=photo.jpg", "steps=0"], r"steps: is 0, expected at least 1"),
         (["{run}", "image=photo.jpg", "size=8"], r"size: is 8, expected at least 16"),
+        (["{run}", "from_noise=true", "show=[0]"], r"show: is \[0\], but images of 3 channels are shown"),
         (["{run}", "image=photo.jpg", "device=gpu"], r"device: gpu cannot be used"),
         (["{run}", "image=photo.jpg", "out=photo.jpg"], r"out: .*ends in \.png"),
         (["{run}", "{run}", "image=photo.jpg"], r"is one too many"),

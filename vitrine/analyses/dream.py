@@ -72,7 +72,8 @@ def dream(
     batch = ObjectiveBatch([objective] * len(images))
     generators = [torch.Generator().manual_seed(_image_seed(image, seed)) for image in images]
     height, width = images.shape[-2:]
-    sizes = [(round(height / ratio**i), round(width / ratio**i)) for i in reversed(range(octaves))]
+    scales = [ratio**i for i in reversed(range(octaves))]
+    sizes = [(max(1, round(height / scale)), max(1, round(width / scale))) for scale in scales]
     detail = torch.zeros_like(images[:, :, :1, :1])
     for size in progress(sizes, "dream", len(sizes)):
         base = _resize(images, size)

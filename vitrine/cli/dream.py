@@ -19,7 +19,7 @@ from vitrine.cli import images
 from vitrine.cli.arguments import add_technique_settings
 from vitrine.config.errors import as_setting_error
 from vitrine.core.settings import SettingError, setting
-from vitrine.datamodules.file_settings import FileSettings
+from vitrine.datamodules.file_settings import FileSettings, check_shown
 
 MAX_SIZE = 512  # default limit of the longer side, in pixels
 TECHNIQUE_SETTINGS = ("octaves", "ratio", "steps", "step_size", "jitter")
@@ -56,6 +56,7 @@ def main(words: list[str], settings: Any) -> None:
     from vitrine.examination.subject import progress_bar
 
     source = find_network(words, settings.device)
+    check_shown(settings.show, source.channels)
     if settings.from_noise:
         image, stem = noise(1, settings.size or MAX_SIZE // 2, source.channels, settings.seed), "noise"
     else:

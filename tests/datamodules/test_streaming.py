@@ -268,7 +268,7 @@ def test_a_damaged_image_is_named(tmp_path):
         picture(tmp_path / "folder" / f"class{i % 2}" / f"{i}.jpg", i)
     bad = tmp_path / "folder" / "class0" / "bad.jpg"
     bad.write_bytes((tmp_path / "folder" / "class0" / "0.jpg").read_bytes()[:-200])
-    with pytest.raises(UnreadableImage, match=r"bad\.jpg"):
+    with pytest.raises(UnreadableImage, match=r"bad\.jpg.*; skip_corrupt=true leaves such images out"):
         convert(tmp_path / "folder", tmp_path / "out", Settings(val_fraction=0.25))
     assert not (tmp_path / "out").exists() and [p.name for p in tmp_path.iterdir()] == ["folder"]
     index = convert(tmp_path / "folder", tmp_path / "out", Settings(val_fraction=0.25, skip_corrupt=True))
@@ -331,7 +331,11 @@ def test_the_command_says_what_it_made(folder, tmp_path, capsys):
         main([str(folder), str(tmp_path / "other"), "chunk_mib=0"])
     with pytest.raises(SettingError, match="expected FOLDER OUT"):
         main([str(folder)])
+    with pytest.raises(SettingError, match=r"images\.json/other: cannot be made: Not a directory"):
+        main([str(folder), str(tmp_path / "out" / "images.json" / "other")])
     assert os.listdir(tmp_path) == ["out"]
+    main([str(folder), str(tmp_path / "my out")])
+    assert f"data.name=streaming 'data.root={tmp_path / 'my out'}'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

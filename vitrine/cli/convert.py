@@ -12,6 +12,7 @@ an object store as it is.
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 import time
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ def convert(folder: str | Path, out: str | Path, settings: Settings | None = Non
         `decoding` (the fields of Decoding, by which the data source reads the images, too).
 
     Raises:
-        SettingError: `folder` is no such folder, or `out` exists.
+        SettingError: `folder` is no such folder, or `out` exists or cannot be made.
         UnreadableImage: a file is no image, without `skip_corrupt`.
         OSError: the disk refused; nothing of `out` is left.
     """
@@ -79,6 +80,10 @@ def convert(folder: str | Path, out: str | Path, settings: Settings | None = Non
     staged = out.with_name(f".{out.name}.partial")
     shutil.rmtree(staged, ignore_errors=True)  # of a conversion that was cut off
     try:
+        staged.mkdir(parents=True)
+    except OSError as error:
+        raise SettingError(str(out), f"cannot be made: {error.strerror}") from None
+    try:
         sizes: set[tuple[int, int]] = set()
         splits = {
             name: _write_chunks(staged / name, samples, Path(folder), settings.chunk_mib, sizes, decoding)
@@ -94,8 +99,10 @@ def convert(folder: str | Path, out: str | Path, settings: Settings | None = Non
         }
         (staged / INDEX).write_text(json.dumps(index) + "\n", encoding="utf-8")
         os.rename(staged, out)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(staged, ignore_errors=True)
+        if isinstance(error, UnreadableImage):
+            raise UnreadableImage(f"{error}; skip_corrupt=true leaves such images out") from error
         raise
     return index
 
@@ -116,20 +123,13 @@ def _write_chunks(
     cache = Cache(str(split), chunk_bytes=chunk_mib * _MIB)
     for i, (file, label) in enumerate(progress_bar(samples, f"converting {split.name}", len(samples))):
         if len(sizes) < 2:
-            sizes.add(_size(file, decoding))
+            sizes.add(decoding.size(file, file))
         cache[i] = {"image": file.read_bytes(), "label": label, "name": str(file.relative_to(folder))}
     cache.done()
     cache.merge()
     chunks = json.loads((split / "index.json").read_text(encoding="utf-8"))["chunks"]
     labels = [label for _, label in samples]
     return {"labels": labels, "chunks": [chunk["chunk_size"] for chunk in chunks]}
-
-
-def _size(file: Path, decoding: Decoding) -> tuple[int, int]:
-    try:
-        return decoding.size(file, file)
-    except UnreadableImage as error:
-        raise UnreadableImage(f"{error}; skip_corrupt=true leaves such images out") from error
 
 
 def _statistics(samples: Samples, decoding: Decoding) -> dict[str, list[list[float]]]:
@@ -166,4 +166,4 @@ def main(words: list[str], settings: Settings) -> None:
     images = f"{counts['train']:,} training and {counts['val']:,} validation{test} images"
     took = f"{size:,.1f} MiB, in {time.monotonic() - started:.1f} s"
     print(f"{images} of {len(index['classes'])} classes: {chunks} chunks, {took}")
-    print(f"python train.py data.name=streaming data.root={out}")
+    print(shlex.join(["python", "train.py", "data.name=streaming", f"data.root={out}"]))

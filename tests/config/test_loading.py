@@ -75,6 +75,7 @@ def test_an_unknown_setting_below_a_known_one_is_not_said_to_be_anothers(data, b
         ("analysis.examples.k=[1]", "analysis.examples.k: is [1], expected int"),
         ("analysis.exampels.k=1", "did you mean analysis.examples"),
         ("analysis.enabled=false", "there is no such setting; did you mean analysis.mode=off?"),
+        ("analysis.seed=9223372036854775808", "analysis.seed: is 9223372036854775808, expected at most"),
         ("analysis.mode=none", "analysis.mode: is 'none', expected one of train, follow, off"),
         (
             "data.augment.crop_=1",

@@ -30,7 +30,7 @@ class Attack:
     norm: str = setting("linf", "norm of the perturbation", choices=tuple(threat.NORMS))
     eps: float | None = threat.eps_setting(8 / 255, "largest perturbation, of [0, 1] pixels", least=0)
     targeted: bool = setting(False, "labels are targets: the classes that images are to be classified as")
-    seed: int = setting(0, "of the random numbers", least=0)
+    seed: int = setting(0, "of the random numbers", least=0, most=2**63 - 1)
     mode: str = setting(
         "eval",
         "train: batch normalisation by the batch, running statistics unchanged",

@@ -51,7 +51,7 @@ class TextureAttack:
     targeted: bool = setting(True, "towards a class rather than away from it")
     views: ViewDistribution = setting(ViewDistribution().without_colour(), "what views are drawn from")
     samples: int = setting(1, "points a pixel, along each side, while the attack looks", least=1, most=4)
-    seed: int = setting(0, "of the views", least=0)
+    seed: int = setting(0, "of the views", least=0, most=2**63 - 1)
 
     def __post_init__(self) -> None:
         settings.check(self)

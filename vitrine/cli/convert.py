@@ -41,7 +41,7 @@ _SAMPLE = 2000  # images that mean and standard deviation are taken of
 
 @dataclass
 class Settings(DecodingSettings, SplitSettings):
-    seed: int = setting(0, "of the order of the training images in the chunks", least=0)
+    seed: int = setting(0, "of the order of the training images in the chunks", least=0, most=2**63 - 1)
     chunk_mib: int = setting(64, "size of a chunk, MiB", least=1)
     skip_corrupt: bool = setting(False, "leave unreadable images out (all are decoded), not stop at them")
 

@@ -37,7 +37,7 @@ class OwnSettings:
         None, f"pixels of the longer side; the image's own, at most {MAX_SIZE}, unless given", least=16
     )
     out: str | None = setting(None, "PNG to write; unless given RUN/dream/IMAGE.png, or IMAGE-dream.png here")
-    seed: int = setting(0, "of the noise and of how the image is rolled", least=0)
+    seed: int = setting(0, "of the noise and of how the image is rolled", least=0, most=2**63 - 1)
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...")
 
 

@@ -45,7 +45,7 @@ class Settings:
     )
     pictures: int = setting(3, "held-out cars that are drawn", least=1)
     out: str | None = setting(None, "folder to write; RUN/hide unless given")
-    seed: int = setting(0, "of the attack and of the random meshes", least=0)
+    seed: int = setting(0, "of the attack and of the random meshes", least=0, most=2**63 - 1)
 
 
 def main(words: list[str], settings: Any) -> None:

@@ -47,7 +47,7 @@ class OwnSettings:
         "PNG of the turntable to write, the object and the page beside it; unless given "
         "RUN/object/MESH-as-CLASS.png. Of several networks, each has its name appended",
     )
-    seed: int = setting(0, "of the views and of the pattern", least=0)
+    seed: int = setting(0, "of the views and of the pattern", least=0, most=2**63 - 1)
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...")
 
 

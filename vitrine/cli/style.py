@@ -31,7 +31,7 @@ class OwnSettings:
         None, f"pixels of the longer side of both; their own, at most {MAX_SIZE}, unless given", least=16
     )
     out: str | None = setting(None, "PNG to write; unless given CONTENT-as-STYLE.png, in RUN/style or here")
-    seed: int = setting(0, "of the noise that start=noise starts from", least=0)
+    seed: int = setting(0, "of the noise that start=noise starts from", least=0, most=2**63 - 1)
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...")
 
 

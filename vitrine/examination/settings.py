@@ -28,7 +28,7 @@ class AnalysisSettings:
     )
     probes: int = setting(8, "fixed images shown at every checkpoint, spread over the classes", least=1)
     split: str = setting("val", "the images that examples and probes come from", choices=("val", "train"))
-    seed: int = setting(0, "everything random in the analyses comes from it", least=0)
+    seed: int = setting(0, "everything random in the analyses comes from it", least=0, most=2**63 - 1)
     batch_size: int | None = setting(
         None,
         "images a batch in passes over the data set, and at most in any other; null: 256, fewer where images "

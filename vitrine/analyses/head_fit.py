@@ -22,7 +22,7 @@ Targets = Callable[[slice | Tensor, Tensor], Tensor]
 
 DUAL_ERROR = 1e-7  # of the weights rebuilt from the duals, as a share of their norm, or of `_LEAST`
 KEPT = 2**28  # bytes of probabilities that are kept between products
-_LEAST = 1e-3  # of the start's norm, below which weights are as good as 0: of features that are all equal
+_LEAST = 1e-3  # of the start's, below which weights and logits are as good as 0: of features that are equal
 _WANTED = 1e-8  # of it, where rounding allows
 _NEWTON_STEPS = 100
 _FLOAT32_STEPS = 30  # of them, within which float32 arrives if it leads there
@@ -150,9 +150,12 @@ def fit_head(problem: HeadProblem, start: Tensor) -> Tensor:
     """
     weight = start - start.mean(0)  # what all classes share changes no probability, and costs a penalty
     value, gradient = problem.evaluate(weight)
-    dtype, least = torch.float32, max(_LEAST * weight.norm().item(), 1e-30)  # the minimum may be at 0
+    dtype, least = torch.float32, _LEAST * weight.norm()
     for number in range(_NEWTON_STEPS):
-        error = gradient.norm() / (problem.penalty * weight.norm().clamp_min(least))
+        size = weight.norm().clamp_min(1e-30)
+        if size < least and _logit_norm(problem, weight) < _LEAST * _logit_norm(problem, start):
+            size = least  # the minimum is at 0, where nothing is small beside the weights
+        error = gradient.norm() / (problem.penalty * size)
         if not error.isfinite():
             raise ValueError("the head cannot be refitted: its features or weights are not finite")
         if error <= _WANTED:
@@ -177,6 +180,15 @@ def fit_head(problem: HeadProblem, start: Tensor) -> Tensor:
                 f"what is left to do: raise the penalty, {problem.penalty:g}"
             )
     raise ValueError(f"the head is not refitted after {_NEWTON_STEPS} steps: error {error:.1e}")
+
+
+def _logit_norm(problem: HeadProblem, weight: Tensor) -> float:
+    """Of the logits of all images, less their mean over the classes."""
+    centred = weight - weight.mean(0)
+    squares = sum(
+        ((block @ centred.T).square().sum() for _, block in problem.features.blocks()), torch.zeros(())
+    )
+    return problem.features.total(squares.double().to(weight.device)).sqrt().item()
 
 
 def _search(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from vitrine.core.settings import SettingError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def find_device(name: str, key: str) -> torch.device:
@@ -13,6 +16,8 @@ def find_device(name: str, key: str) -> torch.device:
     Raises:
         SettingError: of `key`, there is none such here.
     """
+    import torch  # settings are read, and mistakes in them answered, without it
+
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

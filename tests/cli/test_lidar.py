@@ -12,7 +12,8 @@ from vitrine import config
 from vitrine.callbacks.street_pictures import HELD_OUT, STREETS
 from vitrine.cli import lidar, main
 from vitrine.core.settings import SettingError
-from vitrine.lidar.detector import load_detector
+from vitrine.lidar.detector import Detector, DetectorSettings, load_detector
+from vitrine.lidar.grid import Grid
 from vitrine.runs.store import Store
 
 TINY = [
@@ -80,6 +81,17 @@ def test_a_run_that_was_moved_goes_on_where_it_is(tmp_path, monkeypatch):
     (tmp_path / "runs" / "a" / "config.yaml").write_text(saved)
     settings, _ = lidar.load(["run.name=a", "run.resume=true"])
     assert (settings.folder, settings.run.seed) == (Path("runs", "a"), 3)
+
+
+def test_a_run_does_not_go_on_with_another_detector_nor_lose_its_settings(tmp_path, capsys):
+    detector = Detector(DetectorSettings(width=4), Grid(cell=1.0, slices=4))
+    (tmp_path / "a" / "checkpoints").mkdir(parents=True)
+    file = tmp_path / "a" / "checkpoints" / "step=00000003.ckpt"
+    torch.save({"state_dict": detector.state_dict(), "global_step": 3}, file)
+    (tmp_path / "a" / "config.yaml").write_text("run: {name: a}\n")
+    words = [f"run.root={tmp_path}", "run.name=a", "run.resume=true", *TINY, "detector.width=8"]
+    assert "detector: makes another network than" in refusal(capsys, *words)
+    assert (tmp_path / "a" / "config.yaml").read_text() == "run: {name: a}\n"
 
 
 @pytest.mark.slow

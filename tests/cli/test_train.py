@@ -1,6 +1,7 @@
 """The road from the command line to the page, on a few small signs."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -256,6 +257,24 @@ def test_a_folder_of_images_that_is_missing_is_named(tmp_path):
     with pytest.raises(SettingError, match=r"data\.root: /nowhere is missing"):
         train.main([f"run.root={tmp_path}/runs", "data.name=folder", "data.root=/nowhere"])
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (
+            ["model.options.widths=[4, 8]"],
+            r"features\.0\.0\.weight is \[4, 3, 7, 7\], and was \[16, 3, 7, 7\]",
+        ),
+        (["model.name=squeezenet1_0"], r"features\.0\.weight is \[96, 3, 7, 7\], and was absent"),
+    ],
+)
+def test_a_run_does_not_go_on_with_another_network_nor_lose_its_settings(run, tmp_path, words, problem):
+    shutil.copytree(run, tmp_path / "a")
+    before = (tmp_path / "a" / "config.yaml").read_text()
+    with pytest.raises(SettingError, match=rf"model: makes another network than .*ckpt holds .*{problem}"):
+        train.main(["run.name=a", f"run.root={tmp_path}", "run.resume=true", "trainer.max_steps=6", *words])
+    assert (tmp_path / "a" / "config.yaml").read_text() == before
 
 
 def test_a_run_of_the_same_name_is_not_written_over(run):

@@ -124,7 +124,7 @@ def train(settings: Settings, arguments: Sequence[str], unnamed: bool) -> None:
     from lightning.pytorch import seed_everything
 
     from vitrine.callbacks.street_pictures import StreetPictures, show_held_out
-    from vitrine.runs.checkpoint_files import last_good_checkpoint
+    from vitrine.runs.checkpoint_files import checkpoint_files, last_good_checkpoint, refuse_other_network
     from vitrine.runs.metrics_csv import MetricsCSV
     from vitrine.runs.run_record import RunRecord, format_duration
 
@@ -136,6 +136,9 @@ def train(settings: Settings, arguments: Sequence[str], unnamed: bool) -> None:
     if trainer.world_size > 1:
         expected = "expected 1: all of a detector's training is in one process"
         raise SettingError("trainer.devices", f"makes {trainer.world_size} processes, {expected}")
+    files = checkpoint_files(settings.folder / "checkpoints", newest_first=True)
+    for _, file in list(files)[:1] if settings.run.resume else ():
+        refuse_other_network(detector.state_dict(), file, "detector")
     # nothing is refused from here on
     folder = run_folders.claim(settings.folder, settings.run.resume, unnamed)
     if folder != settings.folder:

@@ -57,7 +57,12 @@ def train(
     from vitrine.core.class_names import refuse_other_classes
     from vitrine.datamodules.splitting import refuse_other_splits
     from vitrine.preflight import check_run
-    from vitrine.runs.checkpoint_files import checkpoint_files, last_good_checkpoint, read_classes
+    from vitrine.runs.checkpoint_files import (
+        checkpoint_files,
+        last_good_checkpoint,
+        read_classes,
+        refuse_other_network,
+    )
     from vitrine.runs.metrics_csv import MetricsCSV
     from vitrine.runs.run_record import RunRecord
 
@@ -73,10 +78,13 @@ def train(
     assembly.check_network(settings)
     assembly.check_objective(settings)
     data = assembly.build_data(settings, processes.local_rank_zero_first, ahead)
-    if settings.run.resume and begun:
-        for _, file in list(checkpoint_files(settings.folder / "checkpoints", newest_first=True))[:1]:
-            refuse_other_classes(data.classes, read_classes(file), file)
+    files = checkpoint_files(settings.folder / "checkpoints", newest_first=True) if begun else ()
+    newest = [file for _, file in files if settings.run.resume][:1]
+    for file in newest:
+        refuse_other_classes(data.classes, read_classes(file), file)
     module = assembly.build_classifier(settings, data)
+    for file in newest:
+        refuse_other_network(module.state_dict(), file, "model")
     analyses = assembly.build_analyses(settings, module.network, data)
     analyze_run, trainer = build_trainer()
     check_run(settings, data, module, trainer)

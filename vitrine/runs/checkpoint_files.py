@@ -3,11 +3,13 @@
 import logging
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from vitrine.core.settings import SettingError
 from vitrine.runs.metrics_csv import read_curves
 
 log = logging.getLogger(__name__)
@@ -85,6 +87,22 @@ def read_classes(file: Path) -> list[str]:
         return [str(name) for name in content.get("vitrine", {}).get("classes", ())]
     except Exception:  # whether it is damaged is asked before it is used
         return []
+
+
+def refuse_other_network(weights: Mapping[str, Tensor], file: Path, key: str) -> None:
+    """Raise SettingError of `key` unless a checkpoint holds weights of these names and shapes: those of a run
+    that is to go on from it. One that cannot be read is passed over later."""
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+        saved = {name: list(tensor.shape) for name, tensor in content.items() if name.startswith("network.")}
+    except Exception:
+        return
+    own = {name: list(tensor.shape) for name, tensor in weights.items() if name.startswith("network.")}
+    for name in [*own, *saved]:
+        now, before = own.get(name, "absent"), saved.get(name, "absent")
+        if now != before:
+            came = f"{name.removeprefix('network.')} is {now}, and was {before}"
+            raise SettingError(key, f"makes another network than {file} holds ({came}); leave it as it was")
 
 
 def find_damage(file: Path) -> str | None:

@@ -35,6 +35,8 @@ from vitrine.lidar.scanner import Scanner
 from vitrine.runs import run_folders
 
 EPOCHS = 8
+# not the precision, which is undefined where nothing is found
+MONITORS = ("val/loss", "val/recall", "val/average_precision")
 RANGES = ((0, 15), (15, 25), (25, 45))  # metres to the middle of a car
 
 
@@ -114,6 +116,8 @@ def _parse(arguments: Sequence[str], base: Sequence[Path] = ()) -> Settings:
             f"is {settings.scanner.lowest}, expected less than scanner.highest={settings.scanner.highest}"
         )
         raise SettingError("scanner.lowest", problem)
+    if (monitor := settings.checkpoint.monitor) not in (None, *MONITORS):
+        raise SettingError("checkpoint.monitor", f"is {monitor}, expected one of {', '.join(MONITORS)}")
     trainer_arguments.check(settings.trainer)
     settings.trainer = trainer_arguments.DEFAULTS | {"max_epochs": EPOCHS} | settings.trainer
     return settings

@@ -1,11 +1,15 @@
 """Which checkpoints are written; when, is in test_analyze_run."""
 
+import shutil
+
 import lightning
 import pytest
 import tiny
 
 from vitrine.callbacks.checkpoints import CheckpointSettings, model_checkpoints
 from vitrine.core.settings import SettingError
+from vitrine.runs.checkpoint_files import read_step
+from vitrine.runs.metrics_csv import read_curves
 
 
 def test_epochs_and_steps_at_once_are_refused(tmp_path):
@@ -19,6 +23,23 @@ def test_the_newest_stay_and_a_resumed_run_goes_on_counting(tmp_path):
     tiny.train(tmp_path, epochs=4, checkpoints=settings, resume=True)
     names = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
     assert names == ["last.ckpt", "step=00000012.ckpt", "step=00000016.ckpt"]
+
+
+@pytest.mark.parametrize("carry", [shutil.move, shutil.copytree])
+def test_a_run_that_was_moved_or_copied_knows_its_newest_and_its_best(tmp_path, carry):
+    settings = CheckpointSettings(keep=2, monitor="val/accuracy", mode="min")
+    tiny.train(tmp_path / "before", epochs=2, checkpoints=settings)
+    best = read_step(tmp_path / "before" / "checkpoints" / "best.ckpt")
+    left = sorted(p.name for p in (tmp_path / "before" / "checkpoints").iterdir())
+    carry(tmp_path / "before", tmp_path / "after")
+    tiny.train(tmp_path / "after", epochs=4, checkpoints=settings, resume=True)
+    kept = sorted(p.name for p in (tmp_path / "after" / "checkpoints").iterdir())
+    assert kept == ["best.ckpt", "last.ckpt", "step=00000012.ckpt", "step=00000016.ckpt"]
+    values = dict(read_curves(tmp_path / "after")["val/accuracy"])
+    assert values[best] == min(values.values())  # of all four
+    assert read_step(tmp_path / "after" / "checkpoints" / "best.ckpt") == best
+    if carry is shutil.copytree:
+        assert sorted(p.name for p in (tmp_path / "before" / "checkpoints").iterdir()) == left
 
 
 def test_what_a_run_was_resumed_from_is_not_written_again(tmp_path):

@@ -77,6 +77,17 @@ class RunCheckpoints(ExplicitModelCheckpoint):
         if trainer.is_global_zero:
             atomic.sweep(Path(self.dirpath), "*.ckpt", even_live=True)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a saved state, whose files are in this folder: the run may have been moved or copied."""
+
+        def here(file: str) -> str:
+            return str(Path(self.dirpath, Path(file).name)) if file else file
+
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        moved = {"dirpath": self.dirpath} | {name: here(state_dict[name]) for name in paths}
+        moved["best_k_models"] = {here(file): value for file, value in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict | moved)
+
 
 class StepCheckpoints(RunCheckpoints):
     """Lightning's ModelCheckpoint, with file names by step, and these differences:

@@ -5,6 +5,7 @@ import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,20 +90,29 @@ def read_classes(file: Path) -> list[str]:
         return []
 
 
-def refuse_other_network(weights: Mapping[str, Tensor], file: Path, key: str) -> None:
+def refuse_other_network(weights: Mapping[str, Any], file: Path, key: str) -> None:
     """Raise SettingError of `key` unless a checkpoint holds weights of these names and shapes: those of a run
     that is to go on from it. One that cannot be read is passed over later."""
     try:
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
-        saved = {name: list(tensor.shape) for name, tensor in content.items() if name.startswith("network.")}
+        saved = _shapes(content)
     except Exception:
         return
-    own = {name: list(tensor.shape) for name, tensor in weights.items() if name.startswith("network.")}
+    own = _shapes(weights)
     for name in [*own, *saved]:
         now, before = own.get(name, "absent"), saved.get(name, "absent")
         if now != before:
             came = f"{name.removeprefix('network.')} is {now}, and was {before}"
             raise SettingError(key, f"makes another network than {file} holds ({came}); leave it as it was")
+
+
+def _shapes(weights: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Of the network's tensors; what else it keeps (`get_extra_state`) has none."""
+    return {
+        name: list(value.shape)
+        for name, value in weights.items()
+        if name.startswith("network.") and isinstance(value, Tensor)
+    }
 
 
 def find_damage(file: Path) -> str | None:

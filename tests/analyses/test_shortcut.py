@@ -12,7 +12,15 @@ from torch import nn
 
 from vitrine.analyses.base import Figure, Probes, Scalar, Subject, as_float
 from vitrine.analyses.shortcut import Shortcut
-from vitrine.analyses.shortcut_tests import Evidence, agreement, class_samples, lies_below, looks_outside
+from vitrine.analyses.shortcut_tests import (
+    Evidence,
+    agreement,
+    class_samples,
+    lies_below,
+    looks_outside,
+    p_below,
+)
+from vitrine.analyses.shortcut_texts import text_of_maps
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.datamodules.signs import CLASSES, SignImages
 
@@ -172,9 +180,10 @@ def test_below_is_said_of_what_a_t_test_says_and_of_no_few_images():
     draw = torch.Generator().manual_seed(0)
     samples = 0.1 * torch.randn(60, 5, generator=draw) - 0.3 * torch.rand(60, 1, generator=draw)
     oracle = ttest_1samp(samples, 0, axis=1, alternative="less").pvalue
-    for level in (0.05, 0.01):
-        said = [lies_below(values, torch.zeros(5), level) for values in samples]
-        assert said == (oracle < level).tolist() and 5 < sum(said) < 55
+    found = [p_below(values, torch.zeros(5)) for values in samples]
+    assert found == pytest.approx(oracle.tolist(), rel=1e-4)
+    said = [lies_below(values, torch.zeros(5)) for values in samples]
+    assert said == (oracle < 0.05).tolist() and 5 < sum(said) < 55
     assert not lies_below(torch.full((3,), -1.0), torch.zeros(3))
     assert lies_below(torch.full((4,), -1.0), torch.zeros(4))
 
@@ -185,8 +194,19 @@ def test_of_networks_that_look_nowhere_few_raise_an_alarm():
     areas, alarms = {"object": torch.full((96,), 0.3)}, 0
     for _ in range(200):
         shares = {"gradient": {"object": 0.3 + 0.1 * torch.randn(96, generator=draw)}}
-        alarms += bool(looks_outside(Evidence(labels, labels, torch.zeros(96), areas, shares), "object"))
+        found = looks_outside(Evidence(labels, labels, torch.zeros(96), areas, shares), "object")
+        alarms += found.overall or bool(found.classes)
     assert alarms <= 20  # 5 % would be 10
+
+
+def test_what_no_class_shows_by_itself_all_images_do():
+    labels, draw = torch.arange(12).repeat_interleave(8), torch.Generator().manual_seed(0)
+    areas, values = {"object": torch.full((96,), 0.3)}, 0.25 + 0.1 * torch.randn(96, generator=draw)
+    evidence = Evidence(labels, labels, torch.zeros(96), areas, {"gradient": {"object": values}})
+    found = looks_outside(evidence, "object")
+    assert found.overall and len(found.classes) < 3
+    text = text_of_maps(found, evidence, "object", "by chance", [str(k) for k in range(12)])
+    assert text.startswith("most maps lie on the object less than by chance, over 96 recognised images")
 
 
 def test_classes_are_sampled_alike():

@@ -18,7 +18,6 @@ from vitrine.analyses.attribution import (
     planted_stickers,
 )
 from vitrine.analyses.base import Analysis, Figure, Scalar, Subject, Table, alarm, as_float
-from vitrine.analyses.plots import wilson_interval
 from vitrine.analyses.pointing import energy_inside
 from vitrine.analyses.shortcut_figures import draw_classes, draw_scenes, draw_telling
 from vitrine.analyses.shortcut_tests import (
@@ -27,9 +26,9 @@ from vitrine.analyses.shortcut_tests import (
     Evidence,
     agreement,
     class_samples,
-    lies_below,
     looks_outside,
 )
+from vitrine.analyses.shortcut_texts import measured_in_words, text_of_effects, text_of_maps
 from vitrine.analyses.traits import Summary, Traits
 from vitrine.core.image_dataset import ImageDataset
 from vitrine.core.settings import setting
@@ -43,9 +42,9 @@ class Shortcut(Analysis):
     is: found by leaving the one and the other out where scenes can be drawn so, else by attribution.
 
     Of scenes the alarm goes off where leaving the shortcut out lowers the logits more than leaving the object
-    out does; of images where by most maps less of the attribution of a class that is recognised lies on the
-    object than of a random map. Both by a one-sided t-test at 5 %, which the classes share, and not before
-    the network agrees with the labels better than slightly (Cohen's kappa 0.2).
+    out does; of images where by most maps less of the attribution lies on the object than of a random map,
+    over all that are recognised or those of a class. Both by one-sided t-tests at 5 %, which these tests
+    share, and not before the network agrees with the labels better than slightly (Cohen's kappa 0.2).
 
     Scalars: "outside/<map>", the share of the attribution that does not lie on the object, and
     "outside/chance", of a random map; "classes_outside", how many classes look outside; "effect/<what>" and
@@ -88,16 +87,16 @@ class Shortcut(Analysis):
         evidence, text = self._evidence(subject, indices, masks), ""
         if evidence.shares:
             outside = looks_outside(evidence, thing, self.threshold)
-            yield from self._attribution(subject, indices, masks, evidence, outside)
-            yield Scalar("classes_outside", float(len(outside)))
-            examined = len(evidence.labels.unique())
-            text = _text_of_classes([subject.classes[label] for label in outside], examined, thing)
+            yield from self._attribution(subject, indices, masks, evidence, outside.classes)
+            yield Scalar("classes_outside", float(len(outside.classes)))
+            limit = "by chance" if self.threshold is None else f"{self.threshold:.0%}"
+            text = text_of_maps(outside, evidence, thing, limit, subject.classes)
         if shortcuts and subject.dataset.parts:
             effects = _effects(subject, indices, thing, evidence)
             for what in effects.drops:
                 yield Scalar(f"effect/{what}", effects.drops[what].mean().item())
                 yield Scalar(f"flips/{what}", effects.flips[what].float().mean().item())
-            text = _text_of_effects(effects, evidence, thing)
+            text = text_of_effects(effects, evidence, thing)
             if self.shown:
                 yield self._scenes(subject, indices, evidence, effects, thing)
         elif not evidence.shares:
@@ -193,7 +192,7 @@ class Shortcut(Analysis):
             draw_scenes(columns, probabilities, evidence.predicted[rows], subject.classes),
             f"scenes in which the {shortcut} counts most beside the {thing}: what is predicted of them, "
             "without the one and the other, and with those of another class; red: not what it was. Of "
-            f"{len(effects.drops[thing])} scenes: {_measured(effects, thing)}",
+            f"{len(effects.drops[thing])} scenes: {measured_in_words(effects, thing)}",
             indices=indices.tolist(),
         )
 
@@ -261,40 +260,3 @@ def _table(evidence: Evidence, thing: str, outside: Sequence[int], classes: Sequ
         for column, value in zip(columns.values(), [*row, "outside" if label in outside else ""]):
             column.append(value)
     return Table(columns)
-
-
-def _text_of_classes(outside: Sequence[str], examined: int, thing: str) -> str:
-    if not outside:
-        return ""
-    names = ", ".join(outside[:5]) + (", ..." if len(outside) > 5 else "")
-    count = f"{len(outside)} of {examined} classes examined"
-    return f"{count} are recognised by what lies outside of the {thing}: {names}"
-
-
-def _text_of_effects(effects: Effects, evidence: Evidence, thing: str) -> str:
-    shortcut, drops = effects.shortcut, effects.drops
-    if not (lies_below(drops[thing], drops[shortcut]) and drops[shortcut].mean() > 0):
-        return ""
-    density = {
-        name: [(shares[mask] / evidence.areas[mask]).mean() for mask in (shortcut, thing)]
-        for name, shares in evidence.shares.items()
-    }
-    pointing = [name for name, (on_shortcut, on_thing) in density.items() if on_shortcut > on_thing]
-    maps = f". Of {len(density)} maps {len(pointing)} are denser on the {shortcut} than on the {thing}: "
-    of_maps = maps + (", ".join(pointing) or "none") if density else ""
-    return f"the network goes by the {shortcut}: {_measured(effects, thing)}{of_maps}"
-
-
-def _measured(effects: Effects, thing: str) -> str:
-    """The effects of the shortcut and the object in words, with 95 % intervals over scenes."""
-    shortcut, falls, changes = effects.shortcut, {}, {}
-    for what, drops in effects.drops.items():
-        falls[what] = f"{drops.mean():.2f} ± {1.96 * drops.std() / len(drops) ** 0.5:.2f}"
-        hits, count = int(effects.flips[what].sum()), len(drops)
-        low, high = wilson_interval(hits, count)
-        changes[what] = f"{hits / count:.0%} ({100 * low:.0f} to {100 * high:.0f})"
-    return (
-        f"without it the logit of the predicted class falls by {falls[shortcut]}, without the {thing} by "
-        f"{falls[thing]}; another class's {shortcut} changes {changes[shortcut]} of the predictions, another "
-        f"class's {thing} {changes[thing]}"
-    )

@@ -48,35 +48,53 @@ class Effects:
         return next(iter(self.drops))
 
 
-def lies_below(values: Tensor, limits: Tensor, level: float = LEVEL) -> bool:
-    """Whether values lie below limits on average, by Student's paired one-sided test.
+@dataclass(frozen=True)
+class Outside:
+    """Of which images too little of the evidence lies inside a mask."""
+
+    overall: bool  # of all that are recognised
+    classes: list[int]  # of these
+
+
+def lies_below(values: Tensor, limits: Tensor) -> bool:
+    """Whether values lie below limits on average, by Student's paired one-sided test at `LEVEL`.
 
     Args:
         values, limits: [N]; of fewer than 4 it is not said.
-        level: how often it may be said where they do not.
     """
-    from scipy.special import stdtrit
+    return p_below(values, limits) <= LEVEL
+
+
+def p_below(values: Tensor, limits: Tensor) -> float:
+    """How likely a mean so far below the limits' is where there is no difference, by Student's paired test;
+    of fewer than 4 values 1."""
+    from scipy.special import stdtr
 
     differences = (values - limits).double()
     if len(differences) < LEAST_IMAGES:
-        return False
-    error = differences.std() / math.sqrt(len(differences))
-    return (differences.mean() + stdtrit(len(differences) - 1, 1 - level) * error).item() < 0
+        return 1.0
+    mean, error = differences.mean().item(), differences.std().item() / math.sqrt(len(differences))
+    return float(stdtr(len(differences) - 1, mean / error)) if error else float(mean >= 0)
 
 
-def looks_outside(evidence: Evidence, mask: str, threshold: float | None = None) -> list[int]:
-    """The classes of whose recognised images, by most maps, too little lies inside a mask (`lies_below`).
+def looks_outside(evidence: Evidence, mask: str, threshold: float | None = None) -> Outside:
+    """Of which recognised images, of all and of each class, by most maps too little lies inside a mask.
 
-    The level is shared by the classes (Bonferroni): it is how often a map may name any of them by chance.
+    The level is that of all these tests together (Holm 1979): how often any of them says so by chance.
     """
-    limits, found, labels = evidence.limits(mask, threshold), [], evidence.labels.unique().tolist()
-    for label in labels:
-        rows = evidence.recognised & (evidence.labels == label)
-        maps = [shares[mask][rows] for shares in evidence.shares.values()]
-        votes = [lies_below(inside, limits[rows], LEVEL / len(labels)) for inside in maps]
-        if 2 * sum(votes) > len(votes):
-            found.append(label)
-    return found
+    limits, recognised = evidence.limits(mask, threshold), evidence.recognised
+    rows = {label: recognised & (evidence.labels == label) for label in evidence.labels.unique().tolist()}
+    rows[None] = recognised
+    p = {}
+    for group, of in rows.items():
+        maps = sorted(p_below(shares[mask][of], limits[of]) for shares in evidence.shares.values())
+        p[group] = maps[len(maps) // 2]  # more than half of the maps are at most there
+    found = set()
+    for tests, group in zip(range(len(p), 0, -1), sorted(p, key=p.get)):
+        if p[group] > LEVEL / tests:
+            break
+        found.add(group)
+    return Outside(None in found, sorted(found - {None}))
 
 
 def agreement(predicted: Tensor, labels: Tensor) -> float:

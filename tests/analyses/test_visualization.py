@@ -85,15 +85,15 @@ def test_maco_shows_it_too_and_says_where(planted):
         maco(planted, asked, **{**options, "size": 32})
 
 
-@pytest.mark.slow
 def test_a_picture_depends_neither_on_its_batch_nor_on_its_neighbours(network):
+    """Few steps: after many, a ReLU that rounding switches may have led elsewhere."""
     asked = [channel("3", unit) for unit in range(5)] + [logit(2), deepdream("3")]
-    together = visualize(network, asked, size=32, steps=32, seed=3)
-    in_pairs = visualize(network, asked, size=32, steps=32, seed=3, batch_size=2)
-    alone = torch.cat([visualize(network, [o], size=32, steps=32, seed=3) for o in asked])
+    together = visualize(network, asked, size=32, steps=8, seed=3)
+    in_pairs = visualize(network, asked, size=32, steps=8, seed=3, batch_size=2)
+    alone = torch.cat([visualize(network, [o], size=32, steps=8, seed=3) for o in asked])
     assert (together - in_pairs).abs().max() < 1e-4
     assert (together - alone).abs().max() < 1e-4
-    assert (visualize(network, asked[:1], size=32, steps=32, seed=4) - alone[:1]).abs().max() > 0.05
+    assert (visualize(network, asked[:1], size=32, steps=8, seed=4) - alone[:1]).abs().max() > 0.05
 
 
 @pytest.mark.slow

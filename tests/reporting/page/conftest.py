@@ -28,8 +28,9 @@ def given_up(request) -> bool:
 
 
 @pytest.fixture
-def visit(browser, run):
-    """Opens an address of the page; what the console complains of, or leaves the folder, fails the test."""
+def visit(browser, run, tmp_path):
+    """Opens an address of the page; what the console complains of, or leaves the folder, fails the test. Asks
+    for `tmp_path` so that a folder there is still there while the last pictures arrive."""
     contexts, complaints = [], []
 
     def opened(address="", folder=run, **options):

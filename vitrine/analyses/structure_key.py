@@ -74,7 +74,7 @@ def structure_key(network: nn.Module, images: Tensor) -> str | None:
                 trace.name(buffer, name)
         with torch.enable_grad(), trace:  # so that a no_grad of the network's own is seen
             network(image)
-    except (RuntimeError, NotImplementedError):
+    except (RuntimeError, NotImplementedError):  # of memory that is not there: found out anew each time
         return None
     finally:
         for handle in handles:

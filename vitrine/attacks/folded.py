@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitrine.core.memory_format import takes_channels_last
+from vitrine.core.memory_format import arrange_kernels, takes_channels_last
 from vitrine.core.module_copies import copy_module
 from vitrine.core.network_output import as_logits
 
@@ -42,7 +42,7 @@ def folded(network: nn.Module, images: Tensor) -> nn.Module | None:
             parent, _, child = names[normalisation].rpartition(".")
             setattr(double.get_submodule(parent), child, nn.Identity())
         if not images.is_cuda and takes_channels_last(double, images[:1]):
-            double.to(memory_format=torch.channels_last)
+            arrange_kernels(double)
         expected = as_logits(network(images))
         rectifiers = [relu for _, relu in _consecutive(double, images[:1], nn.ReLU) if not relu.inplace]
     for relu in rectifiers:  # nobody needs what a convolution gave before

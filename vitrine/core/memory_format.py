@@ -34,10 +34,15 @@ def arrange_images(network: nn.Module, images: Tensor) -> None:
         if images.is_cuda:
             return
         memory_format = torch.channels_last
-        for module in network.modules():
-            if isinstance(module, nn.Conv2d) and "weight" in module._parameters:  # else computed at each pass
-                module.weight.data = _innermost(module.weight.data)
+        arrange_kernels(network)
     network.register_forward_pre_hook(partial(_arrange_input, memory_format), with_kwargs=True)
+
+
+def arrange_kernels(network: nn.Module) -> None:
+    """Put the channels of a network's kernels innermost in memory, in place."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and "weight" in module._parameters:  # else computed at each pass
+            module.weight.data = _innermost(module.weight.data)
 
 
 def takes_channels_last(network: nn.Module, image: Tensor) -> bool:
